@@ -1,0 +1,25 @@
+//! The header names that our hops agree on. All lower case, as HTTP/2 wants them.
+
+/// The request's id: taken from the client when it is sane, made at the first hop otherwise, and
+/// echoed on every response.
+pub const REQUEST_ID: &str = "x-request-id";
+/// On a worker's response: the request's fields that nobody knows, comma separated.
+pub const IGNORED: &str = "x-forebay-ignored";
+/// On a worker's response: sequences waiting to be scheduled.
+pub const QUEUE_WAITING: &str = "x-forebay-queue-waiting";
+/// On a worker's response: sequences being generated.
+pub const QUEUE_RUNNING: &str = "x-forebay-queue-running";
+/// On a worker's response: the used share of its KV blocks, 0 to 1.
+pub const KV_USAGE: &str = "x-forebay-kv-usage";
+/// On a router's response: the worker that answered.
+pub const WORKER: &str = "x-forebay-worker";
+
+/// W3C Trace Context.
+pub const TRACEPARENT: &str = "traceparent";
+
+/// How many requests the tenant may make per window.
+pub const RATELIMIT_LIMIT_REQUESTS: &str = "x-ratelimit-limit-requests";
+/// How many of them are left right now.
+pub const RATELIMIT_REMAINING_REQUESTS: &str = "x-ratelimit-remaining-requests";
+/// How long until all of them are back, as `1s` or `6m0s`.
+pub const RATELIMIT_RESET_REQUESTS: &str = "x-ratelimit-reset-requests";

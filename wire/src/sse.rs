@@ -1,0 +1,191 @@
+//! Server-sent events (WHATWG HTML, section 9.2): the decoder that the router, the harness and
+//! the chat client share, and the encoder of the one form we send.
+//!
+//! The decoder takes bytes however the network cut them and is bounded: an event larger than its
+//! limit is an error, not a growing buffer.
+
+use thiserror::Error;
+
+/// The data that ends an OpenAI stream.
+pub const DONE: &str = "[DONE]";
+
+/// One event.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct Event {
+    /// The `event:` field, empty where there was none.
+    pub event: String,
+    /// The `data:` lines, joined with a newline.
+    pub data: String,
+}
+
+/// Why a stream could not be decoded.
+#[derive(Debug, Error, PartialEq, Eq)]
+pub enum SseError {
+    /// One event exceeds the limit.
+    #[error("decoding an event stream: an event exceeds {limit_bytes} bytes")]
+    TooLarge {
+        /// The decoder's limit.
+        limit_bytes: usize,
+    },
+    /// A line is not UTF-8.
+    #[error("decoding an event stream: a line is not UTF-8")]
+    NotUtf8,
+}
+
+/// An incremental decoder.
+#[derive(Debug)]
+pub struct Decoder {
+    limit_bytes: usize,
+    line: Vec<u8>,
+    event: Event,
+    has_data: bool,
+    after_cr: bool,
+    started: bool,
+}
+
+impl Decoder {
+    /// A decoder that refuses events of more than `limit_bytes`.
+    #[must_use]
+    pub fn new(limit_bytes: usize) -> Self {
+        Self {
+            limit_bytes,
+            line: Vec::new(),
+            event: Event::default(),
+            has_data: false,
+            after_cr: false,
+            started: false,
+        }
+    }
+
+    /// Takes the next bytes and hands each event they complete to `on_event`.
+    ///
+    /// # Errors
+    /// An oversized event or a line that is not UTF-8; the stream is unusable afterwards.
+    pub fn push(&mut self, bytes: &[u8], mut on_event: impl FnMut(Event)) -> Result<(), SseError> {
+        for &byte in bytes {
+            let was_cr = std::mem::replace(&mut self.after_cr, byte == b'\r');
+            match byte {
+                b'\n' if was_cr => {}
+                b'\n' | b'\r' => self.end_line(&mut on_event)?,
+                _ => {
+                    if self.line.len() + self.event.data.len() >= self.limit_bytes {
+                        return Err(SseError::TooLarge { limit_bytes: self.limit_bytes });
+                    }
+                    self.line.push(byte);
+                }
+            }
+        }
+        Ok(())
+    }
+
+    /// Whether bytes of an unfinished event are held: at the end of a stream, a truncation.
+    #[must_use]
+    pub fn is_mid_event(&self) -> bool {
+        self.has_data || !self.line.is_empty()
+    }
+
+    fn end_line(&mut self, on_event: &mut impl FnMut(Event)) -> Result<(), SseError> {
+        let mut raw = self.line.as_slice();
+        if !std::mem::replace(&mut self.started, true) {
+            raw = raw.strip_prefix(b"\xef\xbb\xbf".as_slice()).unwrap_or(raw);
+        }
+        let line = std::str::from_utf8(raw).map_err(|_| SseError::NotUtf8)?;
+        if line.is_empty() {
+            let event = std::mem::take(&mut self.event);
+            // An event without data is a no-op by the standard, its name forgotten.
+            if std::mem::take(&mut self.has_data) {
+                on_event(event);
+            }
+        } else {
+            let (field, value) = line.split_once(':').unwrap_or((line, ""));
+            let value = value.strip_prefix(' ').unwrap_or(value);
+            match field {
+                "data" => {
+                    if self.has_data {
+                        self.event.data.push('\n');
+                    }
+                    self.event.data.push_str(value);
+                    self.has_data = true;
+                }
+                "event" => value.clone_into(&mut self.event.event),
+                // Comments (an empty field), ids and retry hints mean nothing to us.
+                _ => {}
+            }
+        }
+        self.line.clear();
+        Ok(())
+    }
+}
+
+/// Appends one `data:` event to `out`. `data` must be one line, as serialised JSON is.
+pub fn encode_data(out: &mut Vec<u8>, data: &str) {
+    debug_assert!(!data.contains(['\n', '\r']), "a data line holds no line break");
+    out.extend_from_slice(b"data: ");
+    out.extend_from_slice(data.as_bytes());
+    out.extend_from_slice(b"\n\n");
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    fn decode(chunks: &[&[u8]]) -> Result<Vec<Event>, SseError> {
+        let mut decoder = Decoder::new(1 << 16);
+        let mut events = Vec::new();
+        for chunk in chunks {
+            decoder.push(chunk, |event| events.push(event))?;
+        }
+        Ok(events)
+    }
+
+    fn data(text: &str) -> Event {
+        Event { event: String::new(), data: text.into() }
+    }
+
+    #[test]
+    fn reads_lf_crlf_and_cr_line_ends() {
+        let events = decode(&[b"data: a\n\ndata: b\r\n\r\ndata: c\r\r"]).expect("decodes");
+        assert_eq!(events, [data("a"), data("b"), data("c")]);
+    }
+
+    #[test]
+    fn joins_data_lines_and_skips_comments_and_empty_events() {
+        let events = decode(&[b"\xef\xbb\xbf: hi\nevent: x\n\nevent: y\ndata:1\ndata: 2\nid: 3\n\n"]);
+        let expected = Event { event: "y".into(), data: "1\n2".into() };
+        assert_eq!(events.expect("decodes"), [expected]);
+    }
+
+    #[test]
+    fn refuses_an_event_beyond_its_limit() {
+        let mut decoder = Decoder::new(8);
+        let result = decoder.push(b"data: 123456789", |_| ());
+        assert_eq!(result, Err(SseError::TooLarge { limit_bytes: 8 }));
+    }
+
+    #[test]
+    fn notices_a_truncated_event() {
+        let mut decoder = Decoder::new(64);
+        decoder.push(b"data: a\n", |_| ()).expect("decodes");
+        assert!(decoder.is_mid_event());
+    }
+
+    proptest! {
+        #[test]
+        fn events_do_not_depend_on_how_the_bytes_were_cut(
+            texts in prop::collection::vec("[a-zé:☃ ]{0,12}", 0..6),
+            cuts in prop::collection::vec(any::<prop::sample::Index>(), 0..8),
+        ) {
+            let mut bytes = Vec::new();
+            for text in &texts {
+                encode_data(&mut bytes, text);
+            }
+            let mut at: Vec<usize> = cuts.iter().map(|cut| cut.index(bytes.len() + 1)).collect();
+            at.extend([0, bytes.len()]);
+            at.sort_unstable();
+            let chunks: Vec<&[u8]> = at.windows(2).map(|pair| &bytes[pair[0]..pair[1]]).collect();
+            let expected: Vec<Event> = texts.iter().map(|text| data(text)).collect();
+            prop_assert_eq!(decode(&chunks).expect("decodes"), expected);
+        }
+    }
+}
