@@ -1,0 +1,86 @@
+//! The one signal of a shutdown, in two phases: first readiness flips while requests are still
+//! served (load balancers need a moment to notice), then new ones are refused and streams finish.
+
+use tokio::sync::watch;
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd)]
+enum Phase {
+    Serving,
+    Draining,
+    Refusing,
+}
+
+/// A shutdown in progress, or not. Clones share.
+#[derive(Debug, Clone)]
+pub struct Drain {
+    phase: watch::Sender<Phase>,
+}
+
+impl Default for Drain {
+    fn default() -> Self {
+        Self::new()
+    }
+}
+
+impl Drain {
+    /// Not draining.
+    #[must_use]
+    pub fn new() -> Self {
+        Self { phase: watch::Sender::new(Phase::Serving) }
+    }
+
+    /// Begins the drain: readiness must say no from now on. Idempotent.
+    pub fn start(&self) {
+        self.advance(Phase::Draining);
+    }
+
+    /// Whether the drain began: what readiness asks.
+    #[must_use]
+    pub fn is_draining(&self) -> bool {
+        *self.phase.borrow() >= Phase::Draining
+    }
+
+    /// Whether new requests are to be refused: what handlers ask.
+    #[must_use]
+    pub fn is_refusing(&self) -> bool {
+        *self.phase.borrow() >= Phase::Refusing
+    }
+
+    /// Waits until the drain began.
+    pub async fn started(&self) {
+        // The sender lives in `self`, so waiting cannot fail.
+        let _ = self.phase.subscribe().wait_for(|phase| *phase >= Phase::Draining).await;
+    }
+
+    /// Ends the notice period. The listener calls it; a test may.
+    pub fn refuse(&self) {
+        self.advance(Phase::Refusing);
+    }
+
+    fn advance(&self, to: Phase) {
+        self.phase.send_if_modified(|phase| {
+            let forward = *phase < to;
+            if forward {
+                *phase = to;
+            }
+            forward
+        });
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test]
+    async fn phases_only_go_forward() {
+        let drain = Drain::new();
+        assert!(!drain.is_draining());
+        drain.start();
+        drain.started().await;
+        assert!(drain.is_draining() && !drain.is_refusing());
+        drain.refuse();
+        drain.start();
+        assert!(drain.is_refusing());
+    }
+}

@@ -1,0 +1,145 @@
+//! What every request of ours gets: an id, one structured line in the log, and an OpenAI-shaped
+//! error where nobody handled it. The line holds no content.
+
+use crate::request::error_response;
+use axum::extract::Request;
+use axum::middleware::{Next, from_fn};
+use axum::response::Response;
+use futures_util::FutureExt;
+use http::{HeaderValue, Method, Uri};
+use rand::Rng;
+use std::panic::AssertUnwindSafe;
+use std::time::Instant;
+use wire::headers::REQUEST_ID;
+use wire::openai::{ApiError, ErrorKind};
+
+/// The longest id we take from a client.
+const REQUEST_ID_BYTES_MAX: usize = 128;
+
+/// The request's id, as a request extension.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct RequestId(pub String);
+
+/// Wraps `app`. Outermost first: the id (everything else names it), the log line (it sees the
+/// final status), the panic barrier (a bug in a handler ends one request, not the connection).
+pub fn common_layers(app: axum::Router) -> axum::Router {
+    app.fallback(unknown_path)
+        .method_not_allowed_fallback(method_not_allowed)
+        .layer(from_fn(catch_panic))
+        .layer(from_fn(log_line))
+        .layer(from_fn(request_id))
+}
+
+async fn unknown_path(method: Method, uri: Uri) -> Response {
+    let message = format!("there is no {method} {}; the API begins at /v1", uri.path());
+    error_response(&ApiError::new(ErrorKind::UnknownPath, message))
+}
+
+async fn method_not_allowed(method: Method, uri: Uri) -> Response {
+    let message = format!("{} does not take {method}", uri.path());
+    error_response(&ApiError::new(ErrorKind::MethodNotAllowed, message))
+}
+
+async fn request_id(mut request: Request, next: Next) -> Response {
+    let id = request
+        .headers()
+        .get(REQUEST_ID)
+        .and_then(|value| value.to_str().ok())
+        .filter(|id| {
+            !id.is_empty() && id.len() <= REQUEST_ID_BYTES_MAX && id.bytes().all(|byte| byte.is_ascii_graphic())
+        })
+        .map_or_else(new_request_id, str::to_owned);
+    // Both are ASCII by the line above.
+    let value = HeaderValue::from_str(&id).unwrap_or_else(|_| HeaderValue::from_static("invalid"));
+    request.headers_mut().insert(REQUEST_ID, value.clone());
+    request.extensions_mut().insert(RequestId(id));
+    let mut response = next.run(request).await;
+    response.headers_mut().insert(REQUEST_ID, value);
+    response
+}
+
+fn new_request_id() -> String {
+    format!("req_{:032x}", rand::rng().random::<u128>())
+}
+
+async fn log_line(request: Request, next: Next) -> Response {
+    let begun = Instant::now();
+    let method = request.method().clone();
+    let path = request.uri().path().to_owned();
+    let id = request.extensions().get::<RequestId>().map(|id| id.0.clone()).unwrap_or_default();
+    let response = next.run(request).await;
+    let status = response.status().as_u16();
+    let head_ms = begun.elapsed().as_secs_f64() * 1e3;
+    if method == Method::GET {
+        tracing::debug!(%method, path, status, head_ms, request_id = id, "request");
+    } else {
+        tracing::info!(%method, path, status, head_ms, request_id = id, "request");
+    }
+    response
+}
+
+async fn catch_panic(request: Request, next: Next) -> Response {
+    match AssertUnwindSafe(next.run(request)).catch_unwind().await {
+        Ok(response) => response,
+        Err(_) => {
+            tracing::error!("a handler panicked");
+            error_response(&ApiError::new(ErrorKind::Internal, "an internal error; the request id names it in the log"))
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use axum::body::Body;
+    use axum::routing::{get, post};
+    use http_body_util::BodyExt;
+    use tower::ServiceExt;
+    use wire::openai::error::ErrorBody;
+
+    async fn send(request: http::Request<Body>) -> Response {
+        let app = axum::Router::new().route("/v1/models", get(|| async { "ok" })).route(
+            "/bug",
+            post(|| async {
+                if true {
+                    panic!("a bug")
+                }
+            }),
+        );
+        common_layers(app).oneshot(request).await.expect("infallible")
+    }
+
+    async fn error_of(response: Response) -> (u16, ErrorBody) {
+        let status = response.status().as_u16();
+        let bytes = response.into_body().collect().await.expect("body").to_bytes();
+        (status, serde_json::from_slice(&bytes).expect("an OpenAI error"))
+    }
+
+    #[tokio::test]
+    async fn unhandled_requests_get_openai_errors() {
+        for (method, path, status, code) in [
+            ("GET", "/nowhere", 404, "unknown_url"),
+            ("DELETE", "/v1/models", 405, "method_not_allowed"),
+            ("POST", "/bug", 500, "internal_error"),
+        ] {
+            let request = http::Request::builder().method(method).uri(path).body(Body::empty()).expect("valid");
+            let (got, body) = error_of(send(request).await).await;
+            assert_eq!((got, body.error.code.as_deref()), (status, Some(code)), "{method} {path}");
+        }
+    }
+
+    #[tokio::test]
+    async fn a_sane_request_id_is_echoed_and_a_wild_one_replaced() {
+        for (given, kept) in [("abc-1", true), ("a b", false), ("", false)] {
+            let request = http::Request::builder()
+                .uri("/v1/models")
+                .header(REQUEST_ID, given)
+                .body(Body::empty())
+                .expect("valid");
+            let response = send(request).await;
+            let id = response.headers()[REQUEST_ID].to_str().expect("ascii").to_owned();
+            assert_eq!(id == given, kept, "{given:?} became {id:?}");
+            assert!(!id.is_empty());
+        }
+    }
+}
