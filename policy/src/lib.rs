@@ -1,1 +1,17 @@
-//! policy
+//! Decisions as pure functions of facts and time: who may ask, how often, and what may be said.
+//!
+//! This room is synchronous. It does no I/O, starts no task and reads no clock: the caller says
+//! what time it is (`Moment`). It knows HTTP only as far as the words of an error, and it emits no
+//! metric; the router does, from the verdicts.
+
+mod access;
+mod config;
+mod policy;
+mod quota;
+mod screen;
+
+pub use access::{Identified, hash_key};
+pub use config::{AnonymousConfig, ConfigError, DenyListConfig, PolicyConfig, TenantConfig};
+pub use policy::{Admitted, Endpoint, Facts, Policy, Rejection};
+pub use quota::{Limits, Moment};
+pub use screen::{DenyList, DenyMatch, OutputScreen, Release};

@@ -1,0 +1,88 @@
+//! One stream of text under a deny list: what may be shown now, and what must wait.
+
+use super::{Cursor, DenyList};
+use std::sync::Arc;
+
+/// What a screen lets go.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Release {
+    /// Text that may be shown: it continues exactly where the last release ended.
+    pub text: String,
+    /// Whether a phrase was found. Nothing is released after that.
+    pub blocked: bool,
+}
+
+/// The screen of one channel of one choice. What it releases, put together, depends on the whole
+/// text alone and not on how it was cut.
+#[derive(Debug)]
+pub struct OutputScreen {
+    list: Arc<DenyList>,
+    cursor: Cursor,
+    /// Text seen and not yet released; it begins at byte `released` of the stream. Bounded: a
+    /// state covers at most 256 shadow bytes, and invisible or white-space runs among them are cut
+    /// short by `HELD_BYTES_MAX`.
+    held: String,
+    released: usize,
+    blocked: bool,
+}
+
+/// The most text held back. Only a flood of invisible characters inside the beginning of a phrase
+/// gets there, and that is an attempt to pass: the stream is blocked.
+const HELD_BYTES_MAX: usize = 64 * 1024;
+
+impl OutputScreen {
+    pub(crate) fn new(list: Arc<DenyList>) -> Self {
+        let cursor = Cursor::new(&list);
+        Self { list, cursor, held: String::new(), released: 0, blocked: false }
+    }
+
+    /// Takes the next piece of text and releases what can no longer become a denied phrase.
+    pub fn push(&mut self, text: &str) -> Release {
+        if self.blocked {
+            return Release { text: String::new(), blocked: true };
+        }
+        self.held.push_str(text);
+        match self.cursor.push(&self.list, text) {
+            Some(start) => self.block(start),
+            None => {
+                let settled = self.cursor.settled();
+                let text = self.release_until(settled);
+                if self.held.len() > HELD_BYTES_MAX {
+                    return Release { blocked: true, ..self.block(settled) };
+                }
+                Release { text, blocked: false }
+            }
+        }
+    }
+
+    /// Says that the text ends here and releases the rest, unless a phrase ends with it.
+    pub fn finish(&mut self) -> Release {
+        if self.blocked {
+            return Release { text: String::new(), blocked: true };
+        }
+        match self.cursor.finish(&self.list) {
+            Some(start) => self.block(start),
+            None => Release { text: self.release_until(self.cursor.position), blocked: false },
+        }
+    }
+
+    /// Whether text is held back.
+    #[must_use]
+    pub fn is_holding(&self) -> bool {
+        !self.held.is_empty()
+    }
+
+    fn block(&mut self, start: usize) -> Release {
+        self.blocked = true;
+        let text = self.release_until(start);
+        self.held = String::new();
+        Release { text, blocked: true }
+    }
+
+    fn release_until(&mut self, offset: usize) -> String {
+        debug_assert!(offset >= self.released, "a phrase never begins in released text");
+        let count = offset.saturating_sub(self.released);
+        self.released += count;
+        self.held.drain(..count).collect()
+    }
+}
