@@ -103,8 +103,11 @@ pub struct Peek {
     pub model: Option<String>,
     /// Whether the answer is to be streamed.
     pub stream: bool,
-    /// How many choices.
+    /// How many choices per prompt.
     pub n: u32,
+    /// How many prompts: the elements of a `prompt` that is a list of texts or of lists of token
+    /// ids, otherwise 1.
+    pub prompts: usize,
     /// The prompt's texts, as a model would read them: one per message or prompt.
     pub texts: Vec<String>,
     /// Whether part of the prompt is token ids, which no text screen can read.
@@ -134,6 +137,7 @@ impl Peek {
             model: raw.model,
             stream: raw.stream.unwrap_or(false),
             n: raw.n.unwrap_or(1),
+            prompts: raw.prompt.as_ref().map_or(1, count_prompts),
             texts: Vec::new(),
             has_token_ids: false,
         };
@@ -148,6 +152,13 @@ impl Peek {
         }
         peek.texts.retain(|text| !text.is_empty());
         Ok(peek)
+    }
+}
+
+fn count_prompts(prompt: &Value) -> usize {
+    match prompt {
+        Value::Array(items) if !items.iter().any(Value::is_number) => items.len().max(1),
+        _ => 1,
     }
 }
 
@@ -199,6 +210,14 @@ mod tests {
         for prompt in ["[1,2]", "[[1],[2]]"] {
             let body = format!(r#"{{"model":"m","prompt":{prompt}}}"#);
             assert!(Peek::parse(body.as_bytes()).expect("parses").has_token_ids, "{prompt}");
+        }
+    }
+
+    #[test]
+    fn peek_counts_prompts() {
+        for (prompt, count) in [(r#""a""#, 1), (r#"["a",""]"#, 2), ("[1,2]", 1), ("[[1],[2],[3]]", 3), ("[]", 1)] {
+            let body = format!(r#"{{"model":"m","prompt":{prompt}}}"#);
+            assert_eq!(Peek::parse(body.as_bytes()).expect("parses").prompts, count, "{prompt}");
         }
     }
 
