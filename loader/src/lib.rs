@@ -1,1 +1,22 @@
-//! loader
+//! Bytes on storage become mapped weights that others read in place.
+//!
+//! A directory as Hugging Face publishes it (or one file compiled into the binary) is opened by
+//! reading headers only: each shard file is mapped once ([`Region`]), each tensor is a view into a
+//! region ([`Tensor`]), and [`Weights`] finds them by name. Nothing is copied and no page of
+//! weights is touched before someone computes with it.
+//!
+//! This room knows the safetensors format. It knows no model, no kernel and no HTTP handler.
+
+mod error;
+pub mod header;
+mod json;
+mod region;
+mod tensor;
+mod weights;
+
+pub use error::LoadError;
+pub use header::{Header, HeaderError, TensorInfo};
+pub use region::{Region, on_truncation};
+pub use safetensors::Dtype;
+pub use tensor::Tensor;
+pub use weights::{Proof, WeightFile, Weights};

@@ -1,0 +1,185 @@
+//! Why weights could not be opened: what we were doing, to which file, and what to do about it.
+
+use std::io;
+use std::path::PathBuf;
+
+use thiserror::Error;
+
+use crate::header::HeaderError;
+
+/// Why weights could not be opened. The cause, where there is one, is the error's source and is
+/// not repeated in its message.
+#[derive(Debug, Error)]
+pub enum LoadError {
+    /// The path given as a model directory does not exist or is not a directory.
+    #[error("opening the weights in {path}: not a directory; give the directory that holds the model's files")]
+    NotADirectory {
+        /// The path that was given.
+        path: PathBuf,
+    },
+    /// The directory could not be listed.
+    #[error("listing {path}; check that it exists and may be read")]
+    ListDirectory {
+        /// The directory.
+        path: PathBuf,
+        /// What the system said.
+        #[source]
+        source: io::Error,
+    },
+    /// The directory holds no weights at all.
+    #[error("opening the weights in {path}: no *.safetensors file; download the model's safetensors files into it")]
+    NoWeights {
+        /// The directory.
+        path: PathBuf,
+    },
+    /// The directory holds weights of another format only.
+    #[error(
+        "opening the weights in {path}: found {found} but no *.safetensors file, the only format that is read; convert \
+         the model with transformers: AutoModelForCausalLM.from_pretrained(DIR).save_pretrained(NEW_DIR)"
+    )]
+    ForeignWeights {
+        /// The directory.
+        path: PathBuf,
+        /// A file of the other format.
+        found: String,
+    },
+    /// Shard files are numbered, and one number is absent.
+    #[error("opening the weights in {path}: the shard file {missing} is missing; finish the download")]
+    IncompleteShards {
+        /// The directory.
+        path: PathBuf,
+        /// The first shard file that is missing.
+        missing: String,
+    },
+    /// A file could not be opened.
+    #[error("opening {path}; check that it exists and may be read")]
+    OpenFile {
+        /// The file.
+        path: PathBuf,
+        /// What the system said.
+        #[source]
+        source: io::Error,
+    },
+    /// The path is a directory, a pipe, a socket or a device.
+    #[error("opening {path}: not a regular file; put the weights' file there")]
+    NotAFile {
+        /// The path.
+        path: PathBuf,
+    },
+    /// The file could not be mapped.
+    #[error("mapping {path} into memory; check the limit on address space (ulimit -v) and vm.max_map_count")]
+    MapFile {
+        /// The file.
+        path: PathBuf,
+        /// What the system said.
+        #[source]
+        source: io::Error,
+    },
+    /// More files are mapped than the table of live mappings holds.
+    #[error("mapping {path} into memory: {limit} files are mapped already; unload a model first")]
+    TooManyRegions {
+        /// The file.
+        path: PathBuf,
+        /// How many mappings may live at once.
+        limit: usize,
+    },
+    /// The header of a file was refused.
+    #[error("reading the safetensors header of {file}")]
+    Header {
+        /// The file.
+        file: String,
+        /// What is wrong with it.
+        #[source]
+        source: HeaderError,
+    },
+    /// A tensor is in two files.
+    #[error(
+        "opening the weights: the tensor {tensor:?} is in both {first} and {second}; remove the file that is stale"
+    )]
+    TensorInTwoFiles {
+        /// The tensor.
+        tensor: String,
+        /// The file where it was first seen, or where the index says it is.
+        first: String,
+        /// The other file.
+        second: String,
+    },
+    /// The index is larger than its limit.
+    #[error("reading the index {index}: over the limit of {limit_bytes} bytes; it is damaged, download it again")]
+    IndexTooLarge {
+        /// The index file.
+        index: PathBuf,
+        /// The limit.
+        limit_bytes: u64,
+    },
+    /// The index is not the JSON it should be.
+    #[error("reading the index {index}: not a JSON object with a weight_map of strings; download it again")]
+    IndexJson {
+        /// The index file.
+        index: PathBuf,
+        /// What the JSON reader said.
+        #[source]
+        source: serde_json::Error,
+    },
+    /// The index has no `weight_map`.
+    #[error("reading the index {index}: it has no weight_map; download it again")]
+    IndexWithoutMap {
+        /// The index file.
+        index: PathBuf,
+    },
+    /// The index has a key twice.
+    #[error("reading the index {index}: the key {key:?} is given twice; download it again or write it anew")]
+    IndexDuplicateKey {
+        /// The index file.
+        index: PathBuf,
+        /// The key.
+        key: String,
+    },
+    /// The index names a file outside its directory.
+    #[error(
+        "reading the index {index}: the tensor {tensor:?} is said to be in {file:?}, but a shard file's name must be \
+         relative and stay within the directory; do not use this model unless you trust its publisher, and correct the index"
+    )]
+    IndexUnsafeName {
+        /// The index file.
+        index: PathBuf,
+        /// The tensor.
+        tensor: String,
+        /// The name that was refused.
+        file: String,
+    },
+    /// A shard file that the index names is missing.
+    #[error("opening the weights by {index}: the shard file {file} is missing; finish the download")]
+    IndexMissingShard {
+        /// The index file.
+        index: PathBuf,
+        /// The missing file.
+        file: String,
+    },
+    /// A tensor is not in the file that the index names.
+    #[error(
+        "opening the weights by {index}: the tensor {tensor:?} is not in {file}; index and shard files are of different \
+         revisions, download them together"
+    )]
+    IndexMissingTensor {
+        /// The index file.
+        index: PathBuf,
+        /// The tensor.
+        tensor: String,
+        /// The shard file where it should be.
+        file: String,
+    },
+    /// A shard file holds a tensor that the index does not list.
+    #[error(
+        "opening the weights by {index}: {file} holds the tensor {tensor:?}, which the index does not list; index and \
+         shard files are of different revisions, download them together"
+    )]
+    IndexUnlistedTensor {
+        /// The index file.
+        index: PathBuf,
+        /// The tensor.
+        tensor: String,
+        /// The shard file that holds it.
+        file: String,
+    },
+}

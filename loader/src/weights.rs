@@ -1,0 +1,175 @@
+//! A model's weights: tensors by name, over one or more mapped files.
+//!
+//! Opening reads headers only, so its cost follows the number of tensors and not their size. What
+//! the tensors are for is the worker's business.
+
+mod index;
+mod layout;
+
+use std::collections::BTreeMap;
+use std::collections::btree_map::Entry;
+use std::fmt;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use crate::{LoadError, Region, Tensor, header};
+
+use index::Index;
+use layout::Layout;
+
+/// Why we believe that the weights are what their publisher meant.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Proof {
+    /// A local directory or bytes in the binary, taken as immutable and believed without proof.
+    Trusted,
+}
+
+impl fmt::Display for Proof {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Trusted => formatter.write_str("trusted"),
+        }
+    }
+}
+
+/// One file of weights.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct WeightFile {
+    /// The file's path, or the name of the embedded bytes.
+    pub name: String,
+    /// Its size, header included.
+    pub bytes: u64,
+}
+
+/// Tensors by name.
+#[derive(Debug, Clone)]
+pub struct Weights {
+    tensors: BTreeMap<String, Tensor>,
+    files: Vec<WeightFile>,
+    proof: Proof,
+}
+
+impl Weights {
+    /// Opens a directory as Hugging Face publishes it: `model.safetensors`, or
+    /// `model.safetensors.index.json` and the shard files it names, or all `*.safetensors`, in
+    /// this order of preference (the order of transformers).
+    ///
+    /// The index's `metadata.total_size` is compared with the tensors' bytes and a difference is
+    /// only logged: published indexes are known to be wrong there (tied tensors counted twice,
+    /// sizes of another precision), and no byte is read by it.
+    ///
+    /// # Errors
+    /// Whatever makes the files unreadable, malformed or at odds with each other, see
+    /// [`LoadError`]. Nothing is half open after an error.
+    pub fn open_dir(dir: &Path) -> Result<Self, LoadError> {
+        let mut weights = Self { tensors: BTreeMap::new(), files: Vec::new(), proof: Proof::Trusted };
+        match layout::find(dir)? {
+            Layout::Files(paths) => weights.add_files(&paths)?,
+            Layout::Index(path) => weights.add_indexed(dir, &Index::read(path)?)?,
+        }
+        tracing::debug!(
+            dir = %dir.display(),
+            files = weights.files.len(),
+            tensors = weights.tensors.len(),
+            bytes = weights.total_bytes(),
+            "opened weights"
+        );
+        Ok(weights)
+    }
+
+    /// Opens one safetensors file that is part of the program.
+    ///
+    /// # Errors
+    /// The header is malformed.
+    pub fn embedded(name: &str, safetensors: &'static [u8]) -> Result<Self, LoadError> {
+        let mut weights = Self { tensors: BTreeMap::new(), files: Vec::new(), proof: Proof::Trusted };
+        weights.add_region(&Region::embedded(name, safetensors))?;
+        Ok(weights)
+    }
+
+    /// The tensor of this name.
+    #[must_use]
+    pub fn get(&self, name: &str) -> Option<&Tensor> {
+        self.tensors.get(name)
+    }
+
+    /// All names, sorted.
+    pub fn names(&self) -> impl Iterator<Item = &str> {
+        self.tensors.keys().map(String::as_str)
+    }
+
+    /// The size of all files together, headers included: what the weights take of memory once
+    /// every page has been read.
+    #[must_use]
+    pub fn total_bytes(&self) -> u64 {
+        self.files.iter().map(|file| file.bytes).sum()
+    }
+
+    /// The files, in the order of opening.
+    #[must_use]
+    pub fn files(&self) -> &[WeightFile] {
+        &self.files
+    }
+
+    /// Why we believe these weights.
+    #[must_use]
+    pub fn proof(&self) -> Proof {
+        self.proof
+    }
+
+    fn add_files(&mut self, paths: &[PathBuf]) -> Result<(), LoadError> {
+        paths.iter().try_for_each(|path| self.add_region(&Region::map_file(path)?).map(drop))
+    }
+
+    /// Opens the shard files that the index names and holds each against the index.
+    fn add_indexed(&mut self, dir: &Path, index: &Index) -> Result<(), LoadError> {
+        let shards = index.shards();
+        // All are looked for before any is opened: after an interrupted download the missing file
+        // is the news, not what is wrong with the half of another.
+        if let Some(missing) = shards.keys().find(|shard| !dir.join(shard).exists()) {
+            return Err(LoadError::IndexMissingShard { index: index.path.clone(), file: (*missing).to_owned() });
+        }
+        for (shard, listed) in &shards {
+            let region = Region::map_file(&dir.join(shard))?;
+            for name in self.add_region(&region)? {
+                index.check_listed(&name, shard)?;
+            }
+            if let Some(absent) = listed.iter().find(|name| !self.tensors.contains_key(**name)) {
+                let (index, tensor) = (index.path.clone(), (*absent).to_owned());
+                return Err(LoadError::IndexMissingTensor { index, tensor, file: (*shard).to_owned() });
+            }
+        }
+        let tensor_bytes = self.tensors.values().map(|tensor| tensor.bytes().len() as u64).sum::<u64>();
+        if let Some(total_bytes) = index.total_bytes.filter(|total| *total != tensor_bytes) {
+            tracing::warn!(index = %index.path.display(), total_bytes, tensor_bytes, "the index states another size than its tensors have");
+        }
+        Ok(())
+    }
+
+    /// Adds all tensors of one region and returns their names.
+    fn add_region(&mut self, region: &Arc<Region>) -> Result<Vec<String>, LoadError> {
+        let bytes = region.bytes().len() as u64;
+        let header = header::parse(region.bytes(), bytes)
+            .map_err(|source| LoadError::Header { file: region.name().to_owned(), source })?;
+        let mut names = Vec::with_capacity(header.tensors.len());
+        for info in header.tensors {
+            // The header has checked the range against the region's length, a usize.
+            let range = info.range.start as usize..info.range.end as usize;
+            let tensor = Tensor::new(Arc::clone(region), range, info.dtype, info.shape.into());
+            names.push(info.name.clone());
+            match self.tensors.entry(info.name) {
+                Entry::Vacant(place) => place.insert(tensor),
+                Entry::Occupied(place) => {
+                    let first = place.get().region().name().to_owned();
+                    let second = region.name().to_owned();
+                    return Err(LoadError::TensorInTwoFiles { tensor: place.key().clone(), first, second });
+                }
+            };
+        }
+        self.files.push(WeightFile { name: region.name().to_owned(), bytes });
+        Ok(names)
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,102 @@
+//! What must hold for every header, found by random search: what the reference library writes is
+//! read as it was meant; what we accept, the reference library accepts; nothing panics.
+
+use loader::header::{self, Header, HeaderError};
+use proptest::collection::{btree_map, vec};
+use proptest::prelude::*;
+use safetensors::tensor::TensorView;
+use safetensors::{Dtype, SafeTensors, serialize};
+
+const DTYPES: [Dtype; 7] = [Dtype::F4, Dtype::U8, Dtype::F16, Dtype::BF16, Dtype::F32, Dtype::I64, Dtype::F6_E2M3];
+
+/// A dtype and a shape whose size is whole bytes, also for elements of four and six bits.
+fn tensor() -> impl Strategy<Value = (Dtype, Vec<usize>)> {
+    (0..DTYPES.len(), vec(0_usize..4, 0..4)).prop_map(|(dtype, mut shape)| {
+        if DTYPES[dtype].bitsize() < 8 {
+            shape.push(4);
+        }
+        (DTYPES[dtype], shape)
+    })
+}
+
+fn file_bytes() -> impl Strategy<Value = Vec<u8>> {
+    btree_map("[a-z.0-9\"\\\\é]{1,12}", tensor(), 0..6).prop_map(|tensors| {
+        let data = vec![0x5a; 4 * 64 * 8];
+        let views = tensors.iter().map(|(name, (dtype, shape))| {
+            let bytes = shape.iter().product::<usize>() * dtype.bitsize() / 8;
+            (name, TensorView::new(*dtype, shape.clone(), &data[..bytes]).expect("sizes fit"))
+        });
+        serialize(views, Some([("format".to_owned(), "pt".to_owned())].into())).expect("a valid file")
+    })
+}
+
+fn parse(bytes: &[u8]) -> Result<Header, HeaderError> {
+    header::parse(bytes, bytes.len() as u64)
+}
+
+/// The claims about any bytes whatever.
+fn check(bytes: &[u8]) {
+    let Ok(header) = parse(bytes) else { return };
+    let theirs = SafeTensors::deserialize(bytes).expect("what we accept, the reference library accepts");
+    assert_eq!(theirs.len(), header.tensors.len());
+    let mut end = header.data_start;
+    for tensor in &header.tensors {
+        assert_eq!(tensor.range.start, end, "no hole and no overlap");
+        end = tensor.range.end;
+        let view = theirs.tensor(&tensor.name).expect("both know the name");
+        assert_eq!((view.dtype(), view.shape()), (tensor.dtype, tensor.shape.as_slice()));
+        assert_eq!(view.data(), &bytes[tensor.range.start as usize..tensor.range.end as usize]);
+    }
+    assert_eq!(end, bytes.len() as u64);
+}
+
+proptest! {
+    #[test]
+    fn what_the_reference_writes_is_read_as_meant(bytes in file_bytes()) {
+        prop_assert!(parse(&bytes).is_ok(), "{:?}", parse(&bytes));
+        check(&bytes);
+    }
+
+    #[test]
+    fn any_bytes_are_parsed_or_refused(bytes in vec(any::<u8>(), 0..200)) {
+        check(&bytes);
+    }
+
+    #[test]
+    fn any_header_text_is_parsed_or_refused(text in r#"\{["a-c:,\[\]{}0-9 \\u_]{0,60}\}"#, data in 0_usize..20) {
+        let mut bytes = (text.len() as u64).to_le_bytes().to_vec();
+        bytes.extend(text.as_bytes());
+        bytes.resize(bytes.len() + data, 0);
+        check(&bytes);
+    }
+
+    #[test]
+    fn mutated_files_are_parsed_or_refused(
+        mut bytes in file_bytes(),
+        edits in vec((any::<prop::sample::Index>(), any::<u8>()), 1..4),
+        cut in any::<prop::sample::Index>(),
+        cuts in any::<bool>(),
+    ) {
+        for (place, byte) in edits {
+            let place = place.index(bytes.len());
+            bytes[place] = byte;
+        }
+        if cuts {
+            bytes.truncate(cut.index(bytes.len()));
+        }
+        check(&bytes);
+    }
+
+    #[test]
+    fn any_prefix_asks_for_exactly_what_it_lacks(bytes in file_bytes(), cut in any::<prop::sample::Index>()) {
+        let cut = cut.index(bytes.len());
+        let whole = parse(&bytes).expect("a valid file");
+        match header::parse(&bytes[..cut], bytes.len() as u64) {
+            Ok(header) => prop_assert_eq!(header, whole),
+            Err(HeaderError::PrefixTooShort { needed_bytes, .. }) => {
+                prop_assert!(needed_bytes > cut as u64 && needed_bytes <= whole.data_start);
+            }
+            Err(other) => prop_assert!(false, "{}", other),
+        }
+    }
+}
