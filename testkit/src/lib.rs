@@ -1,1 +1,5 @@
-//! testkit
+//! Seeded fakes for tests, and (under `tests/`) the house rules as tests.
+//!
+//! Nothing here is shipped: the crate is a development dependency only.
+
+pub mod openai_server;
