@@ -3,3 +3,4 @@
 //! This room does not know the router, tenants or quotas.
 
 pub mod backend;
+pub mod synth;
