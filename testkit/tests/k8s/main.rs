@@ -1,0 +1,168 @@
+//! The manifests under `k8s/`, parsed as strictly as an API server would, and checked for what a
+//! model server needs: drains that fit, probes that exist, selectors that select.
+//!
+//! There is no cluster here: `render` does what kustomize would do with the few features we use.
+
+mod lint;
+mod render;
+
+use render::Rendered;
+use serde_json::{Value, json};
+
+const VARIANTS: [&str; 2] = ["base", "overlays/demo"];
+
+#[test]
+fn every_file_belongs_to_a_kustomization() {
+    assert_eq!(render::unlisted(), Vec::<String>::new(), "list them in a kustomization.yaml, or delete them");
+}
+
+#[test]
+fn every_document_is_one_the_api_server_would_take() {
+    for variant in VARIANTS {
+        let rendered = Rendered::of(variant);
+        assert!(rendered.documents.len() >= 11, "{variant} renders only {}", rendered.documents.len());
+        for document in &rendered.documents {
+            if let Err(problem) = lint::parse(document) {
+                panic!("{variant}: {}: {problem}", lint::title(document));
+            }
+        }
+    }
+}
+
+#[test]
+fn every_rule_holds() {
+    for variant in VARIANTS {
+        let faults = lint::faults(&Rendered::of(variant));
+        assert!(faults.is_empty(), "k8s/{variant} breaks {} rules:\n{}\n", faults.len(), faults.join("\n"));
+    }
+}
+
+#[test]
+fn the_demo_needs_nothing_but_itself() {
+    let demo = Rendered::of("overlays/demo");
+    assert!(demo.secrets.contains_key("forebay-worker-key"), "the demo brings the key between router and worker");
+    let worker = demo.document("StatefulSet", "forebay-worker");
+    assert_eq!(worker["spec"]["replicas"], 2);
+    assert_eq!(worker["spec"]["template"]["spec"]["containers"][0]["args"][1], "demo", "the bundled model");
+    assert!(Rendered::of("base").secrets.is_empty(), "no key is part of the base");
+}
+
+#[test]
+fn an_unknown_or_misspelt_field_is_refused() {
+    let mut document = Rendered::of("base").document("Deployment", "forebay-router").clone();
+    document["spec"]["template"]["spec"]["containers"][0]["livenessProb"] = json!({});
+    let problem = lint::parse(&document).expect_err("a misspelt probe");
+    assert!(problem.contains("livenessProb"), "{problem}");
+    let mut document = Rendered::of("base").document("Deployment", "forebay-router").clone();
+    document["spec"]["replicas"] = json!("two");
+    let problem = lint::parse(&document).expect_err("a word for a number");
+    assert!(problem.contains("spec.replicas"), "{problem}");
+}
+
+/// Breaks one thing at a time: (kind, name, pointer, value, what the complaint says).
+#[test]
+fn breaking_any_rule_is_noticed() {
+    let pod = "/spec/template/spec";
+    let container = "/spec/template/spec/containers/0";
+    let cases = [
+        ("Deployment", "forebay-router", format!("{pod}/terminationGracePeriodSeconds"), json!(60), "grace"),
+        ("StatefulSet", "forebay-worker", format!("{pod}/terminationGracePeriodSeconds"), json!(30), "grace"),
+        ("Deployment", "forebay-router", format!("{container}/livenessProbe/httpGet/port"), json!("web"), "port"),
+        ("Deployment", "forebay-router", format!("{container}/readinessProbe/httpGet/path"), json!("/"), "/readyz"),
+        ("StatefulSet", "forebay-worker", format!("{container}/startupProbe"), Value::Null, "startup"),
+        ("StatefulSet", "forebay-worker", format!("{container}/livenessProbe/failureThreshold"), json!(1), "readiness"),
+        ("Deployment", "forebay-router", format!("{container}/image"), json!("forebay:latest"), "latest"),
+        ("Deployment", "forebay-router", format!("{container}/image"), json!("host:5000/forebay"), "tag"),
+        ("Deployment", "forebay-router", format!("{container}/resources/limits/memory"), Value::Null, "memory"),
+        ("Deployment", "forebay-router", format!("{container}/resources/requests"), Value::Null, "cpu"),
+        (
+            "Deployment",
+            "forebay-router",
+            format!("{container}/securityContext/readOnlyRootFilesystem"),
+            json!(false),
+            "read",
+        ),
+        (
+            "Deployment",
+            "forebay-router",
+            format!("{container}/securityContext/capabilities/drop/0"),
+            json!("NET_RAW"),
+            "drop",
+        ),
+        (
+            "StatefulSet",
+            "forebay-worker",
+            format!("{container}/securityContext/allowPrivilegeEscalation"),
+            json!(true),
+            "escalation",
+        ),
+        ("StatefulSet", "forebay-worker", format!("{pod}/securityContext/runAsNonRoot"), json!(false), "root"),
+        (
+            "StatefulSet",
+            "forebay-worker",
+            format!("{pod}/securityContext/seccompProfile/type"),
+            json!("Unconfined"),
+            "seccomp",
+        ),
+        ("StatefulSet", "forebay-worker", format!("{pod}/automountServiceAccountToken"), json!(true), "token"),
+        ("StatefulSet", "forebay-worker", format!("{pod}/enableServiceLinks"), json!(true), "enableServiceLinks"),
+        ("StatefulSet", "forebay-worker", format!("{pod}/serviceAccountName"), json!("nobody"), "nobody"),
+        ("StatefulSet", "forebay-worker", format!("{pod}/volumes/1/emptyDir"), json!({}), "sizeLimit"),
+        ("StatefulSet", "forebay-worker", "/spec/replicas".into(), json!(3), "workers"),
+        ("StatefulSet", "forebay-worker", "/spec/serviceName".into(), json!("forebay"), "headless"),
+        ("StatefulSet", "forebay-worker", format!("{container}/ports/0/containerPort"), json!(9000), "9000"),
+        ("StatefulSet", "forebay-worker", format!("{container}/args/3"), json!("/etc/other.toml"), "--config"),
+        (
+            "StatefulSet",
+            "forebay-worker",
+            format!("{container}/env/0/name"),
+            json!("API_KEY"),
+            "FOREBAY_WORKER__API_KEY",
+        ),
+        (
+            "StatefulSet",
+            "forebay-worker",
+            format!("{container}/env/0/valueFrom/secretKeyRef/name"),
+            json!("other"),
+            "same",
+        ),
+        ("Deployment", "forebay-router", "/spec/replicas".into(), json!(1), "PodDisruptionBudget"),
+        ("Deployment", "forebay-router", "/spec/template/metadata/labels".into(), json!({"a": "b"}), "selector"),
+        (
+            "Deployment",
+            "forebay-router",
+            format!("{pod}/topologySpreadConstraints/0/labelSelector"),
+            json!({}),
+            "spread",
+        ),
+        ("Service", "forebay", "/spec/selector".into(), json!({"app": "x"}), "selects no"),
+        ("Service", "forebay", "/spec/ports/0/targetPort".into(), json!("web"), "web"),
+        ("Service", "forebay-worker", "/spec/publishNotReadyAddresses".into(), json!(false), "publishNotReady"),
+        ("PodDisruptionBudget", "forebay-worker", "/spec/maxUnavailable".into(), json!(0), "drain"),
+        (
+            "PodDisruptionBudget",
+            "forebay-router",
+            "/spec/unhealthyPodEvictionPolicy".into(),
+            json!("IfHealthyBudget"),
+            "AlwaysAllow",
+        ),
+        ("NetworkPolicy", "forebay-router", "/spec/ingress/0/ports/0/port".into(), json!(80), "8080"),
+        ("NetworkPolicy", "forebay-router", "/spec/egress/0/ports/0/port".into(), json!(80), "8081"),
+        ("NetworkPolicy", "forebay-router", "/spec/egress/1".into(), json!({"ports": [{"port": 443}]}), "DNS"),
+        ("NetworkPolicy", "forebay-default-deny", "/spec/policyTypes".into(), json!(["Ingress"]), "denies"),
+        (
+            "Namespace",
+            "forebay",
+            "/metadata/labels/pod-security.kubernetes.io~1enforce".into(),
+            json!("baseline"),
+            "restricted",
+        ),
+        ("ServiceAccount", "forebay-router", "/automountServiceAccountToken".into(), json!(true), "token"),
+    ];
+    for (kind, name, pointer, value, complaint) in cases {
+        let mut rendered = Rendered::of("base");
+        rendered.break_at(kind, name, &pointer, value);
+        let faults = lint::faults(&rendered).join("\n");
+        assert!(faults.contains(complaint), "{kind} {name} {pointer}: expected `{complaint}` in {faults:?}");
+    }
+}
