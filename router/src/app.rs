@@ -1,0 +1,281 @@
+//! The router as a whole: what it is made of, its routes, and how it runs.
+
+use crate::budget::RetryBudget;
+use crate::config::RouterConfig;
+use crate::fleet::Fleet;
+use crate::health;
+use crate::meter::{Metrics, Slots};
+use crate::serve::{chat, completions, identify};
+use crate::worker::{State as WorkerState, Worker};
+use axum::extract::{Path, State};
+use axum::response::{IntoResponse, Response};
+use axum::routing::{get, post};
+use axum::{Json, body::Body};
+use futures_util::future::join_all;
+use http::header::CONTENT_TYPE;
+use http::{HeaderMap, HeaderValue, StatusCode};
+use listen::{Drain, Listener};
+use policy::{Moment, Policy};
+use serde::Serialize;
+use std::sync::Arc;
+use telemetry::metrics::{CONTENT_TYPE as METRICS_CONTENT_TYPE, Registry};
+use thiserror::Error;
+use tokio::task::JoinSet;
+use tokio::time::Instant;
+use wire::openai::ApiError;
+use wire::openai::models::{Model, ModelList};
+
+/// The most workers of one router.
+const WORKERS_MAX: usize = 1_024;
+
+/// Why the router does not run.
+#[derive(Debug, Error)]
+pub enum RouterError {
+    /// A field of the configuration is wrong.
+    #[error("checking the router's configuration: `{field}` {problem}")]
+    Config {
+        /// The field's path.
+        field: String,
+        /// What is wrong with it.
+        problem: String,
+    },
+    /// The policy is wrong.
+    #[error("checking the router's configuration")]
+    Policy(#[from] policy::ConfigError),
+    /// The listener failed.
+    #[error("serving clients")]
+    Listen(#[from] listen::ListenError),
+}
+
+/// What every request shares.
+#[derive(Debug)]
+pub(crate) struct Core {
+    pub(crate) config: RouterConfig,
+    pub(crate) policy: Policy,
+    pub(crate) fleet: Fleet,
+    pub(crate) budget: RetryBudget,
+    pub(crate) slots: Arc<Slots>,
+    pub(crate) metrics: Arc<Metrics>,
+    pub(crate) drain: Drain,
+    registry: Registry,
+    begun: Instant,
+}
+
+impl Core {
+    /// The time policy is told: since the router was made.
+    pub(crate) fn now(&self) -> Moment {
+        Moment(self.begun.elapsed())
+    }
+}
+
+/// A router that is configured and not yet listening.
+#[derive(Debug, Clone)]
+pub struct Router {
+    core: Arc<Core>,
+}
+
+impl Router {
+    /// Checks the configuration and compiles the policy. Call it within a tokio runtime.
+    ///
+    /// # Errors
+    /// The field that is wrong.
+    pub fn new(config: RouterConfig, registry: &Registry, drain: Drain) -> Result<Self, RouterError> {
+        check(&config)?;
+        let begun = Instant::now();
+        let worker = |(index, url): (usize, &String)| {
+            Worker::new(url, &config)
+                .map_err(|problem| RouterError::Config { field: format!("workers[{index}]"), problem })
+        };
+        let workers = config.workers.iter().enumerate().map(worker).collect::<Result<Vec<_>, _>>()?;
+        let core = Core {
+            policy: Policy::new(&config.policy)?,
+            fleet: Fleet::new(workers),
+            budget: RetryBudget::new(config.retry.clone(), Moment(begun.elapsed())),
+            slots: Arc::new(Slots::new(config.in_flight_max, registry)),
+            metrics: Arc::new(Metrics::new(registry)),
+            registry: registry.clone(),
+            config,
+            drain,
+            begun,
+        };
+        Ok(Self { core: Arc::new(core) })
+    }
+
+    /// The routes. Outermost layer first: what `listen` gives every process of ours (request id,
+    /// log line, panic barrier, OpenAI-shaped 404 and 405). Bodies are bounded where they are
+    /// read; time limits belong to the hop to the worker, for only it may take long.
+    #[must_use]
+    pub fn app(&self) -> axum::Router {
+        let routes = axum::Router::new()
+            .route("/v1/chat/completions", post(chat))
+            .route("/v1/completions", post(completions))
+            .route("/v1/models", get(models))
+            .route("/v1/models/{*id}", get(model))
+            .route("/livez", get(|| async { "ok" }))
+            .route("/readyz", get(readyz))
+            .route("/health", get(readyz))
+            .route("/metrics", get(metrics))
+            .route("/status", get(status))
+            .with_state(Arc::clone(&self.core));
+        listen::common_layers(routes)
+    }
+
+    /// Asks every worker once, so that the first request finds what is there.
+    pub async fn look_around(&self) {
+        let core = &self.core;
+        let key = core.config.worker_api_key.as_ref();
+        join_all(core.fleet.workers().iter().map(|worker| async move {
+            health::check(worker, &core.config.health, key, &mut 0).await;
+            let is_up = worker.view().state == WorkerState::Healthy;
+            core.metrics.worker_up(worker).set(f64::from(u8::from(is_up)));
+        }))
+        .await;
+    }
+
+    /// Watches the workers until the set is dropped.
+    #[must_use]
+    pub fn watch(&self) -> JoinSet<()> {
+        let core = &self.core;
+        let mut watches = JoinSet::new();
+        for worker in core.fleet.workers() {
+            let up = core.metrics.worker_up(worker);
+            let key = core.config.worker_api_key.clone();
+            watches.spawn(health::watch(Arc::clone(worker), core.config.health.clone(), key, up));
+        }
+        watches
+    }
+}
+
+fn check(config: &RouterConfig) -> Result<(), RouterError> {
+    let wrong = |field: &str, problem: &str| Err(RouterError::Config { field: field.into(), problem: problem.into() });
+    if config.workers.len() > WORKERS_MAX {
+        return wrong("workers", "has more than 1,024 entries");
+    }
+    if config.retry.attempts_max == 0 {
+        return wrong("retry.attempts_max", "is 0; 1 means no retry");
+    }
+    for (field, value) in [
+        ("retry.ratio", config.retry.ratio),
+        ("retry.floor_per_second", config.retry.floor_per_second),
+        ("retry.saved_max", config.retry.saved_max),
+    ] {
+        if !value.is_finite() || value < 0.0 {
+            return wrong(field, "must be a number of at least 0");
+        }
+    }
+    for (field, value) in [
+        ("health.interval_ms", config.health.interval_ms),
+        ("health.timeout_ms", config.health.timeout_ms),
+        ("connect_timeout_ms", config.connect_timeout_ms),
+        ("head_timeout_ms", config.head_timeout_ms),
+        ("idle_timeout_ms", config.idle_timeout_ms),
+        ("in_flight_max", config.in_flight_max as u64),
+        ("event_bytes_max", config.event_bytes_max as u64),
+        ("answer_bytes_max", config.answer_bytes_max as u64),
+    ] {
+        if value == 0 {
+            return wrong(field, "must be above 0");
+        }
+    }
+    Ok(())
+}
+
+/// Runs a router on a bound listener until `drain` starts and its streams have finished.
+///
+/// # Errors
+/// A wrong configuration, or a listener that fails.
+pub async fn serve(
+    config: RouterConfig,
+    registry: Registry,
+    listener: Listener,
+    drain: Drain,
+) -> Result<(), RouterError> {
+    let router = Router::new(config, &registry, drain.clone())?;
+    router.look_around().await;
+    let watches = router.watch();
+    let result = listener.with_metrics(&registry, "router").serve(router.app(), drain).await;
+    drop(watches);
+    Ok(result?)
+}
+
+async fn models(State(core): State<Arc<Core>>, headers: HeaderMap) -> Response {
+    match identify(&core, &headers) {
+        Ok(_) => Json(ModelList::new(core.fleet.models())).into_response(),
+        Err(error) => listen::error_response(&error),
+    }
+}
+
+async fn model(State(core): State<Arc<Core>>, Path(id): Path<String>, headers: HeaderMap) -> Response {
+    let found = |models: Vec<Model>| models.into_iter().find(|model| model.id == id);
+    match identify(&core, &headers).map(|_| found(core.fleet.models())) {
+        Ok(Some(model)) => Json(model).into_response(),
+        Ok(None) => listen::error_response(&ApiError::model_not_found(&id)),
+        Err(error) => listen::error_response(&error),
+    }
+}
+
+/// Ready: a worker serves a model, and no shutdown began.
+async fn readyz(State(core): State<Arc<Core>>) -> (StatusCode, &'static str) {
+    if core.drain.is_draining() {
+        return (StatusCode::SERVICE_UNAVAILABLE, "draining");
+    }
+    if !core.fleet.is_ready() {
+        return (StatusCode::SERVICE_UNAVAILABLE, "no worker is ready");
+    }
+    (StatusCode::OK, "ok")
+}
+
+async fn metrics(State(core): State<Arc<Core>>) -> Response {
+    let mut response = Response::new(Body::from(core.registry.render()));
+    response.headers_mut().insert(CONTENT_TYPE, HeaderValue::from_static(METRICS_CONTENT_TYPE));
+    response
+}
+
+/// `GET /status`: the router's own snapshot.
+#[derive(Debug, Serialize)]
+struct RouterStatus {
+    version: &'static str,
+    ready: bool,
+    draining: bool,
+    in_flight: usize,
+    workers: Vec<WorkerSummary>,
+}
+
+#[derive(Debug, Serialize)]
+struct WorkerSummary {
+    name: String,
+    state: WorkerState,
+    in_flight: u32,
+    models: Vec<ModelSummary>,
+}
+
+#[derive(Debug, Serialize)]
+struct ModelSummary {
+    id: String,
+    ready: bool,
+    waiting: u32,
+}
+
+async fn status(State(core): State<Arc<Core>>) -> Json<RouterStatus> {
+    let summary = |worker: &Arc<Worker>| {
+        let view = worker.view();
+        let model = |served: &crate::worker::ServedModel| ModelSummary {
+            id: served.model.id.clone(),
+            ready: served.is_ready,
+            waiting: served.waiting,
+        };
+        WorkerSummary {
+            name: worker.name.clone(),
+            state: view.state,
+            in_flight: worker.in_flight(),
+            models: view.models.iter().map(model).collect(),
+        }
+    };
+    Json(RouterStatus {
+        version: env!("CARGO_PKG_VERSION"),
+        ready: core.fleet.is_ready() && !core.drain.is_draining(),
+        draining: core.drain.is_draining(),
+        in_flight: core.slots.used(),
+        workers: core.fleet.workers().iter().map(summary).collect(),
+    })
+}

@@ -1,0 +1,170 @@
+//! What an operator may set, each default with its reason.
+
+use listen::ListenConfig;
+use policy::PolicyConfig;
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize, Serializer};
+use std::time::Duration;
+
+/// The router's configuration.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields, default)]
+pub struct RouterConfig {
+    /// Where clients come in.
+    pub listen: ListenConfig,
+    /// The workers' base URLs, `http://HOST:PORT`. Any OpenAI server will do. Empty by default:
+    /// `forebay serve` adds its own, `forebay router` wants `--worker`.
+    pub workers: Vec<String>,
+    /// The key sent to the workers in place of the client's. Absent by default: workers on
+    /// loopback or behind a network policy need none.
+    pub worker_api_key: Option<Secret>,
+    /// How workers are watched.
+    pub health: HealthConfig,
+    /// How often a request may be tried again.
+    pub retry: RetryConfig,
+    /// How long a connection to a worker may take, in milliseconds. 1 s is a dozen round trips
+    /// around a datacentre; a worker that needs more is not there.
+    pub connect_timeout_ms: u64,
+    /// How long a worker may take until its answer begins, in milliseconds. A whole answer begins
+    /// when it is finished, so this is 10 minutes: what OpenAI's clients wait by default.
+    pub head_timeout_ms: u64,
+    /// How long an answer may pause, in milliseconds. A worker that accepts at once and then
+    /// queues needs room; one that says nothing for two minutes is stuck.
+    pub idle_timeout_ms: u64,
+    /// The most requests being answered; further ones get 503. Under the 10,000 connections that
+    /// `listen` allows, so that health checks and metrics still get through.
+    pub in_flight_max: usize,
+    /// The largest event of a stream, in bytes. An event holds one token, or with `logprobs` a few
+    /// KiB; 1 MiB is a broken worker.
+    pub event_bytes_max: usize,
+    /// The largest answer that is not streamed, in bytes: it is read as a whole before any of it is
+    /// sent, so that one that breaks off is an error and not half a document.
+    pub answer_bytes_max: usize,
+    /// Who may ask, how often, and what may be said.
+    pub policy: PolicyConfig,
+}
+
+impl Default for RouterConfig {
+    fn default() -> Self {
+        Self {
+            listen: ListenConfig::default(),
+            workers: Vec::new(),
+            worker_api_key: None,
+            health: HealthConfig::default(),
+            retry: RetryConfig::default(),
+            connect_timeout_ms: 1_000,
+            head_timeout_ms: 600_000,
+            idle_timeout_ms: 120_000,
+            in_flight_max: 8_192,
+            event_bytes_max: 1 << 20,
+            answer_bytes_max: 16 << 20,
+            policy: PolicyConfig::default(),
+        }
+    }
+}
+
+impl RouterConfig {
+    pub(crate) fn connect_timeout(&self) -> Duration {
+        Duration::from_millis(self.connect_timeout_ms)
+    }
+
+    pub(crate) fn head_timeout(&self) -> Duration {
+        Duration::from_millis(self.head_timeout_ms)
+    }
+
+    pub(crate) fn idle_timeout(&self) -> Duration {
+        Duration::from_millis(self.idle_timeout_ms)
+    }
+}
+
+/// How workers are watched.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields, default)]
+pub struct HealthConfig {
+    /// How often each worker is asked, in milliseconds, give or take a fifth so that routers do
+    /// not ask in step. One small request a second costs nothing and finds a restart quickly.
+    pub interval_ms: u64,
+    /// How long it may take to answer, in milliseconds. A busy machine may need a second.
+    pub timeout_ms: u64,
+    /// How many unanswered checks in a row mark it down. Two, so that one lost packet does not. A
+    /// refused connection marks it down at once.
+    pub failures_max: u32,
+}
+
+impl Default for HealthConfig {
+    fn default() -> Self {
+        Self { interval_ms: 1_000, timeout_ms: 2_000, failures_max: 2 }
+    }
+}
+
+/// How often a request may be tried again at another worker, before its first byte was sent.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields, default)]
+pub struct RetryConfig {
+    /// Retries per request, over all requests: when everything fails, load grows by this share
+    /// and no more. A tenth bridges the loss of one worker of ten.
+    pub ratio: f64,
+    /// Retries per second that are allowed besides, so that a quiet router can retry at all.
+    pub floor_per_second: f64,
+    /// The most retries saved up from quiet times.
+    pub saved_max: f64,
+    /// The most attempts for one request.
+    pub attempts_max: usize,
+}
+
+impl Default for RetryConfig {
+    fn default() -> Self {
+        Self { ratio: 0.1, floor_per_second: 1.0, saved_max: 10.0, attempts_max: 3 }
+    }
+}
+
+/// A secret: never shown, logged or written back.
+#[derive(Clone, PartialEq, Eq, Deserialize, JsonSchema)]
+#[serde(transparent)]
+pub struct Secret(String);
+
+impl Secret {
+    /// Wraps a secret.
+    #[must_use]
+    pub fn new(secret: impl Into<String>) -> Self {
+        Self(secret.into())
+    }
+
+    /// The secret itself.
+    #[must_use]
+    pub fn reveal(&self) -> &str {
+        &self.0
+    }
+}
+
+impl std::fmt::Debug for Secret {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("[redacted]")
+    }
+}
+
+impl Serialize for Secret {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.serialize_str("[redacted]")
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_unknown_key_is_an_error_at_every_level() {
+        for json in [r#"{"worker":[]}"#, r#"{"retry":{"budget":1}}"#, r#"{"policy":{"keys":[]}}"#] {
+            serde_json::from_str::<RouterConfig>(json).expect_err(json);
+        }
+    }
+
+    #[test]
+    fn a_secret_is_never_written() {
+        let config: RouterConfig = serde_json::from_str(r#"{"worker_api_key":"sk-hush"}"#).expect("valid");
+        assert_eq!(config.worker_api_key.as_ref().map(Secret::reveal), Some("sk-hush"));
+        let shown = format!("{config:?} {}", serde_json::to_string(&config).expect("json"));
+        assert!(!shown.contains("hush"), "{shown}");
+    }
+}

@@ -1,0 +1,169 @@
+//! The sentence: identify, read, admit, pick and send, relay.
+
+use crate::app::Core;
+use crate::dispatch::{Answer, dispatch};
+use crate::meter::{Meter, Slot};
+use crate::relay::{Bounds, Relay};
+use crate::screened::Gate;
+use crate::upstream::{Call, forwarded_headers};
+use axum::extract::{Request, State};
+use axum::response::Response;
+use http::header::AUTHORIZATION;
+use http::{HeaderMap, HeaderValue};
+use policy::{Admitted, Endpoint, Facts, Identified, Limits, Rejection};
+use std::sync::Arc;
+use std::time::Duration;
+use tracing::Instrument;
+use tracing::field::Empty;
+use wire::headers::{IGNORED, RATELIMIT_LIMIT_REQUESTS, RATELIMIT_REMAINING_REQUESTS, RATELIMIT_RESET_REQUESTS};
+use wire::openai::{ApiError, Peek};
+
+/// `POST /v1/chat/completions`.
+pub(crate) async fn chat(State(core): State<Arc<Core>>, request: Request) -> Response {
+    answer(core, Endpoint::Chat, request).await
+}
+
+/// `POST /v1/completions`.
+pub(crate) async fn completions(State(core): State<Arc<Core>>, request: Request) -> Response {
+    answer(core, Endpoint::Completions, request).await
+}
+
+async fn answer(core: Arc<Core>, endpoint: Endpoint, request: Request) -> Response {
+    let span = span(endpoint, request.headers());
+    let mut meter = Meter::begin(&core.metrics);
+    let mut limits = None;
+    let work = async {
+        let asked = admit(&core, endpoint, request, &mut meter, &mut limits).await?;
+        tracing::Span::current().record("gen_ai.request.model", &asked.model);
+        let answer = dispatch(&core, &asked.admitted, &asked.model, &asked.call).await?;
+        tracing::Span::current().record("forebay.worker", &answer.ticket.worker.name);
+        Ok((asked, answer))
+    };
+    // Boxed: the future of a whole request is large, and axum moves it about.
+    let outcome: Result<(Asked, Answer), ApiError> = Box::pin(work.instrument(span.clone())).await;
+    let mut response = match outcome {
+        Ok((asked, answer)) => {
+            let gate = Gate::new(asked.admitted, endpoint, asked.choices);
+            let relay = Relay { answer, gate, meter, slot: asked.slot, bounds: core.bounds(), span: span.clone() };
+            Box::pin(relay.respond().instrument(span.clone())).await
+        }
+        Err(error) => {
+            meter.ended(error.kind.status());
+            listen::error_response(&error)
+        }
+    };
+    span.record("http.response.status_code", response.status().as_u16());
+    write_limits(response.headers_mut(), limits);
+    response
+}
+
+/// The trace's span for this hop; it holds no content.
+fn span(endpoint: Endpoint, headers: &HeaderMap) -> tracing::Span {
+    let operation = match endpoint {
+        Endpoint::Chat => "chat",
+        Endpoint::Completions => "text_completion",
+    };
+    let span = tracing::info_span!(
+        "router.request",
+        otel.kind = "server",
+        gen_ai.operation.name = operation,
+        gen_ai.provider.name = "forebay",
+        gen_ai.request.model = Empty,
+        forebay.tenant = Empty,
+        forebay.worker = Empty,
+        http.response.status_code = Empty,
+    );
+    telemetry::trace::parent_from(&span, headers);
+    span
+}
+
+/// A request that may be dispatched.
+struct Asked {
+    admitted: Admitted,
+    model: String,
+    choices: usize,
+    call: Call,
+    slot: Slot,
+}
+
+/// Everything before the first byte to a worker. The key is checked before the body is read, and a
+/// place is taken before, too: neither strangers nor a crowd make us hold bodies.
+async fn admit(
+    core: &Core,
+    endpoint: Endpoint,
+    request: Request,
+    meter: &mut Meter,
+    limits: &mut Option<Limits>,
+) -> Result<Asked, ApiError> {
+    let (parts, body) = request.into_parts();
+    if core.drain.is_refusing() {
+        return Err(ApiError::overloaded("this server is shutting down; try again", DRAIN_RETRY_AFTER));
+    }
+    let who = identify(core, &parts.headers)?;
+    tracing::Span::current().record("forebay.tenant", who.tenant());
+    let slot = core.slots.take().ok_or_else(|| {
+        let message = format!("{} requests are being answered, the most this server takes", core.config.in_flight_max);
+        ApiError::overloaded(message, crate::pick::RETRY_AFTER)
+    })?;
+    let body = listen::read_json_body(&parts.headers, body, core.config.listen.body_bytes_max).await?;
+    let peek = Peek::parse(&body)?;
+    let model = peek.model.ok_or_else(|| ApiError::invalid("model", "`model` is required"))?;
+    if core.fleet.knows(&model) {
+        meter.set_model(&model);
+    }
+    let facts = Facts { who: &who, endpoint, texts: &peek.texts, has_token_ids: peek.has_token_ids };
+    let admitted = core.policy.admit(&facts, core.now()).map_err(|rejection| {
+        *limits = rejection.limits();
+        reject(core, rejection)
+    })?;
+    *limits = admitted.limits();
+    let mut headers = forwarded_headers(&parts.headers, core.config.worker_api_key.as_ref());
+    // Only a worker may say what it ignored.
+    headers.remove(IGNORED);
+    telemetry::trace::inject(&mut headers);
+    let path = match endpoint {
+        Endpoint::Chat => "/v1/chat/completions",
+        Endpoint::Completions => "/v1/completions",
+    };
+    let choices = (peek.n.max(1) as usize).saturating_mul(peek.prompts);
+    Ok(Asked { admitted, model, choices, call: Call { path, headers, body }, slot })
+}
+
+/// What clients are told to wait while we shut down: about a rolling restart's step.
+const DRAIN_RETRY_AFTER: Duration = Duration::from_secs(2);
+
+/// Who asks, by `authorization: Bearer KEY` or Azure's `api-key: KEY`.
+pub(crate) fn identify(core: &Core, headers: &HeaderMap) -> Result<Identified, ApiError> {
+    let text = |value: &HeaderValue| value.to_str().ok().map(str::trim).map(str::to_owned);
+    let bearer = headers.get(AUTHORIZATION).and_then(text).map(|value| match value.split_once(' ') {
+        Some((scheme, key)) if scheme.eq_ignore_ascii_case("bearer") => key.trim().to_owned(),
+        // Another scheme is a wrong key, not a missing one.
+        _ => value,
+    });
+    let key = bearer.or_else(|| headers.get("api-key").and_then(text));
+    core.policy.identify(key.as_deref()).map_err(|rejection| reject(core, rejection))
+}
+
+fn reject(core: &Core, rejection: Rejection) -> ApiError {
+    core.metrics.rejections.with_label_values(&[rejection.reason()]).inc();
+    rejection.to_api_error()
+}
+
+fn write_limits(headers: &mut HeaderMap, limits: Option<Limits>) {
+    let Some(limits) = limits else { return };
+    headers.insert(RATELIMIT_LIMIT_REQUESTS, limits.limit.into());
+    headers.insert(RATELIMIT_REMAINING_REQUESTS, limits.remaining.into());
+    if let Ok(reset) = HeaderValue::from_str(&limits.reset_text()) {
+        headers.insert(RATELIMIT_RESET_REQUESTS, reset);
+    }
+}
+
+impl Core {
+    fn bounds(&self) -> Bounds {
+        Bounds {
+            idle: self.config.idle_timeout(),
+            event_bytes_max: self.config.event_bytes_max,
+            answer_bytes_max: self.config.answer_bytes_max,
+        }
+    }
+}

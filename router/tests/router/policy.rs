@@ -1,0 +1,79 @@
+//! Keys, quotas and prompts, as a client meets them.
+
+use crate::harness::{Front, chat};
+use policy::{TenantConfig, hash_key};
+use serde_json::json;
+use testkit::faulty_worker::{Answer, FaultyWorker};
+
+fn tenant(name: &str, key: &str, requests_per_minute: Option<u32>) -> TenantConfig {
+    TenantConfig { name: name.into(), key_sha256: vec![hash_key(key)], requests_per_minute }
+}
+
+#[tokio::test]
+async fn a_key_is_needed_where_keys_are_configured() {
+    let worker = FaultyWorker::start(&["m"], Answer::whole_chat("hi")).await;
+    let front = Front::start(&[&worker], |config| config.policy.tenants = vec![tenant("red", "sk-red", None)]).await;
+    for reply in [front.chat(&chat()).await, front.chat_as("sk-wrong", &chat()).await, front.get("/v1/models").await] {
+        assert_eq!((reply.status, reply.error("code").as_str()), (401, "invalid_api_key"));
+        assert_eq!(reply.headers["www-authenticate"], "Bearer");
+    }
+    assert_eq!(front.chat_as("sk-red", &chat()).await.status, 200);
+    assert_eq!(worker.received().len(), 1);
+    assert!(!worker.received()[0].headers.contains_key("authorization"), "the client's key stays here");
+    for path in ["/livez", "/readyz", "/metrics", "/status"] {
+        assert_eq!(front.get(path).await.status, 200, "{path} needs no key");
+    }
+    assert_eq!(front.metric("forebay_policy_rejections_total{reason=\"wrong_key\"}"), 1.0);
+}
+
+#[tokio::test]
+async fn a_quota_is_shown_on_every_answer_and_its_end_is_429() {
+    let worker = FaultyWorker::start(&["m"], Answer::whole_chat("hi")).await;
+    let front = Front::start(&[&worker], |config| {
+        config.policy.tenants = vec![tenant("red", "r", Some(3)), tenant("blue", "b", None)];
+    })
+    .await;
+    for left in ["2", "1"] {
+        let reply = front.chat_as("r", &chat()).await;
+        assert_eq!(reply.headers["x-ratelimit-limit-requests"], "3");
+        assert_eq!(reply.headers["x-ratelimit-remaining-requests"], left);
+        assert!(reply.headers.contains_key("x-ratelimit-reset-requests"));
+    }
+    // An admitted request shows it whatever became of it.
+    let reply = front.chat_as("r", &json!({"model": "nobody"})).await;
+    assert_eq!((reply.status, &reply.headers["x-ratelimit-remaining-requests"]), (404, &"0".parse().expect("v")));
+    let refused = front.chat_as("r", &chat()).await;
+    assert_eq!((refused.status, refused.error("code").as_str()), (429, "rate_limit_exceeded"));
+    assert_eq!(refused.headers["x-ratelimit-remaining-requests"], "0");
+    let wait: u64 = refused.headers["retry-after"].to_str().expect("text").parse().expect("seconds");
+    assert!((1..=20).contains(&wait), "{wait}");
+    assert!(refused.headers.contains_key("retry-after-ms"));
+    let blue = front.chat_as("b", &chat()).await;
+    assert_eq!((blue.status, blue.headers.contains_key("x-ratelimit-limit-requests")), (200, false));
+    assert_eq!(worker.received().len(), 3);
+}
+
+#[tokio::test]
+async fn a_denied_prompt_does_not_reach_a_worker() {
+    let worker = FaultyWorker::start(&["m"], Answer::whole_chat("hi")).await;
+    let front = Front::start(&[&worker], |config| config.policy.deny_list.phrases = vec!["red button".into()]).await;
+    let parts = json!([{"type": "text", "text": "press the Red"}, {"type": "text", "text": " But\u{200b}ton"}]);
+    let reply = front.chat(&json!({"model": "m", "messages": [{"role": "user", "content": parts}]})).await;
+    assert_eq!(
+        (reply.status, reply.error("code").as_str(), reply.error("param").as_str()),
+        (400, "content_filter", "messages")
+    );
+    let reply = front.complete(&json!({"model": "m", "prompt": ["ok", "red\nbutton"]})).await;
+    assert_eq!(
+        (reply.status, reply.error("code").as_str(), reply.error("param").as_str()),
+        (400, "content_filter", "prompt")
+    );
+    let reply = front.complete(&json!({"model": "m", "prompt": [1, 2]})).await;
+    assert_eq!(
+        (reply.status, reply.error("code").as_str(), reply.error("param").as_str()),
+        (400, "unsupported_parameter", "prompt")
+    );
+    assert!(worker.received().is_empty());
+    assert_eq!(front.chat(&chat()).await.status, 200);
+    assert_eq!(front.metric("forebay_policy_rejections_total{reason=\"prompt_blocked\"}"), 2.0);
+}

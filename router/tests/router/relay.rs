@@ -1,0 +1,162 @@
+//! What passes, and how an answer ends that cannot be finished.
+
+use crate::harness::{Front, chat, streamed, wait_for};
+use http::Method;
+use http_body_util::BodyExt;
+use std::time::{Duration, Instant};
+use testkit::faulty_worker::{Answer, Ending, FaultyWorker, chat_event};
+
+#[tokio::test]
+async fn a_request_arrives_byte_for_byte_with_the_workers_key() {
+    let worker =
+        FaultyWorker::start(&["m"], Answer::whole_chat("hello").with_header("x-forebay-ignored", "novelty")).await;
+    let front = Front::start(&[&worker], |config| config.worker_api_key = Some(router::Secret::new("sk-worker"))).await;
+    let body = br#"{ "model":"m",  "messages":[{"role":"user","content":"\u0068i"}], "novelty": {"b":1, "a":1e2} }"#;
+    let headers = [("authorization", "Bearer sk-client"), ("x-request-id", "abc"), ("x-custom", "1")];
+    let reply = front.send(Method::POST, "/v1/chat/completions", &headers, body.to_vec()).await;
+    assert_eq!(reply.status, 200);
+    assert_eq!(reply.json()["choices"][0]["message"]["content"], "hello");
+    for (name, value) in
+        [("x-request-id", "abc"), ("x-forebay-worker", &worker.name()), ("x-forebay-ignored", "novelty")]
+    {
+        assert_eq!(reply.headers[name], value);
+    }
+    let received = &worker.received()[0];
+    assert_eq!(received.body, body);
+    for (name, value) in [("authorization", "Bearer sk-worker"), ("x-request-id", "abc"), ("x-custom", "1")] {
+        assert_eq!(received.headers[name], value);
+    }
+    assert_eq!(received.headers["host"], worker.name());
+}
+
+#[tokio::test]
+async fn a_stream_passes_byte_for_byte_however_the_network_cuts_it() {
+    let worker = FaultyWorker::start(&["m"], Answer::silence()).await;
+    let front = Front::start(&[&worker], |_| ()).await;
+    let whole = Answer::chat(&["für", " Élise", " ☃🎹", "\n\ndata: x"]);
+    let expected = String::from_utf8(whole.pieces.concat()).expect("text");
+    for seed in 0..30 {
+        worker.next(whole.clone().cut_at_random(seed, 12));
+        let reply = front.chat(&streamed()).await;
+        assert_eq!((reply.status, reply.body.as_str()), (200, expected.as_str()), "seed {seed}");
+    }
+    front.assert_idle(&[&worker]).await;
+    assert_eq!(front.metric("forebay_router_requests_total{code=\"200\",model=\"m\"}"), 30.0);
+    assert_eq!(front.metric("forebay_router_time_to_first_token_seconds_count{model=\"m\"}"), 30.0);
+}
+
+#[tokio::test]
+async fn a_stream_that_breaks_ends_with_an_error_event_and_no_done() {
+    let worker = FaultyWorker::start(&["m"], Answer::silence()).await;
+    let front = Front::start(&[&worker], |config| {
+        config.idle_timeout_ms = 150;
+        config.event_bytes_max = 4_096;
+    })
+    .await;
+    let hello = chat_event(0, "hello", None);
+    let half = b"data: {\"choices\":[{\"ind".to_vec();
+    let huge = format!("data: {{\"x\":\"{}\"}}\n\n", "x".repeat(8_000)).into_bytes();
+    let cases = [
+        (vec![half.clone()], Ending::Cut, "bad_gateway", "broken_mid_answer"),
+        (vec![half.clone()], Ending::Clean, "bad_gateway", "truncated"),
+        (vec![], Ending::Clean, "bad_gateway", "truncated"),
+        (vec![half], Ending::Stall, "upstream_timeout", "stalled"),
+        (vec![huge], Ending::Clean, "bad_gateway", "too_large"),
+        (vec![b"data: \xff\xfe\n\n".to_vec()], Ending::Clean, "bad_gateway", "garbage"),
+    ];
+    for (pieces, ending, code, kind) in cases {
+        let counter = format!("forebay_router_upstream_errors_total{{kind=\"{kind}\"}}");
+        let before = front.metric(&counter);
+        worker.next(Answer::stream([vec![hello.clone()], pieces].concat()).ending(ending));
+        let reply = front.chat(&streamed()).await;
+        assert_eq!(reply.status, 200, "{kind}");
+        reply.assert_broken(code);
+        assert!(reply.events()[0].contains("hello"), "what was complete passed: {kind}");
+        assert_eq!(reply.events().len(), 2, "{kind}: {}", reply.body);
+        assert_eq!(front.metric(&counter), before + 1.0, "{kind}");
+    }
+    assert_eq!(front.metric("forebay_router_requests_total{code=\"502\",model=\"m\"}"), 5.0);
+    assert_eq!(worker.received().len(), 6, "nothing was tried again after the first byte");
+    front.assert_idle(&[&worker]).await;
+}
+
+#[tokio::test]
+async fn words_that_are_no_events_are_an_error() {
+    let garbage = Answer::stream(vec![b"data: <html>not json</html>\n\n".to_vec()]);
+    let worker = FaultyWorker::start(&["m"], garbage).await;
+    let front = Front::start(&[&worker], |_| ()).await;
+    let reply = front.chat(&streamed()).await;
+    reply.assert_broken("bad_gateway");
+    assert!(!reply.body.contains("html"));
+}
+
+#[tokio::test]
+async fn a_whole_answer_that_breaks_off_is_an_error_and_not_half_a_document() {
+    let worker = FaultyWorker::start(&["m"], Answer::whole_chat("hello").ending(Ending::Cut)).await;
+    let front = Front::start(&[&worker], |config| config.idle_timeout_ms = 150).await;
+    for (ending, status) in [(Ending::Cut, 502), (Ending::Stall, 504)] {
+        worker.next(Answer::whole_chat("hello").ending(ending));
+        let reply = front.chat(&chat()).await;
+        assert_eq!(reply.status, status);
+        assert_eq!(reply.error("type"), "server_error");
+    }
+    front.assert_idle(&[&worker]).await;
+}
+
+#[tokio::test]
+async fn a_workers_own_error_passes_as_it_is() {
+    let worker = FaultyWorker::start(&["m"], Answer::error(400, "`temperature` is too hot")).await;
+    let front = Front::start(&[&worker], |_| ()).await;
+    let reply = front.chat(&chat()).await;
+    assert_eq!((reply.status, reply.error("message").as_str()), (400, "`temperature` is too hot"));
+    assert_eq!(worker.received().len(), 1);
+}
+
+#[tokio::test]
+async fn a_client_that_leaves_frees_the_worker_at_once() {
+    let slow = Answer::chat(&["a"; 100]).paced(Duration::from_millis(30));
+    let silent = Answer { head_delay: Duration::from_secs(60), ..Answer::chat(&[]) };
+    let worker = FaultyWorker::start(&["m"], slow).await;
+    let front = Front::start(&[&worker], |_| ()).await;
+    // In the middle of a stream.
+    let mut response = front.open_chat(&streamed()).await;
+    response.body_mut().frame().await.expect("a frame").expect("data");
+    let left_at = Instant::now();
+    drop(response);
+    wait_for("the worker to notice", || worker.left().len() == 1).await;
+    assert!(worker.left()[0] - left_at < Duration::from_millis(100), "{:?}", worker.left()[0] - left_at);
+    // Before the head.
+    worker.always(silent);
+    let body = streamed();
+    let waiting = front.open_chat(&body);
+    assert!(tokio::time::timeout(Duration::from_millis(100), waiting).await.is_err());
+    wait_for("the worker to notice", || worker.left().len() == 2).await;
+    front.assert_idle(&[&worker]).await;
+    assert_eq!(front.metric("forebay_router_requests_total{code=\"499\",model=\"m\"}"), 2.0);
+}
+
+#[tokio::test]
+async fn bad_requests_never_reach_a_worker() {
+    let worker = FaultyWorker::start(&["m"], Answer::chat(&[])).await;
+    let front = Front::start(&[&worker], |config| config.listen.body_bytes_max = 1_000).await;
+    let path = "/v1/chat/completions";
+    for (method, path, body, status, param) in [
+        (Method::POST, path, "{", 400, None),
+        (Method::POST, path, "[]", 400, None),
+        (Method::POST, path, r#"{"messages":[]}"#, 400, Some("model")),
+        (Method::POST, path, r#"{"model":7}"#, 400, Some("model")),
+        (Method::POST, path, r#"{"model":"nobody"}"#, 404, Some("model")),
+        (Method::POST, path, &" ".repeat(2_000), 413, None),
+        (Method::GET, path, "", 405, None),
+        (Method::POST, "/v1/embeddings", "{}", 404, None),
+        (Method::GET, "/v1/models/nobody", "", 404, Some("model")),
+    ] {
+        let reply = front.send(method, path, &[], body.as_bytes().to_vec()).await;
+        assert_eq!(reply.status, status, "{path} {body}");
+        assert_eq!(reply.json()["error"]["param"].as_str(), param, "{path} {body}");
+        assert!(reply.headers.contains_key("x-request-id"));
+    }
+    assert!(worker.received().is_empty());
+    assert_eq!(front.metric("forebay_router_requests_total{code=\"404\",model=\"other\"}"), 1.0);
+    assert_eq!(front.get("/v1/models/m").await.json()["id"], "m");
+}
