@@ -8,6 +8,9 @@
 //! positions; a sequence's position `p` lives in block `blocks[p / kv_block_tokens]` at offset
 //! `p % kv_block_tokens`. Which block belongs to whom is the scheduler's affair.
 
+pub mod candle;
+pub mod cpu;
+
 use thiserror::Error;
 
 /// What a backend can do and was sized for. Constant over its life.

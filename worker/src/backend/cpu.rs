@@ -1,0 +1,362 @@
+//! The `cpu` backend: our kernels over weights as they lie in mapped memory.
+//!
+//! Interprets the decoder description with an arena and a KV storage that are sized when it is
+//! built; a step allocates nothing and copies no matrix. Only vectors (norms, biases: kilobytes)
+//! are widened once. It knows no request, no text and no sampling.
+
+mod arena;
+mod operand;
+
+use std::num::NonZeroUsize;
+use std::sync::Arc;
+
+use thiserror::Error;
+
+use self::arena::Arena;
+use self::operand::{Operand, matrix};
+use super::{Backend, Limits, Segment, StepError, WantLogits, check};
+use crate::kernels::attention::{Attention, attend};
+use crate::kernels::buffer::Buffer;
+use crate::kernels::linear::{Matrix, Projection, Then, project, project_gated};
+use crate::kernels::norm::rms_norm;
+use crate::kernels::pool::Pool;
+use crate::kernels::rotate::{BLOCK_TOKENS, Heads, Rotation, Row, rotate_and_store};
+use crate::kernels::stream;
+use crate::kernels::tier::Instructions;
+use crate::model::{Config, Decoder, Float};
+
+pub use crate::kernels::tier::Tier;
+
+/// The format keys and values are kept in.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum KvDtype {
+    /// f32 for models stored as f32, f16 for all others, as llama.cpp does.
+    #[default]
+    Auto,
+    /// binary32.
+    F32,
+    /// binary16; what is larger than 65504 is stored as 65504.
+    F16,
+    /// The upper half of a binary32.
+    Bf16,
+}
+
+impl KvDtype {
+    /// The format for a model whose matrices are stored as `stored`.
+    #[must_use]
+    pub fn float(self, stored: Float) -> Float {
+        match self {
+            Self::Auto if stored == Float::F32 => Float::F32,
+            Self::Auto | Self::F16 => Float::F16,
+            Self::F32 => Float::F32,
+            Self::Bf16 => Float::Bf16,
+        }
+    }
+}
+
+/// How a backend is sized.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct CpuOptions {
+    /// Threads that compute, the caller's among them; as many as the machine offers if none.
+    pub threads: Option<NonZeroUsize>,
+    /// The most rows in one step.
+    pub max_rows: usize,
+    /// The most rows of logits one step returns.
+    pub max_logits_rows: usize,
+    /// KV blocks, of [`KV_BLOCK_TOKENS`] positions each.
+    pub kv_blocks: usize,
+    /// The format of keys and values.
+    pub kv_dtype: KvDtype,
+    /// The longest sequence in tokens; what the config says ([`Config::max_position`]) if none.
+    pub max_position: Option<usize>,
+    /// Which instructions; the best the machine has if none.
+    pub instruction_set: Option<Tier>,
+}
+
+impl Default for CpuOptions {
+    /// Enough to try a model: 512 rows, 16 rows of logits, 4096 positions.
+    fn default() -> Self {
+        Self {
+            threads: None,
+            max_rows: 512,
+            max_logits_rows: 16,
+            kv_blocks: 256,
+            kv_dtype: KvDtype::Auto,
+            max_position: None,
+            instruction_set: None,
+        }
+    }
+}
+
+/// Positions in a KV block.
+pub const KV_BLOCK_TOKENS: usize = BLOCK_TOKENS;
+
+/// Why a backend could not be built.
+#[derive(Debug, Error)]
+pub enum CpuError {
+    /// The machine lacks the instructions asked for.
+    #[error("building the cpu backend: this machine has no {}; it has {}", .asked.name(), Tier::best().name())]
+    NoSuchInstructions {
+        /// The tier asked for.
+        asked: Tier,
+    },
+    /// A size is zero.
+    #[error("building the cpu backend: {what} must be at least 1")]
+    Zero {
+        /// Which.
+        what: &'static str,
+    },
+    /// No thread could be started.
+    #[error("building the cpu backend: starting {threads} threads")]
+    Threads {
+        /// How many were asked for.
+        threads: usize,
+        /// What the system said.
+        #[source]
+        source: std::io::Error,
+    },
+    /// The KV storage could not be reserved.
+    #[error("building the cpu backend: reserving {bytes} bytes for {blocks} KV blocks")]
+    KvStorage {
+        /// Its size; saturated where it exceeds what can be counted.
+        bytes: usize,
+        /// How many blocks were asked for.
+        blocks: usize,
+        /// What the system said.
+        #[source]
+        source: std::io::Error,
+    },
+}
+
+/// One model on the CPU.
+pub struct CpuBackend {
+    decoder: Decoder<Operand>,
+    limits: Limits,
+    heads: Heads,
+    instructions: Instructions,
+    pool: Pool,
+    arena: Arena,
+    storage: Buffer,
+}
+
+impl CpuBackend {
+    /// A backend for `decoder`, sized by `options`.
+    ///
+    /// # Errors
+    /// An option is zero, the machine lacks the instructions, or the system has no threads or
+    /// address space to give.
+    pub fn new(decoder: &Arc<Decoder>, options: &CpuOptions) -> Result<Self, CpuError> {
+        let sizes = [("max_rows", options.max_rows), ("kv_blocks", options.kv_blocks)];
+        let more = [("max_logits_rows", options.max_logits_rows), ("max_position", options.max_position.unwrap_or(1))];
+        if let Some((what, _)) = sizes.into_iter().chain(more).find(|(_, size)| *size == 0) {
+            return Err(CpuError::Zero { what });
+        }
+        let asked = options.instruction_set.unwrap_or_else(Tier::best);
+        let instructions = Instructions::of(asked).ok_or(CpuError::NoSuchInstructions { asked })?;
+        let threads = threads(options);
+        let pool = Pool::new(threads).map_err(|source| CpuError::Threads { threads, source })?;
+        let config = &decoder.config;
+        let heads = heads(config, options.kv_dtype.float(stored(decoder)));
+        let limits = limits(config, &heads, options);
+        let bytes = limits.kv_block_bytes.saturating_mul(limits.kv_blocks);
+        let blocks = options.kv_blocks;
+        let storage = Buffer::zeroed(bytes).map_err(|source| CpuError::KvStorage { bytes, blocks, source })?;
+        let arena = Arena::new(config, &limits);
+        let decoder = operand::prepare(decoder, instructions);
+        Ok(Self { decoder, limits, heads, instructions, pool, arena, storage })
+    }
+
+    /// The instructions it computes with.
+    #[must_use]
+    pub fn tier(&self) -> Tier {
+        self.instructions.tier()
+    }
+
+    /// How many threads compute.
+    #[must_use]
+    pub fn threads(&self) -> usize {
+        self.pool.threads()
+    }
+
+    /// The format of its keys and values.
+    #[must_use]
+    pub fn kv_float(&self) -> Float {
+        self.heads.float
+    }
+
+    /// Bytes of its activations.
+    #[must_use]
+    pub fn arena_bytes(&self) -> usize {
+        self.arena.bytes()
+    }
+
+    /// Reads all of `bytes` with the threads and the widest loads that steps use, and returns a
+    /// number that depends on every byte: what decoding speed is measured against.
+    pub fn read_through(&mut self, bytes: &[u8]) -> u64 {
+        stream::fold(&mut self.pool, self.instructions, bytes)
+    }
+
+    /// Notes which row is whose and which rows want logits; refuses segments that would write one
+    /// block at once.
+    fn lay_out(&mut self, segments: &[Segment<'_>]) -> Result<(), StepError> {
+        let arena = &mut self.arena;
+        arena.begin();
+        for (index, segment) in segments.iter().enumerate() {
+            let end = segment.start + segment.tokens.len();
+            for &block in &segment.blocks[segment.start / BLOCK_TOKENS..end.div_ceil(BLOCK_TOKENS)] {
+                if !arena.claim(block) {
+                    return Err(StepError::Contract(format!("block {block} is written twice in one step")));
+                }
+            }
+            for position in segment.start..end {
+                let last = position + 1 == end;
+                if segment.want == WantLogits::All || (segment.want == WantLogits::Last && last) {
+                    arena.wanted.push(arena.rows.len());
+                }
+                arena.rows.push(Row { segment: index, position });
+            }
+        }
+        Ok(())
+    }
+
+    /// Fills in every row's embedding and angles.
+    fn embed(&mut self, segments: &[Segment<'_>]) {
+        let Config { hidden_size, head_dim, rope, .. } = &self.decoder.config;
+        let embeddings = matrix(&self.decoder.embeddings);
+        let half = head_dim / 2;
+        let factor = rope.attention_factor();
+        let mut row = 0;
+        for segment in segments {
+            rope.frequencies(segment.start + segment.tokens.len(), &mut self.arena.frequencies);
+            for (offset, &token) in segment.tokens.iter().enumerate() {
+                let stream = &mut self.arena.stream[row * hidden_size..][..*hidden_size];
+                embeddings.widen_row(self.instructions, token as usize, stream);
+                let position = (segment.start + offset) as f32;
+                let (cosines, sines) = self.arena.angles[row * head_dim..][..*head_dim].split_at_mut(half);
+                for (pair, frequency) in self.arena.frequencies.iter().enumerate() {
+                    let (sine, cosine) = (position * frequency).sin_cos();
+                    (cosines[pair], sines[pair]) = (cosine * factor, sine * factor);
+                }
+                row += 1;
+            }
+        }
+    }
+
+    /// The attention half of a layer: reads the stream and adds to it.
+    fn attention(&mut self, index: usize, segments: &[Segment<'_>]) {
+        let (config, layer) = (&self.decoder.config, &self.decoder.layers[index]);
+        let (pool, on, arena) = (&mut self.pool, self.instructions, &mut self.arena);
+        let rows = arena.rows.len();
+        let (stream, normed) = (&mut arena.stream[..rows * config.hidden_size], rows * config.hidden_size);
+        let normed = &mut arena.normed[..normed];
+        rms_norm(pool, on, stream, layer.attention_norm.vector(), config.rms_norm_eps, normed);
+        let queries = &mut arena.queries[..rows * config.query_width()];
+        let keys = &mut arena.keys[..rows * config.kv_width()];
+        let values = &mut arena.values[..rows * config.kv_width()];
+        let set = |linear, out| operand::projection(linear, out, Then::Set);
+        let mut projections = [set(&layer.query, queries), set(&layer.key, keys), set(&layer.value, values)];
+        project(pool, on, normed, rows, &mut projections);
+
+        let layer_bytes = self.heads.block_bytes() * self.limits.kv_blocks;
+        let storage = &mut self.storage.as_mut_slice()[index * layer_bytes..][..layer_bytes];
+        let rotation = Rotation {
+            heads: self.heads,
+            query_norm: layer.query_norm.as_ref().map(Operand::vector),
+            key_norm: layer.key_norm.as_ref().map(Operand::vector),
+            eps: config.rms_norm_eps,
+            angles: &arena.angles[..rows * config.head_dim],
+            rows: &arena.rows,
+            segments,
+        };
+        rotate_and_store(pool, on, &rotation, queries, keys, values, storage);
+        let (heads, window, rows_of) = (self.heads, layer.window, &arena.rows);
+        let attention = Attention { heads, window, rows: rows_of, segments, queries, storage };
+        let mixed = &mut arena.mixed[..rows * config.query_width()];
+        attend(pool, on, &attention, mixed);
+        let mut output = [operand::projection(&layer.output, stream, Then::Add)];
+        project(pool, on, mixed, rows, &mut output);
+    }
+
+    /// The feed-forward half of a layer: reads the stream and adds to it.
+    fn feed_forward(&mut self, index: usize) {
+        let (config, layer) = (&self.decoder.config, &self.decoder.layers[index]);
+        let (pool, on, arena) = (&mut self.pool, self.instructions, &mut self.arena);
+        let rows = arena.rows.len();
+        let stream = &mut arena.stream[..rows * config.hidden_size];
+        let normed = &mut arena.normed[..rows * config.hidden_size];
+        rms_norm(pool, on, stream, layer.feed_forward_norm.vector(), config.rms_norm_eps, normed);
+        let inner = &mut arena.inner[..rows * config.intermediate_size];
+        let (gate, up) = (operand::parts(&layer.gate), operand::parts(&layer.up));
+        project_gated(pool, on, normed, rows, gate, up, inner);
+        project(pool, on, inner, rows, &mut [operand::projection(&layer.down, stream, Then::Add)]);
+    }
+
+    /// Logits of the wanted rows. Returns how many numbers there are.
+    fn logits(&mut self) -> usize {
+        let config = &self.decoder.config;
+        let arena = &mut self.arena;
+        let (hidden, rows) = (config.hidden_size, arena.wanted.len());
+        for (to, &from) in arena.wanted.iter().enumerate() {
+            arena.picked[to * hidden..][..hidden].copy_from_slice(&arena.stream[from * hidden..][..hidden]);
+        }
+        let picked = &arena.picked[..rows * hidden];
+        let normed = &mut arena.normed_picked[..rows * hidden];
+        let (pool, on) = (&mut self.pool, self.instructions);
+        rms_norm(pool, on, picked, self.decoder.norm.vector(), config.rms_norm_eps, normed);
+        let out = &mut arena.logits[..rows * config.vocab_size];
+        let head: Matrix<'_> = matrix(self.decoder.head());
+        project(pool, on, normed, rows, &mut [Projection { matrix: head, bias: None, out, then: Then::Set }]);
+        rows * config.vocab_size
+    }
+}
+
+impl Backend for CpuBackend {
+    fn name(&self) -> &'static str {
+        "cpu"
+    }
+
+    fn limits(&self) -> &Limits {
+        &self.limits
+    }
+
+    fn step(&mut self, segments: &[Segment<'_>]) -> Result<&[f32], StepError> {
+        check(&self.limits, segments)?;
+        self.lay_out(segments)?;
+        self.embed(segments);
+        for layer in 0..self.decoder.layers.len() {
+            self.attention(layer, segments);
+            self.feed_forward(layer);
+        }
+        let count = self.logits();
+        Ok(&self.arena.logits[..count])
+    }
+}
+
+fn threads(options: &CpuOptions) -> usize {
+    let offered = || std::thread::available_parallelism().map_or(1, NonZeroUsize::get);
+    options.threads.map_or_else(offered, NonZeroUsize::get)
+}
+
+/// The format of most of a model: that of its first query projection.
+fn stored(decoder: &Decoder) -> Float {
+    decoder.layers.first().map_or(Float::F32, |layer| layer.query.weight.float())
+}
+
+fn heads(config: &Config, float: Float) -> Heads {
+    Heads { heads: config.heads, kv_heads: config.kv_heads, head_dim: config.head_dim, float }
+}
+
+fn limits(config: &Config, heads: &Heads, options: &CpuOptions) -> Limits {
+    Limits {
+        vocab_size: config.vocab_size,
+        max_position: options.max_position.unwrap_or_else(|| config.max_position()),
+        max_rows: options.max_rows,
+        max_logits_rows: options.max_logits_rows,
+        kv_block_tokens: BLOCK_TOKENS,
+        kv_blocks: options.kv_blocks,
+        kv_block_bytes: heads.block_bytes() * config.layers,
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,225 @@
+//! Sixteen f32 at a time: the vocabulary in which every kernel is written once.
+//!
+//! A tier implements [`Lanes`]; kernels are generic over it and are compiled per tier (see
+//! `tier`). Sixteen lanes on every tier, however many registers that takes, so that the order of
+//! additions is the same everywhere.
+
+/// Numbers that one [`Lanes`] holds.
+pub(crate) const LANES: usize = 16;
+
+/// Below, e^x is no normal f32 any more.
+const EXP_MIN: f32 = -87.3;
+/// Above, 2^n of the result's exponent is no f32 any more.
+const EXP_MAX: f32 = 88.3;
+/// The largest binary16 number: what larger ones become when a key or value is stored.
+pub(crate) const F16_MAX: f32 = 65504.0;
+
+/// Sixteen f32.
+///
+/// # Safety
+/// Methods may only be called where the CPU has the tier's instructions, and pointers must be valid
+/// for what the method says it reads or writes; no alignment is needed. All are `inline(always)`,
+/// to become single instructions inside functions compiled for the tier.
+pub(crate) trait Lanes: Copy {
+    /// All lanes `value`.
+    unsafe fn splat(value: f32) -> Self;
+    /// Reads 64 bytes: binary32.
+    unsafe fn load(from: *const f32) -> Self;
+    /// Reads 32 bytes: binary16.
+    unsafe fn load_f16(from: *const u8) -> Self;
+    /// Reads 32 bytes: the upper halves of binary32.
+    unsafe fn load_bf16(from: *const u8) -> Self;
+    /// Writes 64 bytes.
+    unsafe fn store(self, to: *mut f32);
+    /// Writes 32 bytes: binary16, rounded to nearest even. Hidden contract: no lane beyond ±65504.
+    unsafe fn store_f16(self, to: *mut u8);
+    /// `self + other`.
+    unsafe fn add(self, other: Self) -> Self;
+    /// `self - other`.
+    unsafe fn sub(self, other: Self) -> Self;
+    /// `self · other`.
+    unsafe fn mul(self, other: Self) -> Self;
+    /// `self / other`.
+    unsafe fn div(self, other: Self) -> Self;
+    /// `self · factor + addend`, fused where the tier can.
+    unsafe fn mul_add(self, factor: Self, addend: Self) -> Self;
+    /// The larger of each pair; `other` where either is not a number.
+    unsafe fn max(self, other: Self) -> Self;
+    /// The smaller of each pair; `other` where either is not a number.
+    unsafe fn min(self, other: Self) -> Self;
+    /// To the nearest whole number.
+    unsafe fn round(self) -> Self;
+    /// 2 to the power of whole numbers from -126 to 127.
+    unsafe fn exp2_whole(self) -> Self;
+    /// The lanes' sum: halves are added until one is left.
+    unsafe fn sum(self) -> f32;
+    /// The largest lane.
+    unsafe fn largest(self) -> f32;
+    /// Asks for the cache line at `at`, which need not be valid.
+    unsafe fn prefetch(at: *const u8);
+
+    /// All lanes zero.
+    #[inline(always)]
+    unsafe fn zero() -> Self {
+        // SAFETY: the caller vouches for the tier.
+        unsafe { Self::splat(0.0) }
+    }
+
+    /// Writes 32 bytes: the upper halves of binary32, rounded to nearest even.
+    #[inline(always)]
+    unsafe fn store_bf16(self, to: *mut u8) {
+        let mut lanes = [0f32; LANES];
+        // SAFETY: the array holds 64 bytes, and the caller vouches for 32 bytes at `to`.
+        unsafe {
+            self.store(lanes.as_mut_ptr());
+            let mut halves = [0u16; LANES];
+            for (half, lane) in halves.iter_mut().zip(lanes) {
+                *half = half::bf16::from_f32(lane).to_bits();
+            }
+            to.cast::<[u16; LANES]>().write_unaligned(halves);
+        }
+    }
+
+    /// e^x, within two units in the last place; clamped to what a normal f32 can hold.
+    ///
+    /// x = n·ln 2 + r with |r| ≤ ln 2 / 2, e^r by its Taylor series to the seventh power (the rest
+    /// is below 6e-9), then scaled by 2^n.
+    #[inline(always)]
+    unsafe fn exp(self) -> Self {
+        const LN2_HIGH: f32 = 355.0 / 512.0; // Few bits: n times it is exact.
+        const LN2_LOW: f32 = -2.121_944_4e-4;
+        const COEFFICIENTS: [f32; 7] = [1.0 / 720.0, 1.0 / 120.0, 1.0 / 24.0, 1.0 / 6.0, 0.5, 1.0, 1.0];
+        // SAFETY: the caller vouches for the tier.
+        unsafe {
+            let x = Self::splat(EXP_MIN).max(Self::splat(EXP_MAX).min(self));
+            let n = x.mul(Self::splat(std::f32::consts::LOG2_E)).round();
+            let r = n.mul_add(Self::splat(-LN2_HIGH), x);
+            let r = n.mul_add(Self::splat(-LN2_LOW), r);
+            let mut series = Self::splat(1.0 / 5040.0);
+            for coefficient in COEFFICIENTS {
+                series = series.mul_add(r, Self::splat(coefficient));
+            }
+            series.mul(n.exp2_whole())
+        }
+    }
+
+    /// x / (1 + e^-x).
+    #[inline(always)]
+    unsafe fn silu(self) -> Self {
+        // SAFETY: the caller vouches for the tier.
+        unsafe { self.div(Self::splat(1.0).add(Self::zero().sub(self).exp())) }
+    }
+
+    /// Reads `count` (at most 16) f32; the other lanes are zero.
+    #[inline(always)]
+    unsafe fn load_some(from: *const f32, count: usize) -> Self {
+        // SAFETY: the caller vouches for `count` numbers; the array holds sixteen.
+        unsafe {
+            if count >= LANES {
+                return Self::load(from);
+            }
+            let mut lanes = [0f32; LANES];
+            std::ptr::copy_nonoverlapping(from, lanes.as_mut_ptr(), count);
+            Self::load(lanes.as_ptr())
+        }
+    }
+
+    /// Writes the first `count` (at most 16) lanes.
+    #[inline(always)]
+    unsafe fn store_some(self, to: *mut f32, count: usize) {
+        // SAFETY: the caller vouches for `count` numbers; the array holds sixteen.
+        unsafe {
+            if count >= LANES {
+                return self.store(to);
+            }
+            let mut lanes = [0f32; LANES];
+            self.store(lanes.as_mut_ptr());
+            std::ptr::copy_nonoverlapping(lanes.as_ptr(), to, count);
+        }
+    }
+}
+
+/// A stored number format, widened to f32 in registers.
+pub(crate) trait Element: Copy + Send + Sync + 'static {
+    /// Bytes of one number.
+    const BYTES: usize;
+    /// Reads sixteen.
+    ///
+    /// # Safety
+    /// As for [`Lanes`]; `16 · BYTES` bytes are read.
+    unsafe fn load<V: Lanes>(from: *const u8) -> V;
+    /// Writes sixteen; numbers too large for the format become its largest.
+    ///
+    /// # Safety
+    /// As for [`Lanes`]; `16 · BYTES` bytes are written.
+    unsafe fn store<V: Lanes>(lanes: V, to: *mut u8);
+
+    /// Reads `count` (at most 16); the other lanes are zero.
+    ///
+    /// # Safety
+    /// As for [`Lanes`]; `count · BYTES` bytes are read.
+    #[inline(always)]
+    unsafe fn load_some<V: Lanes>(from: *const u8, count: usize) -> V {
+        // SAFETY: the caller vouches for `count` numbers; the array holds sixteen of any format.
+        unsafe {
+            if count >= LANES {
+                return Self::load(from);
+            }
+            let mut bytes = [0u8; 4 * LANES];
+            std::ptr::copy_nonoverlapping(from, bytes.as_mut_ptr(), count * Self::BYTES);
+            Self::load(bytes.as_ptr())
+        }
+    }
+}
+
+/// binary32.
+#[derive(Clone, Copy)]
+pub(crate) struct F32;
+/// binary16.
+#[derive(Clone, Copy)]
+pub(crate) struct F16;
+/// The upper half of a binary32.
+#[derive(Clone, Copy)]
+pub(crate) struct Bf16;
+
+impl Element for F32 {
+    const BYTES: usize = 4;
+    #[inline(always)]
+    unsafe fn load<V: Lanes>(from: *const u8) -> V {
+        // SAFETY: passed on.
+        unsafe { V::load(from.cast()) }
+    }
+    #[inline(always)]
+    unsafe fn store<V: Lanes>(lanes: V, to: *mut u8) {
+        // SAFETY: passed on.
+        unsafe { lanes.store(to.cast()) }
+    }
+}
+
+impl Element for F16 {
+    const BYTES: usize = 2;
+    #[inline(always)]
+    unsafe fn load<V: Lanes>(from: *const u8) -> V {
+        // SAFETY: passed on.
+        unsafe { V::load_f16(from) }
+    }
+    #[inline(always)]
+    unsafe fn store<V: Lanes>(lanes: V, to: *mut u8) {
+        // SAFETY: passed on.
+        unsafe { V::splat(-F16_MAX).max(V::splat(F16_MAX).min(lanes)).store_f16(to) }
+    }
+}
+
+impl Element for Bf16 {
+    const BYTES: usize = 2;
+    #[inline(always)]
+    unsafe fn load<V: Lanes>(from: *const u8) -> V {
+        // SAFETY: passed on.
+        unsafe { V::load_bf16(from) }
+    }
+    #[inline(always)]
+    unsafe fn store<V: Lanes>(lanes: V, to: *mut u8) {
+        // SAFETY: passed on.
+        unsafe { lanes.store_bf16(to) }
+    }
+}

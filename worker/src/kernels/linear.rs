@@ -1,0 +1,417 @@
+//! Matrix times rows: `out[row][n] = Σ_k weight[n][k] · x[row][k]`, weights as stored.
+//!
+//! One kernel family serves a single row (decode: bound by memory, eight streams of weights at a
+//! time) and many (prefill: tiles of four outputs by six rows). A region is cut into chunks of
+//! outputs of about 128 KiB of weights; within one, every row passes over the chunk while it is in
+//! the cache. Several matrices that read the same rows share a region.
+
+use std::marker::PhantomData;
+
+use super::lanes::{Bf16, Element, F16, F32, LANES, Lanes};
+use super::pool::{Pool, Shard};
+use super::tier::{Instructions, Kernel};
+use crate::model::Float;
+
+/// Weights a task passes over: small enough for the second-level cache and for balance between
+/// threads, large enough that claiming it costs nothing.
+const CHUNK_BYTES: usize = 128 << 10;
+/// The most outputs a task computes: the size of its scratch.
+const CHUNK_OUTPUTS: usize = 128;
+/// Chunks are multiples of the widest tile.
+const TILE_OUTPUTS: usize = 8;
+/// The most rows in a tile.
+const TILE_ROWS: usize = 6;
+
+/// A stored matrix (outputs, inputs), row-major, at any alignment.
+#[derive(Clone, Copy)]
+pub(crate) struct Matrix<'a> {
+    bytes: &'a [u8],
+    float: Float,
+    outputs: usize,
+    inputs: usize,
+}
+
+impl<'a> Matrix<'a> {
+    /// A matrix of `outputs` by `inputs` numbers.
+    ///
+    /// # Panics
+    /// `bytes` is not that long.
+    pub(crate) fn new(bytes: &'a [u8], float: Float, outputs: usize, inputs: usize) -> Self {
+        assert_eq!(bytes.len(), outputs * inputs * float.bytes(), "a matrix of {outputs} × {inputs}");
+        Self { bytes, float, outputs, inputs }
+    }
+
+    /// Widens row `index` into `out` (inputs).
+    pub(crate) fn widen_row(&self, instructions: Instructions, index: usize, out: &mut [f32]) {
+        let row_bytes = self.inputs * self.float.bytes();
+        widen(instructions, &self.bytes[index * row_bytes..][..row_bytes], self.float, out);
+    }
+
+    /// Outputs per task.
+    fn chunk(&self, threads: usize) -> usize {
+        let by_bytes = CHUNK_BYTES / (self.inputs * self.float.bytes()).max(1);
+        let by_balance = self.outputs.div_ceil(2 * threads);
+        by_bytes.min(by_balance).min(CHUNK_OUTPUTS).next_multiple_of(TILE_OUTPUTS).min(CHUNK_OUTPUTS)
+    }
+}
+
+/// What happens to an output.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Then {
+    /// It replaces what was there.
+    Set,
+    /// It is added to what was there.
+    Add,
+}
+
+/// One matrix of a region, and where its outputs go.
+pub(crate) struct Projection<'a> {
+    /// The matrix.
+    pub(crate) matrix: Matrix<'a>,
+    /// Added to every row's outputs, (outputs).
+    pub(crate) bias: Option<&'a [f32]>,
+    /// Shape (rows, outputs).
+    pub(crate) out: &'a mut [f32],
+    /// What happens to an output.
+    pub(crate) then: Then,
+}
+
+/// Applies every matrix to the same rows `x` (rows, inputs), in one parallel region.
+///
+/// # Panics
+/// Shapes do not fit together.
+pub(crate) fn project(pool: &mut Pool, on: Instructions, x: &[f32], rows: usize, projections: &mut [Projection<'_>]) {
+    let threads = pool.threads();
+    let mut ends = [0usize; 4];
+    assert!(projections.len() <= ends.len(), "at most {} matrices in a region", ends.len());
+    let mut jobs = [None; 4];
+    let mut tasks = 0;
+    for (index, projection) in projections.iter_mut().enumerate() {
+        let matrix = projection.matrix;
+        assert_eq!(x.len(), rows * matrix.inputs, "rows of {} inputs", matrix.inputs);
+        assert_eq!(projection.out.len(), rows * matrix.outputs, "rows of {} outputs", matrix.outputs);
+        assert!(projection.bias.is_none_or(|bias| bias.len() == matrix.outputs), "a bias per output");
+        let chunk = matrix.chunk(threads);
+        tasks += matrix.outputs.div_ceil(chunk);
+        ends[index] = tasks;
+        jobs[index] = Some((matrix, chunk, projection.bias, Shard::of(projection.out), projection.then));
+    }
+    pool.run(tasks, &|task| {
+        let index = ends.iter().position(|&end| task < end).unwrap_or(0);
+        let first_task = if index == 0 { 0 } else { ends[index - 1] };
+        let Some((matrix, chunk, bias, out, then)) = jobs[index] else { return };
+        let first = (task - first_task) * chunk;
+        let count = chunk.min(matrix.outputs - first);
+        run_chunk(on, Chunk { matrix, bias, x, rows, first, count, out, then, gated: None });
+    });
+}
+
+/// `out = silu(gate · x + gate_bias) · (up · x + up_bias)`, in one parallel region: `x` is
+/// (rows, inputs), `out` (rows, outputs).
+///
+/// # Panics
+/// Shapes do not fit together.
+pub(crate) fn project_gated(
+    pool: &mut Pool,
+    on: Instructions,
+    x: &[f32],
+    rows: usize,
+    (gate, gate_bias): (Matrix<'_>, Option<&[f32]>),
+    (up, up_bias): (Matrix<'_>, Option<&[f32]>),
+    out: &mut [f32],
+) {
+    assert_eq!((gate.outputs, gate.inputs), (up.outputs, up.inputs), "gate and up have one shape");
+    assert_eq!(x.len(), rows * gate.inputs, "rows of {} inputs", gate.inputs);
+    assert_eq!(out.len(), rows * gate.outputs, "rows of {} outputs", gate.outputs);
+    assert!([gate_bias, up_bias].into_iter().flatten().all(|bias| bias.len() == gate.outputs), "a bias per output");
+    let chunk = gate.chunk(pool.threads()).min(up.chunk(pool.threads()));
+    let out = Shard::of(out);
+    pool.run(gate.outputs.div_ceil(chunk), &|task| {
+        let first = task * chunk;
+        let count = chunk.min(gate.outputs - first);
+        let gated = Some((up, up_bias));
+        run_chunk(on, Chunk { matrix: gate, bias: gate_bias, x, rows, first, count, out, then: Then::Set, gated });
+    });
+}
+
+/// Some consecutive outputs of all rows: a task's work, its own part of `out`.
+struct Chunk<'a> {
+    matrix: Matrix<'a>,
+    bias: Option<&'a [f32]>,
+    x: &'a [f32],
+    rows: usize,
+    first: usize,
+    count: usize,
+    out: Shard<f32>,
+    then: Then,
+    gated: Option<(Matrix<'a>, Option<&'a [f32]>)>,
+}
+
+fn run_chunk(on: Instructions, chunk: Chunk<'_>) {
+    match chunk.gated {
+        None => run_with(on, chunk.matrix.float, Plain(chunk)),
+        Some(_) => on.run(Gated(chunk)),
+    }
+}
+
+/// A kernel that also wants to know a format.
+trait OfElement {
+    /// # Safety
+    /// As for [`Kernel::run`].
+    unsafe fn run<V: Lanes, E: Element>(self);
+}
+
+struct WithElement<K, E>(K, PhantomData<E>);
+
+impl<K: OfElement, E: Element> Kernel for WithElement<K, E> {
+    #[inline(always)]
+    unsafe fn run<V: Lanes>(self) {
+        // SAFETY: passed on.
+        unsafe { self.0.run::<V, E>() }
+    }
+}
+
+fn run_with<K: OfElement>(on: Instructions, float: Float, kernel: K) {
+    match float {
+        Float::F32 => on.run(WithElement::<K, F32>(kernel, PhantomData)),
+        Float::F16 => on.run(WithElement::<K, F16>(kernel, PhantomData)),
+        Float::Bf16 => on.run(WithElement::<K, Bf16>(kernel, PhantomData)),
+    }
+}
+
+struct Plain<'a>(Chunk<'a>);
+
+impl OfElement for Plain<'_> {
+    #[inline(always)]
+    unsafe fn run<V: Lanes, E: Element>(self) {
+        let Chunk { matrix, bias, x, rows, first, count, out, then, .. } = self.0;
+        let mut row = 0;
+        while row < rows {
+            let tile_rows = TILE_ROWS.min(rows - row);
+            // SAFETY: `project` has checked the shapes, so the weights of outputs `first..first + count`,
+            // the tile's rows of `x` and of `out` are in bounds; no other task has these outputs.
+            unsafe {
+                let part = Part {
+                    weights: matrix.bytes.as_ptr().add(first * matrix.inputs * E::BYTES),
+                    inputs: matrix.inputs,
+                    outputs: count,
+                    bias: bias.map_or(std::ptr::null(), |bias| bias.as_ptr().add(first)),
+                    x: x.as_ptr().add(row * matrix.inputs),
+                    out: out.pointer().add(row * matrix.outputs + first),
+                    out_stride: matrix.outputs,
+                    add: then == Then::Add,
+                };
+                part.rows::<V, E>(tile_rows);
+            }
+            row += tile_rows;
+        }
+    }
+}
+
+struct Gated<'a>(Chunk<'a>);
+
+impl Kernel for Gated<'_> {
+    #[inline(always)]
+    unsafe fn run<V: Lanes>(self) {
+        let Chunk { matrix: gate, bias, x, rows, first, count, out, gated, .. } = self.0;
+        let Some((up, up_bias)) = gated else { return };
+        let mut scratch = [0f32; CHUNK_OUTPUTS * TILE_ROWS];
+        let mut row = 0;
+        while row < rows {
+            let tile_rows = TILE_ROWS.min(rows - row);
+            // SAFETY: as in `Plain`; the scratch holds a tile of `up`'s outputs, since a chunk has at
+            // most `CHUNK_OUTPUTS` of them.
+            unsafe {
+                let target = out.pointer().add(row * gate.outputs + first);
+                let part = |matrix: Matrix<'_>, bias: Option<&[f32]>, out: *mut f32, out_stride: usize| Part {
+                    weights: matrix.bytes.as_ptr().add(first * matrix.inputs * matrix.float.bytes()),
+                    inputs: matrix.inputs,
+                    outputs: count,
+                    bias: bias.map_or(std::ptr::null(), |bias| bias.as_ptr().add(first)),
+                    x: x.as_ptr().add(row * matrix.inputs),
+                    out,
+                    out_stride,
+                    add: false,
+                };
+                part(gate, bias, target, gate.outputs).rows_of::<V>(gate.float, tile_rows);
+                part(up, up_bias, scratch.as_mut_ptr(), CHUNK_OUTPUTS).rows_of::<V>(up.float, tile_rows);
+                for tile_row in 0..tile_rows {
+                    let gates = target.add(tile_row * gate.outputs);
+                    let ups = scratch.as_ptr().add(tile_row * CHUNK_OUTPUTS);
+                    silu_times::<V>(gates, ups, count);
+                }
+            }
+            row += tile_rows;
+        }
+    }
+}
+
+/// `gates = silu(gates) · ups`.
+///
+/// # Safety
+/// As for [`Lanes`]; both hold `count` numbers.
+#[inline(always)]
+unsafe fn silu_times<V: Lanes>(gates: *mut f32, ups: *const f32, count: usize) {
+    let mut at = 0;
+    // SAFETY: the caller vouches for `count` numbers.
+    unsafe {
+        while at + LANES <= count {
+            V::load(gates.add(at)).silu().mul(V::load(ups.add(at))).store(gates.add(at));
+            at += LANES;
+        }
+        if at < count {
+            let (gate, up) = (V::load_some(gates.add(at), count - at), V::load_some(ups.add(at), count - at));
+            gate.silu().mul(up).store_some(gates.add(at), count - at);
+        }
+    }
+}
+
+/// Consecutive outputs of at most [`TILE_ROWS`] rows.
+#[derive(Clone, Copy)]
+struct Part {
+    weights: *const u8,
+    inputs: usize,
+    outputs: usize,
+    bias: *const f32,
+    x: *const f32,
+    out: *mut f32,
+    out_stride: usize,
+    add: bool,
+}
+
+impl Part {
+    /// # Safety
+    /// As for [`Lanes`], and all pointers cover what the sizes say.
+    #[inline(always)]
+    unsafe fn rows_of<V: Lanes>(self, float: Float, rows: usize) {
+        // SAFETY: passed on.
+        unsafe {
+            match float {
+                Float::F32 => self.rows::<V, F32>(rows),
+                Float::F16 => self.rows::<V, F16>(rows),
+                Float::Bf16 => self.rows::<V, Bf16>(rows),
+            }
+        }
+    }
+
+    /// # Safety
+    /// As for [`Lanes`], and all pointers cover what the sizes say.
+    #[inline(always)]
+    unsafe fn rows<V: Lanes, E: Element>(self, rows: usize) {
+        // SAFETY: passed on. The shapes of tiles: as many sums as registers hold, on AVX-512.
+        unsafe {
+            match rows {
+                1 => self.tiles::<V, E, 8, 1>(),
+                2 => self.tiles::<V, E, 8, 2>(),
+                3 => self.tiles::<V, E, 8, 3>(),
+                4 => self.tiles::<V, E, 4, 4>(),
+                5 => self.tiles::<V, E, 4, 5>(),
+                _ => self.tiles::<V, E, 4, 6>(),
+            }
+        }
+    }
+
+    /// Tiles of `N` outputs by `M` rows, then single outputs for the rest.
+    ///
+    /// # Safety
+    /// As for `rows`.
+    #[inline(always)]
+    unsafe fn tiles<V: Lanes, E: Element, const N: usize, const M: usize>(self) {
+        let mut output = 0;
+        // SAFETY: passed on.
+        unsafe {
+            while output + N <= self.outputs {
+                self.tile::<V, E, N, M>(output);
+                output += N;
+            }
+            while output < self.outputs {
+                self.tile::<V, E, 1, M>(output);
+                output += 1;
+            }
+        }
+    }
+
+    /// One tile. Whatever its shape, an output's sum is made of the same additions.
+    ///
+    /// # Safety
+    /// As for `rows`.
+    #[inline(always)]
+    unsafe fn tile<V: Lanes, E: Element, const N: usize, const M: usize>(self, output: usize) {
+        let stride = self.inputs * E::BYTES;
+        // SAFETY: the caller vouches for the pointers; prefetching beyond them is harmless.
+        unsafe {
+            let weights = self.weights.add(output * stride);
+            let mut sums = [[V::zero(); M]; N];
+            let mut x = [V::zero(); M];
+            let mut k = 0;
+            while k + LANES <= self.inputs {
+                for m in 0..M {
+                    x[m] = V::load(self.x.add(m * self.inputs + k));
+                }
+                for n in 0..N {
+                    let at = weights.add(n * stride + k * E::BYTES);
+                    if M <= 2 {
+                        V::prefetch(at.wrapping_add(N * stride));
+                    }
+                    let weight = E::load::<V>(at);
+                    for m in 0..M {
+                        sums[n][m] = weight.mul_add(x[m], sums[n][m]);
+                    }
+                }
+                k += LANES;
+            }
+            if k < self.inputs {
+                let rest = self.inputs - k;
+                for m in 0..M {
+                    x[m] = V::load_some(self.x.add(m * self.inputs + k), rest);
+                }
+                for n in 0..N {
+                    let weight = E::load_some::<V>(weights.add(n * stride + k * E::BYTES), rest);
+                    for m in 0..M {
+                        sums[n][m] = weight.mul_add(x[m], sums[n][m]);
+                    }
+                }
+            }
+            for (n, sums) in sums.into_iter().enumerate() {
+                let bias = if self.bias.is_null() { 0.0 } else { *self.bias.add(output + n) };
+                for (m, sum) in sums.into_iter().enumerate() {
+                    let out = self.out.add(m * self.out_stride + output + n);
+                    let value = sum.sum() + bias;
+                    *out = if self.add { *out + value } else { value };
+                }
+            }
+        }
+    }
+}
+
+/// Widens stored numbers into f32.
+///
+/// # Panics
+/// The lengths differ.
+pub(crate) fn widen(on: Instructions, bytes: &[u8], float: Float, out: &mut [f32]) {
+    assert_eq!(bytes.len(), out.len() * float.bytes(), "as many numbers as room for them");
+    run_with(on, float, Widen { bytes, out });
+}
+
+struct Widen<'a> {
+    bytes: &'a [u8],
+    out: &'a mut [f32],
+}
+
+impl OfElement for Widen<'_> {
+    #[inline(always)]
+    unsafe fn run<V: Lanes, E: Element>(self) {
+        let (count, from, to) = (self.out.len(), self.bytes.as_ptr(), self.out.as_mut_ptr());
+        let mut at = 0;
+        // SAFETY: `widen` has checked that both hold `count` numbers.
+        unsafe {
+            while at + LANES <= count {
+                E::load::<V>(from.add(at * E::BYTES)).store(to.add(at));
+                at += LANES;
+            }
+            if at < count {
+                E::load_some::<V>(from.add(at * E::BYTES), count - at).store_some(to.add(at), count - at);
+            }
+        }
+    }
+}

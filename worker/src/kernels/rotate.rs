@@ -1,0 +1,235 @@
+//! What happens to queries, keys and values between their projections and attention: per-head
+//! norms where there are any, rotation, scaling of queries, and storing keys and values.
+//!
+//! The layout of a KV block of one layer, per key head: keys transposed, (head_dim, 16), so that
+//! sixteen scores come of it without a horizontal sum; then values, (16, head_dim).
+
+use super::lanes::{Bf16, Element, F16, F32, LANES, Lanes};
+use super::norm::rms_norm_row;
+use super::pool::{Pool, Shard};
+use super::tier::{Instructions, Kernel};
+use crate::backend::Segment;
+use crate::model::Float;
+
+/// Positions in a KV block: the lanes of a register, and what vLLM uses.
+pub(crate) const BLOCK_TOKENS: usize = LANES;
+
+/// Rows a task takes.
+const TASK_ROWS: usize = 4;
+
+/// Sizes of one layer's heads and of its KV storage.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Heads {
+    /// Query heads.
+    pub(crate) heads: usize,
+    /// Key and value heads.
+    pub(crate) kv_heads: usize,
+    /// Width of a head.
+    pub(crate) head_dim: usize,
+    /// The format keys and values are stored in.
+    pub(crate) float: Float,
+}
+
+impl Heads {
+    /// Bytes of one head's keys in one block; of its values as well.
+    pub(super) fn half_bytes(&self) -> usize {
+        BLOCK_TOKENS * self.head_dim * self.float.bytes()
+    }
+
+    /// Bytes of one block of one layer.
+    pub(crate) fn block_bytes(&self) -> usize {
+        2 * self.kv_heads * self.half_bytes()
+    }
+}
+
+/// One row of a step: whose it is and where.
+#[derive(Debug, Clone, Copy, Default)]
+pub(crate) struct Row {
+    /// Index of its segment.
+    pub(crate) segment: usize,
+    /// Its position in its sequence.
+    pub(crate) position: usize,
+}
+
+/// Norms and rotation of a step's rows in one layer.
+pub(crate) struct Rotation<'a> {
+    /// Sizes.
+    pub(crate) heads: Heads,
+    /// Norm of every query head (head_dim), if any.
+    pub(crate) query_norm: Option<&'a [f32]>,
+    /// Norm of every key head (head_dim), if any.
+    pub(crate) key_norm: Option<&'a [f32]>,
+    /// Added to a norm's mean square.
+    pub(crate) eps: f32,
+    /// Cosines and sines of every row: (rows, 2, head_dim / 2).
+    pub(crate) angles: &'a [f32],
+    /// The rows.
+    pub(crate) rows: &'a [Row],
+    /// The step's segments.
+    pub(crate) segments: &'a [Segment<'a>],
+}
+
+/// Prepares queries (rows, heads · head_dim) in place, and keys and values (rows, kv_heads ·
+/// head_dim), which are then stored into `storage`: one layer's blocks.
+///
+/// Hidden contract: no two rows of the step have the same block and offset.
+///
+/// # Panics
+/// Shapes do not fit together.
+pub(crate) fn rotate_and_store(
+    pool: &mut Pool,
+    on: Instructions,
+    rotation: &Rotation<'_>,
+    queries: &mut [f32],
+    keys: &mut [f32],
+    values: &[f32],
+    storage: &mut [u8],
+) {
+    let Heads { heads, kv_heads, head_dim, .. } = rotation.heads;
+    let rows = rotation.rows.len();
+    assert_eq!(queries.len(), rows * heads * head_dim, "rows of queries");
+    assert_eq!(keys.len(), rows * kv_heads * head_dim, "rows of keys");
+    assert_eq!(values.len(), keys.len(), "rows of values");
+    assert_eq!(rotation.angles.len(), rows * head_dim, "an angle per row and pair");
+    let norms = [rotation.query_norm, rotation.key_norm];
+    assert!(norms.into_iter().flatten().all(|norm| norm.len() == head_dim), "norms of a head");
+    let blocks = storage.len() / rotation.heads.block_bytes();
+    let (queries, keys, storage) = (Shard::of(queries), Shard::of(keys), Shard::of(storage));
+    pool.run(rows.div_ceil(TASK_ROWS), &|task| {
+        let first = task * TASK_ROWS;
+        let last = (first + TASK_ROWS).min(rows);
+        for row in first..last {
+            let Row { segment, position } = rotation.rows[row];
+            let block = rotation.segments[segment].blocks[position / BLOCK_TOKENS] as usize;
+            assert!(block < blocks, "block {block} of {blocks}");
+            let block = storage.pointer().wrapping_add(block * rotation.heads.block_bytes());
+            let slot = position % BLOCK_TOKENS;
+            let (queries, keys) = (queries.pointer(), keys.pointer());
+            on.run(OneRow { rotation, row, queries, keys, values: values.as_ptr(), block, slot });
+        }
+    });
+}
+
+struct OneRow<'a> {
+    rotation: &'a Rotation<'a>,
+    row: usize,
+    queries: *mut f32,
+    keys: *mut f32,
+    values: *const f32,
+    block: *mut u8,
+    slot: usize,
+}
+
+impl Kernel for OneRow<'_> {
+    #[inline(always)]
+    unsafe fn run<V: Lanes>(self) {
+        // SAFETY: passed on.
+        unsafe {
+            match self.rotation.heads.float {
+                Float::F32 => self.run_as::<V, F32>(),
+                Float::F16 => self.run_as::<V, F16>(),
+                Float::Bf16 => self.run_as::<V, Bf16>(),
+            }
+        }
+    }
+}
+
+impl OneRow<'_> {
+    /// # Safety
+    /// As for [`Lanes`]; the pointers are those of `rotate_and_store`, which has checked the shapes,
+    /// and no other task has this row or this slot of this block.
+    #[inline(always)]
+    unsafe fn run_as<V: Lanes, E: Element>(self) {
+        let Rotation { heads: sizes, query_norm, key_norm, eps, angles, .. } = self.rotation;
+        let Heads { heads, kv_heads, head_dim, .. } = *sizes;
+        let half = head_dim / 2;
+        let scale = 1.0 / (head_dim as f32).sqrt();
+        // SAFETY: the caller vouches for rows of these shapes.
+        unsafe {
+            let cosines = angles.as_ptr().add(self.row * head_dim);
+            for head in 0..heads {
+                let query = self.queries.add((self.row * heads + head) * head_dim);
+                if let Some(norm) = query_norm {
+                    rms_norm_row::<V>(query, norm.as_ptr(), head_dim, *eps, query);
+                }
+                rotate_head::<V>(query, cosines, half, scale);
+            }
+            for head in 0..kv_heads {
+                let offset = (self.row * kv_heads + head) * head_dim;
+                let key = self.keys.add(offset);
+                if let Some(norm) = key_norm {
+                    rms_norm_row::<V>(key, norm.as_ptr(), head_dim, *eps, key);
+                }
+                rotate_head::<V>(key, cosines, half, 1.0);
+                let stored = self.block.add(2 * head * sizes.half_bytes());
+                store_key::<V, E>(key, head_dim, stored, self.slot);
+                let stored = stored.add(sizes.half_bytes() + self.slot * head_dim * E::BYTES);
+                store_value::<V, E>(self.values.add(offset), head_dim, stored);
+            }
+        }
+    }
+}
+
+/// Turns the pairs of a head (element `i` of the first half with element `i` of the second), then
+/// scales.
+///
+/// # Safety
+/// As for [`Lanes`]; `head` holds `2 · half` numbers, `cosines` as many cosines, then sines.
+#[inline(always)]
+unsafe fn rotate_head<V: Lanes>(head: *mut f32, cosines: *const f32, half: usize, scale: f32) {
+    let mut at = 0;
+    // SAFETY: the caller vouches for both lengths.
+    unsafe {
+        let scale = V::splat(scale);
+        let (second, sines) = (head.add(half), cosines.add(half));
+        while at < half {
+            let count = LANES.min(half - at);
+            let (a, b) = (V::load_some(head.add(at), count), V::load_some(second.add(at), count));
+            let (cosine, sine) = (V::load_some(cosines.add(at), count), V::load_some(sines.add(at), count));
+            a.mul(cosine).sub(b.mul(sine)).mul(scale).store_some(head.add(at), count);
+            b.mul(cosine).add(a.mul(sine)).mul(scale).store_some(second.add(at), count);
+            at += count;
+        }
+    }
+}
+
+/// Scatters a key into column `slot` of a transposed block.
+///
+/// # Safety
+/// As for [`Lanes`]; `key` holds `head_dim` numbers, `block` a head's keys.
+#[inline(always)]
+unsafe fn store_key<V: Lanes, E: Element>(key: *const f32, head_dim: usize, block: *mut u8, slot: usize) {
+    let mut at = 0;
+    while at < head_dim {
+        let count = LANES.min(head_dim - at);
+        let mut narrow = [0u8; 4 * LANES];
+        // SAFETY: the caller vouches for `head_dim` numbers, and as many rows of the block.
+        unsafe {
+            E::store(V::load_some(key.add(at), count), narrow.as_mut_ptr());
+            for lane in 0..count {
+                let to = block.add(((at + lane) * BLOCK_TOKENS + slot) * E::BYTES);
+                std::ptr::copy_nonoverlapping(narrow.as_ptr().add(lane * E::BYTES), to, E::BYTES);
+            }
+        }
+        at += count;
+    }
+}
+
+/// Stores a value's numbers side by side.
+///
+/// # Safety
+/// As for [`Lanes`]; both hold `head_dim` numbers.
+#[inline(always)]
+unsafe fn store_value<V: Lanes, E: Element>(value: *const f32, head_dim: usize, to: *mut u8) {
+    let mut at = 0;
+    while at < head_dim {
+        let count = LANES.min(head_dim - at);
+        let mut narrow = [0u8; 4 * LANES];
+        // SAFETY: the caller vouches for `head_dim` numbers.
+        unsafe {
+            E::store(V::load_some(value.add(at), count), narrow.as_mut_ptr());
+            std::ptr::copy_nonoverlapping(narrow.as_ptr(), to.add(at * E::BYTES), count * E::BYTES);
+        }
+        at += count;
+    }
+}

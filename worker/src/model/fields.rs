@@ -1,0 +1,116 @@
+//! Reading a JSON object's fields with bounds, and saying which field was wrong.
+//!
+//! It knows nothing of models: names, types and ranges only.
+
+use serde_json::{Map, Value};
+
+use super::config::ConfigError;
+
+/// How much of a foreign value an error message repeats, in characters.
+const SHOWN_CHARS: usize = 80;
+
+/// An object inside `config.json`; a null field counts as absent.
+pub(crate) struct Fields<'a> {
+    path: &'static str,
+    map: Option<&'a Map<String, Value>>,
+}
+
+impl<'a> Fields<'a> {
+    /// The fields of `map`, which is found at `path` (empty, or ending in a dot).
+    pub(crate) fn new(path: &'static str, map: &'a Map<String, Value>) -> Self {
+        Self { path, map: Some(map) }
+    }
+
+    /// An object without fields.
+    pub(crate) fn nothing() -> Self {
+        Self { path: "", map: None }
+    }
+
+    /// Whether there is no field.
+    pub(crate) fn is_empty(&self) -> bool {
+        self.map.is_none_or(Map::is_empty)
+    }
+
+    /// A field that is there and not null.
+    pub(crate) fn get(&self, name: &str) -> Option<&'a Value> {
+        self.map?.get(name).filter(|value| !value.is_null())
+    }
+
+    /// Whether the field is written as null.
+    pub(crate) fn is_null(&self, name: &str) -> bool {
+        self.map.and_then(|map| map.get(name)).is_some_and(Value::is_null)
+    }
+
+    /// An object, if the field is there.
+    pub(crate) fn object(&self, name: &'static str) -> Result<Option<Self>, ConfigError> {
+        match self.get(name) {
+            None => Ok(None),
+            Some(Value::Object(map)) => Ok(Some(Self { path: name, map: Some(map) })),
+            Some(_) => Err(self.wrong(name, "an object")),
+        }
+    }
+
+    /// A whole number from 1 to `max`; `default` if the field is absent, an error if both are.
+    pub(crate) fn size(&self, name: &str, max: usize, default: Option<usize>) -> Result<usize, ConfigError> {
+        self.whole(name, 1, max, default)
+    }
+
+    /// A whole number from 0 to `max`.
+    pub(crate) fn count(&self, name: &str, max: usize, default: Option<usize>) -> Result<usize, ConfigError> {
+        self.whole(name, 0, max, default)
+    }
+
+    fn whole(&self, name: &str, min: usize, max: usize, default: Option<usize>) -> Result<usize, ConfigError> {
+        let wrong = || self.wrong(name, &format!("a whole number from {min} to {max}"));
+        let Some(value) = self.get(name) else { return default.ok_or_else(wrong) };
+        let number = value.as_u64().or_else(|| {
+            // Some configs write 4096.0.
+            value.as_f64().filter(|number| number.fract() == 0.0 && (0.0..1e15).contains(number)).map(|it| it as u64)
+        });
+        let whole = number.and_then(|number| usize::try_from(number).ok());
+        whole.filter(|whole| (min..=max).contains(whole)).ok_or_else(wrong)
+    }
+
+    /// A finite number from `min` to `max`.
+    pub(crate) fn number(&self, name: &str, min: f64, max: f64, default: Option<f64>) -> Result<f64, ConfigError> {
+        let wrong = || self.wrong(name, &format!("a number from {min} to {max}"));
+        let Some(value) = self.get(name) else { return default.ok_or_else(wrong) };
+        value.as_f64().filter(|number| (min..=max).contains(number)).ok_or_else(wrong)
+    }
+
+    /// True or false.
+    pub(crate) fn flag(&self, name: &str, default: bool) -> Result<bool, ConfigError> {
+        match self.get(name) {
+            None => Ok(default),
+            Some(Value::Bool(flag)) => Ok(*flag),
+            Some(_) => Err(self.wrong(name, "true or false")),
+        }
+    }
+
+    /// A text, if the field is there.
+    pub(crate) fn text(&self, name: &str) -> Result<Option<&'a str>, ConfigError> {
+        match self.get(name) {
+            None => Ok(None),
+            Some(Value::String(text)) => Ok(Some(text)),
+            Some(_) => Err(self.wrong(name, "a text")),
+        }
+    }
+
+    /// The error that the field is not what was expected.
+    pub(crate) fn wrong(&self, name: &str, expected: &str) -> ConfigError {
+        let found = match self.map.and_then(|map| map.get(name)) {
+            None => "missing".to_owned(),
+            Some(value) => short(&value.to_string()),
+        };
+        let dot = if self.path.is_empty() { "" } else { "." };
+        ConfigError::Field { field: format!("{}{dot}{name}", self.path), found, expected: expected.into() }
+    }
+}
+
+/// A foreign text, shortened for an error message.
+pub(crate) fn short(text: &str) -> String {
+    match text.char_indices().nth(SHOWN_CHARS) {
+        None => text.to_owned(),
+        Some((end, _)) => format!("{}…", &text[..end]),
+    }
+}

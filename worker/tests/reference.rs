@@ -1,0 +1,270 @@
+//! Every model under `fixtures/` on every backend and tier, against what `transformers` computes.
+//!
+//! The fixtures are made by `fixtures/make.py`; a folder with an `expected.safetensors` is picked up
+//! without naming it here.
+
+use std::fs;
+use std::num::NonZeroUsize;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use loader::Weights;
+use safetensors::SafeTensors;
+use serde_json::Value;
+use worker::backend::candle::{CandleBackend, CandleOptions};
+use worker::backend::cpu::{CpuBackend, CpuOptions, KV_BLOCK_TOKENS, KvDtype, Tier};
+use worker::backend::{Backend, Segment, WantLogits};
+use worker::model::{Config, Decoder, Float, RopeScaling};
+
+/// What two right f32 answers may differ by.
+const LOGIT_TOLERANCE: f32 = 1e-4;
+
+struct Fixture {
+    name: String,
+    decoder: Arc<Decoder>,
+    /// (sequences, tokens)
+    sequences: Vec<Vec<u32>>,
+    /// (sequences, tokens · vocab)
+    logits: Vec<Vec<f32>>,
+    greedy: Vec<u32>,
+    facts: Value,
+}
+
+fn folders() -> Vec<PathBuf> {
+    let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/fixtures");
+    let entries = fs::read_dir(root).expect("the fixtures are there");
+    let mut folders: Vec<PathBuf> = entries.map(|entry| entry.expect("readable").path()).collect();
+    folders.retain(|folder| folder.join("expected.safetensors").exists());
+    folders.sort();
+    assert!(folders.len() >= 17, "only {} models", folders.len());
+    folders
+}
+
+fn ids(bytes: &[u8]) -> Vec<u32> {
+    let id = |chunk: &[u8; 8]| u32::try_from(i64::from_le_bytes(*chunk)).expect("an id");
+    bytes.as_chunks::<8>().0.iter().map(id).collect()
+}
+
+impl Fixture {
+    fn load(folder: &Path) -> Self {
+        let name = folder.file_name().expect("a folder").to_string_lossy().into_owned();
+        let config = Config::parse(&fs::read(folder.join("config.json")).expect("config.json")).expect("a config");
+        let weights = Weights::open_dir(folder).expect("weights");
+        let decoder = Arc::new(Decoder::bind(&config, &weights).expect("a model"));
+        let expected = fs::read(folder.join("expected.safetensors")).expect("expected.safetensors");
+        let expected = SafeTensors::deserialize(&expected).expect("safetensors");
+        let tensor = |name| expected.tensor(name).expect(name);
+        let tokens = tensor("input_ids").shape()[1];
+        let logits = tensor("logits");
+        let numbers: Vec<f32> =
+            logits.data().as_chunks::<4>().0.iter().map(|chunk| f32::from_le_bytes(*chunk)).collect();
+        let facts = fs::read(folder.join("expected.json")).expect("expected.json");
+        Self {
+            name,
+            decoder,
+            sequences: ids(tensor("input_ids").data()).chunks(tokens).map(<[u32]>::to_vec).collect(),
+            logits: numbers.chunks(tokens * logits.shape()[2]).map(<[f32]>::to_vec).collect(),
+            greedy: ids(tensor("greedy_ids").data()),
+            facts: serde_json::from_slice(&facts).expect("JSON"),
+        }
+    }
+
+    fn longest(&self) -> usize {
+        self.sequences[0].len().max(8 + self.greedy.len())
+    }
+
+    /// Dynamic RoPE has no limit of its own; the fixture goes beyond what its config suggests.
+    fn max_position(&self) -> Option<usize> {
+        Some(self.longest().max(self.decoder.config.max_position()))
+    }
+
+    fn cpu(&self, tier: Tier, kv_dtype: KvDtype) -> CpuBackend {
+        let options = CpuOptions {
+            threads: NonZeroUsize::new(2),
+            max_rows: self.longest(),
+            max_logits_rows: self.longest(),
+            kv_blocks: self.longest().div_ceil(KV_BLOCK_TOKENS) + 3,
+            kv_dtype,
+            max_position: self.max_position(),
+            instruction_set: Some(tier),
+        };
+        CpuBackend::new(&self.decoder, &options).expect("a backend")
+    }
+
+    fn candle(&self) -> CandleBackend {
+        let options = CandleOptions {
+            max_rows: self.longest(),
+            max_logits_rows: self.longest(),
+            kv_blocks: self.longest().div_ceil(KV_BLOCK_TOKENS) + 3,
+            max_position: self.max_position(),
+        };
+        CandleBackend::new(&self.decoder, &options).expect("a backend")
+    }
+
+    fn backends(&self) -> Vec<(String, Box<dyn Backend>)> {
+        let tiers = Tier::ALL.into_iter().filter(|tier| tier.is_available());
+        let mut backends: Vec<(String, Box<dyn Backend>)> = tiers
+            .map(|tier| (format!("{} on cpu {}", self.name, tier.name()), Box::new(self.cpu(tier, KvDtype::Auto)) as _))
+            .collect();
+        backends.push((format!("{} on candle", self.name), Box::new(self.candle())));
+        backends
+    }
+
+    fn is_f32(&self) -> bool {
+        self.decoder.embeddings.float() == Float::F32
+    }
+
+    fn is_dynamic(&self) -> bool {
+        matches!(self.decoder.config.rope.scaling, RopeScaling::Dynamic { .. })
+    }
+}
+
+/// Blocks in an order that is not that of positions.
+fn blocks(backend: &dyn Backend) -> Vec<u32> {
+    (0..backend.limits().kv_blocks as u32).rev().collect()
+}
+
+/// Teacher-forced logits of a whole sequence.
+fn forced(backend: &mut dyn Backend, tokens: &[u32]) -> Vec<f32> {
+    let blocks = blocks(backend);
+    let segment = Segment { tokens, start: 0, blocks: &blocks, want: WantLogits::All };
+    backend.step(&[segment]).expect("a step").to_vec()
+}
+
+fn argmax(logits: &[f32]) -> u32 {
+    let best = (0..logits.len()).max_by(|&a, &b| logits[a].total_cmp(&logits[b]));
+    best.expect("a vocabulary") as u32
+}
+
+/// Greedy continuation: the prompt as one segment, then token by token.
+fn greedy(backend: &mut dyn Backend, prompt: &[u32], count: usize) -> Vec<u32> {
+    let blocks = blocks(backend);
+    let mut text = prompt.to_vec();
+    let mut start = 0;
+    while text.len() < prompt.len() + count {
+        let segment = Segment { tokens: &text[start..], start, blocks: &blocks, want: WantLogits::Last };
+        let next = argmax(backend.step(&[segment]).expect("a step"));
+        start = text.len();
+        text.push(next);
+    }
+    text.split_off(prompt.len())
+}
+
+/// Greedy continuation, the whole text computed again for every token.
+fn greedy_recomputed(backend: &mut dyn Backend, prompt: &[u32], count: usize) -> Vec<u32> {
+    let mut text = prompt.to_vec();
+    for _ in 0..count {
+        text.extend(greedy(backend, &text, 1));
+    }
+    text.split_off(prompt.len())
+}
+
+fn largest_difference(found: &[f32], expected: &[f32]) -> f32 {
+    assert_eq!(found.len(), expected.len());
+    let differences = found.iter().zip(expected).map(|(found, expected)| (found - expected).abs());
+    // Not `max`, which would hide what is not a number.
+    differences.fold(0.0, |worst, difference| if difference <= worst { worst } else { difference })
+}
+
+fn log_probabilities(logits: &[f32], vocab: usize) -> Vec<f64> {
+    let row = |row: &[f32]| -> Vec<f64> {
+        let total = row.iter().map(|&logit| f64::from(logit).exp()).sum::<f64>().ln();
+        row.iter().map(|&logit| f64::from(logit) - total).collect()
+    };
+    logits.chunks(vocab).flat_map(row).collect()
+}
+
+#[test]
+fn f32_logits_are_those_of_the_reference() {
+    for fixture in folders().iter().map(|folder| Fixture::load(folder)).filter(Fixture::is_f32) {
+        for (name, mut backend) in fixture.backends() {
+            for (tokens, expected) in fixture.sequences.iter().zip(&fixture.logits) {
+                let worst = largest_difference(&forced(&mut *backend, tokens), expected);
+                assert!(worst <= LOGIT_TOLERANCE, "{name}: a logit is off by {worst:.2e}");
+            }
+        }
+    }
+}
+
+#[test]
+fn sixteen_bit_log_probabilities_are_within_the_floor_of_their_dtype() {
+    let mut seen = 0;
+    for fixture in folders().iter().map(|folder| Fixture::load(folder)).filter(|fixture| !fixture.is_f32()) {
+        let floor = |name: &str| fixture.facts[name].as_f64().expect(name);
+        let vocab = fixture.decoder.config.vocab_size;
+        for (name, mut backend) in fixture.backends() {
+            let mut differences = Vec::new();
+            for (tokens, expected) in fixture.sequences.iter().zip(&fixture.logits) {
+                let found = log_probabilities(&forced(&mut *backend, tokens), vocab);
+                let expected = log_probabilities(expected, vocab);
+                differences.extend(found.iter().zip(expected).map(|(found, expected)| (found - expected).abs()));
+            }
+            differences.sort_by(f64::total_cmp);
+            let mean = differences.iter().sum::<f64>() / differences.len() as f64;
+            let p99 = differences[differences.len() * 99 / 100];
+            assert!(mean <= floor("floor_mean_abs_dlogprob"), "{name}: mean |Δlogprob| {mean:.2e}");
+            assert!(p99 <= floor("floor_p99_abs_dlogprob"), "{name}: p99 |Δlogprob| {p99:.2e}");
+        }
+        seen += 1;
+    }
+    assert!(seen >= 4, "only {seen} models of 16 bits");
+}
+
+#[test]
+fn greedy_text_is_that_of_the_reference() {
+    for fixture in folders().iter().map(|folder| Fixture::load(folder)) {
+        let (prompt, count) = (&fixture.sequences[0][..8], fixture.greedy.len());
+        for (name, mut backend) in fixture.backends() {
+            if fixture.is_dynamic() {
+                // The reference for dynamic RoPE is a text that is computed again at every token.
+                assert_eq!(greedy_recomputed(&mut *backend, prompt, count), fixture.greedy, "{name}");
+                let cached = fixture.facts["greedy_ids_hf_cached"].as_array().expect("ids");
+                let cached: Vec<u32> = cached.iter().map(|id| id.as_u64().expect("an id") as u32).collect();
+                assert_eq!(greedy(&mut *backend, prompt, count), cached, "{name}, from the cache");
+            } else {
+                assert_eq!(greedy(&mut *backend, prompt, count), fixture.greedy, "{name}");
+            }
+        }
+    }
+}
+
+#[test]
+fn the_same_step_twice_has_the_same_bits() {
+    for fixture in folders().iter().map(|folder| Fixture::load(folder)) {
+        for tier in Tier::ALL.into_iter().filter(|tier| tier.is_available()) {
+            let mut backend = fixture.cpu(tier, KvDtype::Auto);
+            let first = forced(&mut backend, &fixture.sequences[0]);
+            let second = forced(&mut backend, &fixture.sequences[0]);
+            let fresh = forced(&mut fixture.cpu(tier, KvDtype::Auto), &fixture.sequences[0]);
+            let bits = |logits: &[f32]| logits.iter().map(|logit| logit.to_bits()).collect::<Vec<_>>();
+            assert_eq!(bits(&first), bits(&second), "{}", fixture.name);
+            assert_eq!(bits(&first), bits(&fresh), "{}", fixture.name);
+        }
+    }
+}
+
+#[test]
+fn cpu_agrees_with_candle_where_both_keep_f32_keys() {
+    for fixture in folders().iter().map(|folder| Fixture::load(folder)) {
+        for tokens in &fixture.sequences {
+            let expected = forced(&mut fixture.candle(), tokens);
+            for tier in Tier::ALL.into_iter().filter(|tier| tier.is_available()) {
+                let found = forced(&mut fixture.cpu(tier, KvDtype::F32), tokens);
+                let worst = largest_difference(&found, &expected);
+                assert!(worst <= LOGIT_TOLERANCE, "{} {}: {worst:.2e}", fixture.name, tier.name());
+            }
+        }
+    }
+}
+
+#[test]
+fn fused_tiers_compute_the_same_bits() {
+    if !Tier::Avx512.is_available() {
+        return; // Only one fused tier: nothing to compare.
+    }
+    for fixture in folders().iter().map(|folder| Fixture::load(folder)) {
+        let wide = forced(&mut fixture.cpu(Tier::Avx512, KvDtype::Auto), &fixture.sequences[0]);
+        let narrow = forced(&mut fixture.cpu(Tier::Avx2, KvDtype::Auto), &fixture.sequences[0]);
+        assert!(wide.iter().zip(&narrow).all(|(a, b)| a.to_bits() == b.to_bits()), "{}", fixture.name);
+    }
+}
