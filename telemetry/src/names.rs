@@ -20,8 +20,11 @@ pub const LISTEN_REFUSED: Def = Def::counter(
 // --- router -------------------------------------------------------------------------------------
 
 /// Requests answered, by the status the client got (499: it left first).
-pub const ROUTER_REQUESTS: Def =
-    Def::counter("forebay_router_requests_total", "Requests, by final status; 499: the client left", &["model", "code"]);
+pub const ROUTER_REQUESTS: Def = Def::counter(
+    "forebay_router_requests_total",
+    "Requests, by final status; 499: the client left",
+    &["model", "code"],
+);
 /// From the request's arrival to the first text sent to the client.
 pub const ROUTER_TTFT: Def = Def::histogram(
     "forebay_router_time_to_first_token_seconds",
@@ -75,3 +78,107 @@ pub const POLICY_REJECTIONS: Def =
 /// Choices that the output screen ended.
 pub const POLICY_OUTPUT_BLOCKS: Def =
     Def::counter("forebay_policy_output_blocks_total", "Choices that the output screen ended", &[]);
+
+// --- worker -------------------------------------------------------------------------------------
+
+/// Sequences that wait to be scheduled.
+pub const WORKER_WAITING: Def = Def::gauge("forebay_worker_waiting", "Sequences that wait to be scheduled", &["model"]);
+/// Sequences being generated.
+pub const WORKER_RUNNING: Def = Def::gauge("forebay_worker_running", "Sequences being generated", &["model"]);
+/// The used share of the KV blocks.
+pub const WORKER_KV_USAGE: Def =
+    Def::gauge("forebay_worker_kv_usage_ratio", "The used share of the KV blocks, 0 to 1", &["model"]);
+/// From submission to the first token.
+pub const WORKER_TTFT: Def = Def::histogram(
+    "forebay_worker_time_to_first_token_seconds",
+    "From submission to the first sampled token",
+    &["model"],
+    TTFT_EDGES_S,
+);
+/// Between tokens of a sequence.
+pub const WORKER_ITL: Def = Def::histogram(
+    "forebay_worker_inter_token_latency_seconds",
+    "Between two sampled tokens of a sequence, at engine steps",
+    &["model"],
+    ITL_EDGES_S,
+);
+/// From submission to the last token.
+pub const WORKER_E2E: Def = Def::histogram(
+    "forebay_worker_request_seconds",
+    "From submission to the end of a sequence that finished",
+    &["model"],
+    REQUEST_EDGES_S,
+);
+/// From submission to the first step.
+pub const WORKER_QUEUE_TIME: Def = Def::histogram(
+    "forebay_worker_queue_seconds",
+    "From submission to the first step that a sequence takes part in",
+    &["model"],
+    REQUEST_EDGES_S,
+);
+/// One step of the backend.
+pub const WORKER_STEP: Def =
+    Def::histogram("forebay_worker_step_seconds", "One step of the backend", &["model"], ITL_EDGES_S);
+/// Prompt tokens of the sequences that started.
+pub const WORKER_PROMPT_TOKENS: Def =
+    Def::counter("forebay_worker_prompt_tokens_total", "Prompt tokens of the sequences that started", &["model"]);
+/// Sampled tokens.
+pub const WORKER_GENERATION_TOKENS: Def =
+    Def::counter("forebay_worker_generation_tokens_total", "Sampled tokens", &["model"]);
+/// Sequences whose KV blocks were taken and that are computed again.
+pub const WORKER_PREEMPTIONS: Def =
+    Def::counter("forebay_worker_preemptions_total", "Sequences preempted, to be computed again", &["model"]);
+/// Ended sequences.
+pub const WORKER_FINISHED: Def = Def::counter(
+    "forebay_worker_finished_total",
+    "Ended sequences by reason: stop, length, abort (the reader left), error",
+    &["model", "reason"],
+);
+/// Bytes of mapped weights.
+pub const WORKER_WEIGHTS_BYTES: Def = Def::gauge("forebay_worker_weights_bytes", "Bytes of mapped weights", &["model"]);
+/// Phases of a model's load.
+pub const WORKER_LOAD_SECONDS: Def = Def::gauge(
+    "forebay_worker_load_seconds",
+    "How long a phase of the model's load took: weights, tokenizer, total",
+    &["model", "phase"],
+);
+
+// --- vLLM's names for the same facts -------------------------------------------------------------
+
+/// As `forebay_worker_waiting`.
+pub const VLLM_WAITING: Def =
+    Def::gauge("vllm:num_requests_waiting", "Sequences that wait to be scheduled", &["model_name"]);
+/// As `forebay_worker_running`.
+pub const VLLM_RUNNING: Def = Def::gauge("vllm:num_requests_running", "Sequences being generated", &["model_name"]);
+/// As `forebay_worker_kv_usage_ratio`.
+pub const VLLM_KV_USAGE: Def =
+    Def::gauge("vllm:kv_cache_usage_perc", "The used share of the KV blocks, 0 to 1", &["model_name"]);
+/// The KV cache's shape, as labels.
+pub const VLLM_CACHE_CONFIG: Def =
+    Def::gauge("vllm:cache_config_info", "The KV cache's shape", &["model_name", "block_size", "num_gpu_blocks"]);
+/// As `forebay_worker_time_to_first_token_seconds`.
+pub const VLLM_TTFT: Def = Def::histogram(
+    "vllm:time_to_first_token_seconds",
+    "From submission to the first token",
+    &["model_name"],
+    TTFT_EDGES_S,
+);
+/// As `forebay_worker_inter_token_latency_seconds`.
+pub const VLLM_ITL: Def = Def::histogram(
+    "vllm:inter_token_latency_seconds",
+    "Between two tokens of a sequence",
+    &["model_name"],
+    ITL_EDGES_S,
+);
+/// As `forebay_worker_request_seconds`.
+pub const VLLM_E2E: Def =
+    Def::histogram("vllm:e2e_request_latency_seconds", "From submission to the end", &["model_name"], REQUEST_EDGES_S);
+/// As `forebay_worker_prompt_tokens_total`.
+pub const VLLM_PROMPT_TOKENS: Def = Def::counter("vllm:prompt_tokens_total", "Prompt tokens", &["model_name"]);
+/// As `forebay_worker_generation_tokens_total`.
+pub const VLLM_GENERATION_TOKENS: Def = Def::counter("vllm:generation_tokens_total", "Sampled tokens", &["model_name"]);
+/// As `forebay_worker_preemptions_total`.
+pub const VLLM_PREEMPTIONS: Def = Def::counter("vllm:num_preemptions_total", "Sequences preempted", &["model_name"]);
+/// Sequences served to their end.
+pub const VLLM_SUCCESS: Def =
+    Def::counter("vllm:request_success_total", "Sequences served to their end", &["model_name", "finished_reason"]);
