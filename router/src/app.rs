@@ -104,7 +104,6 @@ impl Router {
     /// The routes. Outermost layer first: what `listen` gives every process of ours (request id,
     /// log line, panic barrier, OpenAI-shaped 404 and 405). Bodies are bounded where they are
     /// read; time limits belong to the hop to the worker, for only it may take long.
-    #[must_use]
     pub fn app(&self) -> axum::Router {
         let routes = axum::Router::new()
             .route("/v1/chat/completions", post(chat))

@@ -2,4 +2,5 @@
 //!
 //! Nothing here is shipped: the crate is a development dependency only.
 
+pub mod faulty_worker;
 pub mod openai_server;

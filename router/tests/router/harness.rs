@@ -15,33 +15,33 @@ use telemetry::metrics::Registry;
 use testkit::faulty_worker::FaultyWorker;
 use tokio::task::JoinHandle;
 
-pub struct Front {
+pub(crate) struct Front {
     base: String,
-    pub drain: Drain,
+    pub(crate) drain: Drain,
     registry: Registry,
     client: Client<HttpConnector, Full<Bytes>>,
-    pub served: JoinHandle<Result<(), RouterError>>,
+    pub(crate) served: JoinHandle<Result<(), RouterError>>,
 }
 
 /// A whole answer.
 #[derive(Debug)]
-pub struct Reply {
-    pub status: u16,
-    pub headers: HeaderMap,
-    pub body: String,
+pub(crate) struct Reply {
+    pub(crate) status: u16,
+    pub(crate) headers: HeaderMap,
+    pub(crate) body: String,
 }
 
 impl Reply {
-    pub fn json(&self) -> Value {
+    pub(crate) fn json(&self) -> Value {
         serde_json::from_str(&self.body).unwrap_or_else(|cause| panic!("{cause}: {}", self.body))
     }
 
-    pub fn error(&self, member: &str) -> String {
+    pub(crate) fn error(&self, member: &str) -> String {
         self.json()["error"][member].as_str().unwrap_or_default().to_owned()
     }
 
     /// The data of its events.
-    pub fn events(&self) -> Vec<String> {
+    pub(crate) fn events(&self) -> Vec<String> {
         let mut decoder = wire::sse::Decoder::new(1 << 20);
         let mut events = Vec::new();
         decoder.push(self.body.as_bytes(), |event| events.push(event.data)).expect("an event stream");
@@ -50,7 +50,7 @@ impl Reply {
     }
 
     /// Asserts that the stream ended with an error event of this code and no `[DONE]`.
-    pub fn assert_broken(&self, code: &str) {
+    pub(crate) fn assert_broken(&self, code: &str) {
         let events = self.events();
         let last: Value = serde_json::from_str(events.last().expect("an event")).expect("json");
         assert_eq!(last["error"]["code"], code, "{events:?}");
@@ -58,16 +58,16 @@ impl Reply {
     }
 }
 
-pub fn chat() -> Value {
+pub(crate) fn chat() -> Value {
     json!({"model": "m", "messages": [{"role": "user", "content": "hi"}]})
 }
 
-pub fn streamed() -> Value {
+pub(crate) fn streamed() -> Value {
     json!({"model": "m", "stream": true, "messages": [{"role": "user", "content": "hi"}]})
 }
 
 impl Front {
-    pub async fn start(workers: &[&FaultyWorker], adjust: impl FnOnce(&mut RouterConfig)) -> Self {
+    pub(crate) async fn start(workers: &[&FaultyWorker], adjust: impl FnOnce(&mut RouterConfig)) -> Self {
         let mut config =
             RouterConfig { workers: workers.iter().map(|worker| worker.url()).collect(), ..RouterConfig::default() };
         config.listen.address = ([127, 0, 0, 1], 0).into();
@@ -84,7 +84,7 @@ impl Front {
         front
     }
 
-    pub async fn open(
+    pub(crate) async fn open(
         &self,
         method: Method,
         path: &str,
@@ -99,44 +99,44 @@ impl Front {
         self.client.request(request).await.expect("the router answers")
     }
 
-    pub async fn send(&self, method: Method, path: &str, headers: &[(&str, &str)], body: Vec<u8>) -> Reply {
+    pub(crate) async fn send(&self, method: Method, path: &str, headers: &[(&str, &str)], body: Vec<u8>) -> Reply {
         let (parts, body) = self.open(method, path, headers, body).await.into_parts();
         let bytes = body.collect().await.expect("a whole body").to_bytes();
         let body = String::from_utf8(bytes.to_vec()).expect("text");
         Reply { status: parts.status.as_u16(), headers: parts.headers, body }
     }
 
-    pub async fn get(&self, path: &str) -> Reply {
+    pub(crate) async fn get(&self, path: &str) -> Reply {
         self.send(Method::GET, path, &[], Vec::new()).await
     }
 
-    pub async fn chat(&self, body: &Value) -> Reply {
+    pub(crate) async fn chat(&self, body: &Value) -> Reply {
         self.send(Method::POST, "/v1/chat/completions", &[], body.to_string().into_bytes()).await
     }
 
-    pub async fn chat_as(&self, key: &str, body: &Value) -> Reply {
+    pub(crate) async fn chat_as(&self, key: &str, body: &Value) -> Reply {
         let bearer = format!("Bearer {key}");
         self.send(Method::POST, "/v1/chat/completions", &[("authorization", &bearer)], body.to_string().into_bytes())
             .await
     }
 
-    pub async fn complete(&self, body: &Value) -> Reply {
+    pub(crate) async fn complete(&self, body: &Value) -> Reply {
         self.send(Method::POST, "/v1/completions", &[], body.to_string().into_bytes()).await
     }
 
-    pub async fn open_chat(&self, body: &Value) -> Response<Incoming> {
+    pub(crate) async fn open_chat(&self, body: &Value) -> Response<Incoming> {
         self.open(Method::POST, "/v1/chat/completions", &[], body.to_string().into_bytes()).await
     }
 
     /// A metric's value; 0 where it was never touched.
-    pub fn metric(&self, name_and_labels: &str) -> f64 {
+    pub(crate) fn metric(&self, name_and_labels: &str) -> f64 {
         let text = self.registry.render();
         let line = text.lines().find_map(|line| line.strip_prefix(name_and_labels)?.strip_prefix(' '));
         line.map_or(0.0, |value| value.parse().expect("a number"))
     }
 
     /// Waits until nothing is in flight, by both gauges.
-    pub async fn assert_idle(&self, workers: &[&FaultyWorker]) {
+    pub(crate) async fn assert_idle(&self, workers: &[&FaultyWorker]) {
         wait_for("nothing in flight", || {
             let at = |worker: &&FaultyWorker| {
                 self.metric(&format!("forebay_router_worker_in_flight_requests{{worker=\"{}\"}}", worker.name()))
@@ -147,7 +147,7 @@ impl Front {
     }
 }
 
-pub async fn wait_for(what: &str, mut condition: impl FnMut() -> bool) {
+pub(crate) async fn wait_for(what: &str, mut condition: impl FnMut() -> bool) {
     for _ in 0..2_000 {
         if condition() {
             return;
