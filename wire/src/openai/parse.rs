@@ -124,6 +124,7 @@ struct RawPeek {
     input: Option<Value>,
     instructions: Option<Value>,
     suffix: Option<Value>,
+    chat_template_kwargs: Option<Value>,
 }
 
 impl Peek {
@@ -145,10 +146,14 @@ impl Peek {
             match value {
                 Value::Array(items) => {
                     peek.has_token_ids |= items.iter().any(holds_number);
-                    peek.texts.extend(items.iter().map(joined_text));
+                    peek.texts.extend(items.iter().flat_map(item_texts));
                 }
-                other => peek.texts.push(joined_text(&other)),
+                other => peek.texts.push(joined_text(&other, &STRUCTURE)),
             }
+        }
+        // A chat template may place any of its variables in the prompt, whatever their names.
+        if let Some(Value::Object(variables)) = raw.chat_template_kwargs {
+            peek.texts.extend(variables.values().map(|value| joined_text(value, &[])));
         }
         peek.texts.retain(|text| !text.is_empty());
         Ok(peek)
@@ -170,23 +175,36 @@ fn holds_number(value: &Value) -> bool {
     }
 }
 
-/// Every string below `value` in order, joined as chat templates join the parts of a message:
-/// without a separator, so that a phrase cut in two parts is still one phrase. The words that
-/// name a structure (`role`, `type`) are not text.
-fn joined_text(value: &Value) -> String {
-    fn visit(value: &Value, out: &mut String) {
+/// The texts of one message or prompt: everything in it, and its parts as a worker reads them.
+/// Workers read a part's `text` and nothing else; what else a part holds is screened with the whole
+/// message, but must not come between two texts that the model reads as one.
+fn item_texts(item: &Value) -> impl Iterator<Item = String> {
+    let everything = joined_text(item, &STRUCTURE);
+    let parts = item.get("content").and_then(Value::as_array);
+    let read = parts.map(|parts| parts.iter().filter_map(|part| part.get("text")?.as_str()).collect::<String>());
+    [read.filter(|read| !everything.contains(read.as_str())), Some(everything)].into_iter().flatten()
+}
+
+/// The members whose strings name a structure and are not text.
+const STRUCTURE: [&str; 4] = ["role", "type", "id", "tool_call_id"];
+
+/// Every string below `value` in order, except members of these names, joined as chat templates
+/// join the parts of a message: without a separator, so that a phrase cut in two parts is still
+/// one phrase.
+fn joined_text(value: &Value, except: &[&str]) -> String {
+    fn visit(value: &Value, except: &[&str], out: &mut String) {
         match value {
             Value::String(text) => out.push_str(text),
-            Value::Array(items) => items.iter().for_each(|item| visit(item, out)),
+            Value::Array(items) => items.iter().for_each(|item| visit(item, except, out)),
             Value::Object(members) => members
                 .iter()
-                .filter(|(key, _)| !matches!(key.as_str(), "role" | "type" | "id" | "tool_call_id"))
-                .for_each(|(_, member)| visit(member, out)),
+                .filter(|(key, _)| !except.contains(&key.as_str()))
+                .for_each(|(_, member)| visit(member, except, out)),
             Value::Null | Value::Bool(_) | Value::Number(_) => {}
         }
     }
     let mut out = String::new();
-    visit(value, &mut out);
+    visit(value, except, &mut out);
     out
 }
 
@@ -203,6 +221,22 @@ mod tests {
         assert_eq!(peek.texts, ["forbidden", "yes"]);
         assert!(peek.stream && !peek.has_token_ids);
         assert_eq!(peek.model.as_deref(), Some("m"));
+    }
+
+    #[test]
+    fn peek_reads_parts_as_the_model_does_whatever_else_they_hold() {
+        let body = br#"{"model":"m","messages":[{"role":"user","content":[
+            {"type":"text","text":"for","note":"x"},{"note":"y","type":"text","text":"bidden"}]}]}"#;
+        let peek = Peek::parse(body).expect("parses");
+        assert!(peek.texts.iter().any(|text| text == "forbidden"), "{:?}", peek.texts);
+        assert!(peek.texts.iter().any(|text| text.contains('x') && text.contains('y')), "{:?}", peek.texts);
+    }
+
+    #[test]
+    fn peek_reads_the_variables_of_the_chat_template() {
+        let body =
+            br#"{"model":"m","messages":[],"chat_template_kwargs":{"id":"a","flag":true,"list":[{"type":"b"}]}}"#;
+        assert_eq!(Peek::parse(body).expect("parses").texts, ["a", "b"]);
     }
 
     #[test]
