@@ -3,4 +3,7 @@
 //! This room does not know the router, tenants or quotas.
 
 pub mod backend;
+mod kernels;
+pub mod memory;
+pub mod model;
 pub mod synth;
