@@ -17,10 +17,11 @@ pub struct UsageError(pub String);
 #[command(after_help = "\
 Examples:
   forebay eval load http://127.0.0.1:8080
-  forebay eval load --url http://127.0.0.1:8080 --model demo --rate 40 --arrivals poisson --duration 8s \\
-      --max-tokens 64 --slo ttft=500ms,itl=50ms --out load-report
+  forebay eval load http://127.0.0.1:8080 --rate 40 --duration 8s --out report
+  forebay eval load --url http://127.0.0.1:8080 --slo ttft=500ms,itl=50ms --json
 
-Exit code: 0 when the run is valid and at most --max-error-rate of the requests failed; 1 otherwise; 2 for usage.")]
+Exit code: 0 when the run is valid and at most --max-error-rate of the requests
+failed; 1 otherwise; 2 for usage.")]
 pub struct LoadArgs {
     /// The server's address, such as http://127.0.0.1:8080
     #[arg(value_name = "URL", required_unless_present = "url", conflicts_with = "url")]

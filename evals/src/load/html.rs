@@ -175,9 +175,9 @@ impl Axes {
                  <text x=\"{x:.1}\" y=\"{:.1}\" text-anchor=\"middle\">{}</text>",
                 left - 6.0,
                 y + 4.0,
-                share * self.y_max,
+                tidy(share * self.y_max),
                 bottom + 16.0,
-                share * self.x_max,
+                tidy(share * self.x_max),
             );
         }
         let _ = write!(
@@ -202,13 +202,22 @@ impl Axes {
     }
 }
 
-/// The next of 1, 2, 4, 5 or 8 times a power of ten, so that quarters of it read well.
+/// The next of a few numbers, times a power of ten, whose quarters read well.
 fn round_up(value: f64) -> f64 {
     if value <= 0.0 {
         return 1.0;
     }
     let power = 10_f64.powf(value.log10().floor());
-    [1.0, 2.0, 4.0, 5.0, 8.0, 10.0].into_iter().map(|factor| factor * power).find(|&top| top >= value).unwrap_or(value)
+    [1.0, 1.2, 1.6, 2.0, 2.4, 3.2, 4.0, 5.0, 6.0, 8.0, 10.0]
+        .into_iter()
+        .map(|factor| factor * power)
+        .find(|&top| top >= value)
+        .unwrap_or(value)
+}
+
+/// Without the last digits that binary fractions leave.
+fn tidy(value: f64) -> f64 {
+    (value * 1e6).round() / 1e6
 }
 
 fn escape(text: &str) -> String {
@@ -222,7 +231,7 @@ mod tests {
     #[test]
     fn axes_end_at_round_numbers() {
         for (value, top) in
-            [(0.0, 1.0), (1.0, 1.0), (1.2, 2.0), (37.0, 40.0), (45.0, 50.0), (0.06, 0.08), (950.0, 1000.0)]
+            [(0.0, 1.0), (1.0, 1.0), (1.3, 1.6), (37.0, 40.0), (45.0, 50.0), (0.07, 0.08), (950.0, 1000.0)]
         {
             assert!((round_up(value) - top).abs() < 1e-9, "{value}");
         }
