@@ -1,11 +1,16 @@
 //! What must hold for every header, found by random search: what the reference library writes is
 //! read as it was meant; what we accept, the reference library accepts; nothing panics.
 
-use loader::header::{self, Header, HeaderError};
+#[path = "claims/header.rs"]
+mod claims;
+
+use loader::header::{self, HeaderError};
 use proptest::collection::{btree_map, vec};
 use proptest::prelude::*;
 use safetensors::tensor::TensorView;
-use safetensors::{Dtype, SafeTensors, serialize};
+use safetensors::{Dtype, serialize};
+
+use claims::{check, parse};
 
 const DTYPES: [Dtype; 7] = [Dtype::F4, Dtype::U8, Dtype::F16, Dtype::BF16, Dtype::F32, Dtype::I64, Dtype::F6_E2M3];
 
@@ -28,26 +33,6 @@ fn file_bytes() -> impl Strategy<Value = Vec<u8>> {
         });
         serialize(views, Some([("format".to_owned(), "pt".to_owned())].into())).expect("a valid file")
     })
-}
-
-fn parse(bytes: &[u8]) -> Result<Header, HeaderError> {
-    header::parse(bytes, bytes.len() as u64)
-}
-
-/// The claims about any bytes whatever.
-fn check(bytes: &[u8]) {
-    let Ok(header) = parse(bytes) else { return };
-    let theirs = SafeTensors::deserialize(bytes).expect("what we accept, the reference library accepts");
-    assert_eq!(theirs.len(), header.tensors.len());
-    let mut end = header.data_start;
-    for tensor in &header.tensors {
-        assert_eq!(tensor.range.start, end, "no hole and no overlap");
-        end = tensor.range.end;
-        let view = theirs.tensor(&tensor.name).expect("both know the name");
-        assert_eq!((view.dtype(), view.shape()), (tensor.dtype, tensor.shape.as_slice()));
-        assert_eq!(view.data(), &bytes[tensor.range.start as usize..tensor.range.end as usize]);
-    }
-    assert_eq!(end, bytes.len() as u64);
 }
 
 proptest! {

@@ -1,0 +1,36 @@
+//! What the fuzz targets check: for each parser of foreign bytes, one plain function that must not
+//! panic whatever it is given.
+//!
+//! The claims themselves stand beside the property tests of their rooms, which search them without
+//! coverage in every test run; a fuzzer searches the same claims for as long as one lets it.
+
+#[path = "../../loader/tests/claims/header.rs"]
+mod header;
+mod model_config;
+#[path = "../../wire/tests/claims/requests.rs"]
+mod requests;
+
+/// A whole safetensors file.
+pub fn safetensors_header(data: &[u8]) {
+    header::check(data);
+}
+
+/// A model's `config.json`.
+pub fn model_config(data: &[u8]) {
+    model_config::check(data);
+}
+
+/// The body of a chat request.
+pub fn chat_request(data: &[u8]) {
+    requests::chat_request(data);
+}
+
+/// The body of a completion request.
+pub fn completion_request(data: &[u8]) {
+    requests::completion_request(data);
+}
+
+/// A stream of server-sent events.
+pub fn sse(data: &[u8]) {
+    requests::event_stream(data);
+}
