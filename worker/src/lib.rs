@@ -7,3 +7,5 @@ mod kernels;
 pub mod memory;
 pub mod model;
 pub mod synth;
+pub mod template;
+pub mod tokenizer;
