@@ -1,2 +1,23 @@
-//! The `forebay` binary.
-fn main() {}
+//! The `forebay` command: it wires the rooms together and holds no logic of its own.
+
+mod chat;
+mod cli;
+mod config;
+mod config_docs;
+mod run;
+mod serve;
+
+use clap::Parser;
+use std::process::ExitCode;
+
+fn main() -> ExitCode {
+    let cli = cli::Cli::parse();
+    match run::run(cli) {
+        Ok(code) => code,
+        Err(error) => {
+            // The chain once, cause by cause; usage errors were answered by clap with status 2.
+            eprintln!("forebay: {error:#}");
+            ExitCode::FAILURE
+        }
+    }
+}

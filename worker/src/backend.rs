@@ -10,6 +10,7 @@
 
 pub mod candle;
 pub mod cpu;
+pub mod scripted;
 
 use thiserror::Error;
 
@@ -109,7 +110,8 @@ pub fn check(limits: &Limits, segments: &[Segment<'_>]) -> Result<(), StepError>
             return Err(StepError::Contract("a segment without tokens".into()));
         }
         if end > limits.max_position || end > capacity {
-            let message = format!("position {end} exceeds the model's {} or the blocks' {capacity}", limits.max_position);
+            let message =
+                format!("position {end} exceeds the model's {} or the blocks' {capacity}", limits.max_position);
             return Err(StepError::Contract(message));
         }
         if let Some(block) = segment.blocks.iter().find(|&&block| block as usize >= limits.kv_blocks) {
@@ -126,10 +128,8 @@ pub fn check(limits: &Limits, segments: &[Segment<'_>]) -> Result<(), StepError>
         };
     }
     if rows > limits.max_rows || logits_rows > limits.max_logits_rows {
-        let message = format!(
-            "{rows} rows of {}, {logits_rows} rows of logits of {}",
-            limits.max_rows, limits.max_logits_rows
-        );
+        let message =
+            format!("{rows} rows of {}, {logits_rows} rows of logits of {}", limits.max_rows, limits.max_logits_rows);
         return Err(StepError::Contract(message));
     }
     Ok(())

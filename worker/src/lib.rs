@@ -3,9 +3,15 @@
 //! This room does not know the router, tenants or quotas.
 
 pub mod backend;
+pub mod config;
+pub mod demo;
+pub mod engine;
 mod kernels;
+pub mod lifecycle;
 pub mod memory;
 pub mod model;
+pub mod sampler;
+pub mod server;
 pub mod synth;
 pub mod template;
 pub mod tokenizer;

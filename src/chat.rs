@@ -1,0 +1,175 @@
+//! The terminal's client: streams a chat from any OpenAI server. It knows HTTP and `wire`, and no
+//! room of the server it talks to.
+
+use anyhow::{Context, anyhow, bail};
+use bytes::Bytes;
+use http::header::{AUTHORIZATION, CONTENT_TYPE, HeaderValue};
+use http::{Method, Request, StatusCode};
+use http_body_util::{BodyExt, Full, Limited};
+use hyper::body::Incoming;
+use hyper_util::client::legacy::Client as HttpClient;
+use hyper_util::client::legacy::connect::HttpConnector;
+use hyper_util::rt::TokioExecutor;
+use serde_json::json;
+use std::io::{BufRead, IsTerminal, Write};
+use wire::openai::chat::{ChatChunk, ChatMessage, Role};
+use wire::openai::error::ErrorBody;
+use wire::openai::models::ModelList;
+use wire::sse;
+
+/// The most bytes of a whole answer or of one event.
+const ANSWER_BYTES_MAX: usize = 4 << 20;
+
+/// A server to talk to.
+#[derive(Debug, Clone)]
+pub(crate) struct Client {
+    http: HttpClient<HttpConnector, Full<Bytes>>,
+    base: String,
+    authorization: Option<HeaderValue>,
+}
+
+/// What stays the same over a conversation.
+#[derive(Debug, Clone)]
+pub(crate) struct Conversation {
+    pub(crate) model: String,
+    pub(crate) messages: Vec<ChatMessage>,
+    pub(crate) temperature: Option<f32>,
+    pub(crate) max_tokens: Option<u32>,
+}
+
+impl Client {
+    /// A client for the server at `url`.
+    ///
+    /// # Errors
+    /// A key that no header may hold.
+    pub(crate) fn new(url: &str, api_key: Option<&str>) -> anyhow::Result<Self> {
+        if !url.starts_with("http://") {
+            bail!("the URL {url:?} must begin with http:// (TLS is not supported yet)");
+        }
+        let authorization = api_key.map(|key| HeaderValue::from_str(&format!("Bearer {key}"))).transpose();
+        Ok(Self {
+            http: HttpClient::builder(TokioExecutor::new()).build(HttpConnector::new()),
+            base: url.trim_end_matches('/').trim_end_matches("/v1").into(),
+            authorization: authorization.context("the API key holds a character that no header may hold")?,
+        })
+    }
+
+    /// The server's models.
+    pub(crate) async fn models(&self) -> anyhow::Result<ModelList> {
+        let body = whole(self.send(Method::GET, "/v1/models", Bytes::new()).await?).await?;
+        serde_json::from_slice(&body).with_context(|| format!("reading the models of {}", self.base))
+    }
+
+    /// Streams the model's answer to `on_text` and returns it whole.
+    pub(crate) async fn answer(
+        &self,
+        conversation: &Conversation,
+        mut on_text: impl FnMut(&str) -> std::io::Result<()>,
+    ) -> anyhow::Result<String> {
+        let mut request = json!({
+            "model": conversation.model,
+            "messages": conversation.messages,
+            "stream": true,
+        });
+        if let Some(max_tokens) = conversation.max_tokens {
+            request["max_tokens"] = json!(max_tokens);
+        }
+        if let Some(temperature) = conversation.temperature {
+            request["temperature"] = json!(temperature);
+        }
+        let mut body = self.send(Method::POST, "/v1/chat/completions", request.to_string().into()).await?;
+        let mut decoder = sse::Decoder::new(ANSWER_BYTES_MAX);
+        let mut answer = String::new();
+        let mut is_done = false;
+        while let Some(frame) = body.frame().await {
+            let frame = frame.context("reading the stream")?;
+            let Some(data) = frame.data_ref() else { continue };
+            let mut events = Vec::new();
+            decoder.push(data, |event| events.push(event.data))?;
+            for data in events {
+                if data == sse::DONE {
+                    is_done = true;
+                    continue;
+                }
+                let text = added_text(&data)?;
+                on_text(&text)?;
+                answer.push_str(&text);
+            }
+        }
+        if !is_done {
+            bail!("the stream broke off");
+        }
+        Ok(answer)
+    }
+
+    async fn send(&self, method: Method, path: &str, body: Bytes) -> anyhow::Result<Incoming> {
+        let url = format!("{}{path}", self.base);
+        let mut request = Request::builder().method(method).uri(&url).header(CONTENT_TYPE, "application/json");
+        if let Some(value) = &self.authorization {
+            request = request.header(AUTHORIZATION, value);
+        }
+        let request = request.body(Full::new(body)).with_context(|| format!("the URL {url:?}"))?;
+        let response = self.http.request(request).await.with_context(|| format!("asking {url}; is the server up?"))?;
+        let status = response.status();
+        if status == StatusCode::OK {
+            return Ok(response.into_body());
+        }
+        let body = whole(response.into_body()).await?;
+        let message = serde_json::from_slice::<ErrorBody>(&body)
+            .map_or_else(|_| String::from_utf8_lossy(&body).into_owned(), |body| body.error.message);
+        Err(anyhow!("{url} answered {status}: {message}"))
+    }
+}
+
+async fn whole(body: Incoming) -> anyhow::Result<Bytes> {
+    let body = Limited::new(body, ANSWER_BYTES_MAX).collect().await;
+    Ok(body.map_err(|cause| anyhow!("reading the answer: {cause}"))?.to_bytes())
+}
+
+fn added_text(data: &str) -> anyhow::Result<String> {
+    if let Ok(error) = serde_json::from_str::<ErrorBody>(data) {
+        bail!("the server broke off: {}", error.error.message);
+    }
+    let chunk: ChatChunk = serde_json::from_str(data).with_context(|| format!("reading the event {data:?}"))?;
+    Ok(chunk.choices.into_iter().filter_map(|choice| choice.delta.content).collect())
+}
+
+/// Asks once, or reads a conversation from standard input line by line.
+pub(crate) async fn talk(client: &Client, mut conversation: Conversation, prompt: Option<String>) -> anyhow::Result<()> {
+    if let Some(prompt) = prompt {
+        return ask(client, &mut conversation, prompt).await;
+    }
+    let is_terminal = std::io::stdin().is_terminal();
+    if is_terminal {
+        eprintln!("Talking to {}; an empty line or Ctrl-D ends.", conversation.model);
+    }
+    loop {
+        if is_terminal {
+            eprint!("> ");
+        }
+        let mut line = String::new();
+        // Nothing else waits on this task while a person types.
+        let read = std::io::stdin().lock().read_line(&mut line).context("reading standard input")?;
+        let line = line.trim();
+        if read == 0 || (is_terminal && line.is_empty()) {
+            return Ok(());
+        }
+        if !line.is_empty() {
+            ask(client, &mut conversation, line.into()).await?;
+        }
+    }
+}
+
+async fn ask(client: &Client, conversation: &mut Conversation, prompt: String) -> anyhow::Result<()> {
+    conversation.messages.push(ChatMessage { role: Role::User, content: prompt });
+    let answer = client
+        .answer(conversation, |text| {
+            let mut out = std::io::stdout();
+            out.write_all(text.as_bytes())?;
+            out.flush()
+        })
+        .await?;
+    println!();
+    conversation.messages.push(ChatMessage { role: Role::Assistant, content: answer });
+    Ok(())
+}

@@ -1,0 +1,213 @@
+//! What was typed. What it means is `config`'s affair.
+
+use clap::{Args, Parser, Subcommand};
+use std::net::SocketAddr;
+use std::path::PathBuf;
+
+/// Forebay turns storage into tokens: it serves open language models over the OpenAI API.
+#[derive(Debug, Parser)]
+#[command(name = "forebay", version, max_term_width = 100, after_help = "Try:  forebay chat \"What is Forebay?\"")]
+pub(crate) struct Cli {
+    #[command(flatten)]
+    pub(crate) common: Common,
+    #[command(subcommand)]
+    pub(crate) command: Command,
+}
+
+/// What every command takes.
+#[derive(Debug, Args)]
+pub(crate) struct Common {
+    /// A TOML file; its keys are in docs/config.md. Environment and flags win over it.
+    #[arg(long, global = true, env = "FOREBAY_CONFIG", value_name = "FILE")]
+    pub(crate) config: Option<PathBuf>,
+    /// Sets any key of the configuration, e.g. `--set router.listen.connections_max=200`.
+    #[arg(long, global = true, value_name = "KEY=VALUE")]
+    pub(crate) set: Vec<String>,
+    /// What to log, e.g. `debug` or `router=debug,info`.
+    #[arg(long, global = true, env = "FOREBAY_LOG", value_name = "FILTER")]
+    pub(crate) log: Option<String>,
+}
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum Command {
+    /// Serves models: router and worker in one process.
+    #[command(after_help = "Example:  forebay serve ./Qwen3-0.6B --listen 127.0.0.1:8080")]
+    Serve(ServeArgs),
+    /// The front door alone, before workers that run elsewhere.
+    #[command(after_help = "Example:  forebay router --worker http://127.0.0.1:8081 --worker http://127.0.0.1:8083")]
+    Router(RouterArgs),
+    /// One worker: an OpenAI server of its own, unscreened.
+    #[command(after_help = "Example:  forebay worker ./Qwen3-0.6B --threads 8")]
+    Worker(WorkerArgs),
+    /// Talks to a model: a running server's with --url, else one served for the occasion.
+    #[command(after_help = "Examples:\n  forebay chat \"What is Forebay?\"\n  forebay chat --url http://127.0.0.1:8080 --model demo")]
+    Chat(ChatArgs),
+    /// Lists the models of a running server.
+    #[command(after_help = "Example:  forebay models --url http://127.0.0.1:8080")]
+    Models(ModelsArgs),
+    /// Writes a model of a real geometry with random weights, for benchmarks.
+    #[command(after_help = "Example:  forebay synth-model --arch qwen3 --size 0.6b --out /tmp/qwen3-0.6b")]
+    SynthModel(SynthArgs),
+    /// Measures a running server as a client would.
+    #[command(subcommand)]
+    Eval(EvalCommand),
+    /// Shows the configuration in force, its documentation or its JSON Schema.
+    #[command(subcommand)]
+    Config(ConfigCommand),
+    /// Checks a screening policy before it is used.
+    #[command(subcommand)]
+    Policy(PolicyCommand),
+    /// Prints the completions for a shell.
+    #[command(after_help = "Example:  forebay completions bash > /etc/bash_completion.d/forebay")]
+    Completions {
+        /// The shell.
+        shell: clap_complete::Shell,
+    },
+}
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum EvalCommand {
+    /// Open-loop load: latencies counted from when each request should have been sent.
+    Load(evals::load::LoadArgs),
+}
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum ConfigCommand {
+    /// Prints the configuration in force: file, environment and flags together. Keys are masked.
+    Show,
+    /// Prints docs/config.md.
+    Docs,
+    /// Prints docs/forebay.schema.json.
+    Schema,
+}
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum PolicyCommand {
+    /// Prints the SHA-256 of an API key read from standard input, for `key_sha256`.
+    #[command(after_help = "Example:  printf %s \"$KEY\" | forebay policy hash-key")]
+    HashKey,
+}
+
+/// The flags of a worker, shared by `serve` and `worker`.
+#[derive(Debug, Default, Args)]
+pub(crate) struct EngineFlags {
+    /// What computes: `cpu`, `candle` (a slow reference) or `scripted` (no weights; simulation).
+    #[arg(long, value_name = "NAME")]
+    pub(crate) backend: Option<String>,
+    /// Threads that compute; all cores where not given.
+    #[arg(long, value_name = "N")]
+    pub(crate) threads: Option<usize>,
+    /// The longest sequence, prompt and completion together, in tokens.
+    #[arg(long, value_name = "TOKENS")]
+    pub(crate) max_model_len: Option<usize>,
+    /// The most sequences generated at a time.
+    #[arg(long, value_name = "N")]
+    pub(crate) max_num_seqs: Option<usize>,
+    /// The most tokens one step computes, prompts and decodes together.
+    #[arg(long, value_name = "TOKENS")]
+    pub(crate) max_num_batched_tokens: Option<usize>,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct ServeArgs {
+    /// Model directories as Hugging Face publishes them, optionally as NAME=DIR; `demo` is the
+    /// bundled model, and the default.
+    #[arg(value_name = "MODEL")]
+    pub(crate) models: Vec<String>,
+    /// Where the API listens [default: 127.0.0.1:8080].
+    #[arg(long, value_name = "ADDRESS:PORT")]
+    pub(crate) listen: Option<SocketAddr>,
+    #[command(flatten)]
+    pub(crate) engine: EngineFlags,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct RouterArgs {
+    /// A worker's URL; may be repeated.
+    #[arg(long = "worker", value_name = "URL")]
+    pub(crate) workers: Vec<String>,
+    /// Where the API listens [default: 127.0.0.1:8080].
+    #[arg(long, value_name = "ADDRESS:PORT")]
+    pub(crate) listen: Option<SocketAddr>,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct WorkerArgs {
+    /// Model directories, optionally as NAME=DIR; `demo` is the bundled model.
+    #[arg(value_name = "MODEL", required = true)]
+    pub(crate) models: Vec<String>,
+    /// Where the worker listens [default: 127.0.0.1:8081]. Beyond loopback an API key is required.
+    #[arg(long, value_name = "ADDRESS:PORT")]
+    pub(crate) listen: Option<SocketAddr>,
+    #[command(flatten)]
+    pub(crate) engine: EngineFlags,
+}
+
+/// Which server to talk to.
+#[derive(Debug, Args)]
+pub(crate) struct Target {
+    /// The server, e.g. http://127.0.0.1:8080.
+    #[arg(long, env = "FOREBAY_URL", value_name = "URL")]
+    pub(crate) url: Option<String>,
+    /// The key to send.
+    #[arg(long, env = "FOREBAY_API_KEY", hide_env_values = true, value_name = "KEY")]
+    pub(crate) api_key: Option<String>,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct ChatArgs {
+    /// What to ask. Without it, lines are read from standard input, one conversation.
+    #[arg(value_name = "PROMPT")]
+    pub(crate) prompt: Vec<String>,
+    #[command(flatten)]
+    pub(crate) target: Target,
+    /// With --url the model's name (default: the server's first); without, what to serve, as for
+    /// `forebay serve`.
+    #[arg(long, value_name = "MODEL")]
+    pub(crate) model: Option<String>,
+    /// Instructions given before the conversation.
+    #[arg(long, value_name = "TEXT")]
+    pub(crate) system: Option<String>,
+    /// 0 is greedy [default: the model's own].
+    #[arg(long, value_name = "T")]
+    pub(crate) temperature: Option<f32>,
+    /// The most tokens of one answer [default: as many as fit].
+    #[arg(long, value_name = "N")]
+    pub(crate) max_tokens: Option<u32>,
+    #[command(flatten)]
+    pub(crate) engine: EngineFlags,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct ModelsArgs {
+    #[command(flatten)]
+    pub(crate) target: Target,
+    /// Prints the server's JSON.
+    #[arg(long)]
+    pub(crate) json: bool,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct SynthArgs {
+    /// The family: llama, qwen2, qwen3 or mistral.
+    #[arg(long, value_name = "ARCH")]
+    pub(crate) arch: String,
+    /// Its size: llama 1b 3b 8b, qwen2 0.5b 1.5b, qwen3 0.6b 1.7b 4b 8b, mistral 7b.
+    #[arg(long, value_name = "SIZE")]
+    pub(crate) size: String,
+    /// The directory to write; it must be empty or absent.
+    #[arg(long, value_name = "DIR")]
+    pub(crate) out: PathBuf,
+    /// bf16, f16 or f32.
+    #[arg(long, default_value = "bf16", value_name = "DTYPE")]
+    pub(crate) dtype: String,
+    /// The largest shard file, e.g. 5GB or 200MB.
+    #[arg(long, default_value = "5GB", value_name = "SIZE")]
+    pub(crate) max_shard_size: String,
+    /// Same seed, same bytes.
+    #[arg(long, default_value_t = 0, value_name = "N")]
+    pub(crate) seed: u64,
+    /// Prints the summary as one JSON object.
+    #[arg(long)]
+    pub(crate) json: bool,
+}

@@ -1,0 +1,215 @@
+//! From what was typed to what runs.
+
+use crate::chat::{Client, Conversation, talk};
+use crate::cli::{
+    ChatArgs, Cli, Command, Common, ConfigCommand, EngineFlags, EvalCommand, ModelsArgs, PolicyCommand, SynthArgs, Target,
+};
+use crate::config::{self, Config, Setting};
+use crate::{config_docs, serve};
+use anyhow::{Context, anyhow};
+use clap::CommandFactory;
+use std::future::Future;
+use std::io::Read;
+use std::net::SocketAddr;
+use std::process::ExitCode;
+use wire::openai::chat::{ChatMessage, Role};
+use worker::lifecycle::ModelSource;
+
+/// Runs one command.
+///
+/// # Errors
+/// What the command says; printed once by the caller.
+pub(crate) fn run(cli: Cli) -> anyhow::Result<ExitCode> {
+    let Cli { common, command } = cli;
+    match command {
+        Command::Serve(args) => {
+            let settings = with_listen("router", args.listen, engine_settings(&args.engine));
+            let config = load(&common, settings)?;
+            let models = serve::sources(&args.models, true)?;
+            in_runtime(&config, async move { serve::until_signal(serve::both(&config, models).await?).await })
+        }
+        Command::Router(args) => {
+            let mut settings = with_listen("router", args.listen, Vec::new());
+            if !args.workers.is_empty() {
+                settings.push(("router.workers".into(), toml::Value::from(args.workers).to_string()));
+            }
+            let config = load(&common, settings)?;
+            in_runtime(&config, async move { serve::until_signal(serve::router(&config).await?).await })
+        }
+        Command::Worker(args) => {
+            let settings = with_listen("worker", args.listen, engine_settings(&args.engine));
+            let config = load(&common, settings)?;
+            let models = serve::sources(&args.models, false)?;
+            in_runtime(&config, async move { serve::until_signal(serve::worker(&config, models).await?).await })
+        }
+        Command::Chat(args) => chat(&common, args),
+        Command::Models(args) => models(&common, args),
+        Command::SynthModel(args) => synth(&args),
+        Command::Eval(EvalCommand::Load(args)) => {
+            let config = quiet(&common, Vec::new())?;
+            let runtime = runtime(&config)?;
+            Ok(ExitCode::from(runtime.1.block_on(evals::load::command(args))?))
+        }
+        Command::Config(command) => show_config(&common, &command),
+        Command::Policy(PolicyCommand::HashKey) => hash_key(),
+        Command::Completions { shell } => {
+            clap_complete::generate(shell, &mut Cli::command(), "forebay", &mut std::io::stdout());
+            Ok(ExitCode::SUCCESS)
+        }
+    }
+}
+
+fn load(common: &Common, flags: Vec<Setting>) -> anyhow::Result<Config> {
+    let mut settings = common.set.iter().map(|text| config::setting(text)).collect::<anyhow::Result<Vec<_>>>()?;
+    settings.extend(flags);
+    if let Some(filter) = &common.log {
+        settings.push(("telemetry.log_filter".into(), filter.clone()));
+    }
+    config::load(common.config.as_deref(), std::env::vars(), &settings)
+}
+
+/// As `load`, for commands whose output is the point: they log warnings only, unless told.
+fn quiet(common: &Common, mut flags: Vec<Setting>) -> anyhow::Result<Config> {
+    if common.log.is_none() {
+        flags.push(("telemetry.log_filter".into(), "warn".into()));
+    }
+    load(common, flags)
+}
+
+fn with_listen(table: &str, address: Option<SocketAddr>, mut settings: Vec<Setting>) -> Vec<Setting> {
+    if let Some(address) = address {
+        settings.push((format!("{table}.listen.address"), address.to_string()));
+    }
+    settings
+}
+
+fn engine_settings(flags: &EngineFlags) -> Vec<Setting> {
+    let numbers = [
+        ("threads", flags.threads),
+        ("max_model_len", flags.max_model_len),
+        ("max_num_seqs", flags.max_num_seqs),
+        ("max_num_batched_tokens", flags.max_num_batched_tokens),
+    ];
+    let numbers = numbers.into_iter().filter_map(|(key, value)| Some((format!("worker.{key}"), value?.to_string())));
+    let backend = flags.backend.iter().map(|name| ("worker.backend".to_owned(), name.clone()));
+    numbers.chain(backend).collect()
+}
+
+fn runtime(config: &Config) -> anyhow::Result<(telemetry::trace::Guard, tokio::runtime::Runtime)> {
+    let endpoint = std::env::var("OTEL_EXPORTER_OTLP_ENDPOINT").ok().filter(|url| !url.is_empty());
+    let guard = telemetry::trace::init(&config.telemetry.to_trace(endpoint))?;
+    let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build().context("starting the runtime")?;
+    Ok((guard, runtime))
+}
+
+/// Runs `work` to its end; what is left of the runtime is not waited for beyond a moment.
+fn in_runtime(config: &Config, work: impl Future<Output = anyhow::Result<()>>) -> anyhow::Result<ExitCode> {
+    let (guard, runtime) = runtime(config)?;
+    let result = runtime.block_on(work);
+    runtime.shutdown_timeout(std::time::Duration::from_secs(1));
+    drop(guard);
+    result.map(|()| ExitCode::SUCCESS)
+}
+
+fn chat(common: &Common, args: ChatArgs) -> anyhow::Result<ExitCode> {
+    let mut settings = engine_settings(&args.engine);
+    settings.push(("router.listen.address".into(), "127.0.0.1:0".into()));
+    let config = quiet(common, settings)?;
+    in_runtime(&config, async {
+        let prompt = (!args.prompt.is_empty()).then(|| args.prompt.join(" "));
+        let system = args.system.iter().map(|text| ChatMessage { role: Role::System, content: text.clone() }).collect();
+        let mut conversation = Conversation {
+            model: String::new(),
+            messages: system,
+            temperature: args.temperature,
+            max_tokens: args.max_tokens,
+        };
+        if args.target.url.is_some() {
+            let (client, first) = connect(&args.target).await?;
+            conversation.model = args.model.clone().unwrap_or(first);
+            return talk(&client, conversation, prompt).await;
+        }
+        let models = serve::sources(args.model.as_slice(), true)?;
+        let running = serve::both(&config, models).await?;
+        let target = Target { url: Some(running.url.clone()), api_key: args.target.api_key.clone() };
+        let (client, first) = connect(&target).await?;
+        conversation.model = first;
+        let result = talk(&client, conversation, prompt).await;
+        running.stop().await?;
+        result
+    })
+}
+
+/// A client, and the name of the server's first model.
+async fn connect(target: &Target) -> anyhow::Result<(Client, String)> {
+    let client = Client::new(url(target), target.api_key.as_deref())?;
+    let models = client.models().await?;
+    let first = models.data.into_iter().next().ok_or_else(|| anyhow!("the server has no model"))?;
+    Ok((client, first.id))
+}
+
+fn url(target: &Target) -> &str {
+    target.url.as_deref().unwrap_or("http://127.0.0.1:8080")
+}
+
+fn models(common: &Common, args: ModelsArgs) -> anyhow::Result<ExitCode> {
+    let config = quiet(common, Vec::new())?;
+    in_runtime(&config, async {
+        let list = Client::new(url(&args.target), args.target.api_key.as_deref())?.models().await?;
+        if args.json {
+            println!("{}", serde_json::to_string(&list)?);
+        } else {
+            list.data.iter().for_each(|model| println!("{}", model.id));
+        }
+        Ok(())
+    })
+}
+
+fn synth(args: &SynthArgs) -> anyhow::Result<ExitCode> {
+    let options = worker::synth::SynthOptions::parse(&args.arch, &args.size, &args.dtype, &args.max_shard_size, args.seed)?;
+    let mut shown = 0;
+    let summary = worker::synth::write(&options, &args.out, &mut |done, total| {
+        let percent = done * 100 / total.max(1);
+        if percent >= shown + 10 {
+            shown = percent;
+            eprintln!("{percent} % of {total} bytes");
+        }
+    })?;
+    if args.json {
+        println!("{}", serde_json::to_string(&summary)?);
+    } else {
+        println!("wrote {} ({} bytes of weights)", args.out.display(), summary.weights_bytes);
+    }
+    Ok(ExitCode::SUCCESS)
+}
+
+fn show_config(common: &Common, command: &ConfigCommand) -> anyhow::Result<ExitCode> {
+    match command {
+        ConfigCommand::Docs => print!("{}", config_docs::markdown()),
+        ConfigCommand::Schema => print!("{}", config_docs::schema()),
+        ConfigCommand::Show => {
+            let mut value = toml::Value::try_from(load(common, Vec::new())?).context("writing the configuration")?;
+            mask(&mut value);
+            print!("{value}");
+        }
+    }
+    Ok(ExitCode::SUCCESS)
+}
+
+/// Hides keys: what `config show` prints ends up in tickets.
+fn mask(value: &mut toml::Value) {
+    let Some(table) = value.as_table_mut() else { return };
+    for (name, value) in table.iter_mut() {
+        if name.ends_with("api_key") {
+            *value = toml::Value::String("(set)".into());
+        }
+        mask(value);
+    }
+}
+
+fn hash_key() -> anyhow::Result<ExitCode> {
+    let mut key = String::new();
+    std::io::stdin().read_to_string(&mut key).context("reading the key from standard input")?;
+    println!("{}", policy::hash_key(key.trim_end_matches(['\r', '\n'])));
+    Ok(ExitCode::SUCCESS)
+}

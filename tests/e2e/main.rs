@@ -1,0 +1,9 @@
+//! The built binary, tried as a user would: real processes, real sockets, the bundled model.
+
+mod client;
+mod commands;
+mod deployment;
+mod files;
+mod process;
+mod serving;
+mod tracing;

@@ -1,0 +1,91 @@
+//! What the engine is asked, and what it answers.
+
+use crate::sampler::{Logprobs, Params};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use tokio::sync::mpsc;
+
+/// One sequence to generate.
+#[derive(Debug)]
+pub struct Submission {
+    /// The prompt's tokens, at least one.
+    pub prompt: Vec<u32>,
+    /// How to go on.
+    pub params: SequenceParams,
+    /// Which of the request's sequences this is; comes back with every event.
+    pub index: u32,
+    /// Where events go. Shared by a request's sequences; when its receiver is dropped, they end.
+    pub events: mpsc::Sender<(u32, Event)>,
+    /// Ends this sequence alone.
+    pub cancel: Cancel,
+}
+
+/// When to stop, and how to choose.
+#[derive(Debug, Clone)]
+pub struct SequenceParams {
+    /// How tokens are chosen.
+    pub sampling: Params,
+    /// The most tokens to generate; 0 computes the prompt alone.
+    pub max_tokens: usize,
+    /// The fewest tokens before an end is allowed.
+    pub min_tokens: usize,
+    /// Tokens that end the sequence (`ignore_eos` leaves the model's own out).
+    pub stop_ids: Vec<u32>,
+    /// How many alternatives to report for each token of the prompt; `None` for no report.
+    pub prompt_logprobs: Option<usize>,
+}
+
+/// A flag that ends one sequence within a step.
+#[derive(Debug, Clone, Default)]
+pub struct Cancel(Arc<AtomicBool>);
+
+impl Cancel {
+    /// Ends the sequence.
+    pub fn cancel(&self) {
+        self.0.store(true, Ordering::Release);
+    }
+
+    pub(super) fn is_cancelled(&self) -> bool {
+        self.0.load(Ordering::Acquire)
+    }
+}
+
+/// What a sequence tells its reader.
+#[derive(Debug, Clone, PartialEq)]
+pub enum Event {
+    /// Log probabilities of prompt tokens from the second on; the first has none.
+    PromptLogprobs(Vec<Logprobs>),
+    /// A generated token.
+    Token {
+        /// Its id.
+        id: u32,
+        /// Its log probabilities, where asked for.
+        logprobs: Option<Logprobs>,
+        /// Set on the last one. After `Stop` the token is not part of the text.
+        finish: Option<FinishReason>,
+    },
+    /// The end of a sequence that generates nothing (`max_tokens` 0).
+    PromptDone,
+    /// The sequence was ended by a failure; the text says which.
+    Failed(String),
+}
+
+/// Why a sequence ended.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum FinishReason {
+    /// A token of `stop_ids`.
+    Stop,
+    /// `max_tokens`, or the model's length.
+    Length,
+}
+
+impl FinishReason {
+    /// The API's word.
+    #[must_use]
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Stop => "stop",
+            Self::Length => "length",
+        }
+    }
+}

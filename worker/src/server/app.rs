@@ -1,0 +1,92 @@
+//! Routes, layers and the small handlers.
+
+use super::{Server, chat, completion};
+use axum::Json;
+use axum::extract::{Path, Request, State};
+use axum::middleware::{Next, from_fn_with_state};
+use axum::response::{IntoResponse, Response};
+use axum::routing::{get, post};
+use http::header::{AUTHORIZATION, CONTENT_TYPE, HeaderValue};
+use http::{HeaderMap, StatusCode};
+use listen::{common_layers, error_response};
+use std::sync::Arc;
+use std::time::Duration;
+use telemetry::metrics::CONTENT_TYPE as METRICS_TYPE;
+use wire::openai::models::{Model, ModelList};
+use wire::openai::{ApiError, ErrorKind};
+
+/// The application. Behind the key: everything that costs or tells; before it: what probes and
+/// scrapers ask.
+pub fn app(server: Arc<Server>) -> axum::Router {
+    let guarded = axum::Router::new()
+        .route("/v1/chat/completions", post(chat::handle))
+        .route("/v1/completions", post(completion::handle))
+        .route("/v1/models", get(models))
+        .route("/v1/models/{id}", get(model))
+        .route("/status", get(status))
+        .route_layer(from_fn_with_state(Arc::clone(&server), require_key));
+    let open = axum::Router::new()
+        .route("/livez", get(livez))
+        .route("/readyz", get(readyz))
+        .route("/health", get(readyz))
+        .route("/metrics", get(metrics));
+    common_layers(guarded.merge(open).with_state(server))
+}
+
+async fn require_key(State(server): State<Arc<Server>>, request: Request, next: Next) -> Response {
+    let Some(wanted) = &server.api_key_sha256 else { return next.run(request).await };
+    // Digests are compared: how long that takes says nothing of the key.
+    let given = bearer(request.headers()).map(policy::hash_key);
+    if given.as_ref() == Some(wanted) {
+        return next.run(request).await;
+    }
+    let message = "this worker requires its key: send `authorization: Bearer KEY`";
+    error_response(&ApiError::new(ErrorKind::InvalidApiKey, message))
+}
+
+fn bearer(headers: &HeaderMap) -> Option<&str> {
+    let (scheme, key) = headers.get(AUTHORIZATION)?.to_str().ok()?.split_once(' ')?;
+    scheme.eq_ignore_ascii_case("bearer").then(|| key.trim())
+}
+
+async fn models(State(server): State<Arc<Server>>) -> Response {
+    let list = server.models().iter().map(|model| describe(model)).collect();
+    Json(ModelList::new(list)).into_response()
+}
+
+async fn model(State(server): State<Arc<Server>>, Path(id): Path<String>) -> Response {
+    match server.model(&id) {
+        Ok(model) => Json(describe(&model)).into_response(),
+        Err(error) => error_response(&error),
+    }
+}
+
+fn describe(model: &super::ServerModel) -> Model {
+    let length = u32::try_from(model.engine.max_model_len()).unwrap_or(u32::MAX);
+    Model::new(model.id.clone(), model.created_unix_s, Some(length))
+}
+
+async fn status(State(server): State<Arc<Server>>) -> Response {
+    Json(server.status()).into_response()
+}
+
+/// Fails when an engine thread has ended or a step does not end; being busy or loading is life.
+async fn livez(State(server): State<Arc<Server>>) -> Response {
+    if server.is_alive() {
+        return "ok\n".into_response();
+    }
+    (StatusCode::SERVICE_UNAVAILABLE, "an engine has ended or hangs\n").into_response()
+}
+
+async fn readyz(State(server): State<Arc<Server>>) -> Response {
+    match server.unready() {
+        None => "ok\n".into_response(),
+        Some(why) => error_response(&ApiError::overloaded(why, Duration::from_secs(1))),
+    }
+}
+
+async fn metrics(State(server): State<Arc<Server>>) -> Response {
+    let mut response = server.registry.render().into_response();
+    response.headers_mut().insert(CONTENT_TYPE, HeaderValue::from_static(METRICS_TYPE));
+    response
+}

@@ -1,0 +1,129 @@
+//! From a validated request to sequences in the engine.
+
+use super::ServerModel;
+use super::choice::Choice;
+use crate::engine::{Cancel, Event, SequenceParams, Submission, SubmitError};
+use crate::sampler::Params;
+use std::time::Duration;
+use tokio::sync::mpsc;
+use wire::openai::{ApiError, ErrorKind, Sampling};
+
+/// Events that may wait for a reader, per sequence. A full channel pauses its sequences.
+const EVENTS_PER_SEQUENCE: usize = 64;
+
+/// A prompt, ready to be submitted.
+#[derive(Debug)]
+pub(super) struct PreparedPrompt {
+    pub(super) tokens: Vec<u32>,
+    /// With `echo`: what comes first.
+    pub(super) echo: Option<String>,
+}
+
+/// A request under way: its events, and what turns them into text. Dropping it ends everything.
+#[derive(Debug)]
+pub(super) struct Generation {
+    pub(super) events: mpsc::Receiver<(u32, Event)>,
+    pub(super) choices: Vec<Choice>,
+    pub(super) prompt_tokens: u32,
+}
+
+/// Submits `n` sequences per prompt. `param` is the field that holds the prompt.
+///
+/// # Errors
+/// 400 where a prompt is empty, holds an unknown token or does not fit; 503 where the queue is full.
+pub(super) fn submit(
+    model: &ServerModel,
+    prompts: Vec<PreparedPrompt>,
+    sampling: &Sampling,
+    param: &str,
+) -> Result<Generation, ApiError> {
+    let n = sampling.n as usize;
+    let count = prompts.len() * n;
+    let (sender, events) = mpsc::channel((count * EVENTS_PER_SEQUENCE).max(EVENTS_PER_SEQUENCE));
+    // Without a seed each request draws its own; with one, the same request draws the same.
+    #[expect(clippy::cast_sign_loss, reason = "any 64 bits are a seed")]
+    let seed = sampling.seed.map_or_else(rand::random::<u64>, |seed| seed as u64);
+    let mut submissions = Vec::with_capacity(count);
+    let mut choices = Vec::with_capacity(count);
+    let mut prompt_tokens = 0;
+    for prompt in prompts {
+        let max_tokens = check_length(model, &prompt.tokens, sampling, param)?;
+        prompt_tokens += u32::try_from(prompt.tokens.len()).unwrap_or(u32::MAX);
+        for _ in 0..n {
+            let index = u32::try_from(submissions.len()).unwrap_or(u32::MAX);
+            let cancel = Cancel::default();
+            let params =
+                params(model, sampling, seed.wrapping_add(u64::from(index)), max_tokens, prompt.echo.is_some());
+            choices.push(Choice::new(model, &prompt, sampling, cancel.clone()));
+            submissions.push(Submission {
+                prompt: prompt.tokens.clone(),
+                params,
+                index,
+                events: sender.clone(),
+                cancel,
+            });
+        }
+    }
+    model.engine.submit(submissions).map_err(refused)?;
+    Ok(Generation { events, choices, prompt_tokens })
+}
+
+fn refused(error: SubmitError) -> ApiError {
+    match error {
+        SubmitError::Full { retry_after, .. } => ApiError::overloaded("the queue is full", retry_after),
+        SubmitError::Ended => ApiError::overloaded("the engine has ended", Duration::from_secs(5)),
+    }
+}
+
+/// How many tokens may be generated.
+fn check_length(model: &ServerModel, tokens: &[u32], sampling: &Sampling, param: &str) -> Result<usize, ApiError> {
+    if tokens.is_empty() {
+        return Err(ApiError::invalid(param, format!("`{param}` is empty: the model needs at least one token")));
+    }
+    let vocabulary = model.engine.limits().vocab_size;
+    if let Some(token) = tokens.iter().find(|&&token| token as usize >= vocabulary) {
+        return Err(ApiError::invalid(
+            param,
+            format!("the token id {token} is not below the vocabulary's {vocabulary}"),
+        ));
+    }
+    let limit = model.engine.max_model_len();
+    let room = limit.saturating_sub(tokens.len());
+    let wanted = sampling.max_tokens.map_or(room.max(1), |wanted| wanted as usize);
+    if wanted > room {
+        let message = format!(
+            "the model's length is {limit} tokens; the prompt has {} and up to {wanted} were to be generated; \
+             shorten the prompt or lower `max_tokens`",
+            tokens.len()
+        );
+        return Err(ApiError::new(ErrorKind::ContextLengthExceeded, message).with_param(param));
+    }
+    Ok(wanted)
+}
+
+fn params(model: &ServerModel, sampling: &Sampling, seed: u64, max_tokens: usize, echo: bool) -> SequenceParams {
+    let defaults = model.tokenizer.defaults();
+    let mut stop_ids = sampling.stop_token_ids.clone();
+    if !sampling.ignore_eos {
+        stop_ids.extend_from_slice(model.tokenizer.eos_ids());
+    }
+    let logprobs = sampling.logprobs.map(|count| count as usize);
+    SequenceParams {
+        sampling: Params {
+            temperature: sampling.temperature.or(defaults.temperature).unwrap_or(1.0),
+            top_p: sampling.top_p.or(defaults.top_p).unwrap_or(1.0),
+            top_k: sampling.top_k.or(defaults.top_k).unwrap_or(0) as usize,
+            min_p: sampling.min_p,
+            seed,
+            presence_penalty: sampling.presence_penalty,
+            frequency_penalty: sampling.frequency_penalty,
+            repetition_penalty: sampling.repetition_penalty.or(defaults.repetition_penalty).unwrap_or(1.0),
+            logit_bias: sampling.logit_bias.clone(),
+            logprobs,
+        },
+        max_tokens,
+        min_tokens: sampling.min_tokens as usize,
+        stop_ids,
+        prompt_logprobs: logprobs.filter(|_| echo),
+    }
+}

@@ -1,0 +1,170 @@
+//! An answer over HTTP: whole, or as server-sent events.
+
+use super::ServerModel;
+use super::choice::{Choice, Piece};
+use super::generate::Generation;
+use axum::body::Body;
+use axum::response::Response;
+use bytes::Bytes;
+use futures_util::stream;
+use http::header::{CACHE_CONTROL, CONTENT_TYPE, HeaderName, HeaderValue};
+use listen::error_response;
+use serde::Serialize;
+use std::collections::VecDeque;
+use std::convert::Infallible;
+use tracing::Span;
+use wire::headers;
+use wire::openai::{ApiError, ErrorKind, Usage};
+use wire::sse;
+
+/// How an endpoint writes what it streams.
+pub(super) trait Dress: Send + 'static {
+    /// A chunk for what was added to a choice.
+    fn chunk(&mut self, index: u32, piece: Piece) -> Vec<String>;
+    /// The last chunk, with `include_usage`.
+    fn usage(&mut self, usage: Usage) -> String;
+}
+
+/// A whole answer's parts, per choice.
+#[derive(Debug, Default)]
+pub(super) struct Whole {
+    pub(super) pieces: Vec<Piece>,
+    pub(super) usage: Usage,
+}
+
+/// Waits for every choice.
+///
+/// # Errors
+/// A sequence failed, or the engine ended.
+pub(super) async fn collect(mut generation: Generation) -> Result<Whole, ApiError> {
+    let mut pieces: Vec<Piece> = generation.choices.iter().map(|_| Piece::default()).collect();
+    while generation.choices.iter().any(|choice| choice.finish.is_none()) {
+        let (index, piece) = next(&mut generation).await?;
+        let whole = &mut pieces[index as usize];
+        whole.text.push_str(&piece.text);
+        whole.reports.extend(piece.reports);
+        whole.finish = whole.finish.or(piece.finish);
+    }
+    Ok(Whole { pieces, usage: usage(&generation) })
+}
+
+async fn next(generation: &mut Generation) -> Result<(u32, Piece), ApiError> {
+    let Some((index, event)) = generation.events.recv().await else {
+        return Err(ApiError::new(ErrorKind::Internal, "the engine has ended"));
+    };
+    let Some(choice) = generation.choices.get_mut(index as usize) else {
+        return Err(ApiError::new(ErrorKind::Internal, "an event of an unknown choice"));
+    };
+    let piece = choice.take(event).map_err(|why| ApiError::new(ErrorKind::Internal, why))?;
+    Ok((index, piece))
+}
+
+fn usage(generation: &Generation) -> Usage {
+    Usage::new(generation.prompt_tokens, generation.choices.iter().map(|choice: &Choice| choice.generated).sum())
+}
+
+fn record(span: &Span, usage: Usage) {
+    span.record("gen_ai.usage.input_tokens", usage.prompt_tokens);
+    span.record("gen_ai.usage.output_tokens", usage.completion_tokens);
+}
+
+/// The whole answer's response.
+pub(super) fn whole(span: &Span, usage: Usage, body: &impl Serialize) -> Response {
+    record(span, usage);
+    match serde_json::to_vec(body) {
+        Ok(json) => {
+            let mut response = Response::new(Body::from(json));
+            response.headers_mut().insert(CONTENT_TYPE, HeaderValue::from_static("application/json"));
+            response
+        }
+        Err(cause) => error_response(&ApiError::new(ErrorKind::Internal, format!("writing the answer: {cause}"))),
+    }
+}
+
+struct Streaming<D> {
+    generation: Generation,
+    dress: D,
+    include_usage: bool,
+    ready: VecDeque<Bytes>,
+    is_over: bool,
+    span: Span,
+}
+
+/// The streamed answer's response. Dropping its body drops the generation, and with it the
+/// sequences and their KV blocks.
+pub(super) fn streamed<D: Dress>(generation: Generation, dress: D, include_usage: bool, span: Span) -> Response {
+    let state = Streaming { generation, dress, include_usage, ready: VecDeque::new(), is_over: false, span };
+    let body = stream::unfold(state, |mut state| async move {
+        loop {
+            if let Some(bytes) = state.ready.pop_front() {
+                return Some((Ok::<_, Infallible>(bytes), state));
+            }
+            if state.is_over {
+                return None;
+            }
+            state.advance().await;
+        }
+    });
+    let mut response = Response::new(Body::from_stream(body));
+    let headers = response.headers_mut();
+    headers.insert(CONTENT_TYPE, HeaderValue::from_static("text/event-stream; charset=utf-8"));
+    headers.insert(CACHE_CONTROL, HeaderValue::from_static("no-cache"));
+    // Proxies such as nginx would otherwise hold tokens back.
+    headers.insert("x-accel-buffering", HeaderValue::from_static("no"));
+    response
+}
+
+impl<D: Dress> Streaming<D> {
+    async fn advance(&mut self) {
+        match next(&mut self.generation).await {
+            Ok((_, piece)) if piece.is_empty() => {}
+            Ok((index, piece)) => {
+                let chunks = self.dress.chunk(index, piece);
+                chunks.iter().for_each(|chunk| self.send(chunk));
+                if self.generation.choices.iter().all(|choice| choice.finish.is_some()) {
+                    self.end();
+                }
+            }
+            Err(error) => {
+                // An error event ends the stream; no `[DONE]` follows it.
+                self.send(&error.to_json());
+                self.is_over = true;
+            }
+        }
+    }
+
+    fn end(&mut self) {
+        let usage = usage(&self.generation);
+        record(&self.span, usage);
+        if self.include_usage {
+            let chunk = self.dress.usage(usage);
+            self.send(&chunk);
+        }
+        self.send(sse::DONE);
+        self.is_over = true;
+    }
+
+    fn send(&mut self, data: &str) {
+        let mut bytes = Vec::with_capacity(data.len() + 8);
+        sse::encode_data(&mut bytes, data);
+        self.ready.push_back(bytes.into());
+    }
+}
+
+/// Adds what a router wants to know, and the fields nobody knew.
+pub(super) fn annotate(mut response: Response, model: &ServerModel, ignored: &[String]) -> Response {
+    let load = model.engine.load();
+    let facts = [
+        (headers::QUEUE_WAITING, load.waiting.to_string()),
+        (headers::QUEUE_RUNNING, load.running.to_string()),
+        (headers::KV_USAGE, format!("{:.3}", load.kv_usage())),
+        (headers::IGNORED, ignored.join(", ")),
+    ];
+    for (name, text) in facts {
+        // A field's name may hold what a header may not; it is then left out.
+        if let (false, Ok(value)) = (text.is_empty(), HeaderValue::from_str(&text)) {
+            response.headers_mut().insert(HeaderName::from_static(name), value);
+        }
+    }
+    response
+}
