@@ -39,14 +39,9 @@ impl Buffer {
     }
 
     /// Its bytes.
-    pub(crate) fn as_slice(&self) -> &[u8] {
-        // SAFETY: the mapping is `bytes` long, readable, initialised to zero, and lives as long as `self`.
-        unsafe { std::slice::from_raw_parts(self.start.as_ptr(), self.bytes) }
-    }
-
-    /// Its bytes, to write.
     pub(crate) fn as_mut_slice(&mut self) -> &mut [u8] {
-        // SAFETY: as above, and `&mut self` makes the borrow the only one.
+        // SAFETY: the mapping is `bytes` long, initialised to zero, and lives as long as `self`, which
+        // the borrow keeps from being used otherwise.
         unsafe { std::slice::from_raw_parts_mut(self.start.as_ptr(), self.bytes) }
     }
 }

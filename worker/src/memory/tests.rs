@@ -1,1 +1,82 @@
-//! Tests.
+//! The plan's arithmetic and its refusals.
+
+use serde_json::json;
+
+use super::*;
+
+fn config() -> Config {
+    let config = json!({
+        "architectures": ["LlamaForCausalLM"], "vocab_size": 1000, "hidden_size": 64, "intermediate_size": 96,
+        "num_hidden_layers": 2, "num_attention_heads": 4, "num_key_value_heads": 2, "max_position_embeddings": 256,
+    });
+    Config::parse(config.to_string().as_bytes()).expect("a config")
+}
+
+fn options() -> MemoryOptions {
+    MemoryOptions {
+        budget_bytes: None,
+        kv_cache_bytes: None,
+        max_model_len: None,
+        max_num_seqs: 4,
+        max_rows: 32,
+        max_logits_rows: 4,
+        kv_float: Float::F16,
+    }
+}
+
+/// 2 · 16 positions · 32 wide · 2 layers · 2 bytes.
+const BLOCK: u64 = 4096;
+
+#[test]
+fn every_sequence_gets_its_blocks_by_default() {
+    let plan = plan(&config(), 1000, &options()).expect("a plan");
+    assert_eq!((plan.kv_block_bytes, plan.kv_blocks, plan.max_model_len), (BLOCK, 4 * 16, 256));
+    assert_eq!(plan.kv_bytes, 64 * BLOCK);
+    assert_eq!(plan.total_bytes(), 1000 + plan.arena_bytes + plan.kv_bytes);
+}
+
+#[test]
+fn a_small_storage_shortens_sequences_unless_they_were_asked_for() {
+    let small = MemoryOptions { kv_cache_bytes: Some(3 * BLOCK + 5), ..options() };
+    let plan_of_small = plan(&config(), 0, &small).expect("a plan");
+    assert_eq!((plan_of_small.kv_blocks, plan_of_small.max_model_len), (3, 48));
+    let asked = MemoryOptions { max_model_len: Some(49), ..small.clone() };
+    let error = plan(&config(), 0, &asked).expect_err("too small");
+    assert_eq!(error, MemoryError::KvTooSmall { tokens: 49, needed_bytes: 4 * BLOCK, available_bytes: 3 * BLOCK });
+    let nothing = MemoryOptions { kv_cache_bytes: Some(BLOCK - 1), ..small };
+    assert!(matches!(plan(&config(), 0, &nothing), Err(MemoryError::KvTooSmall { .. })));
+}
+
+#[test]
+fn a_budget_bounds_everything_together() {
+    let arena = arena_bytes(&config(), 32, 4);
+    let tight = MemoryOptions { budget_bytes: Some(1000 + arena + 5 * BLOCK), ..options() };
+    assert_eq!(plan(&config(), 1000, &tight).expect("a plan").kv_blocks, 5);
+    let over = MemoryOptions { kv_cache_bytes: Some(6 * BLOCK), ..tight.clone() };
+    let error = plan(&config(), 1000, &over).expect_err("over budget");
+    let (weights_bytes, arena_bytes, kv_bytes) = (1000, arena, 6 * BLOCK);
+    let budget_bytes = 1000 + arena + 5 * BLOCK;
+    assert_eq!(error, MemoryError::OverBudget { weights_bytes, arena_bytes, kv_bytes, budget_bytes });
+    let no_room = MemoryOptions { budget_bytes: Some(10), ..options() };
+    assert!(matches!(plan(&config(), 1000, &no_room), Err(MemoryError::OverBudget { .. })));
+}
+
+#[test]
+fn a_model_is_not_stretched_beyond_what_it_was_made_for() {
+    let long = MemoryOptions { max_model_len: Some(257), ..options() };
+    assert_eq!(plan(&config(), 0, &long).expect_err("too long"), MemoryError::TooLong { asked: 257, available: 256 });
+    let zero = MemoryOptions { max_num_seqs: 0, ..options() };
+    assert_eq!(plan(&config(), 0, &zero).expect_err("zero"), MemoryError::Zero("max_num_seqs"));
+}
+
+#[test]
+fn absurd_wishes_saturate_instead_of_overflowing() {
+    let absurd = MemoryOptions {
+        kv_cache_bytes: Some(u64::MAX),
+        max_rows: usize::MAX,
+        max_logits_rows: usize::MAX,
+        budget_bytes: Some(1 << 40),
+        ..options()
+    };
+    assert!(matches!(plan(&config(), u64::MAX / 2, &absurd), Err(MemoryError::OverBudget { .. })));
+}

@@ -1,0 +1,217 @@
+//! Measures the `cpu` backend alone: decoding at batch 1 against the machine's read bandwidth, and
+//! prefill.
+//!
+//! `decode DIR [--threads N] [--depth 128] [--tokens 64] [--prefill 512] [--tier portable|avx2|avx512] [--json]`
+//!
+//! Bandwidth swings on shared machines, so passes of plain reading and runs of decoding alternate,
+//! with the same threads, and medians are compared. Reading is tried on the mapped weights and on
+//! memory of our own; the faster of the two is the yardstick.
+
+use std::num::NonZeroUsize;
+use std::path::PathBuf;
+use std::process::ExitCode;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use loader::Weights;
+use serde_json::json;
+use worker::backend::cpu::{CpuBackend, CpuOptions, KV_BLOCK_TOKENS, Tier};
+use worker::backend::{Backend, Segment, WantLogits};
+use worker::model::{Config, Decoder};
+
+/// Memory of our own to read.
+const BUFFER_BYTES: usize = 1 << 30;
+/// Reading and decoding alternate this often.
+const ROUNDS: usize = 6;
+
+type Failure = Box<dyn std::error::Error>;
+
+struct Arguments {
+    folder: PathBuf,
+    threads: Option<NonZeroUsize>,
+    depth: usize,
+    tokens: usize,
+    prefill: usize,
+    tier: Option<Tier>,
+    json: bool,
+}
+
+fn arguments() -> Result<Arguments, Failure> {
+    let mut folder = None;
+    let mut parsed = Arguments {
+        folder: PathBuf::new(),
+        threads: None,
+        depth: 128,
+        tokens: 64,
+        prefill: 512,
+        tier: None,
+        json: false,
+    };
+    let mut words = std::env::args().skip(1);
+    while let Some(word) = words.next() {
+        let mut value = || words.next().ok_or(format!("{word} needs a value"));
+        match word.as_str() {
+            "--threads" => parsed.threads = Some(value()?.parse()?),
+            "--depth" => parsed.depth = value()?.parse()?,
+            "--tokens" => parsed.tokens = value()?.parse::<usize>()?.max(1),
+            "--prefill" => parsed.prefill = value()?.parse()?,
+            "--tier" => {
+                let name = value()?;
+                let tier = Tier::ALL.into_iter().find(|tier| tier.name() == name);
+                parsed.tier = Some(tier.ok_or(format!("no tier {name}"))?);
+            }
+            "--json" => parsed.json = true,
+            _ => folder = Some(PathBuf::from(word)),
+        }
+    }
+    parsed.folder = folder.ok_or("usage: decode DIR [--threads N] [--depth N] [--tokens N] [--prefill N] [--json]")?;
+    Ok(parsed)
+}
+
+fn main() -> ExitCode {
+    match arguments().and_then(|arguments| measure(&arguments)) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(failure) => {
+            eprintln!("decode: {failure}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+/// A model with its sequence.
+struct Run {
+    backend: CpuBackend,
+    blocks: Vec<u32>,
+    vocab: u64,
+}
+
+impl Run {
+    /// Computes `count` tokens from `start` on in one step.
+    fn step(&mut self, start: usize, count: usize) -> Result<Duration, Failure> {
+        // Not the same few rows of the embedding table all the time.
+        let token = |position: usize| (position as u64 * 0x9e37_79b9 % self.vocab) as u32;
+        let tokens: Vec<u32> = (start..start + count).map(token).collect();
+        let segment = Segment { tokens: &tokens, start, blocks: &self.blocks, want: WantLogits::Last };
+        let begun = Instant::now();
+        std::hint::black_box(self.backend.step(&[segment])?);
+        Ok(begun.elapsed())
+    }
+
+    fn read(&mut self, parts: &[&[u8]]) -> f64 {
+        let bytes: usize = parts.iter().map(|part| part.len()).sum();
+        let begun = Instant::now();
+        for part in parts {
+            std::hint::black_box(self.backend.read_through(part));
+        }
+        bytes as f64 / begun.elapsed().as_secs_f64()
+    }
+}
+
+fn measure(arguments: &Arguments) -> Result<(), Failure> {
+    let config = Config::parse(&std::fs::read(arguments.folder.join("config.json"))?)?;
+    let begun = Instant::now();
+    let weights = Weights::open_dir(&arguments.folder)?;
+    let decoder = Arc::new(Decoder::bind(&config, &weights)?);
+    let opened = begun.elapsed();
+    let positions = arguments.prefill.max(arguments.depth + arguments.tokens + 1);
+    let options = CpuOptions {
+        threads: arguments.threads,
+        max_rows: arguments.prefill.max(arguments.depth).max(1),
+        max_logits_rows: 1,
+        kv_blocks: positions.div_ceil(KV_BLOCK_TOKENS),
+        max_position: Some(positions),
+        instruction_set: arguments.tier,
+        ..CpuOptions::default()
+    };
+    let backend = CpuBackend::new(&decoder, &options)?;
+    let blocks = (0..options.kv_blocks as u32).collect();
+    let mut run = Run { backend, blocks, vocab: config.vocab_size as u64 };
+
+    let mut prefills = Vec::new();
+    for _ in 0..if arguments.prefill > 0 { 3 } else { 0 } {
+        prefills.push(arguments.prefill as f64 / run.step(0, arguments.prefill)?.as_secs_f64());
+    }
+    run.step(0, arguments.depth.max(1))?;
+    run.step(arguments.depth, 1)?;
+    let resident = peak_resident_bytes();
+
+    let mapped: Vec<&[u8]> = decoder.tensors().into_iter().map(|weight| weight.bytes()).collect();
+    let own = random_bytes();
+    let (mut steps, mut mapped_reads, mut own_reads) = (Vec::new(), Vec::new(), Vec::new());
+    for round in 0..ROUNDS {
+        mapped_reads.push(run.read(&mapped));
+        own_reads.push(run.read(&[&own]));
+        for token in (round..arguments.tokens).step_by(ROUNDS) {
+            // In order within a round only; a position's keys are overwritten with the same ones.
+            steps.push(run.step(arguments.depth + token, 1)?.as_secs_f64());
+        }
+    }
+    let kv_bytes = run.backend.limits().kv_block_bytes / KV_BLOCK_TOKENS * (arguments.depth + arguments.tokens / 2);
+    let bytes_per_token = weight_bytes_per_token(&decoder) + kv_bytes as f64;
+    let bandwidth = median(&mut own_reads).max(median(&mut mapped_reads));
+    let step = median(&mut steps);
+    let report = json!({
+        "read_bandwidth_bytes_per_s": bandwidth.round(),
+        "read_bandwidth_mapped_bytes_per_s": median(&mut mapped_reads).round(),
+        "read_bandwidth_own_bytes_per_s": median(&mut own_reads).round(),
+        "decode_tokens_per_s": 1.0 / step,
+        "decode_bytes_per_token": bytes_per_token,
+        "decode_bandwidth_fraction": bytes_per_token / step / bandwidth,
+        "decode_step_min_ms": steps[0] * 1e3,
+        "prefill_tokens": arguments.prefill,
+        "prefill_tokens_per_s": if prefills.is_empty() { 0.0 } else { median(&mut prefills) },
+        "depth": arguments.depth,
+        "weights_open_ms": opened.as_secs_f64() * 1e3,
+        "threads": run.backend.threads(),
+        "tier": run.backend.tier().name(),
+        "kv_dtype": format!("{:?}", run.backend.kv_float()).to_lowercase(),
+        "vm_hwm_bytes": resident,
+        "weights_bytes": weights.total_bytes(),
+    });
+    print(&report, arguments.json);
+    Ok(())
+}
+
+fn print(report: &serde_json::Value, json: bool) {
+    if json {
+        println!("{report}");
+        return;
+    }
+    for (name, value) in report.as_object().into_iter().flatten() {
+        println!("{name:36} {value}");
+    }
+}
+
+/// Every matrix once, and of the embedding table one row unless it is also the head.
+fn weight_bytes_per_token(decoder: &Decoder) -> f64 {
+    let all: usize = decoder.tensors().into_iter().map(|weight| weight.bytes().len()).sum();
+    let table = decoder.embeddings.bytes().len();
+    let row = table / decoder.config.vocab_size;
+    (if decoder.head.is_some() { all - table + row } else { all + row }) as f64
+}
+
+fn median(values: &mut [f64]) -> f64 {
+    values.sort_by(f64::total_cmp);
+    values[values.len() / 2]
+}
+
+/// Random, since memory of zeros may be one page many times over.
+fn random_bytes() -> Vec<u8> {
+    let mut state = 0x9e37_79b9_7f4a_7c15u64;
+    let mut bytes = vec![0u8; BUFFER_BYTES];
+    for word in bytes.as_chunks_mut::<8>().0 {
+        state ^= state << 13;
+        state ^= state >> 7;
+        state ^= state << 17;
+        *word = state.to_le_bytes();
+    }
+    bytes
+}
+
+/// `VmHWM` of this process, in bytes; 0 where the system does not say.
+fn peak_resident_bytes() -> u64 {
+    let status = std::fs::read_to_string("/proc/self/status").unwrap_or_default();
+    let line = status.lines().find_map(|line| line.strip_prefix("VmHWM:"));
+    let kibibytes = line.and_then(|line| line.trim().trim_end_matches("kB").trim().parse::<u64>().ok());
+    kibibytes.unwrap_or(0) * 1024
+}
