@@ -161,6 +161,16 @@ mod tests {
     }
 
     #[test]
+    fn the_schema_describes_every_field() {
+        let schema = serde_json::to_value(schemars::schema_for!(RouterConfig)).expect("json");
+        let fields = schema["properties"].as_object().expect("properties");
+        let written = serde_json::to_value(RouterConfig::default()).expect("json");
+        for name in written.as_object().expect("fields").keys() {
+            assert!(fields.get(name).is_some_and(|field| field["description"].is_string()), "{name}");
+        }
+    }
+
+    #[test]
     fn a_secret_is_never_written() {
         let config: RouterConfig = serde_json::from_str(r#"{"worker_api_key":"sk-hush"}"#).expect("valid");
         assert_eq!(config.worker_api_key.as_ref().map(Secret::reveal), Some("sk-hush"));

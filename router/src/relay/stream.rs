@@ -81,6 +81,8 @@ pub(crate) struct Stream {
     phase: Phase,
     bounds: Bounds,
     timer: Pin<Box<Sleep>>,
+    /// Whether the timer runs: only while we wait for the worker, not while the client reads.
+    is_waiting: bool,
     span: tracing::Span,
 }
 
@@ -102,6 +104,7 @@ impl Stream {
             phase: Phase::Relaying,
             bounds,
             timer: Box::pin(sleep(bounds.idle)),
+            is_waiting: false,
             span,
         }
     }
@@ -116,11 +119,15 @@ impl Stream {
                 Poll::Ready(Some(Ok(frame))) => {
                     // Trailers mean nothing to us.
                     if let Ok(data) = frame.into_data() {
-                        self.timer.as_mut().reset(Instant::now() + self.bounds.idle);
+                        self.is_waiting = false;
                         return Poll::Ready(Ok(Some(data)));
                     }
                 }
                 Poll::Pending => {
+                    if !std::mem::replace(&mut self.is_waiting, true) {
+                        let limit = if self.phase == Phase::Closing { CLOSING } else { self.bounds.idle };
+                        self.timer.as_mut().reset(Instant::now() + limit);
+                    }
                     ready!(self.timer.as_mut().poll(cx));
                     return Poll::Ready(Err(Failure::Stalled));
                 }
@@ -155,7 +162,6 @@ impl Stream {
     fn close(&mut self, code: u16) {
         self.meter.ended(code);
         self.phase = Phase::Closing;
-        self.timer.as_mut().reset(Instant::now() + CLOSING);
     }
 
     /// Frees everything this answer holds: the connection, the place at the worker, ours.

@@ -128,6 +128,7 @@ impl Choices {
         }
     }
 
+    /// Screens one choice, streamed or whole; `None` where nothing of it passes now.
     fn choice(
         &mut self,
         mut raw: Map<String, Value>,
@@ -143,12 +144,7 @@ impl Choices {
         if choice.is_ended {
             return Ok(None);
         }
-        let pieces = match raw.remove(field) {
-            Some(Value::Object(delta)) => delta,
-            Some(text @ Value::String(_)) => Map::from_iter([(field.to_owned(), text)]),
-            None | Some(Value::Null) => Map::new(),
-            Some(_) => return Err(Garbage),
-        };
+        let pieces = pieces(field, raw.remove(field))?;
         let had_pieces = !pieces.is_empty();
         let original = is_whole.then(|| pieces.clone());
         let mut texts = choice.push(pieces, is_whole, &self.admitted);
@@ -166,17 +162,18 @@ impl Choices {
         if texts.passed.is_empty() && had_pieces && !choice.is_ended {
             return Ok(None);
         }
+        let logprobs = logprobs.map(|logprobs| {
+            let is_kept = !texts.is_altered && !texts.is_blocked && !has_denied_token;
+            if is_kept { logprobs } else { Value::Null }
+        });
+        let stop_reason = raw.remove("stop_reason").filter(|reason| !reason.is_string());
+        let finish_reason = if texts.is_blocked { json!("content_filter") } else { finish_reason };
         let mut out = Map::new();
         out.insert("index".into(), index.into());
         out.insert(field.into(), container(field, texts.passed));
-        if let Some(logprobs) = logprobs {
-            let is_kept = !texts.is_altered && !texts.is_blocked && !has_denied_token;
-            out.insert("logprobs".into(), if is_kept { logprobs } else { Value::Null });
-        }
-        out.insert("finish_reason".into(), if texts.is_blocked { json!("content_filter") } else { finish_reason });
-        if let Some(reason) = raw.remove("stop_reason").filter(|reason| !reason.is_string()) {
-            out.insert("stop_reason".into(), reason);
-        }
+        out.extend(logprobs.map(|logprobs| ("logprobs".to_owned(), logprobs)));
+        out.insert("finish_reason".into(), finish_reason);
+        out.extend(stop_reason.map(|reason| ("stop_reason".to_owned(), reason)));
         Ok(Some(out))
     }
 
@@ -247,6 +244,16 @@ impl Choice {
         if texts.is_blocked {
             (self.is_ended, self.is_blocked) = (true, true);
         }
+    }
+}
+
+/// The texts of a choice by channel: a completion has one, named `text`.
+fn pieces(field: &str, value: Option<Value>) -> Result<Map<String, Value>, Garbage> {
+    match value {
+        Some(Value::Object(delta)) => Ok(delta),
+        Some(text @ Value::String(_)) => Ok(Map::from_iter([(field.to_owned(), text)])),
+        None | Some(Value::Null) => Ok(Map::new()),
+        Some(Value::Bool(_) | Value::Number(_) | Value::Array(_)) => Err(Garbage),
     }
 }
 

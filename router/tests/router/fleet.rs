@@ -143,6 +143,21 @@ async fn a_model_that_loads_is_unavailable_and_one_nobody_has_unknown() {
 }
 
 #[tokio::test]
+async fn a_worker_that_drains_gets_nothing_new() {
+    let one = FaultyWorker::start(&["m"], Answer::whole_chat("one")).await;
+    let two = FaultyWorker::start(&["m"], Answer::whole_chat("two")).await;
+    let mut draining = status("ready", 0);
+    draining["draining"] = true.into();
+    one.status(draining);
+    let front = Front::start(&[&one, &two], |_| ()).await;
+    for _ in 0..5 {
+        assert_eq!(front.chat(&chat()).await.status, 200);
+    }
+    assert_eq!((one.received().len(), two.received().len()), (0, 5));
+    assert_eq!(front.get("/status").await.json()["workers"][0]["state"], "draining");
+}
+
+#[tokio::test]
 async fn two_workers_models_are_one_list() {
     let one = FaultyWorker::start(&["m", "both"], Answer::whole_chat("one")).await;
     let two = FaultyWorker::start(&["both", "org/x"], Answer::whole_chat("two")).await;

@@ -81,6 +81,24 @@ async fn a_stream_that_breaks_ends_with_an_error_event_and_no_done() {
 }
 
 #[tokio::test]
+async fn a_slow_reader_is_not_a_silent_worker() {
+    let large = "x".repeat(200_000);
+    let worker = FaultyWorker::start(&["m"], Answer::chat(&[large.as_str(); 60])).await;
+    let front = Front::start(&[&worker], |config| config.idle_timeout_ms = 100).await;
+    let mut response = front.open_chat(&streamed()).await;
+    let mut bytes = Vec::new();
+    while let Some(frame) = response.body_mut().frame().await {
+        if bytes.is_empty() {
+            // The one place where time itself is the condition: longer than the worker may pause.
+            tokio::time::sleep(Duration::from_millis(400)).await;
+        }
+        bytes.extend_from_slice(&frame.expect("a frame").into_data().expect("data"));
+    }
+    assert!(bytes.len() > 12_000_000 && bytes.ends_with(b"data: [DONE]\n\n"));
+    front.assert_idle(&[&worker]).await;
+}
+
+#[tokio::test]
 async fn words_that_are_no_events_are_an_error() {
     let garbage = Answer::stream(vec![b"data: <html>not json</html>\n\n".to_vec()]);
     let worker = FaultyWorker::start(&["m"], garbage).await;
