@@ -34,7 +34,7 @@ static TOKENIZERS: LazyLock<Vec<Arc<Tokenizer>>> = LazyLock::new(|| {
     let mut files = vec![std::fs::read(fixtures().join("tokenizers/bpe_small/tokenizer.json")).expect("a fixture")];
     files.extend(std::fs::read(demo).ok());
     files.push(SENTENCEPIECE.as_bytes().to_vec());
-    files.iter().map(|json| Arc::new(tokenizer_of(json, &Value::Null))).collect()
+    files.iter().map(|json| Arc::new(tokenizer_of(json, &serde_json::json!({})))).collect()
 });
 
 /// A vocabulary in SentencePiece's spelling, as Llama 2's, with the pieces that go wrong most easily.
@@ -89,7 +89,7 @@ fn special_tokens_are_known_by_id_and_by_name() {
 
 #[test]
 fn a_sentencepiece_vocabulary_keeps_its_spaces_and_is_never_truncated() {
-    let tokenizer = tokenizer_of(SENTENCEPIECE.as_bytes(), &Value::Null);
+    let tokenizer = tokenizer_of(SENTENCEPIECE.as_bytes(), &serde_json::json!({}));
     assert_eq!(tokenizer.encode("a a\né", false).expect("has tokens"), [5, 5, 8, 9]);
     assert_eq!(tokenizer.decode(&[1, 5, 6, 7, 5, 8], true), "aé a\n");
     let tokenizer = Arc::new(tokenizer);
@@ -103,7 +103,7 @@ fn a_vocabulary_with_a_decoder_of_its_own_still_streams() {
     let mut document: Value = serde_json::from_str(SENTENCEPIECE).expect("JSON");
     document["decoder"] =
         serde_json::json!({"type": "Metaspace", "replacement": "▁", "prepend_scheme": "always", "split": false});
-    let tokenizer = Arc::new(tokenizer_of(document.to_string().as_bytes(), &Value::Null));
+    let tokenizer = Arc::new(tokenizer_of(document.to_string().as_bytes(), &serde_json::json!({})));
     let ids = [5, 1, 10, 5, 9, 5, 4];
     let mut detokenizer = Detokenizer::new(Arc::clone(&tokenizer), &[], true);
     let mut text: String = ids.iter().map(|id| detokenizer.push(*id)).collect();
@@ -209,8 +209,9 @@ fn conversations_render_as_transformers_renders_them() {
 }
 
 fn render(source: &str) -> Result<String, TemplateError> {
-    let message = wire::openai::ChatMessage { role: wire::openai::Role::Developer, content: "Hi".to_owned() };
-    let template = template_of(source, &Value::Null).expect("compiles");
+    let message: wire::openai::ChatMessage =
+        serde_json::from_value(serde_json::json!({"role": "developer", "content": "Hi"})).expect("a message");
+    let template = template_of(source, &serde_json::json!({})).expect("compiles");
     template.render(&[message], &Map::new(), NOW)
 }
 
@@ -231,8 +232,8 @@ fn training_marks_are_no_obstacle() {
 
 #[test]
 fn clients_cannot_replace_what_is_ours() {
-    let template =
-        template_of("{{ messages | length }} {{ strftime_now('%Y') }} {{ mood }}", &Value::Null).expect("compiles");
+    let template = template_of("{{ messages | length }} {{ strftime_now('%Y') }} {{ mood }}", &serde_json::json!({}))
+        .expect("compiles");
     let variables = serde_json::json!({"messages": "forged", "strftime_now": 3, "mood": "calm"});
     let variables = variables.as_object().expect("a map");
     assert_eq!(template.render(&[], variables, NOW).as_deref(), Ok("0 2026 calm"));
