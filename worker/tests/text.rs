@@ -91,6 +91,10 @@ fn special_tokens_are_known_by_id_and_by_name() {
 fn a_sentencepiece_vocabulary_keeps_its_spaces_and_is_never_truncated() {
     let tokenizer = tokenizer_of(SENTENCEPIECE.as_bytes(), &serde_json::json!({}));
     assert_eq!(tokenizer.encode("a a\né", false).expect("has tokens"), [5, 5, 8, 9]);
+    // A model without a type is read by the library itself, which would heed the truncation in the file.
+    let untyped = SENTENCEPIECE.replacen(r#""type": "BPE", "#, "", 1);
+    let by_library = tokenizer_of(untyped.as_bytes(), &serde_json::json!({}));
+    assert_eq!(by_library.encode("a a\né", false).expect("has tokens"), [5, 5, 8, 9]);
     assert_eq!(tokenizer.decode(&[1, 5, 6, 7, 5, 8], true), "aé a\n");
     let tokenizer = Arc::new(tokenizer);
     let mut after_text = Detokenizer::new(Arc::clone(&tokenizer), &[1, 5], true);
