@@ -135,7 +135,11 @@ fn added_text(data: &str) -> anyhow::Result<String> {
 }
 
 /// Asks once, or reads a conversation from standard input line by line.
-pub(crate) async fn talk(client: &Client, mut conversation: Conversation, prompt: Option<String>) -> anyhow::Result<()> {
+pub(crate) async fn talk(
+    client: &Client,
+    mut conversation: Conversation,
+    prompt: Option<String>,
+) -> anyhow::Result<()> {
     if let Some(prompt) = prompt {
         return ask(client, &mut conversation, prompt).await;
     }

@@ -40,7 +40,9 @@ pub(crate) enum Command {
     #[command(after_help = "Example:  forebay worker ./Qwen3-0.6B --threads 8")]
     Worker(WorkerArgs),
     /// Talks to a model: a running server's with --url, else one served for the occasion.
-    #[command(after_help = "Examples:\n  forebay chat \"What is Forebay?\"\n  forebay chat --url http://127.0.0.1:8080 --model demo")]
+    #[command(
+        after_help = "Examples:\n  forebay chat \"What is Forebay?\"\n  forebay chat --url http://127.0.0.1:8080 --model demo"
+    )]
     Chat(ChatArgs),
     /// Lists the models of a running server.
     #[command(after_help = "Example:  forebay models --url http://127.0.0.1:8080")]

@@ -136,7 +136,11 @@ fn set(table: &mut Table, schema: &serde_json::Value, path: &str, text: &str) ->
 
 /// A value as TOML spells it, or the text itself where it is no TOML.
 fn typed(text: &str) -> Value {
-    format!("value = {text}").parse::<Table>().ok().and_then(|mut table| table.remove("value")).unwrap_or_else(|| Value::String(text.into()))
+    format!("value = {text}")
+        .parse::<Table>()
+        .ok()
+        .and_then(|mut table| table.remove("value"))
+        .unwrap_or_else(|| Value::String(text.into()))
 }
 
 /// Whether the schema wants a string at `path`: a key that looks like a number stays text.
@@ -169,7 +173,8 @@ fn resolve<'a>(root: &'a serde_json::Value, node: &'a serde_json::Value) -> &'a 
         return root.pointer(target).map_or(node, |next| resolve(root, next));
     }
     let branches = node.get("anyOf").and_then(|value| value.as_array());
-    let branch = branches.and_then(|branches| branches.iter().find(|branch| branch.get("type").is_none_or(|kind| kind != "null")));
+    let branch = branches
+        .and_then(|branches| branches.iter().find(|branch| branch.get("type").is_none_or(|kind| kind != "null")));
     branch.map_or(node, |next| resolve(root, next))
 }
 
@@ -186,8 +191,11 @@ mod tests {
     fn a_flag_wins_over_the_environment_and_that_over_the_file() {
         let dir = tempfile::tempdir().expect("a directory");
         let path = dir.path().join("forebay.toml");
-        std::fs::write(&path, "[telemetry]\nlog_filter = \"file\"\nlog_format = \"json\"\n[router.listen]\nconnections_max = 1\n")
-            .expect("writes");
+        std::fs::write(
+            &path,
+            "[telemetry]\nlog_filter = \"file\"\nlog_format = \"json\"\n[router.listen]\nconnections_max = 1\n",
+        )
+        .expect("writes");
         let environment = [("FOREBAY_TELEMETRY__LOG_FILTER", "env"), ("FOREBAY_ROUTER__LISTEN__CONNECTIONS_MAX", "2")];
         let environment = environment.map(|(name, value)| (name.to_owned(), value.to_owned()));
         let settings = [("router.listen.connections_max".to_owned(), "3".to_owned())];
@@ -199,10 +207,7 @@ mod tests {
 
     #[test]
     fn an_unknown_key_is_named_wherever_it_comes_from() {
-        for result in [
-            load_env(&[("FOREBAY_ROUTER__NOVELTY", "1")], &[]),
-            load_env(&[], &[("router.novelty", "1")]),
-        ] {
+        for result in [load_env(&[("FOREBAY_ROUTER__NOVELTY", "1")], &[]), load_env(&[], &[("router.novelty", "1")])] {
             let text = format!("{:#}", result.expect_err("refused"));
             assert!(text.contains("novelty") && text.contains("listen"), "{text}");
         }
@@ -218,6 +223,16 @@ mod tests {
         let config = load_env(&[("FOREBAY_ROUTER__WORKER_API_KEY", "12345")], &[]).expect("loads");
         let text = serde_json::to_value(&config.router).expect("json").to_string();
         assert!(!text.contains("12345,"), "a number: {text}");
+    }
+
+    #[test]
+    fn the_configuration_that_kubernetes_mounts_is_valid() {
+        let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("k8s/base/forebay.toml");
+        let keys = ["FOREBAY_ROUTER__WORKER_API_KEY", "FOREBAY_WORKER__API_KEY"];
+        let environment = keys.map(|name| (name.to_owned(), "a key".to_owned()));
+        let config = load(Some(&path), environment.into_iter(), &[]).expect("loads");
+        assert_eq!(config.worker.problem(), None);
+        assert!(config.router.workers.len() >= 2, "{:?}", config.router.workers);
     }
 
     #[test]

@@ -23,25 +23,32 @@ pub(crate) fn markdown() -> String {
          underscores between levels) or by a flag (`--set router.listen.address=…`, or the flag of its own that `--help`\n\
          names). Unknown keys are errors. `forebay config show` prints what is in force.\n",
     );
-    section(&mut out, &schema, &schema, &defaults, "");
+    section(&mut out, &schema, &schema, &defaults, "", false);
     out
 }
 
-fn section(out: &mut String, root: &Value, node: &Value, defaults: &Value, path: &str) {
+fn section(out: &mut String, root: &Value, node: &Value, defaults: &Value, path: &str, repeats: bool) {
     let Some(properties) = node.get("properties").and_then(Value::as_object) else { return };
     let (tables, keys): (Vec<_>, Vec<_>) =
         properties.iter().partition(|(_, value)| resolve(root, value).get("properties").is_some());
     if !keys.is_empty() {
-        let _ = write!(out, "\n## `[{path}]`\n\n| key | default | meaning |\n|---|---|---|\n");
+        let title = if repeats { format!("[[{path}]]") } else { format!("[{path}]") };
+        let _ = write!(out, "\n## `{title}`\n\n| key | default | meaning |\n|---|---|---|\n");
     }
-    for (name, value) in keys {
-        let default = defaults.get(name).map_or_else(String::new, default_text);
+    for (name, value) in &keys {
+        let default = defaults.get(name).map_or_else(|| "none".into(), default_text);
         let description = describe(root, value);
         let _ = writeln!(out, "| `{name}` | {default} | {description} |");
     }
+    let below = |name: &str| if path.is_empty() { name.to_owned() } else { format!("{path}.{name}") };
+    for (name, value) in &keys {
+        // A list of tables: its entries have keys of their own.
+        if let Some(items) = value.get("items") {
+            section(out, root, resolve(root, items), &Value::Null, &below(name), true);
+        }
+    }
     for (name, value) in tables {
-        let below = if path.is_empty() { name.clone() } else { format!("{path}.{name}") };
-        section(out, root, resolve(root, value), defaults.get(name).unwrap_or(&Value::Null), &below);
+        section(out, root, resolve(root, value), defaults.get(name).unwrap_or(&Value::Null), &below(name), false);
     }
 }
 

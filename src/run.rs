@@ -2,7 +2,8 @@
 
 use crate::chat::{Client, Conversation, talk};
 use crate::cli::{
-    ChatArgs, Cli, Command, Common, ConfigCommand, EngineFlags, EvalCommand, ModelsArgs, PolicyCommand, SynthArgs, Target,
+    ChatArgs, Cli, Command, Common, ConfigCommand, EngineFlags, EvalCommand, ModelsArgs, PolicyCommand, SynthArgs,
+    Target,
 };
 use crate::config::{self, Config, Setting};
 use crate::{config_docs, serve};
@@ -13,7 +14,6 @@ use std::io::Read;
 use std::net::SocketAddr;
 use std::process::ExitCode;
 use wire::openai::chat::{ChatMessage, Role};
-use worker::lifecycle::ModelSource;
 
 /// Runs one command.
 ///
@@ -26,7 +26,7 @@ pub(crate) fn run(cli: Cli) -> anyhow::Result<ExitCode> {
             let settings = with_listen("router", args.listen, engine_settings(&args.engine));
             let config = load(&common, settings)?;
             let models = serve::sources(&args.models, true)?;
-            in_runtime(&config, async move { serve::until_signal(serve::both(&config, models).await?).await })
+            in_runtime(&config, async { serve::until_signal(serve::both(&config, models).await?).await })
         }
         Command::Router(args) => {
             let mut settings = with_listen("router", args.listen, Vec::new());
@@ -34,13 +34,13 @@ pub(crate) fn run(cli: Cli) -> anyhow::Result<ExitCode> {
                 settings.push(("router.workers".into(), toml::Value::from(args.workers).to_string()));
             }
             let config = load(&common, settings)?;
-            in_runtime(&config, async move { serve::until_signal(serve::router(&config).await?).await })
+            in_runtime(&config, async { serve::until_signal(serve::router(&config).await?).await })
         }
         Command::Worker(args) => {
             let settings = with_listen("worker", args.listen, engine_settings(&args.engine));
             let config = load(&common, settings)?;
             let models = serve::sources(&args.models, false)?;
-            in_runtime(&config, async move { serve::until_signal(serve::worker(&config, models).await?).await })
+            in_runtime(&config, async { serve::until_signal(serve::worker(&config, models).await?).await })
         }
         Command::Chat(args) => chat(&common, args),
         Command::Models(args) => models(&common, args),
@@ -166,7 +166,8 @@ fn models(common: &Common, args: ModelsArgs) -> anyhow::Result<ExitCode> {
 }
 
 fn synth(args: &SynthArgs) -> anyhow::Result<ExitCode> {
-    let options = worker::synth::SynthOptions::parse(&args.arch, &args.size, &args.dtype, &args.max_shard_size, args.seed)?;
+    let options =
+        worker::synth::SynthOptions::parse(&args.arch, &args.size, &args.dtype, &args.max_shard_size, args.seed)?;
     let mut shown = 0;
     let summary = worker::synth::write(&options, &args.out, &mut |done, total| {
         let percent = done * 100 / total.max(1);
@@ -178,7 +179,7 @@ fn synth(args: &SynthArgs) -> anyhow::Result<ExitCode> {
     if args.json {
         println!("{}", serde_json::to_string(&summary)?);
     } else {
-        println!("wrote {} ({} bytes of weights)", args.out.display(), summary.weights_bytes);
+        println!("wrote {} ({} bytes of weights)", args.out.display(), summary.bytes);
     }
     Ok(ExitCode::SUCCESS)
 }
@@ -190,7 +191,7 @@ fn show_config(common: &Common, command: &ConfigCommand) -> anyhow::Result<ExitC
         ConfigCommand::Show => {
             let mut value = toml::Value::try_from(load(common, Vec::new())?).context("writing the configuration")?;
             mask(&mut value);
-            print!("{value}");
+            print!("{}", toml::to_string(&value)?);
         }
     }
     Ok(ExitCode::SUCCESS)

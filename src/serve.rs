@@ -74,7 +74,7 @@ pub(crate) async fn both(config: &Config, models: Vec<ModelSource>) -> anyhow::R
     config.worker.api_key = Some(key.clone());
     let inner = worker(&config, models).await?;
     config.router.workers = vec![inner.url.clone()];
-    config.router.worker_api_key = Some(key);
+    config.router.worker_api_key = Some(router::Secret::new(key));
     let outer = start_router(config.router).await?;
     let task = tokio::spawn(async move {
         outer.task.await.context("joining the router")??;

@@ -38,7 +38,17 @@ fn eval_load_reports_quantiles() {
     let dir = tempfile::tempdir().expect("a directory");
     let out = dir.path().join("out");
     let output = run(&[
-        "eval", "load", &server.url, "--rate", "5", "--duration", "2s", "--max-tokens", "4", "--json", "--out",
+        "eval",
+        "load",
+        &server.url,
+        "--rate",
+        "5",
+        "--duration",
+        "2s",
+        "--max-tokens",
+        "4",
+        "--json",
+        "--out",
         out.to_str().expect("text"),
     ]);
     let json = text(&output.stdout);
@@ -60,7 +70,14 @@ fn usage_errors_exit_with_two_and_failures_with_one() {
 #[test]
 fn every_command_has_help_with_an_example() {
     for command in [
-        &["serve"][..], &["router"], &["worker"], &["chat"], &["models"], &["synth-model"], &["eval", "load"], &["completions"],
+        &["serve"][..],
+        &["router"],
+        &["worker"],
+        &["chat"],
+        &["models"],
+        &["synth-model"],
+        &["eval", "load"],
+        &["completions"],
         &["policy", "hash-key"],
     ] {
         let output = forebay().args(command).arg("--help").output().expect("runs");

@@ -35,7 +35,8 @@ fn two_workers_share_the_load_and_one_may_die() {
 
 #[test]
 fn keys_and_limits_are_enforced() {
-    let mut child = forebay().args(["policy", "hash-key"]).stdin(Stdio::piped()).stdout(Stdio::piped()).spawn().expect("runs");
+    let mut child =
+        forebay().args(["policy", "hash-key"]).stdin(Stdio::piped()).stdout(Stdio::piped()).spawn().expect("runs");
     child.stdin.take().expect("piped").write_all(b"sk-one").expect("writes");
     let hash = String::from_utf8(child.wait_with_output().expect("ends").stdout).expect("text");
     let dir = tempfile::tempdir().expect("a directory");
@@ -69,11 +70,17 @@ fn a_deny_list_stops_prompts_and_output() {
     let open = Server::start(&["serve"]);
     let whole = chat(&open.url, "What is Forebay?", "").json();
     let text = whole["choices"][0]["message"]["content"].as_str().expect("text").to_owned();
-    let phrase = text.split_whitespace().nth(3).expect("four words").trim_matches(|c: char| !c.is_alphanumeric()).to_owned();
+    let phrase =
+        text.split_whitespace().nth(3).expect("four words").trim_matches(|c: char| !c.is_alphanumeric()).to_owned();
     let setting = format!(r#"router.policy.deny_list.phrases=["{phrase}"]"#);
     let screened = Server::start(&["serve", "--set", &setting]);
     let refused = chat(&screened.url, &format!("Tell me about {}", phrase.to_uppercase()), "");
-    assert_eq!((refused.status, refused.json()["error"]["code"].as_str()), (400, Some("content_filter")), "{}", refused.text);
+    assert_eq!(
+        (refused.status, refused.json()["error"]["code"].as_str()),
+        (400, Some("content_filter")),
+        "{}",
+        refused.text
+    );
     let whole = chat(&screened.url, "What is Forebay?", "").json();
     assert_eq!(whole["choices"][0]["finish_reason"], "content_filter");
     let released = whole["choices"][0]["message"]["content"].as_str().expect("text").to_owned();

@@ -40,7 +40,8 @@ fn broken_directories_are_refused_before_anything_is_served() {
     std::fs::write(&weights, &whole).expect("writes");
     std::fs::write(model.join("config.json"), config.replace("Qwen3ForCausalLM", "NovelForCausalLM")).expect("writes");
     refused("NovelForCausalLM");
-    std::fs::write(model.join("config.json"), config.replace("\"num_hidden_layers\": 2", "\"num_hidden_layers\": 3")).expect("writes");
+    std::fs::write(model.join("config.json"), config.replace("\"num_hidden_layers\": 2", "\"num_hidden_layers\": 3"))
+        .expect("writes");
     refused("model.layers.2");
     std::fs::remove_file(&weights).expect("removes");
     refused("safetensors");

@@ -49,7 +49,11 @@ impl Collector {
             let mut body = vec![0; length];
             reader.read_exact(&mut body).expect("a body");
             let export = ExportTraceServiceRequest::decode(body.as_slice()).expect("OTLP");
-            let spans = export.resource_spans.into_iter().flat_map(|resource| resource.scope_spans).flat_map(|scope| scope.spans);
+            let spans = export
+                .resource_spans
+                .into_iter()
+                .flat_map(|resource| resource.scope_spans)
+                .flat_map(|scope| scope.spans);
             self.spans.lock().expect("unpoisoned").extend(spans);
             self.bytes.lock().expect("unpoisoned").extend(body);
             let _ = (&stream).write_all(b"HTTP/1.1 200 OK\r\ncontent-length: 0\r\n\r\n");
@@ -80,10 +84,13 @@ fn a_request_is_one_trace_from_client_to_worker_without_its_content() {
         assert_eq!(status.code(), Some(0), "{log}");
         assert!(!log.contains("canaryword"), "content in the log: {log}");
     }
-    eventually("both spans", || collector.named("router.request").is_some() && collector.named("worker.request").is_some());
+    eventually("both spans", || {
+        collector.named("router.request").is_some() && collector.named("worker.request").is_some()
+    });
     let hex = |bytes: &[u8]| bytes.iter().map(|byte| format!("{byte:02x}")).collect::<String>();
     let spans = collector.spans.lock().expect("unpoisoned").clone();
-    let ours: Vec<&Span> = spans.iter().filter(|span| hex(&span.trace_id) == "0af7651916cd43dd8448eb211c80319c").collect();
+    let ours: Vec<&Span> =
+        spans.iter().filter(|span| hex(&span.trace_id) == "0af7651916cd43dd8448eb211c80319c").collect();
     let router_span = ours.iter().find(|span| span.name.contains("router.request")).expect("the router's span");
     let worker_span = ours.iter().find(|span| span.name.contains("worker.request")).expect("the worker's span");
     assert_eq!(hex(&router_span.parent_span_id), "b7ad6b7169203331");

@@ -26,6 +26,7 @@ pub(super) struct Budget {
     pub(super) rows: usize,
     pub(super) logits_rows: usize,
     pub(super) free_blocks: usize,
+    pub(super) total_blocks: usize,
     pub(super) block_tokens: usize,
     /// Sequences that may still start.
     pub(super) seats: usize,
@@ -93,8 +94,9 @@ fn admit(plan: &mut Plan, budget: &mut Budget, first: usize, waiting: &[Running]
         if offset >= budget.seats {
             return;
         }
-        // Room for the whole prompt and one token more, or it would soon be preempted.
-        let whole = blocks_needed(sequence, sequence.pending + 1, budget.block_tokens);
+        // Room for the whole prompt and one token more, or it would soon be preempted; a prompt that is only scored
+        // may fill the cache to its end.
+        let whole = blocks_needed(sequence, sequence.pending + 1, budget.block_tokens).min(budget.total_blocks);
         let Some(tokens) = chunk(sequence, budget) else { return };
         if whole > budget.free_blocks {
             return;
@@ -144,7 +146,7 @@ mod tests {
     }
 
     fn budget(rows: usize, free_blocks: usize) -> Budget {
-        Budget { rows, logits_rows: rows, free_blocks, block_tokens: BLOCK, seats: 8 }
+        Budget { rows, logits_rows: rows, free_blocks, total_blocks: 1000, block_tokens: BLOCK, seats: 8 }
     }
 
     #[test]
@@ -168,6 +170,12 @@ mod tests {
     fn a_sequence_waits_until_its_whole_prompt_fits() {
         assert_eq!(schedule(&[], &[sequence(8, 0)], budget(4, 2)).admitted, 0);
         assert_eq!(schedule(&[], &[sequence(8, 0)], budget(4, 3)).admitted, 1);
+    }
+
+    #[test]
+    fn a_prompt_that_fills_the_whole_cache_starts() {
+        let whole = Budget { total_blocks: 2, ..budget(8, 2) };
+        assert_eq!(schedule(&[], &[sequence(8, 0)], whole).admitted, 1);
     }
 
     #[test]
@@ -198,7 +206,9 @@ mod tests {
             seats in 0_usize..4,
         ) {
             let waiting: Vec<Running> = waiting.into_iter().map(|pending| sequence(pending, 0)).collect();
-            let budget = Budget { rows, logits_rows, free_blocks, block_tokens: BLOCK, seats };
+            let held: usize = running.iter().map(|sequence| sequence.blocks).sum();
+            let total_blocks = free_blocks + held;
+            let budget = Budget { rows, logits_rows, free_blocks, total_blocks, block_tokens: BLOCK, seats };
             let plan = schedule(&running, &waiting, budget);
             let all: Vec<&Running> = running.iter().chain(&waiting).collect();
             let freed: usize = plan.preempted.iter().map(|&index| running[index].blocks).sum();

@@ -16,7 +16,7 @@ pub struct Submission {
     pub index: u32,
     /// Where events go. Shared by a request's sequences; when its receiver is dropped, they end.
     pub events: mpsc::Sender<(u32, Event)>,
-    /// Ends this sequence alone.
+    /// Ends this sequence alone: its reader has all it wants (a stop string was found).
     pub cancel: Cancel,
 }
 
@@ -35,7 +35,7 @@ pub struct SequenceParams {
     pub prompt_logprobs: Option<usize>,
 }
 
-/// A flag that ends one sequence within a step.
+/// A flag that ends one sequence within a step; it counts as finished, not as abandoned.
 #[derive(Debug, Clone, Default)]
 pub struct Cancel(Arc<AtomicBool>);
 

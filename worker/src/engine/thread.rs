@@ -25,9 +25,8 @@ struct Sequence {
     blocks: Vec<u32>,
     /// Tokens whose keys and values are in the blocks.
     computed: usize,
-    /// Prompt positions whose log probabilities were reported.
+    /// Prompt positions whose log probabilities were reported; a preemption does not repeat them.
     reported: usize,
-    /// Tokens were generated before a preemption: the prompt's report is not repeated.
     queued_at: Instant,
     started_at: Option<Instant>,
     last_token_at: Option<Instant>,
@@ -75,6 +74,14 @@ impl Sequence {
             all_logits: self.wants_prompt_logprobs(),
             is_paused: self.paused_since.is_some(),
         }
+    }
+
+    /// Why it leaves, where its reader wants no more of it.
+    fn unwanted(&self) -> Option<End> {
+        if self.ask.cancel.is_cancelled() {
+            return Some(End::Finished(FinishReason::Stop));
+        }
+        self.ask.events.is_closed().then_some(End::Abandoned)
     }
 
     /// A step sends at most two events per sequence of the request.
@@ -148,11 +155,13 @@ impl Engine<'_> {
             self.drop_abandoned();
             let plan = self.plan();
             if plan.runs.is_empty() && plan.preempted.is_empty() {
-                if !self.running.is_empty() {
+                if !(self.running.is_empty() && self.waiting.is_empty()) {
                     std::thread::sleep(PAUSED);
                 }
             } else {
                 self.apply(&plan);
+                // Before the step, so that who reads a token finds its sequence counted.
+                self.publish();
                 self.step(&plan.runs);
                 self.retire();
             }
@@ -182,13 +191,12 @@ impl Engine<'_> {
         self.waiting.extend(sequences.into_iter().map(Sequence::new));
     }
 
-    /// Ends the sequences whose reader is gone, and those whose reader has not moved for too long.
+    /// Ends the sequences whose reader is gone or has enough, and those whose reader has not moved for too long.
     fn drop_abandoned(&mut self) {
         let now = Instant::now();
-        let gone = |sequence: &Sequence| sequence.ask.events.is_closed() || sequence.ask.cancel.is_cancelled();
         for sequence in &mut self.running {
-            if gone(sequence) {
-                sequence.end = Some(End::Abandoned);
+            if let Some(end) = sequence.unwanted() {
+                sequence.end = Some(end);
             } else if !sequence.reader_is_full() {
                 sequence.paused_since = None;
             } else if now.duration_since(*sequence.paused_since.get_or_insert(now)) > self.options.reader_stall {
@@ -196,11 +204,12 @@ impl Engine<'_> {
             }
         }
         self.retire();
-        let before = self.waiting.len();
-        self.waiting.retain(|sequence| !gone(sequence));
-        for _ in self.waiting.len()..before {
-            self.shared.waiting.fetch_sub(1, Ordering::AcqRel);
-            self.meters.finished("abort");
+        for index in (0..self.waiting.len()).rev() {
+            let Some(end) = self.waiting[index].unwanted() else { continue };
+            if let Some(sequence) = self.waiting.remove(index) {
+                self.shared.waiting.fetch_sub(1, Ordering::AcqRel);
+                self.count(&sequence, end);
+            }
         }
     }
 
@@ -210,6 +219,7 @@ impl Engine<'_> {
             rows: limits.max_rows,
             logits_rows: limits.max_logits_rows,
             free_blocks: self.pool.free(),
+            total_blocks: limits.kv_blocks,
             block_tokens: limits.kv_block_tokens,
             seats: self.options.max_num_seqs.saturating_sub(self.running.len()),
         };
@@ -286,19 +296,22 @@ impl Engine<'_> {
             let Some(end) = self.running[index].end else { continue };
             let mut sequence = self.running.remove(index);
             self.pool.give_back(&mut sequence.blocks);
-            let elapsed = sequence.queued_at.elapsed();
-            match end {
-                End::Finished(reason) => {
-                    observe(&self.meters.e2e_s, elapsed.as_secs_f64());
-                    self.meters.finished(reason.as_str());
-                }
-                End::Abandoned => self.meters.finished("abort"),
-                End::Failed => self.meters.finished("error"),
-            }
+            self.count(&sequence, end);
             // A running mean over about eight sequences.
-            let pace = u64::try_from(elapsed.as_millis()).unwrap_or(u64::MAX);
+            let pace = u64::try_from(sequence.queued_at.elapsed().as_millis()).unwrap_or(u64::MAX);
             let old = self.shared.sequence_ms.load(Ordering::Relaxed);
             self.shared.sequence_ms.store(old - old / 8 + pace / 8, Ordering::Relaxed);
+        }
+    }
+
+    fn count(&self, sequence: &Sequence, end: End) {
+        match end {
+            End::Finished(reason) => {
+                observe(&self.meters.e2e_s, sequence.queued_at.elapsed().as_secs_f64());
+                self.meters.finished(reason.as_str());
+            }
+            End::Abandoned => self.meters.finished("abort"),
+            End::Failed => self.meters.finished("error"),
         }
     }
 
