@@ -5,6 +5,8 @@
 //! step, so neither does the result. Up to four queries that share a key head are computed
 //! together, each exactly as it would be alone.
 
+#![expect(clippy::needless_range_loop, reason = "tiles index several arrays by one number")]
+
 use super::lanes::{Bf16, Element, F16, F32, LANES, Lanes};
 use super::pool::{Pool, Shard};
 use super::rotate::{BLOCK_TOKENS, Heads, Row};

@@ -5,6 +5,8 @@
 //! outputs of about 128 KiB of weights; within one, every row passes over the chunk while it is in
 //! the cache. Several matrices that read the same rows share a region.
 
+#![expect(clippy::needless_range_loop, reason = "tiles index several arrays by one number")]
+
 use std::marker::PhantomData;
 
 use super::lanes::{Bf16, Element, F16, F32, LANES, Lanes};
@@ -187,7 +189,7 @@ impl OfElement for Plain<'_> {
         let Chunk { matrix, bias, x, rows, first, count, out, then, .. } = self.0;
         let mut row = 0;
         while row < rows {
-            let tile_rows = TILE_ROWS.min(rows - row);
+            let tile_rows = tile_rows(rows - row);
             // SAFETY: `project` has checked the shapes, so the weights of outputs `first..first + count`,
             // the tile's rows of `x` and of `out` are in bounds; no other task has these outputs.
             unsafe {
@@ -218,27 +220,32 @@ impl Kernel for Gated<'_> {
         let mut scratch = [0f32; CHUNK_OUTPUTS * TILE_ROWS];
         let mut row = 0;
         while row < rows {
-            let tile_rows = TILE_ROWS.min(rows - row);
+            let tile_rows = tile_rows(rows - row);
+            let gates = out.pointer().wrapping_add(row * gate.outputs + first);
+            let sides = [(gate, bias, gates, gate.outputs), (up, up_bias, scratch.as_mut_ptr(), CHUNK_OUTPUTS)];
             // SAFETY: as in `Plain`; the scratch holds a tile of `up`'s outputs, since a chunk has at
             // most `CHUNK_OUTPUTS` of them.
             unsafe {
-                let target = out.pointer().add(row * gate.outputs + first);
-                let part = |matrix: Matrix<'_>, bias: Option<&[f32]>, out: *mut f32, out_stride: usize| Part {
-                    weights: matrix.bytes.as_ptr().add(first * matrix.inputs * matrix.float.bytes()),
-                    inputs: matrix.inputs,
-                    outputs: count,
-                    bias: bias.map_or(std::ptr::null(), |bias| bias.as_ptr().add(first)),
-                    x: x.as_ptr().add(row * matrix.inputs),
-                    out,
-                    out_stride,
-                    add: false,
-                };
-                part(gate, bias, target, gate.outputs).rows_of::<V>(gate.float, tile_rows);
-                part(up, up_bias, scratch.as_mut_ptr(), CHUNK_OUTPUTS).rows_of::<V>(up.float, tile_rows);
+                for (matrix, bias, out, out_stride) in sides {
+                    let part = Part {
+                        weights: matrix.bytes.as_ptr().add(first * matrix.inputs * matrix.float.bytes()),
+                        inputs: matrix.inputs,
+                        outputs: count,
+                        bias: bias.map_or(std::ptr::null(), |bias| bias.as_ptr().add(first)),
+                        x: x.as_ptr().add(row * matrix.inputs),
+                        out,
+                        out_stride,
+                        add: false,
+                    };
+                    match matrix.float {
+                        Float::F32 => part.rows::<V, F32>(tile_rows),
+                        Float::F16 => part.rows::<V, F16>(tile_rows),
+                        Float::Bf16 => part.rows::<V, Bf16>(tile_rows),
+                    }
+                }
                 for tile_row in 0..tile_rows {
-                    let gates = target.add(tile_row * gate.outputs);
                     let ups = scratch.as_ptr().add(tile_row * CHUNK_OUTPUTS);
-                    silu_times::<V>(gates, ups, count);
+                    silu_times::<V>(gates.add(tile_row * gate.outputs), ups, count);
                 }
             }
             row += tile_rows;
@@ -266,6 +273,17 @@ unsafe fn silu_times<V: Lanes>(gates: *mut f32, ups: *const f32, count: usize) {
     }
 }
 
+/// How many of the rows that are left make the next tile. Only four heights of tiles are compiled:
+/// a chunk's second pass over its weights finds them in the cache.
+fn tile_rows(left: usize) -> usize {
+    match left {
+        0..=2 => left,
+        3 => 2,
+        4 | 5 => 4,
+        _ => TILE_ROWS,
+    }
+}
+
 /// Consecutive outputs of at most [`TILE_ROWS`] rows.
 #[derive(Clone, Copy)]
 struct Part {
@@ -283,30 +301,15 @@ impl Part {
     /// # Safety
     /// As for [`Lanes`], and all pointers cover what the sizes say.
     #[inline(always)]
-    unsafe fn rows_of<V: Lanes>(self, float: Float, rows: usize) {
-        // SAFETY: passed on.
-        unsafe {
-            match float {
-                Float::F32 => self.rows::<V, F32>(rows),
-                Float::F16 => self.rows::<V, F16>(rows),
-                Float::Bf16 => self.rows::<V, Bf16>(rows),
-            }
-        }
-    }
-
-    /// # Safety
-    /// As for [`Lanes`], and all pointers cover what the sizes say.
-    #[inline(always)]
     unsafe fn rows<V: Lanes, E: Element>(self, rows: usize) {
         // SAFETY: passed on. The shapes of tiles: as many sums as registers hold, on AVX-512.
         unsafe {
             match rows {
                 1 => self.tiles::<V, E, 8, 1>(),
                 2 => self.tiles::<V, E, 8, 2>(),
-                3 => self.tiles::<V, E, 8, 3>(),
                 4 => self.tiles::<V, E, 4, 4>(),
-                5 => self.tiles::<V, E, 4, 5>(),
-                _ => self.tiles::<V, E, 4, 6>(),
+                TILE_ROWS => self.tiles::<V, E, 4, TILE_ROWS>(),
+                rows => unreachable!("no tile has {rows} rows, see `tile_rows`"),
             }
         }
     }

@@ -13,7 +13,7 @@ const TASK_ROWS: usize = 8;
 /// The lengths do not fit.
 pub(crate) fn rms_norm(pool: &mut Pool, on: Instructions, x: &[f32], weight: &[f32], eps: f32, out: &mut [f32]) {
     let width = weight.len();
-    assert!(x.len() == out.len() && x.len() % width == 0, "whole rows of {width}");
+    assert!(x.len() == out.len() && x.len().is_multiple_of(width), "whole rows of {width}");
     let rows = x.len() / width;
     let out = Shard::of(out);
     pool.run(rows.div_ceil(TASK_ROWS), &|task| {

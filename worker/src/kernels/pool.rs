@@ -162,11 +162,8 @@ impl Drop for Pool {
 impl Shared {
     /// A worker thread's life.
     fn serve(&self, parked: &AtomicBool) {
-        let mut seen = self.state.load(Ordering::Acquire) / REGION;
         // A region may have opened before this thread looked: then it looks again.
-        if seen > 0 {
-            seen -= 1;
-        }
+        let mut seen = (self.state.load(Ordering::Acquire) / REGION).saturating_sub(1);
         loop {
             let state = self.await_region(seen, parked);
             if self.stop.load(Ordering::Acquire) {

@@ -300,7 +300,7 @@ impl Filled {
         let tokens = vec![0; positions];
         let segments = [Segment { tokens: &tokens, start: 0, blocks: &self.blocks, want: WantLogits::None }];
         let half = self.sizes.head_dim / 2;
-        let angles: Vec<f32> = (0..positions * 2 * half).map(|at| f32::from(at / half % 2 == 0)).collect();
+        let angles: Vec<f32> = (0..positions * 2 * half).map(|at| f32::from((at / half).is_multiple_of(2))).collect();
         let rows: Vec<Row> = (0..positions).map(|position| Row { segment: 0, position }).collect();
         let rotation = Rotation {
             heads: self.sizes,

@@ -224,7 +224,7 @@ fn kv_heads(family: &Family, fields: &Fields<'_>, heads: usize) -> Result<usize,
     let name = "num_key_value_heads";
     let absent = if fields.is_null(name) { None } else { family.defaults.kv_heads };
     let kv_heads = fields.size(name, HEADS_MAX, Some(absent.unwrap_or(heads)))?;
-    if heads % kv_heads != 0 {
+    if !heads.is_multiple_of(kv_heads) {
         return Err(fields.wrong(name, &format!("a divisor of the {heads} query heads (num_attention_heads)")));
     }
     Ok(kv_heads)
@@ -232,7 +232,7 @@ fn kv_heads(family: &Family, fields: &Fields<'_>, heads: usize) -> Result<usize,
 
 fn head_dim(family: &Family, fields: &Fields<'_>, hidden: usize, heads: usize) -> Result<usize, ConfigError> {
     let absent = if fields.is_null("head_dim") { None } else { family.defaults.head_dim };
-    let derived = absent.or_else(|| (hidden % heads == 0).then_some(hidden / heads));
+    let derived = absent.or_else(|| hidden.is_multiple_of(heads).then_some(hidden / heads));
     let head_dim = fields.size("head_dim", HEAD_DIM_MAX, derived)?;
     if head_dim % 2 != 0 || head_dim > HEAD_DIM_MAX {
         return Err(fields.wrong("head_dim", &format!("an even number, at most {HEAD_DIM_MAX} (here {head_dim})")));
