@@ -29,4 +29,6 @@ pub(crate) mod stream;
 pub(crate) mod tier;
 
 #[cfg(test)]
+pub(crate) mod allocations;
+#[cfg(test)]
 mod tests;

@@ -111,6 +111,9 @@ impl Task<'_> {
                 group[size] = self.query(at + size, group_heads);
                 size += 1;
             }
+            if size == 3 {
+                size = 2; // Groups of four, two and one are compiled.
+            }
             let blocks = self.attention.segments[segment].blocks;
             // SAFETY: passed on.
             unsafe { self.attend_group::<V, E>(&group[..size], blocks) };
@@ -196,7 +199,6 @@ impl Block {
         unsafe {
             match (alike, group.len()) {
                 (true, 4) => self.add::<V, E, 4>(from, to, group, states),
-                (true, 3) => self.add::<V, E, 3>(from, to, group, states),
                 (true, 2) => self.add::<V, E, 2>(from, to, group, states),
                 _ => {
                     for (query, state) in group.iter().zip(states) {

@@ -40,6 +40,8 @@ unsafe fn exp2_whole(exponent: __m256) -> __m256 {
 }
 
 impl Lanes for Avx2 {
+    const MANY_REGISTERS: bool = false;
+
     #[inline(always)]
     unsafe fn splat(value: f32) -> Self {
         // SAFETY: the caller vouches for the tier, here and below.

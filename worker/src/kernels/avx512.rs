@@ -20,6 +20,8 @@ pub(super) unsafe fn run<K: Kernel>(kernel: K) {
 }
 
 impl Lanes for Avx512 {
+    const MANY_REGISTERS: bool = true;
+
     #[inline(always)]
     unsafe fn splat(value: f32) -> Self {
         // SAFETY: the caller vouches for the tier, here and below.

@@ -21,6 +21,9 @@ pub(crate) const F16_MAX: f32 = 65504.0;
 /// for what the method says it reads or writes; no alignment is needed. All are `inline(always)`,
 /// to become single instructions inside functions compiled for the tier.
 pub(crate) trait Lanes: Copy {
+    /// Whether registers hold two dozen sums at a time.
+    const MANY_REGISTERS: bool;
+
     /// All lanes `value`.
     unsafe fn splat(value: f32) -> Self;
     /// Reads 64 bytes: binary32.

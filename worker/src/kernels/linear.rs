@@ -1,7 +1,7 @@
 //! Matrix times rows: `out[row][n] = Σ_k weight[n][k] · x[row][k]`, weights as stored.
 //!
 //! One kernel family serves a single row (decode: bound by memory, eight streams of weights at a
-//! time) and many (prefill: tiles of four outputs by six rows). A region is cut into chunks of
+//! time) and many (prefill: tiles of outputs by rows). A region is cut into chunks of
 //! outputs of about 128 KiB of weights; within one, every row passes over the chunk while it is in
 //! the cache. Several matrices that read the same rows share a region.
 
@@ -189,7 +189,7 @@ impl OfElement for Plain<'_> {
         let Chunk { matrix, bias, x, rows, first, count, out, then, .. } = self.0;
         let mut row = 0;
         while row < rows {
-            let tile_rows = tile_rows(rows - row);
+            let tile_rows = tile_rows::<V>(rows - row);
             // SAFETY: `project` has checked the shapes, so the weights of outputs `first..first + count`,
             // the tile's rows of `x` and of `out` are in bounds; no other task has these outputs.
             unsafe {
@@ -220,7 +220,7 @@ impl Kernel for Gated<'_> {
         let mut scratch = [0f32; CHUNK_OUTPUTS * TILE_ROWS];
         let mut row = 0;
         while row < rows {
-            let tile_rows = tile_rows(rows - row);
+            let tile_rows = tile_rows::<V>(rows - row);
             let gates = out.pointer().wrapping_add(row * gate.outputs + first);
             let sides = [(gate, bias, gates, gate.outputs), (up, up_bias, scratch.as_mut_ptr(), CHUNK_OUTPUTS)];
             // SAFETY: as in `Plain`; the scratch holds a tile of `up`'s outputs, since a chunk has at
@@ -273,11 +273,12 @@ unsafe fn silu_times<V: Lanes>(gates: *mut f32, ups: *const f32, count: usize) {
     }
 }
 
-/// How many of the rows that are left make the next tile. Only four heights of tiles are compiled:
-/// a chunk's second pass over its weights finds them in the cache.
-fn tile_rows(left: usize) -> usize {
+/// How many of the rows that are left make the next tile: as many sums as registers hold. Only a
+/// few heights are compiled: a chunk's second pass over its weights finds them in the cache.
+fn tile_rows<V: Lanes>(left: usize) -> usize {
     match left {
         0..=2 => left,
+        _ if !V::MANY_REGISTERS => 2,
         3 => 2,
         4 | 5 => 4,
         _ => TILE_ROWS,
@@ -302,14 +303,22 @@ impl Part {
     /// As for [`Lanes`], and all pointers cover what the sizes say.
     #[inline(always)]
     unsafe fn rows<V: Lanes, E: Element>(self, rows: usize) {
-        // SAFETY: passed on. The shapes of tiles: as many sums as registers hold, on AVX-512.
+        // SAFETY: passed on.
         unsafe {
-            match rows {
-                1 => self.tiles::<V, E, 8, 1>(),
-                2 => self.tiles::<V, E, 8, 2>(),
-                4 => self.tiles::<V, E, 4, 4>(),
-                TILE_ROWS => self.tiles::<V, E, 4, TILE_ROWS>(),
-                rows => unreachable!("no tile has {rows} rows, see `tile_rows`"),
+            if V::MANY_REGISTERS {
+                match rows {
+                    1 => self.tiles::<V, E, 8, 1>(),
+                    2 => self.tiles::<V, E, 8, 2>(),
+                    4 => self.tiles::<V, E, 4, 4>(),
+                    TILE_ROWS => self.tiles::<V, E, 4, TILE_ROWS>(),
+                    rows => unreachable!("no tile has {rows} rows, see `tile_rows`"),
+                }
+            } else {
+                match rows {
+                    1 => self.tiles::<V, E, 4, 1>(),
+                    2 => self.tiles::<V, E, 2, 2>(),
+                    rows => unreachable!("no tile has {rows} rows, see `tile_rows`"),
+                }
             }
         }
     }

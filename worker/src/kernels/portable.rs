@@ -40,6 +40,8 @@ impl Portable {
 }
 
 impl Lanes for Portable {
+    const MANY_REGISTERS: bool = false;
+
     #[inline(always)]
     unsafe fn splat(value: f32) -> Self {
         Self([value; LANES])

@@ -95,6 +95,12 @@ impl Rope {
         }
     }
 
+    /// Whether frequencies depend on the sequence's length.
+    #[must_use]
+    pub fn depends_on_length(&self) -> bool {
+        matches!(self.scaling, RopeScaling::Dynamic { .. })
+    }
+
     /// What cosines and sines are multiplied with: 1, or YaRN's attention factor.
     #[must_use]
     pub fn attention_factor(&self) -> f32 {

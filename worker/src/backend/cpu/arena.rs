@@ -27,7 +27,7 @@ pub(super) struct Arena {
     pub(super) inner: Vec<f32>,
     /// Cosines and sines, (R, 2, head_dim / 2).
     pub(super) angles: Vec<f32>,
-    /// Of the rotation, (head_dim / 2).
+    /// Of the rotation, (head_dim / 2); computed anew only where they depend on a length.
     pub(super) frequencies: Vec<f32>,
     /// The wanted rows of the stream, (L, hidden).
     pub(super) picked: Vec<f32>,
@@ -46,6 +46,8 @@ impl Arena {
     pub(super) fn new(config: &Config, limits: &Limits) -> Self {
         let (rows, logits_rows) = (limits.max_rows, limits.max_logits_rows);
         let zeros = |rows: usize, width: usize| vec![0f32; rows * width];
+        let mut frequencies = zeros(1, config.head_dim / 2);
+        config.rope.frequencies(0, &mut frequencies);
         Self {
             rows: Vec::with_capacity(rows),
             wanted: Vec::with_capacity(logits_rows),
@@ -57,7 +59,7 @@ impl Arena {
             mixed: zeros(rows, config.query_width()),
             inner: zeros(rows, config.intermediate_size),
             angles: zeros(rows, config.head_dim),
-            frequencies: zeros(1, config.head_dim / 2),
+            frequencies,
             picked: zeros(logits_rows, config.hidden_size),
             normed_picked: zeros(logits_rows, config.hidden_size),
             logits: zeros(logits_rows, config.vocab_size),

@@ -7,6 +7,7 @@ use loader::Weights;
 use proptest::prelude::*;
 
 use super::*;
+use crate::kernels::allocations;
 use crate::memory;
 
 const FIXTURES: [&str; 4] = ["qwen2_sliding", "qwen3_bf16", "mistral_f16", "llama_yarn"];
@@ -143,6 +144,20 @@ fn the_arena_is_as_large_as_planned() {
         assert_eq!(backend.arena_bytes() as u64, memory::arena_bytes(&decoder.config, 160, 160));
         let block_bytes = memory::kv_block_bytes(&decoder.config, backend.kv_float());
         assert_eq!(backend.limits().kv_block_bytes as u64, block_bytes);
+    }
+}
+
+#[test]
+fn a_step_allocates_nothing() {
+    for name in FIXTURES {
+        let decoder = decoder(name);
+        let mut backend = backend(&decoder, Tier::best());
+        let prompt: Vec<u32> = (0..40).collect();
+        let count = allocations::count(|| {
+            backend.step(&[all(&prompt, 0, &[0, 1, 2])]).expect("a step");
+            backend.step(&[all(&[7], 40, &[0, 1, 2]), all(&[8, 9], 0, &[5])]).expect("a step");
+        });
+        assert_eq!(count, 0, "{name}");
     }
 }
 
