@@ -105,6 +105,8 @@ fn runtime(config: &Config) -> anyhow::Result<(telemetry::trace::Guard, tokio::r
 /// Runs `work` to its end; what is left of the runtime is not waited for beyond a moment.
 fn in_runtime(config: &Config, work: impl Future<Output = anyhow::Result<()>>) -> anyhow::Result<ExitCode> {
     let (guard, runtime) = runtime(config)?;
+    // The loader ends the process when this returns: what was read since is not the model.
+    loader::on_truncation(|file| tracing::error!(file, "a weights file shrank while it was mapped; ending"));
     let result = runtime.block_on(work);
     runtime.shutdown_timeout(std::time::Duration::from_secs(1));
     drop(guard);

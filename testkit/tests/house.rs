@@ -130,6 +130,12 @@ fn every_metric_is_declared_once_and_used() {
             faults.push(format!("{NAMES}:{}: nobody uses `{}`; count it somewhere, or delete it", number + 1, name.0));
         }
     }
+    let page = std::fs::read_to_string(root().join("docs/metrics.md")).unwrap_or_default();
+    for literal in names.text.split('"').filter(|text| METRIC_PREFIXES.iter().any(|prefix| text.starts_with(prefix))) {
+        if !page.contains(&format!("`{literal}`")) {
+            faults.push(format!("docs/metrics.md: does not explain `{literal}`; add its row"));
+        }
+    }
     for file in files.iter().filter(|file| file.path != NAMES) {
         let code = strip(product_part(&file.text), true);
         for (number, line) in code.lines().enumerate() {
