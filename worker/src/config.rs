@@ -109,8 +109,15 @@ impl WorkerConfig {
             ("threads", self.threads),
             ("max_model_len", self.max_model_len),
         ];
-        let zero = sizes.into_iter().find(|(_, size)| *size == Some(0))?;
-        Some(format!("worker.{}: must be at least 1", zero.0))
+        if let Some((name, _)) = sizes.into_iter().find(|(_, size)| *size == Some(0)) {
+            return Some(format!("worker.{name}: must be at least 1"));
+        }
+        (self.max_num_batched_tokens < self.max_num_seqs).then(|| {
+            format!(
+                "worker.max_num_batched_tokens: {} is less than max_num_seqs, {}: some sequences would never have a turn",
+                self.max_num_batched_tokens, self.max_num_seqs
+            )
+        })
     }
 }
 
@@ -126,5 +133,11 @@ mod tests {
         assert!(config.problem().expect("a problem").contains("worker.api_key"));
         config.api_key = Some("secret".into());
         assert_eq!(config.problem(), None);
+    }
+
+    #[test]
+    fn a_step_has_room_for_every_sequence() {
+        let config = WorkerConfig { max_num_batched_tokens: 8, max_num_seqs: 9, ..WorkerConfig::default() };
+        assert!(config.problem().expect("a problem").contains("worker.max_num_batched_tokens"));
     }
 }

@@ -91,10 +91,10 @@ impl Sequence {
     }
 
     fn send(&mut self, event: Event) {
-        // Room was checked before the sequence was scheduled; a reader that is gone is found
-        // before the next step.
+        // Room was checked before the sequence was scheduled, so this fails where the reader is gone: with all it
+        // wanted, or in the middle.
         if self.ask.events.try_send((self.ask.index, event)).is_err() {
-            self.end = self.end.or(Some(End::Abandoned));
+            self.end = self.end.or(self.unwanted()).or(Some(End::Abandoned));
         }
     }
 

@@ -1,7 +1,7 @@
 //! `POST /v1/chat/completions`.
 
 use super::choice::{Piece, TokenReport};
-use super::generate::{PreparedPrompt, submit};
+use super::generate::{PreparedPrompt, apart, submit};
 use super::reply::{Dress, annotate, collect, streamed, whole};
 use super::{Server, ServerModel};
 use axum::body::Body;
@@ -66,7 +66,11 @@ async fn answer(
     let Parsed { request, ignored } = ChatRequest::parse(&body)?;
     let model = server.model(&request.model)?;
     span.record("gen_ai.request.model", model.id.as_str());
-    let prompt = prompt(&model, &request)?;
+    let (request, prompt) = apart({
+        let model = Arc::clone(&model);
+        move || prompt(&model, &request).map(|prompt| (request, prompt))
+    })
+    .await?;
     let generation = submit(&model, vec![prompt], &request.sampling, "messages")?;
     let frame = Frame { id: format!("chatcmpl-{id}"), created: now_unix_s(), model: model.id.clone() };
     let response = if request.stream {

@@ -2,7 +2,7 @@
 
 use super::chat::{json_number, now_unix_s, refuse_when_ending, request_span};
 use super::choice::{Piece, TokenReport};
-use super::generate::{PreparedPrompt, submit};
+use super::generate::{PreparedPrompt, apart, submit};
 use super::reply::{Dress, annotate, collect, streamed, whole};
 use super::{Server, ServerModel};
 use axum::body::Body;
@@ -40,8 +40,14 @@ async fn answer(
     let Parsed { request, ignored } = CompletionRequest::parse(&body)?;
     let model = server.model(&request.model)?;
     span.record("gen_ai.request.model", model.id.as_str());
-    let prompts =
-        request.prompts.iter().map(|prompt| prepare(&model, prompt, request.echo)).collect::<Result<_, _>>()?;
+    let (request, prompts) = apart({
+        let model = Arc::clone(&model);
+        move || {
+            let prepared = request.prompts.iter().map(|prompt| prepare(&model, prompt, request.echo));
+            prepared.collect::<Result<_, _>>().map(|prompts| (request, prompts))
+        }
+    })
+    .await?;
     let generation = submit(&model, prompts, &request.sampling, "prompt")?;
     let mut dress = CompletionDress {
         id: format!("cmpl-{id}"),
@@ -111,7 +117,7 @@ impl CompletionDress {
             let token = text(&report.bytes);
             if let Some(offset) = self.offsets.get_mut(index as usize) {
                 out.text_offset.push(*offset);
-                *offset += u32::try_from(token.chars().count()).unwrap_or(u32::MAX);
+                *offset += begun_characters(&report.bytes);
             }
             let top: BTreeMap<String, f32> =
                 report.top.iter().map(|(bytes, logprob)| (text(bytes), json_number(*logprob))).collect();
@@ -127,6 +133,12 @@ impl CompletionDress {
         // Strings and numbers always serialise.
         serde_json::to_string(&chunk).unwrap_or_default()
     }
+}
+
+/// How many characters begin in these bytes: a character split over tokens counts once.
+fn begun_characters(bytes: &[u8]) -> u32 {
+    let is_start = |byte: &&u8| **byte & 0b1100_0000 != 0b1000_0000;
+    u32::try_from(bytes.iter().filter(is_start).count()).unwrap_or(u32::MAX)
 }
 
 impl Dress for CompletionDress {

@@ -27,6 +27,18 @@ pub(super) struct Generation {
     pub(super) prompt_tokens: u32,
 }
 
+/// Prepares a prompt where it holds nobody up: to tokenise megabytes takes seconds, and the runtime's few threads carry
+/// every stream and the probes.
+///
+/// # Errors
+/// Those of `work`.
+pub(super) async fn apart<T: Send + 'static>(
+    work: impl FnOnce() -> Result<T, ApiError> + Send + 'static,
+) -> Result<T, ApiError> {
+    let joined = tokio::task::spawn_blocking(work).await;
+    joined.unwrap_or_else(|_| Err(ApiError::new(ErrorKind::Internal, "preparing the prompt failed")))
+}
+
 /// Submits `n` sequences per prompt. `param` is the field that holds the prompt.
 ///
 /// # Errors
@@ -37,6 +49,7 @@ pub(super) fn submit(
     sampling: &Sampling,
     param: &str,
 ) -> Result<Generation, ApiError> {
+    check_bias(model, sampling)?;
     let n = sampling.n as usize;
     let count = prompts.len() * n;
     let (sender, events) = mpsc::channel((count * EVENTS_PER_SEQUENCE).max(EVENTS_PER_SEQUENCE));
@@ -66,6 +79,18 @@ pub(super) fn submit(
     }
     model.engine.submit(submissions).map_err(refused)?;
     Ok(Generation { events, choices, prompt_tokens })
+}
+
+/// A bias on a token that does not exist would be a wish silently ignored.
+fn check_bias(model: &ServerModel, sampling: &Sampling) -> Result<(), ApiError> {
+    let vocabulary = model.engine.limits().vocab_size;
+    match sampling.logit_bias.iter().find(|(token, _)| *token as usize >= vocabulary) {
+        None => Ok(()),
+        Some((token, _)) => {
+            let message = format!("the token id {token} is not below the vocabulary's {vocabulary}");
+            Err(ApiError::invalid(format!("logit_bias.{token}"), message))
+        }
+    }
 }
 
 fn refused(error: SubmitError) -> ApiError {

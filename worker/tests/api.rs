@@ -1,0 +1,18 @@
+//! The worker's HTTP surface, over real sockets: shapes, errors, stops, leaving, draining.
+//!
+//! Whatever the model says here is a hash of its own tokens (the `scripted` backend): these tests are about how it is
+//! asked and answered.
+
+#[path = "api/client.rs"]
+mod client;
+#[path = "api/worker.rs"]
+mod worker_process;
+
+#[path = "api/answers.rs"]
+mod answers;
+#[path = "api/errors.rs"]
+mod errors;
+#[path = "api/life.rs"]
+mod life;
+#[path = "api/stops.rs"]
+mod stops;

@@ -1,0 +1,163 @@
+//! Living with clients and operators: those who leave, those who do not read, full queues, drains, probes, metrics.
+
+use crate::worker_process::{Running, chat, start};
+use serde_json::{Value, json};
+use std::time::Duration;
+use wire::status::{ModelState, WorkerStatus};
+
+const RUNNING: &str = "vllm:num_requests_running";
+const WAITING: &str = "vllm:num_requests_waiting";
+const KV: &str = "vllm:kv_cache_usage_perc";
+/// 16 positions of 4 bytes.
+const SCRIPTED_BLOCK_BYTES: u64 = 64;
+
+fn endless(max_tokens: u32) -> Value {
+    chat(json!({"stream": true, "max_tokens": max_tokens, "ignore_eos": true, "seed": 1}))
+}
+
+async fn open_stream(worker: &Running, request: &Value) -> crate::client::Open {
+    let mut open = worker.open("POST", "/v1/chat/completions", request.to_string().as_bytes()).await;
+    assert_eq!(open.reply.status, 200);
+    while open.events().len() < 3 {
+        assert!(open.more().await, "the stream ended early");
+    }
+    open
+}
+
+#[tokio::test]
+async fn a_client_that_leaves_frees_its_sequences_and_blocks() {
+    let worker = start(json!({"scripted_step_ms": 5})).await;
+    let mut request = endless(1500);
+    request["n"] = json!(4);
+    let open = open_stream(&worker, &request).await;
+    worker.until(RUNNING, |running| running == 4.0).await;
+    assert!(worker.metric(KV) > 0.0);
+    drop(open);
+    worker.until(RUNNING, |running| running == 0.0).await;
+    worker.until(KV, |usage| usage == 0.0).await;
+    // 1500 steps of 5 ms would have taken 7.5 s; it was noticed long before.
+    assert!(worker.metric("vllm:generation_tokens_total") < 4.0 * 1500.0);
+}
+
+#[tokio::test]
+async fn a_client_that_leaves_before_its_answer_frees_its_place() {
+    let worker = start(json!({"scripted_step_ms": 5})).await;
+    let body = chat(json!({"max_tokens": 1500, "ignore_eos": true})).to_string();
+    let asked =
+        tokio::time::timeout(Duration::from_millis(200), worker.open("POST", "/v1/chat/completions", body.as_bytes()));
+    assert!(asked.await.is_err(), "a whole answer of 1500 steps is not there in 200 ms");
+    worker.until(RUNNING, |running| running == 0.0).await;
+    worker.until(KV, |usage| usage == 0.0).await;
+}
+
+#[tokio::test]
+async fn a_slow_reader_pauses_only_itself() {
+    let worker = start(json!({"max_num_seqs": 4})).await;
+    let slow = open_stream(&worker, &endless(1900)).await;
+    for _ in 0..5 {
+        let answer = worker.chat(json!({"max_tokens": 50, "ignore_eos": true})).await;
+        assert_eq!(answer["usage"]["completion_tokens"], 50);
+    }
+    let whole = slow.finish().await;
+    assert!(whole.text().ends_with("data: [DONE]\n\n"), "the slow one loses nothing");
+}
+
+#[tokio::test]
+async fn a_full_queue_is_a_503_with_a_time_to_come_back() {
+    let worker = start(json!({"scripted_step_ms": 5, "max_num_seqs": 1, "queue_max": 1})).await;
+    let first = open_stream(&worker, &endless(1500)).await;
+    let second = tokio::spawn({
+        let (address, body) = (worker.address, endless(1500).to_string());
+        async move {
+            let headers = [("content-type", "application/json")];
+            crate::client::open(address, "POST", "/v1/chat/completions", &headers, body.as_bytes()).await
+        }
+    });
+    worker.until(WAITING, |waiting| waiting == 1.0).await;
+    let refused = worker.post("/v1/chat/completions", &endless(5)).await;
+    assert_eq!(refused.status, 503, "{}", refused.text());
+    assert_eq!(refused.json()["error"]["code"], "overloaded");
+    assert!(refused.header("retry-after").is_some_and(|wait| wait.parse::<u64>().is_ok_and(|seconds| seconds >= 1)));
+    assert!(refused.header("retry-after-ms").is_some());
+    second.abort();
+    drop(first);
+    worker.until(WAITING, |waiting| waiting == 0.0).await;
+    worker.until(RUNNING, |running| running == 0.0).await;
+}
+
+#[tokio::test]
+async fn a_drain_flips_readiness_refuses_and_finishes_streams() {
+    let worker = start(json!({"scripted_step_ms": 2, "listen": {"drain_notice_ms": 600}})).await;
+    let stream = open_stream(&worker, &endless(900)).await;
+    worker.drain.start();
+    let ready = worker.get("/readyz").await;
+    assert_eq!(ready.status, 503, "{}", ready.text());
+    assert_eq!(worker.get("/livez").await.status, 200);
+    let whole = stream.finish().await;
+    assert!(whole.text().ends_with("data: [DONE]\n\n"), "the stream finished");
+    worker.task.await.expect("serve returns");
+}
+
+#[tokio::test]
+async fn blocks_run_out_and_every_answer_is_whole_all_the_same() {
+    // Few blocks: sequences preempt each other. What they say must not change.
+    let roomy = start(json!({})).await;
+    let request = |seed: u64| json!({"seed": seed, "max_tokens": 120, "temperature": 1, "ignore_eos": true});
+    let expected = futures_util::future::join_all((0..6).map(|seed| roomy.chat(request(seed)))).await;
+    let tight = start(json!({"kv_cache_bytes": 24 * SCRIPTED_BLOCK_BYTES, "max_model_len": 256})).await;
+    let found = futures_util::future::join_all((0..6).map(|seed| tight.chat(request(seed)))).await;
+    for (seed, (expected, found)) in expected.iter().zip(&found).enumerate() {
+        assert_eq!(expected["choices"], found["choices"], "seed {seed}");
+    }
+    assert!(tight.metric("vllm:num_preemptions_total") > 0.0, "the test was to be tight");
+    tight.until(KV, |usage| usage == 0.0).await;
+}
+
+#[tokio::test]
+async fn status_says_what_the_router_needs() {
+    let worker = start(json!({"max_model_len": 512})).await;
+    let status: WorkerStatus = serde_json::from_value(worker.get("/status").await.json()).expect("a status");
+    assert!(status.ready && !status.draining);
+    let model = &status.models[0];
+    assert_eq!((model.id.as_str(), model.state, model.max_model_len), ("demo", ModelState::Ready, 512));
+    assert!(model.load.kv_blocks_total > 0 && model.load.running == 0);
+    worker.drain.start();
+    let status: WorkerStatus = serde_json::from_value(worker.get("/status").await.json()).expect("a status");
+    assert!(status.draining && !status.ready);
+}
+
+#[tokio::test]
+async fn metrics_are_prometheus_text_with_our_names_and_vllms() {
+    let worker = start(json!({})).await;
+    worker.chat(json!({"max_tokens": 7, "ignore_eos": true})).await;
+    // The last token is on its way before the sequence is counted as finished.
+    worker.until("vllm:request_success_total", |count| count == 1.0).await;
+    let reply = worker.get("/metrics").await;
+    assert!(reply.header("content-type").is_some_and(|kind| kind.starts_with("text/plain; version=0.0.4")));
+    let text = reply.text();
+    for line in text.lines().filter(|line| !line.starts_with('#') && !line.is_empty()) {
+        let (name, value) = line.rsplit_once(' ').expect("name and value");
+        assert!(value.parse::<f64>().is_ok(), "{line}");
+        let bare = name.split('{').next().expect("a name");
+        assert!(bare.bytes().all(|byte| byte.is_ascii_alphanumeric() || b"_:".contains(&byte)), "{line}");
+    }
+    for name in [
+        RUNNING,
+        WAITING,
+        KV,
+        "vllm:cache_config_info",
+        "vllm:time_to_first_token_seconds_count",
+        "vllm:inter_token_latency_seconds_count",
+        "vllm:e2e_request_latency_seconds_count",
+        "vllm:prompt_tokens_total",
+        "vllm:generation_tokens_total",
+        "vllm:request_success_total",
+        "forebay_worker_time_to_first_token_seconds_count",
+        "forebay_worker_inter_token_latency_seconds_count",
+        "forebay_worker_step_seconds_count",
+    ] {
+        assert!(text.lines().any(|line| line.starts_with(name)), "{name} is missing");
+    }
+    assert_eq!(worker.metric("vllm:generation_tokens_total"), 7.0);
+    assert_eq!(worker.metric("vllm:inter_token_latency_seconds_count"), 6.0, "measured per token, at the engine");
+}

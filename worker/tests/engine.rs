@@ -1,0 +1,213 @@
+//! The engine's promises: whatever the company, the order of arrival and the shortage of blocks, a sequence's tokens
+//! are its own; who leaves is gone within a step; who fails, fails visibly.
+
+use proptest::prelude::*;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::time::{Duration, Instant};
+use telemetry::metrics::Registry;
+use tokio::sync::mpsc;
+use worker::backend::scripted::{ScriptedBackend, ScriptedOptions};
+use worker::backend::{Backend, Limits, Segment, StepError};
+use worker::engine::{
+    Cancel, EngineHandle, EngineOptions, Event, FinishReason, Meters, SequenceParams, Submission, SubmitError,
+};
+use worker::sampler::Params;
+
+const PATIENCE: Duration = Duration::from_secs(60);
+/// First tokens of prompts whose steps end in a way of their own.
+const FAILS: u32 = 90;
+const PANICS: u32 = 91;
+
+fn limits(kv_blocks: usize, max_rows: usize) -> Limits {
+    Limits {
+        vocab_size: 97,
+        max_position: 512,
+        max_rows,
+        max_logits_rows: max_rows,
+        kv_block_tokens: 4,
+        kv_blocks,
+        kv_block_bytes: 16,
+    }
+}
+
+/// The scripted backend, counting steps; certain prompts make it fail.
+struct Watched {
+    inner: ScriptedBackend,
+    steps: Arc<AtomicUsize>,
+}
+
+impl Backend for Watched {
+    fn name(&self) -> &'static str {
+        "watched"
+    }
+
+    fn limits(&self) -> &Limits {
+        self.inner.limits()
+    }
+
+    fn step(&mut self, segments: &[Segment<'_>]) -> Result<&[f32], StepError> {
+        self.steps.fetch_add(1, Ordering::AcqRel);
+        let holds = |wanted: u32| segments.iter().any(|segment| segment.start == 0 && segment.tokens[0] == wanted);
+        assert!(!holds(PANICS), "a bug in a kernel");
+        if holds(FAILS) {
+            return Err(StepError::Device { backend: "watched", source: "the device is gone".into() });
+        }
+        self.inner.step(segments)
+    }
+}
+
+struct Started {
+    engine: EngineHandle,
+    steps: Arc<AtomicUsize>,
+}
+
+fn start(limits: Limits, max_num_seqs: usize, step: Duration) -> Started {
+    let steps = Arc::new(AtomicUsize::new(0));
+    let inner = ScriptedBackend::new(ScriptedOptions { limits, step, row: Duration::ZERO });
+    let backend = Watched { inner, steps: Arc::clone(&steps) };
+    let options =
+        EngineOptions { max_num_seqs, max_model_len: 512, queue_max: 1000, reader_stall: Duration::from_millis(200) };
+    let meters = Meters::new(&Registry::new(), "m");
+    Started { engine: EngineHandle::start(Box::new(backend), options, meters, "test").expect("a thread"), steps }
+}
+
+type Events = mpsc::Receiver<(u32, Event)>;
+
+fn submission(prompt: Vec<u32>, seed: u64, max_tokens: usize, room: usize) -> (Submission, Events) {
+    let (events, receiver) = mpsc::channel(room);
+    let params = SequenceParams {
+        sampling: Params { seed, temperature: 1.5, logprobs: Some(2), ..Params::default() },
+        max_tokens,
+        min_tokens: 0,
+        stop_ids: Vec::new(),
+        prompt_logprobs: seed.is_multiple_of(3).then_some(1),
+    };
+    (Submission { prompt, params, index: 0, events, cancel: Cancel::default() }, receiver)
+}
+
+/// Reads a sequence to its end.
+fn read(mut events: Events) -> Vec<Event> {
+    let mut all = Vec::new();
+    while let Some((_, event)) = events.blocking_recv() {
+        all.push(event);
+    }
+    all
+}
+
+/// Joins the prompt's reports, which may come in chunks of any size.
+fn joined(events: Vec<Event>) -> (Vec<String>, Vec<Event>) {
+    let (mut prompt, mut rest) = (Vec::new(), Vec::new());
+    for event in events {
+        match event {
+            Event::PromptLogprobs(entries) => prompt.extend(entries.iter().map(|entry| format!("{entry:?}"))),
+            other => rest.push(other),
+        }
+    }
+    (prompt, rest)
+}
+
+fn until(what: &str, condition: impl Fn() -> bool) {
+    let begun = Instant::now();
+    while !condition() {
+        assert!(begun.elapsed() < PATIENCE, "waited in vain: {what}");
+        std::thread::sleep(Duration::from_millis(1));
+    }
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(40))]
+    #[test]
+    fn a_sequences_tokens_are_its_own(
+        asks in prop::collection::vec((1_usize..60, 1_usize..40, 0_u64..2000), 1..14),
+        kv_blocks in 26_usize..60,
+        max_rows in 4_usize..40,
+        max_num_seqs in 1_usize..5,
+    ) {
+        let prompt = |length: usize, at: usize| (0..length).map(|p| ((p * 7 + at * 3) % 90) as u32).collect::<Vec<u32>>();
+        let roomy = start(limits(200, 200), 1, Duration::ZERO);
+        let mut alone = Vec::new();
+        for (at, &(length, tokens, seed)) in asks.iter().enumerate() {
+            let (ask, events) = submission(prompt(length, at), seed, tokens, 64);
+            roomy.engine.submit(vec![ask]).expect("taken");
+            alone.push(joined(read(events)));
+        }
+        let tight = start(limits(kv_blocks, max_rows), max_num_seqs, Duration::ZERO);
+        let mut streams = Vec::new();
+        for (at, &(length, tokens, seed)) in asks.iter().enumerate() {
+            let (ask, events) = submission(prompt(length, at), seed, tokens, 64);
+            tight.engine.submit(vec![ask]).expect("taken");
+            streams.push(std::thread::spawn(move || joined(read(events))));
+        }
+        for (at, (stream, alone)) in streams.into_iter().zip(&alone).enumerate() {
+            prop_assert_eq!(&stream.join().expect("reads"), alone, "sequence {}", at);
+        }
+        until("the blocks come back", || tight.engine.load().kv_blocks_used == 0 && tight.engine.load().running == 0);
+    }
+}
+
+#[test]
+fn a_reader_that_leaves_frees_its_blocks_within_a_step() {
+    let started = start(limits(100, 64), 4, Duration::from_millis(20));
+    let (ask, mut events) = submission(vec![1, 2, 3], 1, 400, 64);
+    started.engine.submit(vec![ask]).expect("taken");
+    assert!(events.blocking_recv().is_some());
+    drop(events);
+    let at = started.steps.load(Ordering::Acquire);
+    until("the blocks come back", || started.engine.load().kv_blocks_used == 0);
+    let more = started.steps.load(Ordering::Acquire) - at;
+    // The step under way, and no other.
+    assert!(more <= 1, "{more} steps were computed for nobody");
+}
+
+#[test]
+fn a_reader_that_does_not_read_pauses_itself_and_is_ended_at_last() {
+    let started = start(limits(100, 64), 4, Duration::ZERO);
+    let (ask, stuck) = submission(vec![1, 2, 3], 1, 400, 8);
+    started.engine.submit(vec![ask]).expect("taken");
+    let (ask, events) = submission(vec![4, 5], 2, 100, 64);
+    started.engine.submit(vec![ask]).expect("taken");
+    assert_eq!(joined(read(events)).1.len(), 100, "the other one is not held up");
+    until("the stall's time is over", || started.engine.load().running == 0);
+    assert!(read(stuck).len() < 8, "it was paused before its channel overflowed");
+}
+
+#[test]
+fn a_failed_step_ends_its_sequences_and_no_other() {
+    let started = start(limits(100, 64), 4, Duration::ZERO);
+    let (bad, bad_events) = submission(vec![FAILS, 1], 1, 50, 64);
+    started.engine.submit(vec![bad]).expect("taken");
+    let events = read(bad_events);
+    assert!(matches!(&events[..], [Event::Failed(why)] if why.contains("the device is gone")), "{events:?}");
+    let (good, events) = submission(vec![1, 2], 1, 50, 64);
+    started.engine.submit(vec![good]).expect("the engine lives on");
+    assert!(matches!(read(events).last(), Some(Event::Token { finish: Some(FinishReason::Length), .. })));
+    until("the blocks come back", || started.engine.load().kv_blocks_used == 0);
+}
+
+#[test]
+fn a_panic_in_a_step_shows_in_liveness_and_nobody_waits_for_ever() {
+    let started = start(limits(100, 64), 1, Duration::ZERO);
+    assert!(started.engine.since_beat().is_some());
+    let (bad, bad_events) = submission(vec![PANICS, 1], 1, 50, 64);
+    let (next, next_events) = submission(vec![1, 2], 1, 50, 64);
+    started.engine.submit(vec![bad, next]).expect("taken");
+    for events in [bad_events, next_events] {
+        assert!(matches!(read(events).last(), Some(Event::Failed(_))));
+    }
+    until("liveness fails", || started.engine.since_beat().is_none());
+    let (late, _events) = submission(vec![1, 2], 1, 50, 64);
+    assert_eq!(started.engine.submit(vec![late]), Err(SubmitError::Ended));
+}
+
+#[test]
+fn a_step_that_hangs_stops_the_heart_and_idling_does_not() {
+    let started = start(limits(100, 64), 1, Duration::from_millis(700));
+    std::thread::sleep(Duration::from_millis(300));
+    until("a beat while idle", || started.engine.since_beat().is_some_and(|age| age < Duration::from_millis(250)));
+    let (ask, _events) = submission(vec![1, 2], 1, 50, 64);
+    started.engine.submit(vec![ask]).expect("taken");
+    until("no beat during a long step", || {
+        started.engine.since_beat().is_some_and(|age| age > Duration::from_millis(400))
+    });
+}
