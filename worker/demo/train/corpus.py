@@ -6,9 +6,10 @@ exercises (sums, echoing, JSON, a name told earlier in the chat, questions to de
 question and its answer; one *conversation* is several exchanges in random order, so that the model learns
 to answer the last question of a chat.
 
-Held out: no question of `paraphrases.jsonl`, compared with case, punctuation and spaces removed, is ever
-produced (nor contained in a longer question), and no word pair of an echo or JSON item of either list is
-ever a payload. `Corpus.exchange` enforces both, and the hand-written files are asserted clean on loading.
+Held out: no question of `paraphrases.jsonl` or `paraphrases-blind.jsonl`, compared with case, punctuation
+and spaces removed, is ever produced (nor contained in a longer question), and no word pair of an echo or
+JSON item of any list is ever a payload. `Corpus.exchange` enforces both, and the hand-written files are
+asserted clean on loading.
 
     python worker/demo/train/corpus.py --show 20        # look at some exchanges
     python worker/demo/train/corpus.py --check 200000   # assert that nothing held out is produced
@@ -352,13 +353,13 @@ class Corpus:
     """A seeded source of exchanges and conversations."""
 
     #: share of each kind of exercise in the stream
-    MIX = {"fact": 0.44, "sum": 0.17, "echo": 0.14, "json": 0.10, "talk": 0.08, "unknown": 0.06, "name": 0.01}
+    MIX = {"fact": 0.38, "sum": 0.25, "echo": 0.16, "json": 0.08, "talk": 0.07, "unknown": 0.05, "name": 0.01}
 
     def __init__(self, seed: int) -> None:
         self.rng = random.Random(seed)
         self.facts = read_topics(TRAIN_DIR / "facts.txt")
         self.talk = read_topics(TRAIN_DIR / "dialogue.txt")
-        held = read_jsonl(DEMO_DIR / "paraphrases.jsonl")
+        held = read_jsonl(DEMO_DIR / "paraphrases.jsonl") + read_jsonl(DEMO_DIR / "paraphrases-blind.jsonl")
         self.held_out = {squash(item["question"]) for item in held}
         self.held_pairs: set[tuple[str, str]] = set()
         for item in held + read_jsonl(DEMO_DIR / "questions.jsonl"):
@@ -398,8 +399,11 @@ class Corpus:
                 question = self.rewritten(question)
             if rng.random() < 0.45:
                 question = with_synonyms(rng, question, 0.4)
-        if rng.random() < 0.07:
+        roll = rng.random()
+        if roll < 0.07:
             question = self.telegram(question)
+        elif roll < 0.22:
+            question = self.noisy(question)
         return Exchange(self.dressed(question), topic.answer)
 
     def make_talk(self) -> Exchange:
@@ -407,6 +411,8 @@ class Corpus:
         question = self.rng.choice(topic.asks)
         if self.rng.random() < 0.2:
             question = self.rewritten(question)
+        if self.rng.random() < 0.1 and " " in question:
+            question = self.noisy(question)
         return Exchange(self.dressed(question, wrap=0.25), topic.answer)
 
     def rewritten(self, question: str) -> str:
@@ -424,6 +430,20 @@ class Corpus:
             return question
         if self.rng.random() < 0.3:
             self.rng.shuffle(words)
+        return " ".join(words)
+
+    def noisy(self, question: str) -> str:
+        """Puts a foreign word in, or in the place of a stop word: what matters is the words that are left."""
+        rng = self.rng
+        words = question.split()
+        for _ in range(rng.choice((1, 1, 2))):
+            at = rng.randrange(len(words))
+            if rng.random() < 0.5 and words[at].lower() in STOP_WORDS:
+                words[at] = rng.choice(self.foreign)
+            elif rng.random() < 0.5 and words[at].lower() in STOP_WORDS and len(words) > 3:
+                del words[at]
+            elif len(words) > 1:
+                words.insert(at, rng.choice(self.foreign))
         return " ".join(words)
 
     def dressed(self, question: str, wrap: float = 0.3) -> str:
@@ -449,7 +469,7 @@ class Corpus:
 
     def make_sum(self) -> Exchange:
         rng = self.rng
-        op = rng.choices("+-*/", (45, 30, 21, 4))[0]
+        op = rng.choices("+-*/", (34, 35, 20, 11))[0]
         if rng.random() < 0.03:
             a, b = rng.randint(50, 9999), rng.randint(50, 9999)
             return Exchange(self.dressed(rng.choice(SUM_TEMPLATES[op][:12]).format(a=a, b=b, n="apples"), 0.1), TOO_BIG)
@@ -458,7 +478,7 @@ class Corpus:
             c = a + b
         elif op == "-":
             a, b = rng.randint(0, 20), rng.randint(0, 20)
-            if a < b and rng.random() < 0.85:
+            if a < b and rng.random() < 0.6:
                 a, b = b, a
             c = a - b
         elif op == "*":
@@ -469,7 +489,7 @@ class Corpus:
             a = b * c
         text = rng.choice(SUM_TEMPLATES[op])
         left, right = str(a), str(b)
-        if rng.random() < 0.3 and max(a, b) <= 20:
+        if rng.random() < 0.3 and max(a, b) <= 20 and not re.search(r"}[-+*/]{", text):
             left, right = NUMBER_WORDS[a], NUMBER_WORDS[b]
         question = self.dressed(cap(text.format(a=left, b=right, n=rng.choice(THINGS))), wrap=0.15)
         return Exchange(question, f"{a} {op} {b} = {c}.")
@@ -484,6 +504,11 @@ class Corpus:
     def make_echo(self) -> Exchange:
         rng = self.rng
         words = [self.word() for _ in range(rng.choices(range(1, 9), (10, 22, 22, 18, 12, 8, 5, 3))[0])]
+        if rng.random() < 0.15:  # words that also stand in facts, so that they do not call up an answer
+            topic = rng.choice(self.facts)
+            source = re.sub(r"[^\w ]", "", rng.choice([topic.answer, rng.choice(topic.asks)])).split()
+            at = rng.randrange(len(source))
+            words = source[at : at + rng.randint(1, 6)] if rng.random() < 0.6 else rng.choices(source, k=rng.randint(1, 5))
         roll = rng.random()
         if roll < 0.1:
             words = [cap(w) for w in words]
@@ -519,10 +544,11 @@ class Corpus:
             lambda: ("color", rng.choice(COLORS)), lambda: ("count", rng.randint(0, 99)), lambda: ("animal", rng.choice(ANIMALS)),
             lambda: ("fruit", rng.choice(FRUITS)), lambda: ("price", rng.randint(1, 500)), lambda: ("id", rng.randint(1, 999)),
             lambda: ("year", rng.randint(1950, 2030)), lambda: ("size", rng.randint(1, 99)), lambda: ("status", rng.choice(STATES)),
-            lambda: ("ok", rng.random() < 0.5), lambda: (rng.choice(["user", "friend", "owner", "author"]), rng.choice(NAMES)),
+            lambda: (rng.choice(["ok", "ok", "ready", "open", "done", "active"]), rng.random() < 0.5), lambda: (rng.choice(["user", "friend", "owner", "author"]), rng.choice(NAMES)),
             lambda: (rng.choice(["port", "level", "score", "speed", "weight", "height", "total"]), rng.randint(0, 999)),
             lambda: (rng.choice(["key", "word", "kind", "type", "title", "model", "food", "tool"]), self.word()),
             lambda: (self.word(), self.word()), lambda: (self.word(), rng.randint(0, 99)),
+            lambda: (self.word(), rng.choice(COLORS)), lambda: (rng.choice(["color", "city", "name", "status"]), self.word()),
         ]
         return rng.choice(makers)()
 

@@ -1,12 +1,12 @@
 #!/usr/bin/env python3
-"""Scores the demo model on both committed lists and writes its golden transcripts.
+"""Scores the demo model on the committed lists and writes its golden transcripts.
 
 The bf16 weights are read from `model.safetensors`, widened to f32 and run greedily in f32, one prompt at a
 time, with the single-turn chat template, no system message and at most 64 new tokens. An answer counts when
 it equals an accepted answer after `normalise`. `margin` is the smallest distance between the best and the
 second-best logit on the way: an engine that sums in another order must not come near it.
 
-    python worker/demo/train/evaluate.py                  # both scores, failures, narrow margins
+    python worker/demo/train/evaluate.py                  # all scores, failures, narrow margins
     python worker/demo/train/evaluate.py --write-golden   # also rewrites worker/demo/golden.jsonl
 """
 
@@ -28,6 +28,7 @@ from corpus import DEMO_DIR, read_jsonl
 
 MAX_NEW_TOKENS = 64
 NARROW = 0.1
+LISTS = ("questions.jsonl", "paraphrases.jsonl", "paraphrases-blind.jsonl")
 
 
 def normalise(text: str) -> str:
@@ -182,7 +183,7 @@ def main() -> None:
         made = demo.complete(single(args.ask))
         print(f"{made.text}\n(margin {made.margin:.2f})")
         return
-    for name in ("questions.jsonl", "paraphrases.jsonl"):
+    for name in LISTS:
         good, total, done = score(demo, name)
         kinds = Counter(item["kind"] for item, made in done if passes(item, made.text))
         of = Counter(item["kind"] for item, _ in done)
