@@ -215,7 +215,6 @@ impl Worker {
     }
 
     /// The HTTP application, for tests that bring their own listener.
-    #[must_use]
     pub fn app(&self) -> axum::Router {
         server::app(Arc::clone(&self.server))
     }
