@@ -74,6 +74,8 @@ pub struct Logprobs {
 pub struct Scratch {
     logits: Vec<f32>,
     candidates: Vec<(f32, u32)>,
+    /// How often each token occurred; all zero between calls.
+    counts: Vec<u32>,
 }
 
 /// Chooses the next token from `logits` (one per vocabulary entry).
@@ -83,7 +85,7 @@ pub fn sample(logits: &[f32], params: &Params, history: History<'_>, scratch: &m
     }
     scratch.logits.clear();
     scratch.logits.extend_from_slice(logits);
-    adjust(&mut scratch.logits, params, history);
+    adjust(&mut scratch.logits, params, history, &mut scratch.counts);
     if params.temperature == 0.0 {
         return argmax(&scratch.logits);
     }
@@ -132,7 +134,7 @@ fn argmax(logits: &[f32]) -> u32 {
     best.1
 }
 
-fn adjust(logits: &mut [f32], params: &Params, history: History<'_>) {
+fn adjust(logits: &mut [f32], params: &Params, history: History<'_>, counts: &mut Vec<u32>) {
     for &token in history.banned {
         if let Some(logit) = logits.get_mut(token as usize) {
             *logit = f32::NEG_INFINITY;
@@ -143,26 +145,38 @@ fn adjust(logits: &mut [f32], params: &Params, history: History<'_>) {
             *logit += bias;
         }
     }
+    counts.resize(logits.len(), 0);
     if params.repetition_penalty != 1.0 {
-        let mut seen: Vec<u32> = [history.prompt, history.generated].concat();
-        seen.sort_unstable();
-        seen.dedup();
-        for token in seen {
-            if let Some(logit) = logits.get_mut(token as usize) {
-                let factor = params.repetition_penalty;
-                *logit = if *logit > 0.0 { *logit / factor } else { *logit * factor };
-            }
-        }
+        penalise_repetition(logits, params.repetition_penalty, history, counts);
     }
     if params.frequency_penalty != 0.0 || params.presence_penalty != 0.0 {
-        let mut generated = history.generated.to_vec();
-        generated.sort_unstable();
-        for run in generated.chunk_by(|left, right| left == right) {
-            if let Some(logit) = logits.get_mut(run[0] as usize) {
-                #[expect(clippy::cast_precision_loss, reason = "counts of tokens are far below 2^24")]
-                let count = run.len() as f32;
-                *logit -= params.frequency_penalty * count + params.presence_penalty;
-            }
+        penalise_occurrence(logits, params, history.generated, counts);
+    }
+}
+
+/// Each token of prompt and completion once, however often it occurred.
+fn penalise_repetition(logits: &mut [f32], factor: f32, history: History<'_>, counts: &mut [u32]) {
+    let vocabulary = logits.len();
+    let all = || history.prompt.iter().chain(history.generated);
+    let seen = || all().map(|&token| token as usize).filter(|&token| token < vocabulary);
+    for token in seen() {
+        if std::mem::replace(&mut counts[token], 1) == 0 {
+            let logit = &mut logits[token];
+            *logit = if *logit > 0.0 { *logit / factor } else { *logit * factor };
+        }
+    }
+    seen().for_each(|token| counts[token] = 0);
+}
+
+fn penalise_occurrence(logits: &mut [f32], params: &Params, generated: &[u32], counts: &mut [u32]) {
+    let vocabulary = logits.len();
+    let known = || generated.iter().map(|&token| token as usize).filter(|&token| token < vocabulary);
+    known().for_each(|token| counts[token] += 1);
+    for token in known() {
+        #[expect(clippy::cast_precision_loss, reason = "counts of tokens are far below 2^24")]
+        let count = std::mem::take(&mut counts[token]) as f32;
+        if count > 0.0 {
+            logits[token] -= params.frequency_penalty * count + params.presence_penalty;
         }
     }
 }
@@ -286,6 +300,20 @@ mod tests {
         assert_eq!(draw(&logits, &Params { presence_penalty: 2.0, ..greedy.clone() }, prompted), 0);
         assert_eq!(draw(&logits, &Params { repetition_penalty: 1.2, ..greedy.clone() }, prompted), 1);
         assert_eq!(draw(&logits, &Params { logit_bias: vec![(2, 10.0)], ..greedy }, NONE), 2);
+    }
+
+    #[test]
+    fn penalties_count_a_tokens_occurrences_and_leave_nothing_behind() {
+        let greedy = Params { temperature: 0.0, ..Params::default() };
+        let harsh = Params { frequency_penalty: 0.3, repetition_penalty: 1.05, ..greedy };
+        let mut scratch = Scratch::default();
+        // 4.0 falls to 4.0 / 1.05 - 0.3 * count: below 3.3 with the second occurrence, not with the first.
+        let logits = [4.0, 3.3, 0.0];
+        let of = |generated: &'static [u32]| History { prompt: &[9, 2], generated, banned: &[] };
+        assert_eq!(sample(&logits, &harsh, of(&[0]), &mut scratch), 0);
+        assert_eq!(sample(&logits, &harsh, of(&[0, 7, 0]), &mut scratch), 1);
+        assert_eq!(sample(&logits, &harsh, of(&[2, 2, 2]), &mut scratch), 0);
+        assert!(scratch.counts.iter().all(|&count| count == 0));
     }
 
     #[test]
