@@ -113,19 +113,7 @@ fn measure(arguments: &Arguments) -> Result<(), Failure> {
     let weights = Weights::open_dir(&arguments.folder)?;
     let decoder = Arc::new(Decoder::bind(&config, &weights)?);
     let opened = begun.elapsed();
-    let positions = arguments.prefill.max(arguments.depth + arguments.tokens + 1);
-    let options = CpuOptions {
-        threads: arguments.threads,
-        max_rows: arguments.prefill.max(arguments.depth).max(1),
-        max_logits_rows: 1,
-        kv_blocks: positions.div_ceil(KV_BLOCK_TOKENS),
-        max_position: Some(positions),
-        instruction_set: arguments.tier,
-        ..CpuOptions::default()
-    };
-    let backend = CpuBackend::new(&decoder, &options)?;
-    let blocks = (0..options.kv_blocks as u32).collect();
-    let mut run = Run { backend, blocks, vocab: config.vocab_size as u64 };
+    let mut run = start(arguments, &decoder)?;
 
     let mut prefills = Vec::new();
     for _ in 0..if arguments.prefill > 0 { 3 } else { 0 } {
@@ -134,30 +122,20 @@ fn measure(arguments: &Arguments) -> Result<(), Failure> {
     run.step(0, arguments.depth.max(1))?;
     run.step(arguments.depth, 1)?;
     let resident = peak_resident_bytes();
+    let mut times = alternate(arguments, &decoder, &mut run)?;
 
-    let mapped: Vec<&[u8]> = decoder.tensors().into_iter().map(|weight| weight.bytes()).collect();
-    let own = random_bytes();
-    let (mut steps, mut mapped_reads, mut own_reads) = (Vec::new(), Vec::new(), Vec::new());
-    for round in 0..ROUNDS {
-        mapped_reads.push(run.read(&mapped));
-        own_reads.push(run.read(&[&own]));
-        for token in (round..arguments.tokens).step_by(ROUNDS) {
-            // In order within a round only; a position's keys are overwritten with the same ones.
-            steps.push(run.step(arguments.depth + token, 1)?.as_secs_f64());
-        }
-    }
     let kv_bytes = run.backend.limits().kv_block_bytes / KV_BLOCK_TOKENS * (arguments.depth + arguments.tokens / 2);
     let bytes_per_token = weight_bytes_per_token(&decoder) + kv_bytes as f64;
-    let bandwidth = median(&mut own_reads).max(median(&mut mapped_reads));
-    let step = median(&mut steps);
+    let (mapped, own) = (median(&mut times.mapped_reads), median(&mut times.own_reads));
+    let (bandwidth, step) = (mapped.max(own), median(&mut times.steps));
     let report = json!({
         "read_bandwidth_bytes_per_s": bandwidth.round(),
-        "read_bandwidth_mapped_bytes_per_s": median(&mut mapped_reads).round(),
-        "read_bandwidth_own_bytes_per_s": median(&mut own_reads).round(),
+        "read_bandwidth_mapped_bytes_per_s": mapped.round(),
+        "read_bandwidth_own_bytes_per_s": own.round(),
         "decode_tokens_per_s": 1.0 / step,
         "decode_bytes_per_token": bytes_per_token,
         "decode_bandwidth_fraction": bytes_per_token / step / bandwidth,
-        "decode_step_min_ms": steps[0] * 1e3,
+        "decode_step_min_ms": times.steps[0] * 1e3,
         "prefill_tokens": arguments.prefill,
         "prefill_tokens_per_s": if prefills.is_empty() { 0.0 } else { median(&mut prefills) },
         "depth": arguments.depth,
@@ -170,6 +148,46 @@ fn measure(arguments: &Arguments) -> Result<(), Failure> {
     });
     print(&report, arguments.json);
     Ok(())
+}
+
+/// A backend that is large enough for what is measured.
+fn start(arguments: &Arguments, decoder: &Arc<Decoder>) -> Result<Run, Failure> {
+    let positions = arguments.prefill.max(arguments.depth + arguments.tokens + 1);
+    let options = CpuOptions {
+        threads: arguments.threads,
+        max_rows: arguments.prefill.max(arguments.depth).max(1),
+        max_logits_rows: 1,
+        kv_blocks: positions.div_ceil(KV_BLOCK_TOKENS),
+        max_position: Some(positions),
+        instruction_set: arguments.tier,
+        ..CpuOptions::default()
+    };
+    let backend = CpuBackend::new(decoder, &options)?;
+    let blocks = (0..options.kv_blocks as u32).collect();
+    Ok(Run { backend, blocks, vocab: decoder.config.vocab_size as u64 })
+}
+
+/// Seconds of decoding steps, bytes per second of reading.
+#[derive(Default)]
+struct Times {
+    steps: Vec<f64>,
+    mapped_reads: Vec<f64>,
+    own_reads: Vec<f64>,
+}
+
+fn alternate(arguments: &Arguments, decoder: &Decoder, run: &mut Run) -> Result<Times, Failure> {
+    let mapped: Vec<&[u8]> = decoder.tensors().into_iter().map(|weight| weight.bytes()).collect();
+    let own = random_bytes();
+    let mut times = Times::default();
+    for round in 0..ROUNDS {
+        times.mapped_reads.push(run.read(&mapped));
+        times.own_reads.push(run.read(&[&own]));
+        for token in (round..arguments.tokens).step_by(ROUNDS) {
+            // Some positions in between have no keys yet: zeros take as long to read.
+            times.steps.push(run.step(arguments.depth + token, 1)?.as_secs_f64());
+        }
+    }
+    Ok(times)
 }
 
 fn print(report: &serde_json::Value, json: bool) {
