@@ -96,9 +96,10 @@ fn admit(plan: &mut Plan, budget: &mut Budget, first: usize, waiting: &[Running]
         }
         // Room for the whole prompt and one token more, or it would soon be preempted; a prompt that is only scored
         // may fill the cache to its end.
-        let whole = blocks_needed(sequence, sequence.pending + 1, budget.block_tokens).min(budget.total_blocks);
+        let prompt = blocks_needed(sequence, sequence.pending, budget.block_tokens);
+        let roomy = blocks_needed(sequence, sequence.pending + 1, budget.block_tokens).min(budget.total_blocks);
         let Some(tokens) = chunk(sequence, budget) else { return };
-        if whole > budget.free_blocks {
+        if roomy.max(prompt) > budget.free_blocks {
             return;
         }
         let need = blocks_needed(sequence, tokens, budget.block_tokens);
@@ -176,6 +177,7 @@ mod tests {
     fn a_prompt_that_fills_the_whole_cache_starts() {
         let whole = Budget { total_blocks: 2, ..budget(8, 2) };
         assert_eq!(schedule(&[], &[sequence(8, 0)], whole).admitted, 1);
+        assert_eq!(schedule(&[], &[sequence(9, 0)], whole).admitted, 0);
     }
 
     #[test]
