@@ -422,8 +422,9 @@ fn build(
     wishes: &MemoryOptions,
 ) -> Result<Box<dyn Backend>, ModelError> {
     let (max_rows, max_logits_rows) = (wishes.max_rows, wishes.max_logits_rows);
+    let max_position = Some(planned.max_model_len);
     if config.backend == BackendKind::Candle {
-        let options = CandleOptions { max_rows, max_logits_rows, kv_blocks: planned.kv_blocks, max_position: None };
+        let options = CandleOptions { max_rows, max_logits_rows, kv_blocks: planned.kv_blocks, max_position };
         let backend = CandleBackend::new(decoder, &options).map_err(|cause| ModelError::Backend(cause.into()))?;
         return Ok(Box::new(backend));
     }
@@ -433,7 +434,7 @@ fn build(
         max_logits_rows,
         kv_blocks: planned.kv_blocks,
         kv_dtype: kv_dtype(config.kv_cache_dtype),
-        max_position: None,
+        max_position,
         instruction_set: None,
     };
     let backend = CpuBackend::new(decoder, &options).map_err(|cause| ModelError::Backend(cause.into()))?;
