@@ -71,10 +71,10 @@ pub(crate) async fn both(config: &Config, models: Vec<ModelSource>) -> anyhow::R
     let key = format!("{:032x}", rand::rng().random::<u128>());
     let mut config = config.clone();
     config.worker.listen = ListenConfig { address: SocketAddr::from(([127, 0, 0, 1], 0)), ..config.worker.listen };
-    config.worker.api_key = Some(key.clone());
+    config.worker.api_key = Some(policy::Secret::new(key.clone()));
     let inner = worker(&config, models).await?;
     config.router.workers = vec![inner.url.clone()];
-    config.router.worker_api_key = Some(router::Secret::new(key));
+    config.router.worker_api_key = Some(policy::Secret::new(key));
     let outer = start_router(config.router).await?;
     let task = tokio::spawn(async move {
         outer.task.await.context("joining the router")??;

@@ -9,9 +9,11 @@ mod config;
 mod policy;
 mod quota;
 mod screen;
+mod secret;
 
 pub use access::{Identified, hash_key};
 pub use config::{AnonymousConfig, ConfigError, DenyListConfig, PolicyConfig, TenantConfig};
 pub use policy::{Admitted, Endpoint, Facts, Policy, Rejection};
 pub use quota::{Limits, Moment};
 pub use screen::{DenyList, DenyMatch, OutputScreen, Release};
+pub use secret::Secret;

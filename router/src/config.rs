@@ -1,9 +1,9 @@
 //! What an operator may set, each default with its reason.
 
 use listen::ListenConfig;
-use policy::PolicyConfig;
+use policy::{PolicyConfig, Secret};
 use schemars::JsonSchema;
-use serde::{Deserialize, Serialize, Serializer};
+use serde::{Deserialize, Serialize};
 use std::time::Duration;
 
 /// The router's configuration.
@@ -118,37 +118,6 @@ impl Default for RetryConfig {
     }
 }
 
-/// A secret: never shown, logged or written back.
-#[derive(Clone, PartialEq, Eq, Deserialize, JsonSchema)]
-#[serde(transparent)]
-pub struct Secret(String);
-
-impl Secret {
-    /// Wraps a secret.
-    #[must_use]
-    pub fn new(secret: impl Into<String>) -> Self {
-        Self(secret.into())
-    }
-
-    /// The secret itself.
-    #[must_use]
-    pub fn reveal(&self) -> &str {
-        &self.0
-    }
-}
-
-impl std::fmt::Debug for Secret {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.write_str("[redacted]")
-    }
-}
-
-impl Serialize for Secret {
-    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
-        serializer.serialize_str("[redacted]")
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -168,13 +137,5 @@ mod tests {
         for name in written.as_object().expect("fields").keys() {
             assert!(fields.get(name).is_some_and(|field| field["description"].is_string()), "{name}");
         }
-    }
-
-    #[test]
-    fn a_secret_is_never_written() {
-        let config: RouterConfig = serde_json::from_str(r#"{"worker_api_key":"sk-hush"}"#).expect("valid");
-        assert_eq!(config.worker_api_key.as_ref().map(Secret::reveal), Some("sk-hush"));
-        let shown = format!("{config:?} {}", serde_json::to_string(&config).expect("json"));
-        assert!(!shown.contains("hush"), "{shown}");
     }
 }

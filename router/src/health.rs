@@ -4,12 +4,13 @@
 //! the rest sooner (`dispatch` marks a worker down whose connection is refused). Back-pressure,
 //! 429 and 503, is not ill health.
 
-use crate::config::{HealthConfig, Secret};
+use crate::config::HealthConfig;
 use crate::upstream::{MODELS_BYTES_MAX, authorise, read_all};
 use crate::worker::{ServedModel, State, Worker};
 use bytes::Bytes;
 use http::{Request, StatusCode};
 use http_body_util::Full;
+use policy::Secret;
 use rand::Rng;
 use std::sync::Arc;
 use std::time::Duration;

@@ -20,4 +20,4 @@ mod upstream;
 mod worker;
 
 pub use app::{Router, RouterError, serve};
-pub use config::{HealthConfig, RetryConfig, RouterConfig, Secret};
+pub use config::{HealthConfig, RetryConfig, RouterConfig};

@@ -1,6 +1,5 @@
 //! The one network hop: a request to a worker, and its answer's head.
 
-use crate::config::Secret;
 use crate::worker::Worker;
 use bytes::{Bytes, BytesMut};
 use http::header::{
@@ -12,6 +11,7 @@ use http_body_util::{BodyExt, Full};
 use hyper::body::Incoming;
 use hyper_util::client::legacy;
 use policy::Admitted;
+use policy::Secret;
 use std::time::Duration;
 use thiserror::Error;
 use wire::openai::{ApiError, ErrorKind};

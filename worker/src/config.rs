@@ -1,6 +1,7 @@
 //! What a worker is told at start.
 
 use listen::ListenConfig;
+use policy::Secret;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use std::net::SocketAddr;
@@ -13,7 +14,7 @@ pub struct WorkerConfig {
     pub listen: ListenConfig,
     /// The key that requests must bring as a bearer token. A worker is unscreened and knows no
     /// tenants, so beyond loopback one is required.
-    pub api_key: Option<String>,
+    pub api_key: Option<Secret>,
     /// What computes. `cpu` reads the weights in place; `candle` is a slow f32 reference that
     /// copies them; `scripted` has none and invents text, for simulation.
     pub backend: BackendKind,
@@ -95,7 +96,7 @@ impl WorkerConfig {
     /// What is wrong with it, as `key: problem`; `None` where nothing is.
     #[must_use]
     pub fn problem(&self) -> Option<String> {
-        if !self.listen.address.ip().is_loopback() && self.api_key.as_deref().unwrap_or_default().is_empty() {
+        if !self.listen.address.ip().is_loopback() && self.api_key.as_ref().is_none_or(|key| key.reveal().is_empty()) {
             let address = self.listen.address;
             return Some(format!(
                 "worker.api_key: a worker is unscreened, so listening on {address}, beyond loopback, requires a key; \
@@ -131,7 +132,7 @@ mod tests {
         assert_eq!(config.problem(), None);
         config.listen.address = SocketAddr::from(([0, 0, 0, 0], 8081));
         assert!(config.problem().expect("a problem").contains("worker.api_key"));
-        config.api_key = Some("secret".into());
+        config.api_key = Some(Secret::new("secret"));
         assert_eq!(config.problem(), None);
     }
 

@@ -56,7 +56,7 @@ pub struct Server {
 impl Server {
     pub(crate) fn new(config: &WorkerConfig, registry: Registry, drain: Drain, expected: BTreeSet<String>) -> Self {
         Self {
-            api_key_sha256: config.api_key.as_deref().map(policy::hash_key),
+            api_key_sha256: config.api_key.as_ref().map(|key| policy::hash_key(key.reveal())),
             body_bytes_max: config.listen.body_bytes_max,
             liveness_timeout: Duration::from_millis(config.liveness_timeout_ms),
             expected,

@@ -10,7 +10,7 @@ use testkit::faulty_worker::{Answer, Ending, FaultyWorker, chat_event};
 async fn a_request_arrives_byte_for_byte_with_the_workers_key() {
     let worker =
         FaultyWorker::start(&["m"], Answer::whole_chat("hello").with_header("x-forebay-ignored", "novelty")).await;
-    let front = Front::start(&[&worker], |config| config.worker_api_key = Some(router::Secret::new("sk-worker"))).await;
+    let front = Front::start(&[&worker], |config| config.worker_api_key = Some(policy::Secret::new("sk-worker"))).await;
     let body = br#"{ "model":"m",  "messages":[{"role":"user","content":"\u0068i"}], "novelty": {"b":1, "a":1e2} }"#;
     let headers = [("authorization", "Bearer sk-client"), ("x-request-id", "abc"), ("x-custom", "1")];
     let reply = front.send(Method::POST, "/v1/chat/completions", &headers, body.to_vec()).await;

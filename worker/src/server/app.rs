@@ -2,18 +2,26 @@
 
 use super::{Server, chat, completion};
 use axum::Json;
-use axum::extract::{Path, Request, State};
+use axum::body::Body;
+use axum::extract::{Path, RawQuery, Request, State};
 use axum::middleware::{Next, from_fn_with_state};
 use axum::response::{IntoResponse, Response};
 use axum::routing::{get, post};
+use futures_util::stream;
 use http::header::{AUTHORIZATION, CONTENT_TYPE, HeaderValue};
 use http::{HeaderMap, StatusCode};
 use listen::{common_layers, error_response};
+use std::convert::Infallible;
 use std::sync::Arc;
 use std::time::Duration;
 use telemetry::metrics::CONTENT_TYPE as METRICS_TYPE;
+use tokio::time::interval;
 use wire::openai::models::{Model, ModelList};
 use wire::openai::{ApiError, ErrorKind};
+use wire::sse;
+
+/// How often `/status?watch` says something.
+const WATCH_EVERY: Duration = Duration::from_secs(1);
 
 /// The application. Behind the key: everything that costs or tells; before it: what probes and
 /// scrapers ask.
@@ -66,8 +74,29 @@ fn describe(model: &super::ServerModel) -> Model {
     Model::new(model.id.clone(), model.created_unix_s, Some(length))
 }
 
-async fn status(State(server): State<Arc<Server>>) -> Response {
-    Json(server.status()).into_response()
+/// One snapshot; with `?watch`, one a second as server-sent events, until the client leaves or the
+/// worker drains.
+async fn status(State(server): State<Arc<Server>>, RawQuery(query): RawQuery) -> Response {
+    let is_watch = query.unwrap_or_default().split('&').any(|part| part.split('=').next() == Some("watch"));
+    if !is_watch {
+        return Json(server.status()).into_response();
+    }
+    let events = stream::unfold(Some(interval(WATCH_EVERY)), move |ticks| {
+        let server = Arc::clone(&server);
+        async move {
+            let mut ticks = ticks?;
+            ticks.tick().await;
+            let status = server.status();
+            let mut bytes = Vec::new();
+            // Strings and numbers always serialise.
+            sse::encode_data(&mut bytes, &serde_json::to_string(&status).unwrap_or_default());
+            let next = (!status.draining).then_some(ticks);
+            Some((Ok::<_, Infallible>(bytes), next))
+        }
+    });
+    let mut response = Response::new(Body::from_stream(events));
+    response.headers_mut().insert(CONTENT_TYPE, HeaderValue::from_static("text/event-stream; charset=utf-8"));
+    response
 }
 
 /// Fails when an engine thread has ended or a step does not end; being busy or loading is life.

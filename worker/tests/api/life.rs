@@ -161,3 +161,18 @@ async fn metrics_are_prometheus_text_with_our_names_and_vllms() {
     assert_eq!(worker.metric("vllm:generation_tokens_total"), 7.0);
     assert_eq!(worker.metric("vllm:inter_token_latency_seconds_count"), 6.0, "measured per token, at the engine");
 }
+
+#[tokio::test]
+async fn a_watched_status_says_how_the_load_changes_and_ends_with_the_drain() {
+    let worker = start(json!({"scripted_step_ms": 5})).await;
+    let mut watch = worker.open("GET", "/status?watch", b"").await;
+    while watch.events().is_empty() {
+        assert!(watch.more().await, "the watch ended early");
+    }
+    let first: WorkerStatus = serde_json::from_str(&watch.events()[0].data).expect("a status");
+    assert!(first.ready && first.models[0].load.running == 0);
+    worker.drain.start();
+    while watch.more().await {}
+    let last: WorkerStatus = serde_json::from_str(&watch.events().last().expect("an event").data).expect("a status");
+    assert!(last.draining);
+}

@@ -29,7 +29,7 @@ pub(crate) async fn start(settings: Value) -> Running {
         config["listen"]["address"] = json!("127.0.0.1:0");
     }
     let config: WorkerConfig = serde_json::from_value(config).expect("a valid configuration");
-    let key = config.api_key.clone();
+    let key = config.api_key.as_ref().map(|key| key.reveal().to_owned());
     let registry = Registry::new();
     let drain = Drain::new();
     let listener = Listener::bind(&config.listen).await.expect("binds");
