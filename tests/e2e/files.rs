@@ -64,3 +64,19 @@ fn a_file_that_shrinks_while_mapped_ends_the_process_in_order() {
     assert_eq!(status.code(), Some(1), "{log}");
     assert!(log.contains("model.safetensors"), "{log}");
 }
+
+#[test]
+fn a_served_model_takes_little_more_memory_than_its_files() {
+    let dir = tempfile::tempdir().expect("a directory");
+    let model = dir.path().join("model");
+    synth(&model);
+    let files = std::fs::metadata(model.join("model.safetensors")).expect("exists").len();
+    let worker = Server::start(&["worker", model.to_str().expect("text")]);
+    let body = r#"{"model":"model","messages":[{"role":"user","content":"hi"}],"max_tokens":4}"#;
+    assert_eq!(post(&format!("{}/v1/chat/completions", worker.url), body).status, 200);
+    let status = std::fs::read_to_string(format!("/proc/{}/status", worker.pid())).expect("reads");
+    let peak = status.lines().find_map(|line| line.strip_prefix("VmHWM:")).expect("a peak");
+    let peak_kib: u64 = peak.trim().trim_end_matches(" kB").parse().expect("a number");
+    // The bound of the whole design; models of real size are measured by evals/bench/engine.
+    assert!(peak_kib * 1024 <= files * 105 / 100 + 300_000_000, "{peak_kib} KiB for {files} bytes");
+}

@@ -1,13 +1,16 @@
 //! Measures the `cpu` backend alone: decoding at batch 1 against the machine's read bandwidth, and
 //! prefill.
 //!
-//! `decode DIR [--threads N] [--depth 128] [--tokens 64] [--prefill 512] [--tier portable|avx2|avx512] [--json]`
+//! `decode DIR [--threads N] [--depth 128] [--tokens 64] [--prefill 512] [--batch 0] [--tier portable|avx2|avx512] [--json]`
+//!
+//! With `--batch N`, also one token for each of N sequences in a step, every one at that depth.
 //!
 //! Bandwidth swings on shared machines, so passes of plain reading and runs of decoding alternate,
 //! with the same threads, and medians are compared. Reading is tried on the mapped weights and on
 //! memory of our own; the faster of the two is the yardstick.
 
 use std::num::NonZeroUsize;
+use std::ops::Range;
 use std::path::PathBuf;
 use std::process::ExitCode;
 use std::sync::Arc;
@@ -23,6 +26,8 @@ use worker::model::{Config, Decoder};
 const BUFFER_BYTES: usize = 1 << 30;
 /// Reading and decoding alternate this often.
 const ROUNDS: usize = 6;
+/// Steps of a whole batch.
+const BATCH_STEPS: usize = 15;
 
 type Failure = Box<dyn std::error::Error>;
 
@@ -32,6 +37,7 @@ struct Arguments {
     depth: usize,
     tokens: usize,
     prefill: usize,
+    batch: usize,
     tier: Option<Tier>,
     json: bool,
 }
@@ -44,6 +50,7 @@ fn arguments() -> Result<Arguments, Failure> {
         depth: 128,
         tokens: 64,
         prefill: 512,
+        batch: 0,
         tier: None,
         json: false,
     };
@@ -55,6 +62,7 @@ fn arguments() -> Result<Arguments, Failure> {
             "--depth" => parsed.depth = value()?.parse()?,
             "--tokens" => parsed.tokens = value()?.parse::<usize>()?.max(1),
             "--prefill" => parsed.prefill = value()?.parse()?,
+            "--batch" => parsed.batch = value()?.parse()?,
             "--tier" => {
                 let name = value()?;
                 let tier = Tier::ALL.into_iter().find(|tier| tier.name() == name);
@@ -64,7 +72,8 @@ fn arguments() -> Result<Arguments, Failure> {
             _ => folder = Some(PathBuf::from(word)),
         }
     }
-    parsed.folder = folder.ok_or("usage: decode DIR [--threads N] [--depth N] [--tokens N] [--prefill N] [--json]")?;
+    parsed.folder =
+        folder.ok_or("usage: decode DIR [--threads N] [--depth N] [--tokens N] [--prefill N] [--batch N] [--json]")?;
     Ok(parsed)
 }
 
@@ -78,23 +87,43 @@ fn main() -> ExitCode {
     }
 }
 
-/// A model with its sequence.
+/// A model with its sequences.
 struct Run {
     backend: CpuBackend,
-    blocks: Vec<u32>,
+    /// Per sequence.
+    blocks: Vec<Vec<u32>>,
     vocab: u64,
 }
 
 impl Run {
-    /// Computes `count` tokens from `start` on in one step.
+    /// Computes `count` tokens from `start` on in one step, for the first sequence.
     fn step(&mut self, start: usize, count: usize) -> Result<Duration, Failure> {
+        self.step_of(0..1, start, count)
+    }
+
+    /// The same for several sequences at once.
+    fn step_of(&mut self, sequences: Range<usize>, start: usize, count: usize) -> Result<Duration, Failure> {
         // Not the same few rows of the embedding table all the time.
         let token = |position: usize| (position as u64 * 0x9e37_79b9 % self.vocab) as u32;
         let tokens: Vec<u32> = (start..start + count).map(token).collect();
-        let segment = Segment { tokens: &tokens, start, blocks: &self.blocks, want: WantLogits::Last };
+        let segment = |blocks| Segment { tokens: &tokens, start, blocks, want: WantLogits::Last };
+        let segments: Vec<Segment<'_>> = self.blocks[sequences].iter().map(|blocks| segment(blocks)).collect();
         let begun = Instant::now();
-        std::hint::black_box(self.backend.step(&[segment])?);
+        std::hint::black_box(self.backend.step(&segments)?);
         Ok(begun.elapsed())
+    }
+
+    /// Tokens per second of one step for every sequence, each `depth` tokens long.
+    fn batch(&mut self, depth: usize) -> Result<f64, Failure> {
+        let count = self.blocks.len();
+        for sequence in 0..count {
+            self.step_of(sequence..sequence + 1, 0, depth.max(1))?;
+        }
+        let mut steps = Vec::new();
+        for _ in 0..BATCH_STEPS {
+            steps.push(self.step_of(0..count, depth, 1)?.as_secs_f64());
+        }
+        Ok(count as f64 / median(&mut steps))
     }
 
     fn read(&mut self, parts: &[&[u8]]) -> f64 {
@@ -123,6 +152,7 @@ fn measure(arguments: &Arguments) -> Result<(), Failure> {
     run.step(arguments.depth, 1)?;
     let resident = peak_resident_bytes();
     let mut times = alternate(arguments, &decoder, &mut run)?;
+    let batch = if arguments.batch > 0 { run.batch(arguments.depth)? } else { 0.0 };
 
     let kv_bytes = run.backend.limits().kv_block_bytes / KV_BLOCK_TOKENS * (arguments.depth + arguments.tokens / 2);
     let bytes_per_token = weight_bytes_per_token(&decoder) + kv_bytes as f64;
@@ -138,6 +168,8 @@ fn measure(arguments: &Arguments) -> Result<(), Failure> {
         "decode_step_min_ms": times.steps[0] * 1e3,
         "prefill_tokens": arguments.prefill,
         "prefill_tokens_per_s": if prefills.is_empty() { 0.0 } else { median(&mut prefills) },
+        "batch": arguments.batch,
+        "batch_tokens_per_s": batch,
         "depth": arguments.depth,
         "weights_open_ms": opened.as_secs_f64() * 1e3,
         "threads": run.backend.threads(),
@@ -153,17 +185,19 @@ fn measure(arguments: &Arguments) -> Result<(), Failure> {
 /// A backend that is large enough for what is measured.
 fn start(arguments: &Arguments, decoder: &Arc<Decoder>) -> Result<Run, Failure> {
     let positions = arguments.prefill.max(arguments.depth + arguments.tokens + 1);
+    let (sequences, own_blocks) = (arguments.batch.max(1), positions.div_ceil(KV_BLOCK_TOKENS));
     let options = CpuOptions {
         threads: arguments.threads,
-        max_rows: arguments.prefill.max(arguments.depth).max(1),
-        max_logits_rows: 1,
-        kv_blocks: positions.div_ceil(KV_BLOCK_TOKENS),
+        max_rows: arguments.prefill.max(arguments.depth).max(sequences),
+        max_logits_rows: sequences,
+        kv_blocks: sequences * own_blocks,
         max_position: Some(positions),
         instruction_set: arguments.tier,
         ..CpuOptions::default()
     };
     let backend = CpuBackend::new(decoder, &options)?;
-    let blocks = (0..options.kv_blocks as u32).collect();
+    let all: Vec<u32> = (0..options.kv_blocks as u32).collect();
+    let blocks = all.chunks(own_blocks).map(<[u32]>::to_vec).collect();
     Ok(Run { backend, blocks, vocab: decoder.config.vocab_size as u64 })
 }
 

@@ -257,7 +257,8 @@ pub fn uniform(seed: u64, counter: u64) -> f64 {
     numerator / (1_u64 << 53) as f64
 }
 
-const fn splitmix64(state: u64) -> u64 {
+/// One step of splitmix64 (Steele et al. 2014): every bit of the result depends on every bit of `state`.
+pub(crate) const fn splitmix64(state: u64) -> u64 {
     let z = state.wrapping_add(0x9E37_79B9_7F4A_7C15);
     let z = (z ^ (z >> 30)).wrapping_mul(0xBF58_476D_1CE4_E5B9);
     let z = (z ^ (z >> 27)).wrapping_mul(0x94D0_49BB_1331_11EB);

@@ -63,11 +63,14 @@ struct Started {
 }
 
 fn start(limits: Limits, max_num_seqs: usize, step: Duration) -> Started {
+    start_patient(limits, max_num_seqs, step, Duration::from_millis(200))
+}
+
+fn start_patient(limits: Limits, max_num_seqs: usize, step: Duration, reader_stall: Duration) -> Started {
     let steps = Arc::new(AtomicUsize::new(0));
     let inner = ScriptedBackend::new(ScriptedOptions { limits, step, row: Duration::ZERO });
     let backend = Watched { inner, steps: Arc::clone(&steps) };
-    let options =
-        EngineOptions { max_num_seqs, max_model_len: 512, queue_max: 1000, reader_stall: Duration::from_millis(200) };
+    let options = EngineOptions { max_num_seqs, max_model_len: 512, queue_max: 1000, reader_stall };
     let meters = Meters::new(&Registry::new(), "m");
     Started { engine: EngineHandle::start(Box::new(backend), options, meters, "test").expect("a thread"), steps }
 }
@@ -170,6 +173,16 @@ fn a_reader_that_does_not_read_pauses_itself_and_is_ended_at_last() {
     assert_eq!(joined(read(events)).1.len(), 100, "the other one is not held up");
     until("the stall's time is over", || started.engine.load().running == 0);
     assert!(read(stuck).len() < 8, "it was paused before its channel overflowed");
+}
+
+#[test]
+fn who_does_not_read_keeps_nobody_from_being_served() {
+    let started = start_patient(limits(100, 64), 1, Duration::ZERO, Duration::from_secs(3600));
+    let (ask, _stuck) = submission(vec![1, 2, 3], 1, 400, 8);
+    started.engine.submit(vec![ask]).expect("taken");
+    let (ask, events) = submission(vec![4, 5], 2, 100, 64);
+    started.engine.submit(vec![ask]).expect("taken");
+    assert_eq!(joined(read(events)).1.len(), 100, "the only seat is not the idle reader's");
 }
 
 #[test]

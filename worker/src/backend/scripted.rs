@@ -5,6 +5,7 @@
 //! them: a scheduler that mixes blocks up gets different text, not silence.
 
 use super::{Backend, Limits, Segment, StepError, WantLogits, check};
+use crate::sampler::splitmix64;
 use std::time::Duration;
 
 /// How a scripted model behaves.
@@ -44,10 +45,12 @@ impl ScriptedBackend {
 
     /// A hash of the tokens at `0..=position`, as the blocks have them.
     fn history(&self, segment: &Segment<'_>, position: usize) -> u64 {
-        (0..=position).fold(0xCBF2_9CE4_8422_2325, |hash: u64, at| {
+        let hash = (0..=position).fold(0xCBF2_9CE4_8422_2325, |hash: u64, at| {
             (hash ^ u64::from(self.memory[self.slot(segment, at)]) ^ ((at as u64) << 32))
                 .wrapping_mul(0x0000_0100_0000_01B3)
-        })
+        });
+        // Mixed once more: the low bits of the fold alone have short cycles, and text would too.
+        splitmix64(hash)
     }
 }
 
@@ -129,6 +132,22 @@ mod tests {
         cut.step(&[segment(&[9; 3], 0, &[0]), segment(&[1, 2, 3, 4, 5], 0, &[3, 1])]).expect("steps");
         let found = cut.step(&[segment(&[9], 3, &[0]), segment(&[6], 5, &[3, 1])]).expect("steps");
         assert_eq!(&found[50..], expected);
+    }
+
+    #[test]
+    fn its_text_does_not_run_in_circles() {
+        let mut backend = backend();
+        let blocks: Vec<u32> = (0..16).collect();
+        let mut tokens = vec![1];
+        while tokens.len() < 60 {
+            let logits =
+                backend.step(&[segment(&tokens[tokens.len() - 1..], tokens.len() - 1, &blocks)]).expect("steps");
+            let best =
+                (0..logits.len()).max_by(|&left, &right| logits[left].total_cmp(&logits[right])).expect("logits");
+            tokens.push(u32::try_from(best).expect("small"));
+        }
+        let distinct: std::collections::BTreeSet<u32> = tokens.iter().copied().collect();
+        assert!(distinct.len() > 20, "{tokens:?}");
     }
 
     #[test]

@@ -213,6 +213,12 @@ impl Engine<'_> {
         }
     }
 
+    /// Sequences that wait for their reader. They keep their blocks while nobody needs them, and no seat: who does
+    /// not read must not keep others from being served.
+    fn paused(&self) -> usize {
+        self.running.iter().filter(|sequence| sequence.paused_since.is_some()).count()
+    }
+
     fn plan(&self) -> Plan {
         let limits = self.backend.limits();
         let budget = Budget {
@@ -221,7 +227,7 @@ impl Engine<'_> {
             free_blocks: self.pool.free(),
             total_blocks: limits.kv_blocks,
             block_tokens: limits.kv_block_tokens,
-            seats: self.options.max_num_seqs.saturating_sub(self.running.len()),
+            seats: self.options.max_num_seqs.saturating_sub(self.running.len() - self.paused()),
         };
         let running: Vec<Running> = self.running.iter().map(Sequence::facts).collect();
         let waiting: Vec<Running> = self.waiting.iter().take(budget.seats).map(Sequence::facts).collect();
