@@ -2,6 +2,7 @@
 
 use crate::budget::RetryBudget;
 use crate::config::RouterConfig;
+use crate::core::Core;
 use crate::fleet::Fleet;
 use crate::health;
 use crate::meter::{Metrics, Slots};
@@ -45,27 +46,6 @@ pub enum RouterError {
     /// The listener failed.
     #[error("serving clients")]
     Listen(#[from] listen::ListenError),
-}
-
-/// What every request shares.
-#[derive(Debug)]
-pub(crate) struct Core {
-    pub(crate) config: RouterConfig,
-    pub(crate) policy: Policy,
-    pub(crate) fleet: Fleet,
-    pub(crate) budget: RetryBudget,
-    pub(crate) slots: Arc<Slots>,
-    pub(crate) metrics: Arc<Metrics>,
-    pub(crate) drain: Drain,
-    registry: Registry,
-    begun: Instant,
-}
-
-impl Core {
-    /// The time policy is told: since the router was made.
-    pub(crate) fn now(&self) -> Moment {
-        Moment(self.begun.elapsed())
-    }
 }
 
 /// A router that is configured and not yet listening.

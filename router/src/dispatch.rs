@@ -1,7 +1,7 @@
 //! From an admitted request to the beginning of an answer: pick, send, and where nothing reached
 //! the client yet, perhaps try another worker.
 
-use crate::app::Core;
+use crate::core::Core;
 use crate::health::Chain;
 use crate::pick::Verdict;
 use crate::upstream::{Call, UpstreamError, retry_after, send};

@@ -8,6 +8,7 @@
 mod app;
 mod budget;
 mod config;
+mod core;
 mod dispatch;
 mod fleet;
 mod health;

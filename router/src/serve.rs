@@ -1,6 +1,6 @@
 //! The sentence: identify, read, admit, pick and send, relay.
 
-use crate::app::Core;
+use crate::core::Core;
 use crate::dispatch::{Answer, dispatch};
 use crate::meter::{Meter, Slot};
 use crate::relay::{Bounds, Relay};

@@ -7,6 +7,7 @@
 pub mod chat;
 pub mod completion;
 pub mod error;
+mod fields;
 pub mod models;
 pub mod parse;
 pub mod sampling;

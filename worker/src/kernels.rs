@@ -19,6 +19,7 @@ mod avx2;
 #[cfg(target_arch = "x86_64")]
 mod avx512;
 pub(crate) mod buffer;
+pub(crate) mod kernel;
 pub(crate) mod lanes;
 pub(crate) mod linear;
 pub(crate) mod norm;

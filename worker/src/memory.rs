@@ -11,7 +11,7 @@ use crate::model::{Config, Float};
 pub const ACTIVATION_BYTES: usize = 4;
 
 /// Positions in a KV block.
-pub const KV_BLOCK_TOKENS: usize = crate::backend::cpu::KV_BLOCK_TOKENS;
+pub const KV_BLOCK_TOKENS: usize = crate::kernels::rotate::BLOCK_TOKENS;
 
 /// The KV storage where nobody asks for a size: what vLLM takes on CPUs.
 pub const KV_BYTES_DEFAULT: u64 = 4 << 30;

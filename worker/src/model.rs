@@ -11,12 +11,14 @@
 //! to the stream; then the final norm and the head.
 
 pub mod config;
+mod config_error;
 pub mod family;
 mod fields;
 pub mod rope;
 pub mod weight;
 
-pub use config::{Config, ConfigError};
+pub use config::Config;
+pub use config_error::ConfigError;
 pub use rope::{Rope, RopeScaling};
 pub use weight::{BindError, Float, Slot, Weight};
 

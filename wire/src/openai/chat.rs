@@ -1,7 +1,7 @@
 //! `POST /v1/chat/completions`: request, response and stream chunks.
 
-use super::completion::refuse_unsupported;
 use super::error::ApiError;
+use super::fields::{StreamOptions, include_usage, refuse_unsupported, required};
 use super::parse::{OneOrMany, Parsed, from_json};
 use super::sampling::{RawSampling, Sampling, TOP_LOGPROBS_MAX};
 use super::usage::Usage;
@@ -108,11 +108,6 @@ impl<'de> Deserialize<'de> for Content {
 }
 
 #[derive(Deserialize)]
-pub(super) struct StreamOptions {
-    pub(super) include_usage: Option<bool>,
-}
-
-#[derive(Deserialize)]
 struct RawChat {
     model: Option<String>,
     messages: Option<Vec<RawMessage>>,
@@ -208,17 +203,6 @@ impl ChatRequest {
             template_variables: raw.chat_template_kwargs.unwrap_or_default(),
         })
     }
-}
-
-pub(super) fn required<T>(name: &str, value: Option<T>) -> Result<T, ApiError> {
-    value.ok_or_else(|| ApiError::invalid(name, format!("`{name}` is required")))
-}
-
-pub(super) fn include_usage(stream: bool, options: Option<StreamOptions>) -> Result<bool, ApiError> {
-    if options.is_some() && !stream {
-        return Err(ApiError::invalid("stream_options", "`stream_options` is only allowed when `stream` is true"));
-    }
-    Ok(options.and_then(|options| options.include_usage).unwrap_or(false))
 }
 
 fn logprobs(wanted: bool, top: Option<u32>) -> Result<Option<u32>, ApiError> {

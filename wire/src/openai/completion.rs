@@ -1,7 +1,7 @@
 //! `POST /v1/completions`: request, response and stream chunks (one form serves both).
 
-use super::chat::{StreamOptions, include_usage, required};
 use super::error::ApiError;
+use super::fields::{StreamOptions, include_usage, refuse_unsupported, required};
 use super::parse::{OneOrMany, Parsed, from_json};
 use super::sampling::{RawSampling, Sampling};
 use super::usage::Usage;
@@ -150,26 +150,6 @@ struct RawCompletion {
     ignore_eos: Option<bool>,
     stop: Option<OneOrMany>,
     stop_token_ids: Option<Vec<u32>>,
-}
-
-/// Refuses known fields that ask for something we cannot do; forms that ask for nothing pass.
-pub(super) fn refuse_unsupported(fields: &[(&str, &Option<Value>)]) -> Result<(), ApiError> {
-    for (name, value) in fields {
-        let asks_nothing = match value {
-            None | Some(Value::Null) => true,
-            Some(Value::Array(items)) => items.is_empty() || items == &[Value::from("text")],
-            Some(Value::String(text)) => {
-                text.is_empty() || text == "none" || (*name == "tool_choice" && text == "auto")
-            }
-            Some(Value::Object(members)) => members.get("type") == Some(&Value::from("text")),
-            Some(Value::Bool(wanted)) => !wanted,
-            Some(Value::Number(_)) => false,
-        };
-        if !asks_nothing {
-            return Err(ApiError::unsupported(*name, format!("`{name}` is not supported yet; leave it out")));
-        }
-    }
-    Ok(())
 }
 
 impl CompletionRequest {

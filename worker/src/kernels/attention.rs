@@ -7,10 +7,11 @@
 
 #![expect(clippy::needless_range_loop, reason = "tiles index several arrays by one number")]
 
+use super::kernel::Kernel;
 use super::lanes::{Bf16, Element, F16, F32, LANES, Lanes};
 use super::pool::{Pool, Shard};
 use super::rotate::{BLOCK_TOKENS, Heads, Row};
-use super::tier::{Instructions, Kernel};
+use super::tier::Instructions;
 use crate::backend::Segment;
 use crate::model::Float;
 

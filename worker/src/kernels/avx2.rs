@@ -2,8 +2,8 @@
 
 use std::arch::x86_64::*;
 
+use super::kernel::Kernel;
 use super::lanes::{LANES, Lanes};
-use super::tier::Kernel;
 
 /// Lanes 0 to 7, then 8 to 15.
 #[derive(Clone, Copy)]

@@ -2,8 +2,8 @@
 
 use std::arch::x86_64::*;
 
+use super::kernel::Kernel;
 use super::lanes::{LANES, Lanes};
-use super::tier::Kernel;
 
 /// Sixteen lanes in one register.
 #[derive(Clone, Copy)]

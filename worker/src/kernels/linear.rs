@@ -9,9 +9,10 @@
 
 use std::marker::PhantomData;
 
+use super::kernel::Kernel;
 use super::lanes::{Bf16, Element, F16, F32, LANES, Lanes};
 use super::pool::{Pool, Shard};
-use super::tier::{Instructions, Kernel};
+use super::tier::Instructions;
 use crate::model::Float;
 
 /// Weights a task passes over: small enough for the second-level cache and for balance between

@@ -1,8 +1,9 @@
 //! Root mean square norms of rows: `out = weight · x / √(mean(x²) + eps)`.
 
+use super::kernel::Kernel;
 use super::lanes::{LANES, Lanes};
 use super::pool::{Pool, Shard};
-use super::tier::{Instructions, Kernel};
+use super::tier::Instructions;
 
 /// Rows a task takes; a step with fewer is done by the caller alone.
 const TASK_ROWS: usize = 8;

@@ -4,10 +4,11 @@
 //! The layout of a KV block of one layer, per key head: keys transposed, (head_dim, 16), so that
 //! sixteen scores come of it without a horizontal sum; then values, (16, head_dim).
 
+use super::kernel::Kernel;
 use super::lanes::{Bf16, Element, F16, F32, LANES, Lanes};
 use super::norm::rms_norm_row;
 use super::pool::{Pool, Shard};
-use super::tier::{Instructions, Kernel};
+use super::tier::Instructions;
 use crate::backend::Segment;
 use crate::model::Float;
 

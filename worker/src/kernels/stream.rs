@@ -2,9 +2,10 @@
 
 use std::sync::atomic::{AtomicU64, Ordering};
 
+use super::kernel::Kernel;
 use super::lanes::Lanes;
 use super::pool::Pool;
-use super::tier::{Instructions, Kernel};
+use super::tier::Instructions;
 
 /// Bytes a task reads.
 const CHUNK_BYTES: usize = 1 << 20;

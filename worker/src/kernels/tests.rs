@@ -3,12 +3,13 @@
 use proptest::prelude::*;
 
 use super::attention::{Attention, attend};
+use super::kernel::Kernel;
 use super::lanes::{LANES, Lanes};
 use super::linear::{Matrix, Projection, Then, project, project_gated, widen};
 use super::norm::rms_norm;
 use super::pool::Pool;
 use super::rotate::{BLOCK_TOKENS, Heads, Rotation, Row, rotate_and_store};
-use super::tier::{Instructions, Kernel, Tier};
+use super::tier::{Instructions, Tier};
 use crate::backend::{Segment, WantLogits};
 use crate::model::Float;
 

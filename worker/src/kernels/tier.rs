@@ -1,9 +1,9 @@
 //! Instruction-set tiers: which there are, which this machine has, and how a kernel runs on one.
 //!
-//! It knows no arithmetic. A kernel is a value with a `run` that is generic over [`Lanes`]; the
+//! It knows no arithmetic. A kernel is a value with a `run` that is generic over [`Lanes`](super::lanes::Lanes); the
 //! tier compiles it with the right instructions enabled.
 
-use super::lanes::Lanes;
+use super::kernel::Kernel;
 use super::portable::Portable;
 
 /// A set of instructions that kernels are compiled for.
@@ -66,15 +66,6 @@ fn has(feature: &str) -> bool {
         "avx512dq" => is_x86_feature_detected!("avx512dq"),
         _ => false,
     }
-}
-
-/// A computation written once for all tiers.
-pub(crate) trait Kernel {
-    /// Performs it.
-    ///
-    /// # Safety
-    /// The CPU has the instructions of `V`. Must be `inline(always)`, to be compiled with them.
-    unsafe fn run<V: Lanes>(self);
 }
 
 /// A tier that this machine has: the proof that its kernels may run.

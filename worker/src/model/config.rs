@@ -6,15 +6,12 @@
 //! `torch_dtype`); what we cannot compute is an error that names it. It knows no tensor.
 
 use serde_json::Value;
-use thiserror::Error;
 
+use super::config_error::{CONFIG_BYTES_MAX, ConfigError};
 use super::family::{AttentionBias, DEFAULT_HEADS, FAMILIES, Family, WindowRule};
 use super::fields::Fields;
 use super::rope::{Rope, RopeScaling, Yarn};
 use super::weight::Float;
-
-/// No published config comes near: a bound for memory, not for taste.
-pub const CONFIG_BYTES_MAX: usize = 4 << 20;
 
 const VOCAB_MAX: usize = 1 << 22;
 const HIDDEN_MAX: usize = 1 << 17;
@@ -24,43 +21,6 @@ const HEADS_MAX: usize = 1 << 10;
 const HEAD_DIM_MAX: usize = 1 << 10;
 const POSITIONS_MAX: usize = 1 << 27;
 const SCALE_MAX: f64 = 1e6;
-
-/// Why a `config.json` is not a model we can run.
-#[derive(Debug, Error)]
-pub enum ConfigError {
-    /// It is too long to be one.
-    #[error("reading config.json: it has {bytes} bytes; at most {CONFIG_BYTES_MAX} are read")]
-    TooLarge {
-        /// Its length.
-        bytes: usize,
-    },
-    /// It is not JSON.
-    #[error("reading config.json as JSON")]
-    Json(#[source] serde_json::Error),
-    /// It is JSON, but not an object.
-    #[error("reading config.json: it is not a JSON object")]
-    NotAnObject,
-    /// A field is not what it has to be.
-    #[error("reading config.json: `{field}` is {found}; expected {expected}")]
-    Field {
-        /// The field, with its path.
-        field: String,
-        /// What it holds, shortened.
-        found: String,
-        /// What it has to hold.
-        expected: String,
-    },
-    /// It asks for something that no interpreter here computes.
-    #[error("reading config.json: {what} `{name}` is not supported; supported: {supported}")]
-    Unsupported {
-        /// What kind of thing.
-        what: &'static str,
-        /// Its name in the config.
-        name: String,
-        /// What there is instead.
-        supported: String,
-    },
-}
 
 /// A decoder's sizes and switches. Every size is at least 1 and bounded; `heads` is a multiple of
 /// `kv_heads`, `head_dim` is even.

@@ -4,7 +4,7 @@
 
 use serde_json::{Map, Value};
 
-use super::config::ConfigError;
+use super::config_error::ConfigError;
 
 /// How much of a foreign value an error message repeats, in characters.
 const SHOWN_CHARS: usize = 80;

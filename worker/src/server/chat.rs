@@ -1,7 +1,7 @@
 //! `POST /v1/chat/completions`.
 
-use super::choice::{Piece, TokenReport};
-use super::generate::{PreparedPrompt, apart, submit};
+use super::choice::{Piece, PreparedPrompt, TokenReport};
+use super::generate::{apart, submit};
 use super::reply::{Dress, annotate, collect, streamed, whole};
 use super::{Server, ServerModel};
 use axum::body::Body;

@@ -1,13 +1,20 @@
 //! One choice of an answer: a sequence's tokens become text, pieces of it certain one by one.
 
 use super::ServerModel;
-use super::generate::PreparedPrompt;
 use super::stop::StopStrings;
 use crate::engine::{Cancel, Event, FinishReason};
 use crate::sampler::Logprobs;
 use crate::tokenizer::{Detokenizer, Tokenizer};
 use std::sync::Arc;
 use wire::openai::Sampling;
+
+/// A prompt, ready to be submitted.
+#[derive(Debug)]
+pub(super) struct PreparedPrompt {
+    pub(super) tokens: Vec<u32>,
+    /// With `echo`: what comes first.
+    pub(super) echo: Option<String>,
+}
 
 /// The state of one choice.
 #[derive(Debug)]

@@ -1,8 +1,8 @@
 //! `POST /v1/completions`.
 
 use super::chat::{json_number, now_unix_s, refuse_when_ending, request_span};
-use super::choice::{Piece, TokenReport};
-use super::generate::{PreparedPrompt, apart, submit};
+use super::choice::{Piece, PreparedPrompt, TokenReport};
+use super::generate::{apart, submit};
 use super::reply::{Dress, annotate, collect, streamed, whole};
 use super::{Server, ServerModel};
 use axum::body::Body;

@@ -1,7 +1,7 @@
 //! From a validated request to sequences in the engine.
 
 use super::ServerModel;
-use super::choice::Choice;
+use super::choice::{Choice, PreparedPrompt};
 use crate::engine::{Cancel, Event, SequenceParams, Submission, SubmitError};
 use crate::sampler::Params;
 use std::time::Duration;
@@ -10,14 +10,6 @@ use wire::openai::{ApiError, ErrorKind, Sampling};
 
 /// Events that may wait for a reader, per sequence. A full channel pauses its sequences.
 const EVENTS_PER_SEQUENCE: usize = 64;
-
-/// A prompt, ready to be submitted.
-#[derive(Debug)]
-pub(super) struct PreparedPrompt {
-    pub(super) tokens: Vec<u32>,
-    /// With `echo`: what comes first.
-    pub(super) echo: Option<String>,
-}
 
 /// A request under way: its events, and what turns them into text. Dropping it ends everything.
 #[derive(Debug)]

@@ -1,0 +1,32 @@
+//! What every request shares. It knows no route.
+
+use crate::budget::RetryBudget;
+use crate::config::RouterConfig;
+use crate::fleet::Fleet;
+use crate::meter::{Metrics, Slots};
+use listen::Drain;
+use policy::{Moment, Policy};
+use std::sync::Arc;
+use telemetry::metrics::Registry;
+use tokio::time::Instant;
+
+/// What every request shares.
+#[derive(Debug)]
+pub(crate) struct Core {
+    pub(crate) config: RouterConfig,
+    pub(crate) policy: Policy,
+    pub(crate) fleet: Fleet,
+    pub(crate) budget: RetryBudget,
+    pub(crate) slots: Arc<Slots>,
+    pub(crate) metrics: Arc<Metrics>,
+    pub(crate) drain: Drain,
+    pub(crate) registry: Registry,
+    pub(crate) begun: Instant,
+}
+
+impl Core {
+    /// The time policy is told: since the router was made.
+    pub(crate) fn now(&self) -> Moment {
+        Moment(self.begun.elapsed())
+    }
+}
