@@ -19,4 +19,5 @@ pub use header::{Header, HeaderError, TensorInfo};
 pub use region::{Region, on_truncation};
 pub use safetensors::Dtype;
 pub use tensor::Tensor;
-pub use weights::{Proof, WeightFile, Weights};
+pub use weights::{WeightFile, Weights};
+pub use wire::proof::Proof;

@@ -8,29 +8,15 @@ mod layout;
 
 use std::collections::BTreeMap;
 use std::collections::btree_map::Entry;
-use std::fmt;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+
+use wire::proof::Proof;
 
 use crate::{LoadError, Region, Tensor, header};
 
 use index::Index;
 use layout::Layout;
-
-/// Why we believe that the weights are what their publisher meant.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Proof {
-    /// A local directory or bytes in the binary, taken as immutable and believed without proof.
-    Trusted,
-}
-
-impl fmt::Display for Proof {
-    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            Self::Trusted => formatter.write_str("trusted"),
-        }
-    }
-}
 
 /// One file of weights.
 #[derive(Debug, Clone, PartialEq, Eq)]

@@ -1,0 +1,141 @@
+//! Evidence and verdict: what was found about a model before any of its weights are read, and what
+//! the loader must check of them.
+//!
+//! The loader gathers evidence and believes none of it; policy decides without reading a byte; the
+//! loader takes the verdict. Both values cross between rooms that do not know each other.
+
+use std::collections::BTreeMap;
+use std::ops::Range;
+
+use crate::digest::{AnyDigest, Digest, Sha256};
+use crate::manifest::Manifest;
+use crate::proof::Proof;
+
+/// Everything known of a model from a first look.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Evidence {
+    /// Where it is.
+    pub origin: Origin,
+    /// The objects there, in any order, each name once. Names are relative to the model.
+    pub objects: Vec<ObjectEvidence>,
+    /// The published manifest, parsed.
+    pub manifest: Option<Manifest>,
+    /// Of the manifest's file, byte for byte as published: what a signature covers.
+    pub manifest_sha256: Option<Sha256>,
+    /// The bytes of `model.sig`.
+    pub signature: Option<Vec<u8>>,
+    /// What an earlier load from here found.
+    pub pinned: Option<Pinned>,
+}
+
+/// Where a model is.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Origin {
+    /// A directory of this machine.
+    Local {
+        /// Its path, for messages.
+        directory: String,
+    },
+    /// Anything behind a network.
+    Remote {
+        /// Its URL without user, query or anything else that could be secret.
+        url: String,
+    },
+}
+
+/// One object as its store describes it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ObjectEvidence {
+    /// Its name relative to the model, as in a manifest.
+    pub name: String,
+    /// Its size.
+    pub bytes: u64,
+    /// Its entity tag, as the store writes it (quotes included if it writes them).
+    pub etag: Option<String>,
+    /// The store's version id.
+    pub version: Option<String>,
+    /// A checksum of the whole object by the store.
+    pub checksum: Option<StoreChecksum>,
+}
+
+/// A store's checksum over a whole object. Checksums of parts are none of the object, and MD5
+/// (Azure's `Content-MD5`) proves nothing: different bytes of equal MD5 are made in seconds.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum StoreChecksum {
+    /// Hugging Face's `x-linked-etag` of a file in LFS, S3's `x-amz-checksum-sha256` of type
+    /// `FULL_OBJECT`.
+    Sha256(Sha256),
+}
+
+/// What an earlier load of the same URL computed.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Pinned {
+    /// The root of the manifest that was computed then.
+    pub root: Digest,
+    /// What was found of each object.
+    pub objects: Vec<PinnedObject>,
+}
+
+/// What an earlier load computed of one object.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct PinnedObject {
+    /// Its name.
+    pub name: String,
+    /// Its size then.
+    pub bytes: u64,
+    /// Its entity tag then; without one nothing ties the digests to the object.
+    pub etag: Option<String>,
+    /// The digest of each extent, all of them.
+    pub extents: Vec<Digest>,
+}
+
+/// What the loader must hold the bytes against.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Verdict {
+    /// What the load may be called once everything in `expected` was checked.
+    pub proof: Proof,
+    /// What to check, by object name. An object that is not named is [`Expected::Unknown`].
+    pub expected: BTreeMap<String, Expected>,
+    /// The root of the manifest that `expected` is from, where a manifest decided.
+    pub root: Option<Digest>,
+    /// Why, for people: one sentence each.
+    pub reasons: Vec<String>,
+}
+
+impl Verdict {
+    /// What to check of this object.
+    #[must_use]
+    pub fn expected(&self, name: &str) -> &Expected {
+        self.expected.get(name).unwrap_or(&Expected::Unknown)
+    }
+
+    /// The verdict over a directory or embedded bytes that nothing is known of.
+    #[must_use]
+    pub fn trusted(reason: impl Into<String>) -> Self {
+        Self { proof: Proof::Trusted, expected: BTreeMap::new(), root: None, reasons: vec![reason.into()] }
+    }
+}
+
+/// What an object's bytes must be.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Expected {
+    /// The BLAKE3 digest of every extent, in order, as many as the object has. An extent may be
+    /// read by a kernel as soon as it was found right.
+    Extents(Vec<Digest>),
+    /// A digest of the whole object: no byte may be read by a kernel before the last was hashed.
+    Whole(AnyDigest),
+    /// Digests of ranges that tile the object, in order; an empty object has none. A range's bytes
+    /// may be read by a kernel once it was hashed whole.
+    Shards(Vec<ShardDigest>),
+    /// Nobody says. Digests are computed and, for a remote object with an ETag, pinned.
+    Unknown,
+}
+
+/// The digest of one range of an object.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ShardDigest {
+    /// The bytes that were hashed; any length, not aligned to extents.
+    pub range: Range<u64>,
+    /// What they hash to.
+    pub digest: AnyDigest,
+}
