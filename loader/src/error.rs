@@ -51,6 +51,33 @@ pub enum LoadError {
         /// The first shard file that is missing.
         missing: String,
     },
+    /// Someone asked for a tensor that no file holds.
+    #[error("there is no tensor `{name}`")]
+    NoTensor {
+        /// Its name.
+        name: String,
+    },
+    /// The disk is full, or a quota is.
+    #[error(
+        "allocating {bytes} bytes for {path}: the disk or its quota is full; free space, or see `forebay cache gc`"
+    )]
+    NoSpace {
+        /// The file.
+        path: PathBuf,
+        /// How much was asked for.
+        bytes: u64,
+    },
+    /// The machine has too little memory.
+    #[error("holding {bytes} bytes of {name} in memory; give the machine more, or a disk for the cache")]
+    NoMemory {
+        /// What for.
+        name: String,
+        /// How much was asked for.
+        bytes: u64,
+        /// What the system said.
+        #[source]
+        source: io::Error,
+    },
     /// A file could not be opened.
     #[error("opening {path}; check that it exists and may be read")]
     OpenFile {

@@ -10,14 +10,18 @@
 mod error;
 pub mod header;
 mod json;
+pub mod landing;
 mod region;
+pub mod source;
 mod tensor;
 mod weights;
 
 pub use error::LoadError;
 pub use header::{Header, HeaderError, TensorInfo};
-pub use region::{Region, on_truncation};
+pub use landing::Landing;
+pub use region::{Lease, Region, begin_writeback, on_truncation};
 pub use safetensors::Dtype;
+pub use source::{Object, ReadOptions, Source, SourceError, Tag};
 pub use tensor::Tensor;
 pub use weights::{WeightFile, Weights};
 pub use wire::proof::Proof;

@@ -1,7 +1,10 @@
-//! Memory that holds weights: a file mapped read-only, or bytes compiled into the binary.
+//! Memory that holds weights: a file mapped read-only, a file that is being filled in place, memory
+//! without a file, or bytes compiled into the binary.
 //!
 //! A region is mapped once and shared by everyone who reads it (`Arc<Region>`); it is unmapped
-//! when the last holder lets go. It knows nothing of what the bytes mean.
+//! when the last holder lets go. It knows nothing of what the bytes mean, nor where they come
+//! from. A region that is being filled shows nothing but verified extents ([`Region::view`]);
+//! writers have leases ([`Lease`]).
 //!
 //! A mapped file is taken as immutable: replacing it by rename is harmless, because the mapping
 //! keeps the old file alive; writing into it is the operator's mistake and changes the weights
@@ -9,20 +12,28 @@
 //! SIGBUS: see `region/truncation.rs`.
 #![expect(unsafe_code, reason = "mapping a file is unsafe: others could change it under us")]
 
+mod arrival;
+mod lease;
 mod table;
 mod truncation;
 
 use std::fmt;
-use std::fs::OpenOptions;
+use std::fs::{File, OpenOptions};
+use std::ops::Range;
 use std::os::unix::fs::OpenOptionsExt;
 use std::path::Path;
 use std::sync::Arc;
 
-use crate::LoadError;
+use memmap2::{MmapOptions, MmapRaw};
+use wire::extent::{self, EXTENT_BYTES};
 
+use crate::LoadError;
+use arrival::Arrival;
+
+pub use lease::Lease;
 pub use truncation::on_truncation;
 
-/// Bytes held in place: a mapped file or bytes compiled into the binary.
+/// Bytes held in place.
 pub struct Region {
     // Fields drop in this order: the mapping leaves the table before it is unmapped, so the table
     // never names an address that could belong to someone else.
@@ -32,8 +43,11 @@ pub struct Region {
 }
 
 enum Memory {
+    /// A finished file.
     File(memmap2::Mmap),
     Embedded(&'static [u8]),
+    /// Being filled: a file's pages, or memory of the process.
+    Filling(MmapRaw, Arrival),
 }
 
 impl Region {
@@ -46,24 +60,59 @@ impl Region {
     /// The file cannot be opened, is not a regular file, or cannot be mapped; or too many files
     /// are mapped already.
     pub fn map_file(path: &Path) -> Result<Arc<Self>, LoadError> {
-        let open_error = |source| LoadError::OpenFile { path: path.to_owned(), source };
-        // Without O_NONBLOCK, opening a pipe would wait for someone to write to it. Regular files
-        // ignore the flag.
-        let file = OpenOptions::new().read(true).custom_flags(libc::O_NONBLOCK).open(path).map_err(open_error)?;
-        if !file.metadata().map_err(open_error)?.is_file() {
-            return Err(LoadError::NotAFile { path: path.to_owned() });
-        }
+        let (file, _) = open(path, OpenOptions::new().read(true))?;
         // SAFETY: the mapping is read-only, and the file is taken as immutable while it lives (see
         // the head of this file); if it shrinks, the SIGBUS handler ends the process before a
         // read could return.
         let mapping = unsafe { memmap2::Mmap::map(&file) }
             .map_err(|source| LoadError::MapFile { path: path.to_owned(), source })?;
-        truncation::install();
-        let name = path.display().to_string();
-        let addresses = mapping.as_ptr_range();
-        let entry = table::insert(addresses.start.addr()..addresses.end.addr(), &name)
-            .ok_or_else(|| LoadError::TooManyRegions { path: path.to_owned(), limit: table::SLOTS })?;
-        Ok(Arc::new(Self { _entry: Some(entry), memory: Memory::File(mapping), name }))
+        let entry = enter(path, mapping.as_ptr(), mapping.len())?;
+        Ok(Arc::new(Self { _entry: Some(entry), memory: Memory::File(mapping), name: path.display().to_string() }))
+    }
+
+    /// Maps a file of `bytes` bytes, to be filled in place. Its blocks are allocated first, so
+    /// that writing to the mapping cannot meet a full disk; what the file already holds stays and
+    /// can be believed with [`Region::adopt`].
+    ///
+    /// # Errors
+    /// [`LoadError::NoSpace`] if the disk or a quota is full; otherwise as [`Region::map_file`].
+    pub fn create_file(path: &Path, bytes: u64) -> Result<Arc<Self>, LoadError> {
+        let (file, length) = open(path, OpenOptions::new().read(true).write(true).create(true).truncate(false))?;
+        let map_error = |source| LoadError::MapFile { path: path.to_owned(), source };
+        if length > bytes {
+            file.set_len(bytes).map_err(map_error)?;
+        }
+        if bytes > 0 {
+            allocate(&file, bytes).map_err(|source| match source.kind() {
+                std::io::ErrorKind::StorageFull | std::io::ErrorKind::QuotaExceeded => {
+                    LoadError::NoSpace { path: path.to_owned(), bytes }
+                }
+                _ => map_error(source),
+            })?;
+        }
+        let mapping = MmapOptions::new().len(in_memory(bytes)).map_raw(&file).map_err(map_error)?;
+        let entry = enter(path, mapping.as_ptr(), mapping.len())?;
+        let memory = Memory::Filling(mapping, Arrival::new(bytes));
+        Ok(Arc::new(Self { _entry: Some(entry), memory, name: path.display().to_string() }))
+    }
+
+    /// Memory of `bytes` bytes without a file, to be filled: for when there is no disk. It asks
+    /// for huge pages, which cost a seventh of small ones to touch first (docs/performance.md).
+    ///
+    /// # Errors
+    /// [`LoadError::NoMemory`] if the machine has less memory available than that.
+    pub fn anonymous(name: &str, bytes: u64) -> Result<Arc<Self>, LoadError> {
+        let no_memory = |source| LoadError::NoMemory { name: name.to_owned(), bytes, source };
+        if let Some(available) = available_bytes().filter(|available| *available < bytes) {
+            let message = format!("{available} bytes are available");
+            return Err(no_memory(std::io::Error::other(message)));
+        }
+        let mapping = MmapOptions::new().len(in_memory(bytes)).map_anon().map_err(no_memory)?;
+        let mapping = MmapRaw::from(mapping);
+        // Advice: where there are no huge pages, small ones do.
+        let _ = mapping.advise(memmap2::Advice::HugePage);
+        let memory = Memory::Filling(mapping, Arrival::new(bytes));
+        Ok(Arc::new(Self { _entry: None, memory, name: name.to_owned() }))
     }
 
     /// A region over bytes that are part of the program and live as long as it does.
@@ -72,12 +121,149 @@ impl Region {
         Arc::new(Self { _entry: None, memory: Memory::Embedded(bytes), name: name.to_owned() })
     }
 
-    /// All bytes of the region, at whatever alignment (a mapped file begins at a page).
+    /// The bytes of a range, in place (a mapped file begins at a page, a range at any
+    /// alignment); nothing unless every extent it touches is verified.
     #[must_use]
-    pub fn bytes(&self) -> &[u8] {
+    pub fn view(&self, range: Range<usize>) -> Option<&[u8]> {
         match &self.memory {
-            Memory::File(mapping) => mapping,
-            Memory::Embedded(bytes) => bytes,
+            Memory::File(mapping) => mapping.get(range),
+            Memory::Embedded(bytes) => bytes.get(range),
+            Memory::Filling(mapping, arrival) => {
+                let inside = range.start <= range.end && range.end as u64 <= self.len();
+                if !inside || !arrival.is_verified(&(range.start as u64..range.end as u64)) {
+                    return None;
+                }
+                // SAFETY: the range lies within the mapping (checked) and is verified: no lease
+                // covers it or ever will, so nobody writes it while it can be seen.
+                Some(unsafe { std::slice::from_raw_parts(mapping.as_ptr().add(range.start), range.len()) })
+            }
+        }
+    }
+
+    /// All bytes, if all have arrived.
+    #[must_use]
+    pub fn bytes(&self) -> Option<&[u8]> {
+        // A mapping's length is a usize.
+        self.view(0..self.len() as usize)
+    }
+
+    /// How many bytes it has.
+    #[must_use]
+    pub fn len(&self) -> u64 {
+        match &self.memory {
+            Memory::File(mapping) => mapping.len() as u64,
+            Memory::Embedded(bytes) => bytes.len() as u64,
+            Memory::Filling(_, arrival) => arrival.bytes(),
+        }
+    }
+
+    /// Whether it has no bytes.
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        self.len() == 0
+    }
+
+    /// Takes whole extents to write: `range` begins at an extent and ends at one or at the
+    /// region's end. Nothing if one of them is verified or leased already, or the region is
+    /// finished.
+    #[must_use]
+    pub fn lease(self: &Arc<Self>, range: Range<u64>) -> Option<Lease> {
+        let Memory::Filling(_, arrival) = &self.memory else { return None };
+        let whole = range.start.is_multiple_of(EXTENT_BYTES)
+            && range.start < range.end
+            && (range.end == arrival.bytes()
+                || (range.end < arrival.bytes() && range.end.is_multiple_of(EXTENT_BYTES)));
+        assert!(whole, "whole extents are leased, not {range:?}");
+        arrival.lease(&range).then(|| Lease::new(Arc::clone(self), range))
+    }
+
+    /// Believes that an extent's bytes are there already: a journal vouches for them. Whether it
+    /// was still missing.
+    pub fn adopt(self: &Arc<Self>, extent: u64) -> bool {
+        self.take(extent).map(|mut lease| lease.publish(extent)).is_some()
+    }
+
+    /// Copies a verified extent in. Whether it was still missing; if not, the bytes are not
+    /// needed.
+    pub fn fill_extent(self: &Arc<Self>, extent: u64, bytes: &[u8]) -> bool {
+        let Some(mut lease) = self.take(extent) else { return false };
+        lease.bytes_mut(0..bytes.len()).copy_from_slice(bytes);
+        lease.publish(extent);
+        true
+    }
+
+    fn take(self: &Arc<Self>, extent: u64) -> Option<Lease> {
+        self.lease(extent::range(self.len(), extent)?)
+    }
+
+    /// Whether every extent that the range touches is verified.
+    #[must_use]
+    pub fn is_verified(&self, range: Range<u64>) -> bool {
+        match &self.memory {
+            Memory::Filling(_, arrival) => arrival.is_verified(&range),
+            Memory::File(_) | Memory::Embedded(_) => true,
+        }
+    }
+
+    /// Whether all has arrived.
+    #[must_use]
+    pub fn is_complete(&self) -> bool {
+        match &self.memory {
+            Memory::Filling(_, arrival) => arrival.is_complete(),
+            Memory::File(_) | Memory::Embedded(_) => true,
+        }
+    }
+
+    /// The extents that have arrived, in order; all of them in a finished region.
+    #[must_use]
+    pub fn verified(&self) -> Vec<u64> {
+        match &self.memory {
+            Memory::Filling(_, arrival) => arrival.verified(),
+            Memory::File(_) | Memory::Embedded(_) => (0..extent::count(self.len())).collect(),
+        }
+    }
+
+    /// Blocks until the range has arrived: for threads that compute.
+    ///
+    /// # Errors
+    /// Why the load failed.
+    pub fn wait(&self, range: Range<u64>) -> Result<(), Arc<LoadError>> {
+        match &self.memory {
+            Memory::Filling(_, arrival) => arrival.wait(&range),
+            Memory::File(_) | Memory::Embedded(_) => Ok(()),
+        }
+    }
+
+    /// Waits until the range has arrived.
+    ///
+    /// # Errors
+    /// Why the load failed.
+    pub async fn ready(&self, range: Range<u64>) -> Result<(), Arc<LoadError>> {
+        match &self.memory {
+            Memory::Filling(_, arrival) => arrival.ready(&range).await,
+            Memory::File(_) | Memory::Embedded(_) => Ok(()),
+        }
+    }
+
+    /// Ends all waiting: the load has failed, and what is missing will not come.
+    pub fn fail(&self, error: Arc<LoadError>) {
+        if let Memory::Filling(_, arrival) = &self.memory {
+            arrival.fail(error);
+        }
+    }
+
+    /// Reads the pages of a range of a mapped file into memory and maps them, so that the first
+    /// touch costs nothing. Blocks.
+    ///
+    /// # Errors
+    /// What the system said; the bytes can be touched all the same.
+    pub fn populate(&self, range: Range<u64>) -> std::io::Result<()> {
+        match &self.memory {
+            Memory::File(mapping) if !range.is_empty() => {
+                let (start, end) = (in_memory(range.start), in_memory(range.end));
+                mapping.advise_range(memmap2::Advice::PopulateRead, start, end - start)
+            }
+            _ => Ok(()),
         }
     }
 
@@ -86,6 +272,73 @@ impl Region {
     pub fn name(&self) -> &str {
         &self.name
     }
+
+    /// Hidden contract: only regions that are being filled have leases.
+    fn arrival(&self) -> &Arrival {
+        match &self.memory {
+            Memory::Filling(_, arrival) => arrival,
+            Memory::File(_) | Memory::Embedded(_) => unreachable!("a finished region has no leases"),
+        }
+    }
+
+    fn writable(&self) -> *mut u8 {
+        match &self.memory {
+            Memory::Filling(mapping, _) => mapping.as_mut_ptr(),
+            Memory::File(_) | Memory::Embedded(_) => unreachable!("a finished region has no leases"),
+        }
+    }
+}
+
+/// Starts writing a range of a file's dirty pages to disk without waiting for it, so that a later
+/// `sync_data` finds little to do.
+///
+/// # Errors
+/// What the system said; nothing depends on it.
+pub fn begin_writeback(file: &File, range: Range<u64>) -> std::io::Result<()> {
+    use std::os::fd::AsRawFd;
+    let (offset, count) = (range.start.cast_signed(), (range.end - range.start).cast_signed());
+    // SAFETY: a system call on a file descriptor that is open while `file` is borrowed; it touches
+    // no memory of ours.
+    let result = unsafe { libc::sync_file_range(file.as_raw_fd(), offset, count, libc::SYNC_FILE_RANGE_WRITE) };
+    if result == 0 { Ok(()) } else { Err(std::io::Error::last_os_error()) }
+}
+
+/// Opens a regular file. Without O_NONBLOCK, opening a pipe would wait for someone to write to it;
+/// regular files ignore the flag.
+fn open(path: &Path, options: &mut OpenOptions) -> Result<(File, u64), LoadError> {
+    let open_error = |source| LoadError::OpenFile { path: path.to_owned(), source };
+    let file = options.custom_flags(libc::O_NONBLOCK).open(path).map_err(open_error)?;
+    let facts = file.metadata().map_err(open_error)?;
+    if !facts.is_file() {
+        return Err(LoadError::NotAFile { path: path.to_owned() });
+    }
+    Ok((file, facts.len()))
+}
+
+/// Enters a file's mapping in the table that names it when it fails.
+fn enter(path: &Path, start: *const u8, length: usize) -> Result<table::Entry, LoadError> {
+    truncation::install();
+    table::insert(start.addr()..start.addr() + length, &path.display().to_string())
+        .ok_or_else(|| LoadError::TooManyRegions { path: path.to_owned(), limit: table::SLOTS })
+}
+
+fn allocate(file: &File, bytes: u64) -> std::io::Result<()> {
+    match rustix::fs::fallocate(file, rustix::fs::FallocateFlags::empty(), 0, bytes) {
+        // A file system that cannot allocate (NFS, overlay on some kernels): sparse it is.
+        Err(rustix::io::Errno::OPNOTSUPP) => file.set_len(bytes),
+        result => Ok(result?),
+    }
+}
+
+/// Memory that can be had without swapping, as the kernel estimates it.
+fn available_bytes() -> Option<u64> {
+    let facts = std::fs::read_to_string("/proc/meminfo").ok()?;
+    let line = facts.lines().find_map(|line| line.strip_prefix("MemAvailable:"))?;
+    line.trim().strip_suffix("kB")?.trim().parse::<u64>().ok().map(|kibibytes| kibibytes * 1024)
+}
+
+fn in_memory(bytes: u64) -> usize {
+    usize::try_from(bytes).expect("64-bit machines map any file")
 }
 
 impl fmt::Debug for Region {
@@ -93,8 +346,9 @@ impl fmt::Debug for Region {
         let kind = match &self.memory {
             Memory::File(_) => "mapped",
             Memory::Embedded(_) => "embedded",
+            Memory::Filling(..) => "being filled",
         };
-        write!(formatter, "{} ({kind}, {} bytes)", self.name, self.bytes().len())
+        write!(formatter, "{} ({kind}, {} bytes)", self.name, self.len())
     }
 }
 
@@ -111,7 +365,7 @@ mod tests {
         let region = Region::map_file(&path).unwrap();
         std::fs::write(directory.path().join("new"), b"second").unwrap();
         std::fs::rename(directory.path().join("new"), &path).unwrap();
-        assert_eq!(region.bytes(), b"first");
+        assert_eq!(region.bytes().unwrap(), b"first");
         assert_eq!(region.name(), path.display().to_string());
     }
 
@@ -120,7 +374,7 @@ mod tests {
         let directory = tempfile::tempdir().unwrap();
         let path = directory.path().join("empty");
         std::fs::write(&path, b"").unwrap();
-        assert_eq!(Region::map_file(&path).unwrap().bytes(), b"");
+        assert_eq!(Region::map_file(&path).unwrap().bytes().unwrap(), b"");
     }
 
     #[test]
@@ -138,7 +392,89 @@ mod tests {
     fn an_embedded_region_is_the_very_bytes() {
         static BYTES: &[u8] = b"in the binary";
         let region = Region::embedded("demo", BYTES);
-        assert!(std::ptr::eq(region.bytes(), BYTES));
+        assert!(std::ptr::eq(region.bytes().unwrap(), BYTES));
         assert_eq!(region.name(), "demo");
+    }
+
+    fn both_kinds(bytes: u64) -> (tempfile::TempDir, [Arc<Region>; 2]) {
+        let directory = tempfile::tempdir().unwrap();
+        let file = Region::create_file(&directory.path().join("weights"), bytes).unwrap();
+        (directory, [file, Region::anonymous("memory", bytes).unwrap()])
+    }
+
+    #[test]
+    fn what_is_not_verified_cannot_be_seen_and_what_is_can() {
+        let (_directory, regions) = both_kinds(EXTENT_BYTES + 5);
+        for region in regions {
+            assert_eq!(region.view(0..1), None);
+            let mut lease = region.lease(0..EXTENT_BYTES).unwrap();
+            lease.bytes_mut(0..3).copy_from_slice(b"abc");
+            assert_eq!(region.view(0..1), None, "leased is not verified");
+            lease.publish(0);
+            assert_eq!(region.view(0..3).unwrap(), b"abc");
+            assert_eq!(region.view(0..EXTENT_BYTES as usize + 1), None, "the next extent is missing");
+            assert!(region.fill_extent(1, b"tail!"));
+            assert!(region.is_complete() && region.bytes().unwrap().ends_with(b"tail!"));
+            assert!(!region.fill_extent(1, b"other"), "a verified extent is never written again");
+        }
+    }
+
+    #[test]
+    fn two_writers_never_share_a_range() {
+        let (_directory, regions) = both_kinds(3 * EXTENT_BYTES);
+        for region in regions {
+            let mut first = region.lease(0..2 * EXTENT_BYTES).unwrap();
+            assert!(region.lease(EXTENT_BYTES..3 * EXTENT_BYTES).is_none());
+            first.publish(0);
+            drop(first);
+            assert!(region.lease(0..EXTENT_BYTES).is_none(), "verified");
+            assert!(region.lease(EXTENT_BYTES..3 * EXTENT_BYTES).is_some(), "given back by the drop");
+        }
+    }
+
+    #[test]
+    #[should_panic(expected = "unpublished")]
+    fn a_lessee_cannot_write_what_it_has_published() {
+        let region = Region::anonymous("memory", 2 * EXTENT_BYTES).unwrap();
+        let mut lease = region.lease(0..2 * EXTENT_BYTES).unwrap();
+        lease.publish(0);
+        lease.bytes_mut(0..1)[0] = 1;
+    }
+
+    #[test]
+    fn waiters_wake_for_their_range_and_for_failure() {
+        let region = Region::anonymous("memory", 2 * EXTENT_BYTES).unwrap();
+        let waiter = Arc::clone(&region);
+        let first = std::thread::spawn(move || waiter.wait(0..1));
+        let waiter = Arc::clone(&region);
+        let second = std::thread::spawn(move || waiter.wait(0..2 * EXTENT_BYTES));
+        assert!(region.adopt(0));
+        assert!(first.join().unwrap().is_ok());
+        region.fail(Arc::new(LoadError::NotAFile { path: "gone".into() }));
+        assert!(second.join().unwrap().is_err());
+        assert!(region.wait(0..1).is_ok(), "what has arrived stays");
+    }
+
+    #[test]
+    fn a_file_that_was_filled_in_place_is_the_bytes() {
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path().join("weights");
+        let region = Region::create_file(&path, 4).unwrap();
+        assert!(region.fill_extent(0, b"four"));
+        assert_eq!(std::fs::read(&path).unwrap(), b"four");
+        let again = Region::create_file(&path, 4).unwrap();
+        assert!(again.adopt(0));
+        assert_eq!(again.bytes().unwrap(), b"four");
+    }
+
+    #[test]
+    fn more_memory_than_there_is_is_refused() {
+        assert!(matches!(Region::anonymous("huge", 1 << 50), Err(LoadError::NoMemory { .. })));
+    }
+
+    #[test]
+    fn an_empty_object_is_complete_at_once() {
+        let (_directory, regions) = both_kinds(0);
+        assert!(regions.iter().all(|region| region.is_complete() && region.bytes() == Some(&[])));
     }
 }

@@ -6,9 +6,10 @@ use std::sync::Arc;
 
 use safetensors::Dtype;
 
-use crate::Region;
+use crate::header::TensorInfo;
+use crate::{LoadError, Region};
 
-/// A view of one tensor's bytes. Cloning it clones the hold on its region, never the bytes.
+/// A view of one tensor's bytes, which may still be on their way ([`Tensor::is_ready`]). Cloning it clones the hold on its region, never the bytes.
 ///
 /// The bytes are as the file has them: little-endian, row-major, and at any alignment (the format
 /// promises none), so a reader must not assume that an `f32` begins at a multiple of four.
@@ -16,16 +17,22 @@ use crate::Region;
 pub struct Tensor {
     region: Arc<Region>,
     range: Range<usize>,
+    /// The end of the header that says where the tensor lies: no view before that is verified too.
+    header_end: u64,
     dtype: Dtype,
     shape: Box<[usize]>,
 }
 
 impl Tensor {
-    /// A view of `range` of `region`. Hidden contract: the range lies within the region, as the
-    /// header's check against the file's length has proven.
-    pub(crate) fn new(region: Arc<Region>, range: Range<usize>, dtype: Dtype, shape: Box<[usize]>) -> Self {
-        assert!(range.start <= range.end && range.end <= region.bytes().len(), "a tensor lies within its region");
-        Self { region, range, dtype, shape }
+    /// A view of what `info` describes of `region`. Hidden contract: it lies within the region, as
+    /// the header's check against the file's length has proven.
+    pub(crate) fn new(region: Arc<Region>, info: &TensorInfo, header_end: u64) -> Self {
+        assert!(
+            info.range.start <= info.range.end && info.range.end <= region.len(),
+            "a tensor lies within its region"
+        );
+        let range = info.range.start as usize..info.range.end as usize;
+        Self { region, range, header_end, dtype: info.dtype, shape: info.shape.clone().into() }
     }
 
     /// The type of one element.
@@ -41,9 +48,52 @@ impl Tensor {
     }
 
     /// The tensor's bytes, in place.
+    ///
+    /// # Panics
+    /// They have not all arrived: see [`Tensor::wait`] and [`Tensor::ready`]. No reader is ever
+    /// shown an unverified byte.
     #[must_use]
     pub fn bytes(&self) -> &[u8] {
-        &self.region.bytes()[self.range.clone()]
+        let view = self.is_header_ready().then(|| self.region.view(self.range.clone())).flatten();
+        view.unwrap_or_else(|| panic!("{self:?} is read before it is ready"))
+    }
+
+    /// How many bytes it has, arrived or not.
+    #[must_use]
+    pub fn byte_count(&self) -> u64 {
+        self.range.len() as u64
+    }
+
+    /// Whether its bytes have arrived and are verified.
+    #[must_use]
+    pub fn is_ready(&self) -> bool {
+        self.is_header_ready() && self.region.is_verified(self.extent())
+    }
+
+    /// Blocks until its bytes have arrived: for threads that compute.
+    ///
+    /// # Errors
+    /// Why the load failed.
+    pub fn wait(&self) -> Result<(), Arc<LoadError>> {
+        self.region.wait(0..self.header_end)?;
+        self.region.wait(self.extent())
+    }
+
+    /// Waits until its bytes have arrived.
+    ///
+    /// # Errors
+    /// Why the load failed.
+    pub async fn ready(&self) -> Result<(), Arc<LoadError>> {
+        self.region.ready(0..self.header_end).await?;
+        self.region.ready(self.extent()).await
+    }
+
+    fn is_header_ready(&self) -> bool {
+        self.region.is_verified(0..self.header_end)
+    }
+
+    fn extent(&self) -> Range<u64> {
+        self.range.start as u64..self.range.end as u64
     }
 
     /// How many elements the shape has: 1 for a scalar, 0 where a dimension is 0.

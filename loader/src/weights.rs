@@ -1,7 +1,8 @@
 //! A model's weights: tensors by name, over one or more mapped files.
 //!
-//! Opening reads headers only, so its cost follows the number of tensors and not their size. What
-//! the tensors are for is the worker's business.
+//! A name may be known before its bytes have arrived: see [`Weights::ready`]. Opening reads
+//! headers only, so its cost follows the number of tensors and not their size. What the tensors
+//! are for is the worker's business.
 
 mod index;
 mod layout;
@@ -13,6 +14,7 @@ use std::sync::Arc;
 
 use wire::proof::Proof;
 
+use crate::header::Header;
 use crate::{LoadError, Region, Tensor, header};
 
 use index::Index;
@@ -103,6 +105,21 @@ impl Weights {
         self.proof
     }
 
+    /// The tensor of this name, once its bytes have arrived and are verified.
+    ///
+    /// # Errors
+    /// There is no such tensor, or why the load failed.
+    pub async fn ready(&self, name: &str) -> Result<&Tensor, Arc<LoadError>> {
+        let tensor = self.get(name).ok_or_else(|| Arc::new(LoadError::NoTensor { name: name.to_owned() }))?;
+        tensor.ready().await.map(|()| tensor)
+    }
+
+    /// Whether every byte of every tensor has arrived.
+    #[must_use]
+    pub fn is_complete(&self) -> bool {
+        self.tensors.values().all(Tensor::is_ready)
+    }
+
     fn add_files(&mut self, paths: &[PathBuf]) -> Result<(), LoadError> {
         paths.iter().try_for_each(|path| self.add_region(&Region::map_file(path)?).map(drop))
     }
@@ -125,25 +142,28 @@ impl Weights {
                 return Err(LoadError::IndexMissingTensor { index, tensor, file: (*shard).to_owned() });
             }
         }
-        let tensor_bytes = self.tensors.values().map(|tensor| tensor.bytes().len() as u64).sum::<u64>();
+        let tensor_bytes = self.tensors.values().map(|tensor| tensor.byte_count()).sum::<u64>();
         if let Some(total_bytes) = index.total_bytes.filter(|total| *total != tensor_bytes) {
             tracing::warn!(index = %index.path.display(), total_bytes, tensor_bytes, "the index states another size than its tensors have");
         }
         Ok(())
     }
 
-    /// Adds all tensors of one region and returns their names.
+    /// Adds all tensors of one finished region and returns their names.
     fn add_region(&mut self, region: &Arc<Region>) -> Result<Vec<String>, LoadError> {
-        let bytes = region.bytes().len() as u64;
-        let header = header::parse(region.bytes(), bytes)
-            .map_err(|source| LoadError::Header { file: region.name().to_owned(), source })?;
+        let header = header::parse(region.bytes().unwrap_or_default(), region.len());
+        let header = header.map_err(|source| LoadError::Header { file: region.name().to_owned(), source })?;
+        self.add(region, &header)
+    }
+
+    /// Adds all tensors that a checked header finds in a region, arrived or not, and returns their
+    /// names.
+    pub(crate) fn add(&mut self, region: &Arc<Region>, header: &Header) -> Result<Vec<String>, LoadError> {
         let mut names = Vec::with_capacity(header.tensors.len());
-        for info in header.tensors {
-            // The header has checked the range against the region's length, a usize.
-            let range = info.range.start as usize..info.range.end as usize;
-            let tensor = Tensor::new(Arc::clone(region), range, info.dtype, info.shape.into());
+        for info in &header.tensors {
+            let tensor = Tensor::new(Arc::clone(region), info, header.data_start);
             names.push(info.name.clone());
-            match self.tensors.entry(info.name) {
+            match self.tensors.entry(info.name.clone()) {
                 Entry::Vacant(place) => place.insert(tensor),
                 Entry::Occupied(place) => {
                     let first = place.get().region().name().to_owned();
@@ -152,7 +172,7 @@ impl Weights {
                 }
             };
         }
-        self.files.push(WeightFile { name: region.name().to_owned(), bytes });
+        self.files.push(WeightFile { name: region.name().to_owned(), bytes: region.len() });
         Ok(names)
     }
 }

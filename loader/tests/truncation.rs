@@ -54,7 +54,7 @@ fn child() {
     std::fs::OpenOptions::new().write(true).open(&file).unwrap().set_len(0).unwrap();
     // Two threads at once: neither may go on.
     let touch = || {
-        let byte = std::hint::black_box(region.bytes())[MAPPED_BYTES as usize / 2];
+        let byte = std::hint::black_box(region.bytes().expect("finished"))[MAPPED_BYTES as usize / 2];
         println!("touched {byte}");
     };
     std::thread::scope(|scope| {

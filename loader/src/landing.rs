@@ -1,0 +1,305 @@
+//! Where one fetch's bytes land: in place, hashed as they arrive, extent by extent.
+//!
+//! A landing is the destination of one ranged read. Whoever reads from a socket receives straight
+//! into [`Landing::buffer`] and says how much came ([`Landing::filled`]); the bytes are hashed
+//! while they are still in the processor's cache, and each finished extent is handed to the
+//! landing's judge, which compares digests, publishes the extent and notes it in the journal. A
+//! landing knows no network and no file names.
+
+use std::fmt;
+use std::ops::Range;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+
+use thiserror::Error;
+
+use crate::region::Lease;
+
+/// The unit of digest, cache and proof: 4 MiB of one object, the last one shorter.
+pub use wire::extent::EXTENT_BYTES;
+
+/// How much a reader is given at a time: small enough that the bytes are still in the second-level
+/// cache when they are hashed, large enough for BLAKE3's widest vectors.
+const BUFFER_BYTES: usize = 256 << 10;
+
+/// What a landing's judge says of a finished extent.
+pub type Judgement = Result<(), LandingError>;
+
+/// Decides about a finished extent: its number within the object, its bytes' digest, and the lease
+/// of its memory (none if the landing is a bounce buffer or a small read).
+pub type Judge = Arc<dyn Fn(Landed<'_>) -> Judgement + Send + Sync>;
+
+/// An extent that has wholly arrived.
+pub struct Landed<'a> {
+    /// Its number within the object.
+    pub extent: u64,
+    /// BLAKE3 of its bytes.
+    pub digest: blake3::Hash,
+    /// Its bytes.
+    pub bytes: &'a [u8],
+}
+
+/// Why landed bytes were refused.
+#[derive(Debug, Error)]
+pub enum LandingError {
+    /// An extent's digest is not what the manifest says.
+    #[error("`{object}`, bytes {}..{}, read from {source_url}: digest {found} instead of {expected}", .range.start, .range.end)]
+    Corrupt {
+        /// The object.
+        object: String,
+        /// Which bytes of it.
+        range: Range<u64>,
+        /// Where they came from.
+        source_url: String,
+        /// BLAKE3 of what came, in hexadecimal.
+        found: String,
+        /// What the manifest says.
+        expected: String,
+    },
+    /// The extent could not be noted or kept.
+    #[error("keeping bytes of `{object}`: {problem}")]
+    Keep {
+        /// The object.
+        object: String,
+        /// What the system said.
+        problem: String,
+    },
+}
+
+enum Space {
+    /// Memory of a region, ours alone until its extents are published.
+    Region(Lease),
+    /// A buffer of our own: a bounce extent of a hedge, or a small object.
+    Own(Vec<u8>),
+}
+
+/// The destination of one read.
+pub struct Landing {
+    space: Space,
+    range: Range<u64>,
+    position: u64,
+    hasher: blake3::Hasher,
+    judge: Option<Judge>,
+    progress: Arc<AtomicU64>,
+}
+
+impl Landing {
+    /// Into a region: the lease's range of the object, whole extents.
+    #[must_use]
+    pub fn in_region(lease: Lease, judge: Judge) -> Self {
+        let range = lease.range();
+        Self::new(Space::Region(lease), range, Some(judge))
+    }
+
+    /// Into a buffer of its own, judged extent by extent: `range` begins at an extent. What comes
+    /// of it is up to the judge; see also [`Landing::into_bytes`].
+    #[must_use]
+    pub fn bounce(range: Range<u64>, judge: Judge) -> Self {
+        Self::new(Space::Own(vec![0; span(&range)]), range, Some(judge))
+    }
+
+    /// Into a buffer of its own, judged by nobody: headers and other small reads.
+    #[must_use]
+    pub fn small(range: Range<u64>) -> Self {
+        Self::new(Space::Own(vec![0; span(&range)]), range, None)
+    }
+
+    fn new(space: Space, range: Range<u64>, judge: Option<Judge>) -> Self {
+        let position = range.start;
+        Self { space, range, position, hasher: blake3::Hasher::new(), judge, progress: Arc::default() }
+    }
+
+    /// The object's bytes that are wanted.
+    #[must_use]
+    pub fn range(&self) -> Range<u64> {
+        self.range.clone()
+    }
+
+    /// Where the next byte belongs, within the object.
+    #[must_use]
+    pub fn position(&self) -> u64 {
+        self.position
+    }
+
+    /// How many bytes are still to come.
+    #[must_use]
+    pub fn remaining(&self) -> u64 {
+        self.range.end - self.position
+    }
+
+    /// A counter of bytes landed so far that others may watch: stalls are seen by it.
+    #[must_use]
+    pub fn progress(&self) -> Arc<AtomicU64> {
+        Arc::clone(&self.progress)
+    }
+
+    /// Where the next bytes go: the memory itself, never more than is wanted, never beyond an
+    /// extent's end. Empty when all has come.
+    pub fn buffer(&mut self) -> &mut [u8] {
+        let extent_end = (self.position / EXTENT_BYTES + 1) * EXTENT_BYTES;
+        let end = extent_end.min(self.range.end).min(self.position + BUFFER_BYTES as u64);
+        let within = offset(&self.range, self.position)..offset(&self.range, end);
+        match &mut self.space {
+            Space::Region(lease) => lease.bytes_mut(within),
+            Space::Own(bytes) => &mut bytes[within],
+        }
+    }
+
+    /// Says that the first `count` bytes of [`Landing::buffer`] have come.
+    ///
+    /// # Errors
+    /// The judge refused the extent they finish; the landing is then back at that extent's
+    /// beginning, and what came of it counts as not landed.
+    pub fn filled(&mut self, count: usize) -> Result<(), LandingError> {
+        let from = self.position;
+        let to = from + count as u64;
+        assert!(to <= self.range.end, "no more came than there was room for");
+        if self.judge.is_some() {
+            let within = offset(&self.range, from)..offset(&self.range, to);
+            let bytes = match &self.space {
+                Space::Region(lease) => lease.bytes(within),
+                Space::Own(bytes) => &bytes[within],
+            };
+            self.hasher.update(bytes);
+        }
+        self.position = to;
+        self.progress.fetch_add(count as u64, Ordering::Relaxed);
+        if count > 0 && (to == self.range.end || to.is_multiple_of(EXTENT_BYTES)) {
+            self.finish_extent()
+        } else {
+            Ok(())
+        }
+    }
+
+    /// The bytes of a landing with a buffer of its own; none for a landing in a region.
+    #[must_use]
+    pub fn into_bytes(self) -> Option<Vec<u8>> {
+        match self.space {
+            Space::Own(bytes) => Some(bytes),
+            Space::Region(_) => None,
+        }
+    }
+
+    fn finish_extent(&mut self) -> Result<(), LandingError> {
+        let Some(judge) = &self.judge else { return Ok(()) };
+        let digest = self.hasher.finalize();
+        self.hasher.reset();
+        let extent = (self.position - 1) / EXTENT_BYTES;
+        let begin = (extent * EXTENT_BYTES).max(self.range.start);
+        let within = offset(&self.range, begin)..offset(&self.range, self.position);
+        let verdict = match &mut self.space {
+            Space::Region(lease) => {
+                let verdict = judge(Landed { extent, digest, bytes: lease.bytes(within.clone()) });
+                if verdict.is_ok() {
+                    lease.publish(extent);
+                }
+                verdict
+            }
+            Space::Own(bytes) => judge(Landed { extent, digest, bytes: &bytes[within] }),
+        };
+        if verdict.is_err() {
+            self.position = begin;
+        }
+        verdict
+    }
+}
+
+fn span(range: &Range<u64>) -> usize {
+    usize::try_from(range.end - range.start).expect("a read fits the address space")
+}
+
+fn offset(range: &Range<u64>, position: u64) -> usize {
+    usize::try_from(position - range.start).expect("a read fits the address space")
+}
+
+impl fmt::Debug for Landing {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(formatter, "a landing of {:?} at {}", self.range, self.position)
+    }
+}
+
+#[cfg(test)]
+#[expect(clippy::unwrap_used, reason = "a test whose set-up fails should fail there")]
+mod tests {
+    use super::*;
+    use crate::Region;
+    use std::sync::Mutex;
+
+    fn object(bytes: u64) -> Vec<u8> {
+        (0..bytes).map(|index| (index * 31 % 251) as u8 + 1).collect()
+    }
+
+    /// Feeds a landing from `object` in gulps of at most `gulp` bytes.
+    fn feed(landing: &mut Landing, object: &[u8], gulp: usize) -> Result<(), LandingError> {
+        while landing.remaining() > 0 {
+            let from = usize::try_from(landing.position()).unwrap();
+            let buffer = landing.buffer();
+            let count = buffer.len().min(gulp);
+            buffer[..count].copy_from_slice(&object[from..from + count]);
+            landing.filled(count)?;
+        }
+        Ok(())
+    }
+
+    type Seen = Arc<Mutex<Vec<(u64, blake3::Hash)>>>;
+
+    fn recording() -> (Judge, Seen) {
+        let seen = Seen::default();
+        let notes = Arc::clone(&seen);
+        let judge: Judge = Arc::new(move |landed| {
+            notes.lock().unwrap().push((landed.extent, landed.digest));
+            Ok(())
+        });
+        (judge, seen)
+    }
+
+    #[test]
+    fn every_extent_is_hashed_as_it_lands_whatever_the_gulps() {
+        let bytes = 2 * EXTENT_BYTES + 12_345;
+        let object = object(bytes);
+        for gulp in [1_000_003, 7_777, usize::MAX] {
+            let region = Region::anonymous("region", bytes).unwrap();
+            let (judge, seen) = recording();
+            let lease = region.lease(0..bytes).unwrap();
+            feed(&mut Landing::in_region(lease, judge), &object, gulp).unwrap();
+            let expected: Vec<_> = (0..).zip(object.chunks(EXTENT_BYTES as usize).map(blake3::hash)).collect();
+            assert_eq!(*seen.lock().unwrap(), expected);
+            assert_eq!(region.bytes().unwrap(), object);
+        }
+    }
+
+    #[test]
+    fn a_refused_extent_is_not_seen_and_lands_again_from_its_beginning() {
+        let bytes = 2 * EXTENT_BYTES;
+        let object = object(bytes);
+        let region = Region::anonymous("region", bytes).unwrap();
+        let refusals = Arc::new(Mutex::new(1));
+        let left = Arc::clone(&refusals);
+        let judge: Judge = Arc::new(move |landed| {
+            let mut left = left.lock().unwrap();
+            if landed.extent == 1 && *left > 0 {
+                *left -= 1;
+                return Err(LandingError::Keep { object: "o".into(), problem: "refused".into() });
+            }
+            Ok(())
+        });
+        let mut landing = Landing::in_region(region.lease(0..bytes).unwrap(), judge);
+        assert!(feed(&mut landing, &object, usize::MAX).is_err());
+        assert_eq!(landing.position(), EXTENT_BYTES);
+        assert_eq!(region.verified(), [0]);
+        feed(&mut landing, &object, usize::MAX).unwrap();
+        assert_eq!(region.bytes().unwrap(), object);
+    }
+
+    #[test]
+    fn a_small_landing_gives_its_bytes_and_a_bounce_is_judged() {
+        let object = object(EXTENT_BYTES + 10);
+        let mut small = Landing::small(5..20);
+        feed(&mut small, &object, 4).unwrap();
+        assert_eq!(small.into_bytes().unwrap(), object[5..20]);
+        let (judge, seen) = recording();
+        let mut bounce = Landing::bounce(EXTENT_BYTES..EXTENT_BYTES + 10, judge);
+        feed(&mut bounce, &object, 3).unwrap();
+        assert_eq!(*seen.lock().unwrap(), [(1, blake3::hash(&object[EXTENT_BYTES as usize..]))]);
+    }
+}

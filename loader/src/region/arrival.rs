@@ -1,0 +1,158 @@
+//! Which extents of a region have arrived: states, waiters, and the end of hope.
+//!
+//! Every extent goes Missing → Leased → Verified, or back to Missing when its lease is given up.
+//! Whoever sees Verified sees the bytes as well: the state is stored with release and read with
+//! acquire. This file knows states, not memory.
+
+use std::ops::Range;
+use std::sync::atomic::{AtomicBool, AtomicU8, AtomicU64, Ordering};
+use std::sync::{Arc, Condvar, Mutex, MutexGuard, OnceLock, PoisonError};
+
+use tokio::sync::Notify;
+use wire::extent::{self, EXTENT_BYTES};
+
+use crate::LoadError;
+
+const MISSING: u8 = 0;
+const LEASED: u8 = 1;
+const VERIFIED: u8 = 2;
+
+/// The arrival of one object's extents.
+pub(super) struct Arrival {
+    bytes: u64,
+    states: Box<[AtomicU8]>,
+    missing: AtomicU64,
+    complete: AtomicBool,
+    failed: OnceLock<Arc<LoadError>>,
+    /// Guards changes of state, so that a waiter cannot miss one between looking and sleeping.
+    changes: Mutex<()>,
+    changed: Condvar,
+    notify: Notify,
+}
+
+impl Arrival {
+    pub(super) fn new(bytes: u64) -> Self {
+        let count = extent::count(bytes);
+        Self {
+            bytes,
+            states: (0..count).map(|_| AtomicU8::new(MISSING)).collect(),
+            missing: AtomicU64::new(count),
+            complete: AtomicBool::new(count == 0),
+            failed: OnceLock::new(),
+            changes: Mutex::new(()),
+            changed: Condvar::new(),
+            notify: Notify::new(),
+        }
+    }
+
+    pub(super) fn bytes(&self) -> u64 {
+        self.bytes
+    }
+
+    pub(super) fn is_complete(&self) -> bool {
+        self.complete.load(Ordering::Acquire)
+    }
+
+    pub(super) fn is_verified(&self, range: &Range<u64>) -> bool {
+        self.is_complete() || self.extents(range).iter().all(|state| state.load(Ordering::Acquire) == VERIFIED)
+    }
+
+    /// The extents already verified, in order.
+    pub(super) fn verified(&self) -> Vec<u64> {
+        let states = self.states.iter().zip(0u64..);
+        states.filter(|(state, _)| state.load(Ordering::Acquire) == VERIFIED).map(|(_, extent)| extent).collect()
+    }
+
+    /// Takes whole extents for one writer; nothing if another has one of them or it is verified.
+    pub(super) fn lease(&self, range: &Range<u64>) -> bool {
+        let _guard = self.lock();
+        let extents = self.extents(range);
+        let free = extents.iter().all(|state| state.load(Ordering::Relaxed) == MISSING);
+        if free {
+            extents.iter().for_each(|state| state.store(LEASED, Ordering::Relaxed));
+        }
+        free
+    }
+
+    /// Gives leased extents back.
+    pub(super) fn release(&self, range: &Range<u64>) {
+        let _guard = self.lock();
+        for state in self.extents(range) {
+            debug_assert_eq!(state.load(Ordering::Relaxed), LEASED);
+            state.store(MISSING, Ordering::Relaxed);
+        }
+    }
+
+    /// Marks one extent as verified, leased (its lessee says so) or missing (its bytes are there).
+    pub(super) fn publish(&self, extent: u64) {
+        {
+            let _guard = self.lock();
+            let place = usize::try_from(extent).expect("extents are counted in memory");
+            if self.states[place].swap(VERIFIED, Ordering::Release) != VERIFIED
+                && self.missing.fetch_sub(1, Ordering::AcqRel) == 1
+            {
+                self.complete.store(true, Ordering::Release);
+            }
+        }
+        self.changed.notify_all();
+        self.notify.notify_waiters();
+    }
+
+    /// Ends all waiting: what is missing will never come.
+    pub(super) fn fail(&self, error: Arc<LoadError>) {
+        {
+            let _guard = self.lock();
+            // The first failure is the news.
+            let _ = self.failed.set(error);
+        }
+        self.changed.notify_all();
+        self.notify.notify_waiters();
+    }
+
+    /// Blocks until the range has arrived.
+    pub(super) fn wait(&self, range: &Range<u64>) -> Result<(), Arc<LoadError>> {
+        if self.is_verified(range) {
+            return Ok(());
+        }
+        let mut guard = self.lock();
+        loop {
+            if let Some(verdict) = self.verdict(range) {
+                return verdict;
+            }
+            guard = self.changed.wait(guard).unwrap_or_else(PoisonError::into_inner);
+        }
+    }
+
+    /// Waits until the range has arrived.
+    pub(super) async fn ready(&self, range: &Range<u64>) -> Result<(), Arc<LoadError>> {
+        loop {
+            let changed = self.notify.notified();
+            if let Some(verdict) = self.verdict(range) {
+                return verdict;
+            }
+            changed.await;
+        }
+    }
+
+    /// What is known of the range: nothing while it may still come.
+    fn verdict(&self, range: &Range<u64>) -> Option<Result<(), Arc<LoadError>>> {
+        if self.is_verified(range) {
+            return Some(Ok(()));
+        }
+        self.failed.get().map(|error| Err(Arc::clone(error)))
+    }
+
+    fn extents(&self, range: &Range<u64>) -> &[AtomicU8] {
+        assert!(range.start <= range.end && range.end <= self.bytes, "a range lies within its region");
+        if range.is_empty() {
+            return &[];
+        }
+        let first = usize::try_from(range.start / EXTENT_BYTES).expect("extents are counted in memory");
+        let end = usize::try_from(range.end.div_ceil(EXTENT_BYTES)).expect("extents are counted in memory");
+        &self.states[first..end]
+    }
+
+    fn lock(&self) -> MutexGuard<'_, ()> {
+        self.changes.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}

@@ -1,0 +1,161 @@
+//! Where bytes come from: one small trait for every kind of far storage, and what an object is.
+//!
+//! A source knows how to find an object and how to read a range of it into its destination
+//! ([`Landing`]). It does not know what the bytes mean, where they land, how many others read at
+//! the same time, or when to try again: that is `fetch`'s business.
+
+use std::fmt;
+use std::time::Duration;
+
+use async_trait::async_trait;
+use thiserror::Error;
+
+use crate::landing::{Landing, LandingError};
+
+/// One object of a model, as it was when it was first looked at. Every later read is conditional
+/// on it: an object that changes meanwhile is an error, never a mix.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Object {
+    /// Its name relative to the model's URL, such as `model-00001-of-00002.safetensors`.
+    pub name: String,
+    /// Its size.
+    pub bytes: u64,
+    /// What pins its content.
+    pub tag: Tag,
+    /// A digest of the whole object that the store itself vouches for.
+    pub checksum: Option<wire::evidence::StoreChecksum>,
+}
+
+/// What a store says of an object's identity. At least one of `etag` and `version` is there for
+/// every store that can change an object under a reader.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Tag {
+    /// The entity tag, quotes included, as `If-Match` wants it back.
+    pub etag: Option<String>,
+    /// The store's version id or the repository's commit.
+    pub version: Option<String>,
+    /// `Last-Modified` as sent, or a file's modification time and inode: the weakest pin.
+    pub modified: Option<String>,
+}
+
+/// How a read is to be made.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct ReadOptions {
+    /// Use a connection of its own rather than one from the pool: for the second try of a range
+    /// whose first connection may be the slow part.
+    pub fresh_connection: bool,
+}
+
+/// Far storage that holds one model's objects.
+#[async_trait]
+pub trait Source: Send + Sync + fmt::Debug {
+    /// The model's URL, never with a secret in it: for messages, logs and the cache's key.
+    fn url(&self) -> &str;
+
+    /// Who is charged for requests and throttles them: a storage account, a bucket's endpoint, a
+    /// host. Sources of one account share its request budget.
+    fn account(&self) -> &str;
+
+    /// What `name` is now. [`SourceError::NotFound`] is an answer, not a failure.
+    ///
+    /// # Errors
+    /// See [`SourceError`].
+    async fn stat(&self, name: &str) -> Result<Object, SourceError>;
+
+    /// Reads `landing`'s range of `object`, from its position to its end, into it, on condition
+    /// that the object is still what it was. One request; no retry. After an error the landing
+    /// keeps what arrived, and another call goes on from there.
+    ///
+    /// # Errors
+    /// See [`SourceError`].
+    async fn read(&self, object: &Object, landing: &mut Landing, options: ReadOptions) -> Result<(), SourceError>;
+}
+
+/// Why a source did not do as asked. Each says of itself whether trying again can help.
+#[derive(Debug, Error)]
+pub enum SourceError {
+    /// There is no such object.
+    #[error("{url}: there is no `{name}`")]
+    NotFound {
+        /// The model's URL.
+        url: String,
+        /// The object.
+        name: String,
+    },
+    /// Credentials are missing, wrong or not allowed to read this.
+    #[error("{url}: reading `{name}` was refused ({status}): {fix}")]
+    Denied {
+        /// The model's URL.
+        url: String,
+        /// The object.
+        name: String,
+        /// The HTTP status, or the system's word.
+        status: String,
+        /// What to do.
+        fix: String,
+    },
+    /// The object is not what it was when the load began.
+    #[error("{url}: `{name}` changed while it was being read ({detail}); start the load again")]
+    Changed {
+        /// The model's URL.
+        url: String,
+        /// The object.
+        name: String,
+        /// Old and new tag or size.
+        detail: String,
+    },
+    /// The store asked us to slow down (429, 503, `SlowDown`, `ServerBusy`).
+    #[error("{url}: throttled while reading `{name}` ({status})")]
+    Throttled {
+        /// The model's URL.
+        url: String,
+        /// The object.
+        name: String,
+        /// The HTTP status.
+        status: u16,
+        /// What `Retry-After` said.
+        retry_after: Option<Duration>,
+    },
+    /// A server error, a broken connection, a time-out: may pass.
+    #[error("{url}: reading `{name}`: {problem}")]
+    Transient {
+        /// The model's URL.
+        url: String,
+        /// The object.
+        name: String,
+        /// What happened.
+        problem: String,
+        /// The cause, where there is one.
+        #[source]
+        source: Option<Box<dyn std::error::Error + Send + Sync>>,
+    },
+    /// The server broke HTTP or its store's protocol; trying again on another replica may help.
+    #[error("{url}: `{name}` was answered wrongly: {problem}")]
+    Protocol {
+        /// The model's URL.
+        url: String,
+        /// The object.
+        name: String,
+        /// What is wrong.
+        problem: String,
+    },
+    /// A configuration or URL that cannot work.
+    #[error("{url}: {problem}")]
+    Config {
+        /// The model's URL.
+        url: String,
+        /// What is wrong and how to mend it.
+        problem: String,
+    },
+    /// What landed is not what was promised, or could not be kept.
+    #[error(transparent)]
+    Landing(#[from] LandingError),
+}
+
+impl SourceError {
+    /// Whether the same request may succeed later.
+    #[must_use]
+    pub fn is_retryable(&self) -> bool {
+        matches!(self, Self::Throttled { .. } | Self::Transient { .. } | Self::Protocol { .. })
+    }
+}
