@@ -11,6 +11,7 @@ mod error;
 pub mod header;
 mod json;
 pub mod landing;
+pub mod plan;
 mod region;
 pub mod source;
 mod tensor;
