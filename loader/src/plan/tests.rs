@@ -164,14 +164,17 @@ fn a_hundred_thousand_tensors_are_planned_at_once() {
     assert!(best.as_millis() < 300, "{best:?}");
 }
 
+/// Rows, columns and kind of slice of one file's tensors.
+type Shapes = Vec<(usize, usize, u8)>;
+
 /// Shapes of a few tensors, the order and the size of fetches; extents had.
-fn models() -> impl Strategy<Value = (Vec<Vec<(usize, usize, u8)>>, u64, u64, u64)> {
+fn models() -> impl Strategy<Value = (Vec<Shapes>, u64, u64, u64)> {
     let tensor = (0usize..6000, 1usize..3000, 0u8..4);
     let files = prop::collection::vec(prop::collection::vec(tensor, 0..8), 1..4);
     (files, 0..FETCH_BYTES_MAX + 1, 0..TOGETHER_BYTES + 1, any::<u64>())
 }
 
-fn build(shapes: &[Vec<(usize, usize, u8)>], seed: u64) -> (Vec<Header>, Vec<String>, Slices) {
+fn build(shapes: &[Shapes], seed: u64) -> (Vec<Header>, Vec<String>, Slices) {
     let mut slices = Slices::default();
     let mut order = Vec::new();
     let mut headers = Vec::new();
@@ -227,7 +230,7 @@ proptest! {
     #![proptest_config(ProptestConfig::with_cases(64))]
 
     #[test]
-    fn exactly_the_touched_extents_that_are_not_had_are_fetched_once((shapes, fetch_bytes, together_bytes, seed) in models()) {
+    fn exactly_what_is_touched_and_not_had_is_fetched_once((shapes, fetch_bytes, together_bytes, seed) in models()) {
         let (headers, order, slices) = build(&shapes, seed);
         let files: Vec<PlanFile<'_>> = headers.iter().map(file).collect();
         let order: Vec<&str> = order.iter().map(String::as_str).collect();
@@ -264,7 +267,8 @@ proptest! {
         let order: Vec<&str> = order.iter().map(String::as_str).collect();
         let with = |fetch_bytes, together_bytes| PlanOptions { fetch_bytes, together_bytes, every_byte: false };
         let strict = make(&files, &order, &Slices::default(), NOTHING_HAD, &with(EXTENT_BYTES, 0)).expect("fits");
-        let merged = make(&files, &order, &Slices::default(), NOTHING_HAD, &with(fetch_bytes, together_bytes)).expect("fits");
+        let options = with(fetch_bytes, together_bytes);
+        let merged = make(&files, &order, &Slices::default(), NOTHING_HAD, &options).expect("fits");
         let strict = extents_in_order(&strict);
         let place = |at: &(usize, u64)| strict.iter().position(|other| other == at).expect("the same extents");
         let places: Vec<usize> = extents_in_order(&merged).iter().map(place).collect();

@@ -79,7 +79,8 @@ fn columns_of(tensor: &TensorInfo, slice: &Slice, columns: &Range<usize>) -> Res
     let piece = whole_bytes(tensor, slice, element_bits * columns.len() as u64)?;
     if row - piece < EXTENT_BYTES {
         // No extent fits into a gap, so all of them are touched.
-        return Ok((vec![begin..begin + row * (row_count - 1) + piece], piece * row_count));
+        let span = begin..begin + row * (row_count - 1) + piece;
+        return Ok((Vec::from([span]), piece * row_count));
     }
     let pieces = (0..row_count).map(|number| begin + row * number).map(|at| at..at + piece).collect();
     Ok((pieces, piece * row_count))
