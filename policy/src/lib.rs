@@ -1,4 +1,5 @@
-//! Decisions as pure functions of facts and time: who may ask, how often, and what may be said.
+//! Decisions as pure functions of facts and time: who may ask, how often, what may be
+//! said, and which weights to believe.
 //!
 //! This room is synchronous. It does no I/O, starts no task and reads no clock: the caller says
 //! what time it is (`Moment`). It knows HTTP only as far as the words of an error, and it emits no
@@ -10,6 +11,7 @@ mod policy;
 mod quota;
 mod screen;
 mod secret;
+pub mod trust;
 
 pub use access::{Identified, hash_key};
 pub use config::{AnonymousConfig, ConfigError, DenyListConfig, PolicyConfig, TenantConfig};
@@ -17,3 +19,4 @@ pub use policy::{Admitted, Endpoint, Facts, Policy, Rejection};
 pub use quota::{Limits, Moment};
 pub use screen::{DenyList, DenyMatch, OutputScreen, Release};
 pub use secret::Secret;
+pub use trust::{Trust, TrustConfig};

@@ -94,8 +94,10 @@ pub struct PinnedObject {
 pub struct Verdict {
     /// What the load may be called once everything in `expected` was checked.
     pub proof: Proof,
-    /// What to check, by object name. An object that is not named is [`Expected::Unknown`].
+    /// What to check, by object name; ask with [`Verdict::expected`].
     pub expected: BTreeMap<String, Expected>,
+    /// Whether `expected` names all that may be read: a manifest or a signature decided.
+    pub is_exhaustive: bool,
     /// The root of the manifest that `expected` is from, where a manifest decided.
     pub root: Option<Digest>,
     /// Why, for people: one sentence each.
@@ -106,13 +108,15 @@ impl Verdict {
     /// What to check of this object.
     #[must_use]
     pub fn expected(&self, name: &str) -> &Expected {
-        self.expected.get(name).unwrap_or(&Expected::Unknown)
+        let other = if self.is_exhaustive { &Expected::NotCovered } else { &Expected::Unknown };
+        self.expected.get(name).unwrap_or(other)
     }
 
     /// The verdict over a directory or embedded bytes that nothing is known of.
     #[must_use]
     pub fn trusted(reason: impl Into<String>) -> Self {
-        Self { proof: Proof::Trusted, expected: BTreeMap::new(), root: None, reasons: vec![reason.into()] }
+        let reasons = vec![reason.into()];
+        Self { proof: Proof::Trusted, expected: BTreeMap::new(), is_exhaustive: false, root: None, reasons }
     }
 }
 
@@ -129,6 +133,8 @@ pub enum Expected {
     Shards(Vec<ShardDigest>),
     /// Nobody says. Digests are computed and, for a remote object with an ETag, pinned.
     Unknown,
+    /// A manifest or signature decides and does not list this object: it must not be read.
+    NotCovered,
 }
 
 /// The digest of one range of an object.

@@ -1,0 +1,97 @@
+//! Why a model is not loaded.
+
+use thiserror::Error;
+use wire::digest::Digest;
+use wire::proof::Proof;
+
+use super::oms::OmsError;
+
+/// Why a model is not loaded: what is wrong, and the fix.
+#[derive(Debug, Clone, PartialEq, Eq, Error)]
+pub enum Refusal {
+    /// Less is proven than must be.
+    #[error(
+        "loading {place}: proof is required and there is none (it would be {proof}); publish digests with \
+         `forebay manifest {place} --write`, or set `trust.require_proof = false`"
+    )]
+    ProofRequired {
+        /// Where the model is.
+        place: String,
+        /// What it could be called instead.
+        proof: Proof,
+    },
+    /// No signature, and there must be one.
+    #[error(
+        "loading {place}: a signature is required and there is no `model.sig`; sign it with \
+         `model_signing sign key --private_key KEY`, or set `trust.require_signature = false`"
+    )]
+    SignatureRequired {
+        /// Where the model is.
+        place: String,
+    },
+    /// The signature does not hold.
+    #[error("loading {place}: `model.sig` is refused")]
+    Signature {
+        /// Where the model is.
+        place: String,
+        /// Why.
+        #[source]
+        source: OmsError,
+    },
+    /// The signature is over another manifest than the one that is there.
+    #[error(
+        "loading {place}: `forebay.manifest.json` is not the file that was signed; fetch it again, or sign the model \
+         again after `forebay manifest {place} --write`"
+    )]
+    ManifestNotAsSigned {
+        /// Where the model is.
+        place: String,
+    },
+    /// Roots are configured, and this model has none of them.
+    #[error(
+        "loading {place}: its manifest's root is {}, which `trust.roots` does not list; add it if this revision is meant",
+        root.map_or_else(|| "absent".to_owned(), |root| root.to_string())
+    )]
+    RootNotAccepted {
+        /// Where the model is.
+        place: String,
+        /// What it has.
+        root: Option<Digest>,
+    },
+    /// A file has another size than is proven.
+    #[error(
+        "`{name}` has {bytes} bytes and `{by}` says {listed}: one of them was changed or is half written; \
+         upload the model again, or write the digests again"
+    )]
+    Size {
+        /// What says otherwise.
+        by: &'static str,
+        /// The file.
+        name: String,
+        /// What it has.
+        bytes: u64,
+        /// What it should have.
+        listed: u64,
+    },
+    /// A file that would be read is not listed.
+    #[error("`{name}` is not covered by `{by}`: it was added later; remove it, or write the digests again")]
+    NotCovered {
+        /// What should list it.
+        by: &'static str,
+        /// The file.
+        name: String,
+    },
+    /// The store shows other content under an ETag that is already known.
+    #[error(
+        "loading {place}: `{name}` had other bytes under the same ETag {etag} in an earlier load; find out which are \
+         right, and if these are, forget the earlier ones with `forebay cache rm {place}`"
+    )]
+    PinContradicted {
+        /// Where the model is.
+        place: String,
+        /// The object.
+        name: String,
+        /// Its ETag, then and now.
+        etag: String,
+    },
+}
