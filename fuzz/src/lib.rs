@@ -6,7 +6,11 @@
 
 #[path = "../../loader/tests/claims/header.rs"]
 mod header;
+#[path = "../../wire/tests/claims/manifest.rs"]
+mod manifests;
 mod model_config;
+#[path = "../../policy/tests/claims/oms.rs"]
+mod oms;
 #[path = "../../wire/tests/claims/requests.rs"]
 mod requests;
 
@@ -33,4 +37,19 @@ pub fn completion_request(data: &[u8]) {
 /// A stream of server-sent events.
 pub fn sse(data: &[u8]) {
     requests::event_stream(data);
+}
+
+/// A `forebay.manifest.json`.
+pub fn manifest(data: &[u8]) {
+    manifests::manifest(data);
+}
+
+/// A `model.sig`, as far as it is read before its signature is checked.
+pub fn oms_bundle(data: &[u8]) {
+    oms::bundle(data);
+}
+
+/// What a `model.sig` signs.
+pub fn oms_statement(data: &[u8]) {
+    oms::statement(data);
 }
