@@ -3,7 +3,7 @@
 
   peer.py NAME WHERE --files a.safetensors:SIZE … [--connections N] [--request-bytes N] [--to DIR]
 
-WHERE is http://host:port/dir/ (curl, hf_transfer), s3://bucket/prefix/ (runai, boto3, boto3crt) or a directory
+WHERE is http://host:port/dir/ (curl, hf_transfer), s3://bucket/prefix/ (runai, runai_own, boto3) or a directory
 (safetensors, fastsafetensors, tensorizer, expected). Every peer ends with all weights in memory or in a file of the
 page cache, and has read and checksummed every byte with XXH3-64, the fastest checksum there is for Python (30 GB/s
 here; the loader it is compared with pays for BLAKE3). The clock runs from the first call of the peer's library to the
@@ -177,8 +177,11 @@ def hf_transfer(args):
     return load
 
 
-def boto3(args, crt=False):
-    """download_file, boto3's own parallel download, with as many threads as connections; then as hf_transfer."""
+def boto3(args):
+    """download_file, boto3's own parallel download, with as many threads as connections; then as hf_transfer.
+
+    Its other transfer client (CRT) speaks only TLS.
+    """
     import boto3 as library
     from boto3.s3.transfer import TransferConfig
 
@@ -187,8 +190,7 @@ def boto3(args, crt=False):
     def load():
         client = library.client("s3")
         size = args.request_bytes or 8 << 20
-        kind = {"preferred_transfer_client": "crt"} if crt else {"max_concurrency": args.connections}
-        config = TransferConfig(multipart_chunksize=size, multipart_threshold=size, **kind)
+        config = TransferConfig(max_concurrency=args.connections, multipart_chunksize=size, multipart_threshold=size)
         for name, _ in args.files:
             client.download_file(bucket, prefix + name, str(args.to / name), Config=config)
         return checksum_files(args.to, args.files), None
@@ -196,9 +198,15 @@ def boto3(args, crt=False):
     return load
 
 
-def runai(args):
-    """SafetensorsStreamer; each tensor is kept, and checksummed as it is handed out. RUNAI_… say how it runs."""
-    os.environ.setdefault("RUNAI_STREAMER_CONCURRENCY", str(args.connections))
+def runai(args, own=False):
+    """SafetensorsStreamer; each tensor is kept, and checksummed as it is handed out.
+
+    By itself it runs 8 clients with as many connections as each likes (`runai_own`); one client held to --connections,
+    with nothing else held back, is the equal of the others.
+    """
+    equal = {"OBJ_CONCURRENCY": "1", "S3_MAX_CONNECTIONS": str(args.connections), "S3_TARGET_GBPS": "100"}
+    for name, value in ({} if own else equal).items():
+        os.environ.setdefault(f"RUNAI_STREAMER_{name}", value)
     os.environ.setdefault("RUNAI_STREAMER_LOG_LEVEL", "ERROR")
     from runai_model_streamer import SafetensorsStreamer
 
@@ -285,9 +293,9 @@ def expected(args):
     return lambda: (checksum_files(args.where, args.files), None)
 
 
-PEERS = {"curl": curl, "hf_transfer": hf_transfer, "boto3": boto3, "boto3crt": lambda args: boto3(args, crt=True),
-         "runai": runai, "safetensors": safetensors, "fastsafetensors": fastsafetensors, "tensorizer": tensorizer,
-         "tensorize": tensorize, "expected": expected}
+PEERS = {"curl": curl, "hf_transfer": hf_transfer, "boto3": boto3, "runai": runai,
+         "runai_own": lambda args: runai(args, own=True), "safetensors": safetensors,
+         "fastsafetensors": fastsafetensors, "tensorizer": tensorizer, "tensorize": tensorize, "expected": expected}
 
 if __name__ == "__main__":
     main()

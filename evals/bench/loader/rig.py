@@ -4,7 +4,6 @@ Knows nothing of what is measured. Whatever is started here is ended by stop_chi
 """
 import http.client
 import json
-import mmap
 import os
 import shlex
 import shutil
@@ -270,11 +269,13 @@ def until(what, name):
 
 
 def warm_memory(wanted):
-    """Touches and frees this much memory: a virtual machine's first touch of a page costs more than all that follow."""
+    """Touches and frees this much memory: a virtual machine's first touch of a page costs more than all that follow.
+
+    In a child: what a process ever held would show in ru_maxrss of the children it starts.
+    """
     amount = min(wanted, int(available_memory() * 0.8))
     note(f"touching {amount / 1e9:.0f} GB of memory")
-    memory = mmap.mmap(-1, amount, flags=mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS | mmap.MAP_POPULATE)
-    memory.close()
+    run([sys.executable, "-c", f"import mmap; mmap.mmap(-1, {amount}, flags=mmap.MAP_PRIVATE | mmap.MAP_POPULATE)"])
 
 
 def available_memory():
