@@ -14,6 +14,7 @@ pub mod landing;
 mod model_url;
 pub mod plan;
 mod region;
+pub mod remote;
 pub mod source;
 mod tensor;
 mod weights;

@@ -1,0 +1,236 @@
+//! An HTTP/1.1 client for weights: many sockets, and bodies received straight into their
+//! destination.
+//!
+//! General clients hand a body out in buffers of their own, which costs a copy of every byte and
+//! much of its time; and they multiplex one connection where many are faster. This one reads
+//! ranges into a [`Landing`] ([`Client::read_range`]) and does small requests on the side
+//! ([`Client::send`]). It knows no store and no retries; cancelling is dropping.
+
+mod body;
+mod config;
+mod connect;
+mod connection;
+mod error;
+mod exchange;
+pub mod head;
+mod part;
+mod pool;
+mod refusal;
+mod request;
+mod target;
+#[cfg(test)]
+mod tests;
+
+use std::ops::Range;
+use std::sync::Arc;
+use std::time::{Instant, SystemTime};
+
+use bytes::Bytes;
+use http::header::LOCATION;
+use http::response::Parts;
+use http::{Method, Request, Response, StatusCode};
+
+use crate::landing::Landing;
+use crate::source::{Object, SourceError};
+use connect::Connector;
+use exchange::{Answer, Failure};
+use pool::{Bounds, Pool};
+use target::Target;
+
+pub use config::HttpConfig;
+pub use error::HttpError;
+pub use refusal::{error_code, retry_after};
+
+/// The client. Clones share its connections.
+#[derive(Clone)]
+pub struct Client {
+    shared: Arc<Shared>,
+}
+
+struct Shared {
+    config: HttpConfig,
+    connector: Connector,
+    pool: Pool,
+}
+
+impl Client {
+    /// A client without connections yet.
+    ///
+    /// # Errors
+    /// [`SourceError::Config`]: the configured certification authorities cannot be read.
+    pub fn new(config: &HttpConfig) -> Result<Self, SourceError> {
+        let connector = Connector::new(config).map_err(|error| error.about("reading over HTTP", "", ""))?;
+        let bounds = Bounds {
+            in_use_max: config.connections_per_host_max,
+            idle_max: config.pool_idle_max,
+            idle_timeout: config.pool_idle_timeout(),
+        };
+        Ok(Self { shared: Arc::new(Shared { config: config.clone(), connector, pool: Pool::new(bounds) }) })
+    }
+
+    /// Does one small request: metadata, tokens, listings. The answer is given whatever its status
+    /// is; redirections are not followed.
+    ///
+    /// # Errors
+    /// There is no answer, or its body is longer than `body_max` bytes.
+    pub async fn send(&self, request: Request<Bytes>, body_max: usize) -> Result<Response<Bytes>, HttpError> {
+        let mut answer = self.open(&request, false).await?;
+        let body = answer.collect(body_max).await?;
+        let parts = self.finish(answer);
+        Ok(Response::from_parts(parts, body.into()))
+    }
+
+    /// [`Client::send`] that follows redirections, without taking credentials to another host.
+    ///
+    /// # Errors
+    /// As [`Client::send`]; or there are too many redirections.
+    pub async fn send_following(
+        &self,
+        mut request: Request<Bytes>,
+        body_max: usize,
+    ) -> Result<Response<Bytes>, HttpError> {
+        for _ in 0..=self.shared.config.redirects_max {
+            let answer = self.send(request.clone(), body_max).await?;
+            if !request::is_redirection(answer.status()) {
+                return Ok(answer);
+            }
+            follow(&mut request, &answer)?;
+        }
+        Err(self.too_many_redirections())
+    }
+
+    /// Reads the rest of `landing`'s range of `object` into it, on condition that the object is
+    /// still what was pinned, and gives the answer's head. `request` is a `GET` whose `Range` and
+    /// `If-Match` are added here, unless it brings its own because they are signed. Redirections
+    /// are followed. `fresh` takes no connection from the pool.
+    ///
+    /// # Errors
+    /// See [`HttpError`]; what has landed stays landed. Nothing is tried twice, except on a new
+    /// connection if one from the pool turns out to be closed.
+    pub async fn read_range(
+        &self,
+        request: Request<()>,
+        object: &Object,
+        landing: &mut Landing,
+        fresh: bool,
+    ) -> Result<Parts, HttpError> {
+        let wanted = landing.position()..landing.range().end;
+        if wanted.is_empty() {
+            return Err(HttpError::Config { problem: "a read of no bytes needs no request".to_owned() });
+        }
+        let mut request = request.map(|()| Bytes::new());
+        request::add_range(request.headers_mut(), &wanted, &object.tag);
+        for _ in 0..=self.shared.config.redirects_max {
+            let mut answer = self.open(&request, fresh).await?;
+            if request::is_redirection(answer.head.status) {
+                let body = answer.collect(self.shared.config.error_body_bytes_max).await?;
+                follow(&mut request, &Response::from_parts(self.finish(answer), body.into()))?;
+                continue;
+            }
+            return match self.receive(&mut answer, object, landing, &wanted).await {
+                // A refusal's body was read, so its connection is as good as before.
+                Err(error @ HttpError::Refused { .. }) => {
+                    self.finish(answer);
+                    Err(error)
+                }
+                outcome => outcome.map(|()| self.finish(answer)),
+            };
+        }
+        Err(self.too_many_redirections())
+    }
+
+    /// How many connections are idle, for a gauge.
+    #[must_use]
+    pub fn idle_connections(&self) -> usize {
+        self.shared.pool.idle()
+    }
+
+    async fn receive(
+        &self,
+        answer: &mut Answer,
+        object: &Object,
+        landing: &mut Landing,
+        wanted: &Range<u64>,
+    ) -> Result<(), HttpError> {
+        match answer.head.status {
+            StatusCode::OK | StatusCode::PARTIAL_CONTENT => {
+                part::check(&answer.head, answer.framing, object, wanted)?;
+                answer.land(landing).await
+            }
+            StatusCode::RANGE_NOT_SATISFIABLE => Err(part::unsatisfied(&answer.head.headers, object)),
+            StatusCode::PRECONDITION_FAILED => {
+                let tag = object.tag.etag.as_deref().or(object.tag.modified.as_deref()).unwrap_or("no tag");
+                Err(HttpError::Changed { detail: format!("it is no longer {tag}") })
+            }
+            _ => Err(self.refused(answer).await),
+        }
+    }
+
+    /// What an error's answer tells.
+    async fn refused(&self, answer: &mut Answer) -> HttpError {
+        let within = self.shared.config.first_byte_timeout();
+        let body = answer.beginning(self.shared.config.error_body_bytes_max, within).await;
+        let headers = &answer.head.headers;
+        HttpError::Refused {
+            host: answer.target.to_string(),
+            status: answer.head.status.as_u16(),
+            code: error_code(headers, &body),
+            retry_after: retry_after(headers, SystemTime::now()),
+        }
+    }
+
+    /// Sends a request and awaits the head of its answer, on a connection from the pool or, if
+    /// there is none or it turns out to be closed, on a new one.
+    async fn open(&self, request: &Request<Bytes>, fresh: bool) -> Result<Answer, HttpError> {
+        let Shared { config, connector, pool } = &*self.shared;
+        let target = Target::of(request.uri())?;
+        let permit = pool.permit(&target).await;
+        if !fresh && request::is_repeatable(request.method()) {
+            let pooled = pool.take(&target, Instant::now(), connection::Connection::is_quiet);
+            if let Some(connection) = pooled {
+                match exchange::exchange(connection, request, &target, config).await {
+                    Ok(answer) => return Ok(answer.holding(permit)),
+                    Err(Failure::Stale(_)) => {}
+                    Err(Failure::Other(error)) => return Err(error),
+                }
+            }
+        }
+        let connection = connector.connect(&target, config).await?;
+        let answer = exchange::exchange(connection, request, &target, config).await;
+        answer.map(|answer| answer.holding(permit)).map_err(|failure| failure.on_new_connection(&target))
+    }
+
+    /// Puts the connection of a finished answer into the pool, if it can be used again.
+    fn finish(&self, answer: Answer) -> Parts {
+        let (parts, target, connection) = answer.into_parts();
+        if let Some(connection) = connection {
+            self.shared.pool.put(&target, connection, Instant::now());
+        }
+        parts
+    }
+
+    fn too_many_redirections(&self) -> HttpError {
+        let problem = format!("more than {} redirections", self.shared.config.redirects_max);
+        HttpError::Protocol { problem }
+    }
+}
+
+/// Turns `request` to where `answer` points.
+fn follow(request: &mut Request<Bytes>, answer: &Response<Bytes>) -> Result<(), HttpError> {
+    let to = request::redirected(request.uri(), answer.headers().get(LOCATION))?;
+    let (from_target, to_target) = (Target::of(request.uri())?, Target::of(&to)?);
+    request::strip_credentials(request.headers_mut(), &from_target, &to_target);
+    *request.uri_mut() = to;
+    let method = request.method();
+    if answer.status() == StatusCode::SEE_OTHER && method != Method::GET && method != Method::HEAD {
+        *request.method_mut() = Method::GET;
+        *request.body_mut() = Bytes::new();
+    }
+    Ok(())
+}
+
+impl std::fmt::Debug for Client {
+    fn fmt(&self, formatter: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(formatter, "an HTTP client with {} idle connections", self.idle_connections())
+    }
+}
