@@ -4,3 +4,4 @@
 
 pub mod faulty_worker;
 pub mod openai_server;
+pub mod origin;
