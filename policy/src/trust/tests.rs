@@ -88,7 +88,8 @@ fn a_manifest_of_other_sizes_is_refused() {
 #[test]
 fn a_file_that_is_read_and_not_listed_is_refused_and_others_are_named() {
     for name in ["extra.safetensors", "chat_template.jinja", "generation_config.json"] {
-        for (mut evidence, config) in [(with_manifest(), trust(&[])), (signed(FILES), trust(&[KEY]))] {
+        let cases = [with_manifest(), signed(FILES), signed(SHARDS)];
+        for (mut evidence, config) in cases.into_iter().zip([trust(&[]), trust(&[KEY]), trust(&[KEY])]) {
             evidence.objects.push(object(name, 1));
             let refusal = decide(&config, &evidence).expect_err(name);
             assert!(matches!(&refusal, Refusal::NotCovered { name: found, .. } if found == name), "{refusal}");
@@ -151,11 +152,15 @@ fn a_signed_manifest_decides_by_extents() {
 #[test]
 fn a_manifest_other_than_the_signed_one_is_refused() {
     let files = with_manifest().manifest.expect("there").files()[..3].to_vec();
-    let mut evidence = Evidence { signature: Some(MANIFEST_SIG.to_vec()), ..with_manifest() };
-    evidence.manifest = Some(Manifest::new(files).expect("valid"));
-    evidence.manifest_sha256 = Some(Sha256([1; 32]));
-    for sha256 in [Some(Sha256([1; 32])), None] {
-        evidence.manifest_sha256 = sha256;
+    for (bundle, sha256) in
+        [(MANIFEST_SIG, Some(Sha256([1; 32]))), (MANIFEST_SHARDS_SIG, Some(Sha256([1; 32]))), (MANIFEST_SIG, None)]
+    {
+        let evidence = Evidence {
+            manifest: Some(Manifest::new(files.clone()).expect("valid")),
+            manifest_sha256: sha256,
+            signature: Some(bundle.to_vec()),
+            ..remote()
+        };
         let refusal = decide(&trust(&[KEY]), &evidence).expect_err("not signed");
         assert!(matches!(refusal, Refusal::ManifestNotAsSigned { .. }), "{refusal}");
     }
@@ -218,6 +223,7 @@ fn without_proof_digests_are_computed_and_then_held() {
     evidence.objects[2].etag = Some("\"new\"".into());
     assert_eq!(decide_by_default(&evidence).expected("model.safetensors"), &Expected::Unknown, "another object now");
     evidence.objects[2].etag = None;
+    evidence.pinned.as_mut().expect("there").objects[2].etag = None;
     let verdict = decide_by_default(&evidence);
     assert_eq!(verdict.expected("model.safetensors"), &Expected::Unknown);
     assert!(verdict.reasons.iter().any(|reason| reason.contains("no ETag")), "{:?}", verdict.reasons);

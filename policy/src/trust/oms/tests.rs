@@ -134,7 +134,10 @@ fn a_changed_envelope_is_refused() {
         |json| json["mediaType"] = "application/vnd.dev.sigstore.bundle+json;version=0.2".into(),
         |json| json["dsseEnvelope"]["payloadType"] = "text/plain".into(),
         |json| json["dsseEnvelope"]["signatures"] = json!([]),
-        |json| json["dsseEnvelope"]["signatures"] = json!([{"sig": ""}, {"sig": ""}]),
+        |json| {
+            let signatures = json["dsseEnvelope"]["signatures"].as_array_mut().expect("a list");
+            signatures.push(signatures[0].clone());
+        },
         |json| json["dsseEnvelope"]["payload"] = "%".into(),
         |json| drop(json.as_object_mut().expect("an object").remove("dsseEnvelope")),
         |json| json["verificationMaterial"] = json!({}),
