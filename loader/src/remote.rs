@@ -6,5 +6,10 @@
 
 mod env;
 pub mod http;
+mod https;
+mod local;
+mod name;
 
 pub use env::Env;
+pub use https::HttpsSource;
+pub use local::LocalSource;

@@ -94,7 +94,35 @@ impl Client {
             if !request::is_redirection(answer.status()) {
                 return Ok(answer);
             }
-            follow(&mut request, &answer)?;
+            follow_to(&mut request, &answer.into_parts().0)?;
+        }
+        Err(self.too_many_redirections())
+    }
+
+    /// Asks for an answer's head alone: a `HEAD`, or a `GET` whose body does not matter. With
+    /// `follow`, redirections are followed; without, one is an answer like another.
+    ///
+    /// # Errors
+    /// As [`Client::send`]; and [`HttpError::Refused`] for a status of 400 or more, except 416,
+    /// whose head tells a size.
+    pub async fn head(&self, request: Request<()>, follow: bool) -> Result<Parts, HttpError> {
+        let mut request = request.map(|()| Bytes::new());
+        for _ in 0..=self.shared.config.redirects_max {
+            let mut answer = self.open(&request, false).await?;
+            let status = answer.head.status;
+            if status.as_u16() >= 400 && status != StatusCode::RANGE_NOT_SATISFIABLE {
+                let error = self.refused(&mut answer).await;
+                self.finish(answer);
+                return Err(error);
+            }
+            if answer.is_short(self.shared.config.error_body_bytes_max) {
+                answer.collect(self.shared.config.error_body_bytes_max).await?;
+            }
+            let parts = self.finish(answer);
+            if !follow || !request::is_redirection(status) {
+                return Ok(parts);
+            }
+            follow_to(&mut request, &parts)?;
         }
         Err(self.too_many_redirections())
     }
@@ -123,8 +151,8 @@ impl Client {
         for _ in 0..=self.shared.config.redirects_max {
             let mut answer = self.open(&request, fresh).await?;
             if request::is_redirection(answer.head.status) {
-                let body = answer.collect(self.shared.config.error_body_bytes_max).await?;
-                follow(&mut request, &Response::from_parts(self.finish(answer), body.into()))?;
+                answer.collect(self.shared.config.error_body_bytes_max).await?;
+                follow_to(&mut request, &self.finish(answer))?;
                 continue;
             }
             return match self.receive(&mut answer, object, landing, &wanted).await {
@@ -216,13 +244,13 @@ impl Client {
 }
 
 /// Turns `request` to where `answer` points.
-fn follow(request: &mut Request<Bytes>, answer: &Response<Bytes>) -> Result<(), HttpError> {
-    let to = request::redirected(request.uri(), answer.headers().get(LOCATION))?;
+fn follow_to(request: &mut Request<Bytes>, answer: &Parts) -> Result<(), HttpError> {
+    let to = request::redirected(request.uri(), answer.headers.get(LOCATION))?;
     let (from_target, to_target) = (Target::of(request.uri())?, Target::of(&to)?);
     request::strip_credentials(request.headers_mut(), &from_target, &to_target);
     *request.uri_mut() = to;
     let method = request.method();
-    if answer.status() == StatusCode::SEE_OTHER && method != Method::GET && method != Method::HEAD {
+    if answer.status == StatusCode::SEE_OTHER && method != Method::GET && method != Method::HEAD {
         *request.method_mut() = Method::GET;
         *request.body_mut() = Bytes::new();
     }

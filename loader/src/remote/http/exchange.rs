@@ -129,6 +129,11 @@ impl Answer {
         }
     }
 
+    /// Whether the body is said to be at most `bytes_max` long.
+    pub(super) fn is_short(&self, bytes_max: usize) -> bool {
+        matches!(self.framing, Framing::Length(length) if length <= bytes_max as u64)
+    }
+
     /// The whole body, if it is at most `bytes_max` long.
     pub(super) async fn collect(&mut self, bytes_max: usize) -> Result<Vec<u8>, HttpError> {
         let mut bytes = Vec::new();
