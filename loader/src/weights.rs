@@ -17,8 +17,9 @@ use wire::proof::Proof;
 use crate::header::Header;
 use crate::{LoadError, Region, Tensor, header};
 
-use index::Index;
+pub(crate) use index::Index;
 use layout::Layout;
+pub(crate) use layout::file_names;
 
 /// One file of weights.
 #[derive(Debug, Clone, PartialEq, Eq)]
