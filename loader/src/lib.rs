@@ -8,6 +8,7 @@
 //! This room knows the safetensors format. It knows no model, no kernel and no HTTP handler.
 
 pub mod conformance;
+pub mod disk;
 mod error;
 pub mod header;
 mod json;
