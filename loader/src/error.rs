@@ -111,6 +111,27 @@ pub enum LoadError {
         /// What they should.
         expected: String,
     },
+    /// Fetching failed.
+    #[error(transparent)]
+    Fetch(#[from] crate::fetch::FetchError),
+    /// Bytes could not be kept.
+    #[error(transparent)]
+    Landing(#[from] crate::landing::LandingError),
+    /// There is no plan.
+    #[error(transparent)]
+    Plan(#[from] crate::plan::PlanError),
+    /// A load that others wait for as well has ended.
+    #[error("the load ended")]
+    Ended(#[source] std::sync::Arc<LoadError>),
+    /// Nobody waits for the load any more.
+    #[error("the load was cancelled")]
+    Cancelled,
+    /// A directory changed while it was being looked at.
+    #[error("{directory} changed while it was being opened; try again when whoever writes to it is done")]
+    DirectoryChanged {
+        /// The directory.
+        directory: String,
+    },
     /// Someone asked for a tensor that no file holds.
     #[error("there is no tensor `{name}`")]
     NoTensor {

@@ -257,15 +257,18 @@ fn gather(url: &ModelUrl, files: &BTreeMap<String, SmallFile>, shards: &[Shard])
         ModelUrl::Local(path) => Origin::Local { directory: path.display().to_string() },
         other => Origin::Remote { url: other.to_string() },
     };
-    let small = files.values().map(|file| &file.object);
-    // Manifest and signature speak for the others; nobody speaks for them.
-    let small = small.filter(|object| object.name != MANIFEST && object.name != SIGNATURE);
+    let small = files.values().map(|file| &file.object).filter(|object| !speaks_for_others(&object.name));
     let objects = small.chain(shards.iter().map(|shard| &shard.object)).map(evidence_of).collect();
     let manifest = files.get(MANIFEST).map(|file| Manifest::parse(&file.bytes)).transpose();
     let manifest = manifest.map_err(|source| LoadError::Manifest { url: url.to_string(), source })?;
     let manifest_sha256 = files.get(MANIFEST).map(|file| wire::digest::Sha256(Sha256::digest(&file.bytes).into()));
     let signature = files.get(SIGNATURE).map(|file| file.bytes.to_vec());
     Ok(Evidence { origin, objects, manifest, manifest_sha256, signature, pinned: None })
+}
+
+/// Manifest and signature speak for the others; nobody speaks for them.
+pub(crate) fn speaks_for_others(name: &str) -> bool {
+    name == MANIFEST || name == SIGNATURE
 }
 
 fn evidence_of(object: &Object) -> ObjectEvidence {

@@ -230,6 +230,14 @@ impl Region {
         }
     }
 
+    /// Whether every extent that the range touches is there, shown or held.
+    pub(crate) fn has_arrived(&self, range: Range<u64>) -> bool {
+        match &self.memory {
+            Memory::Filling(_, arrival) => arrival.has_arrived(&range),
+            Memory::File(_) | Memory::Embedded(_) => true,
+        }
+    }
+
     /// Whether every extent that the range touches is verified.
     #[must_use]
     pub fn is_verified(&self, range: Range<u64>) -> bool {

@@ -37,37 +37,60 @@ impl Checks {
         matches!(self.expected, Expected::Whole(_) | Expected::Shards(_))
     }
 
-    /// Judges one extent.
-    pub(crate) fn judge(
+    /// Whether this is the digest that the extent must have.
+    pub(crate) fn check(&self, extent: u64, digest: blake3::Hash, source_url: &str) -> Result<(), LandingError> {
+        match &self.expected {
+            Expected::Extents(digests) => {
+                let expected = usize::try_from(extent).ok().and_then(|place| digests.get(place));
+                match expected {
+                    Some(expected) if expected.0 == *digest.as_bytes() => Ok(()),
+                    Some(expected) => Err(self.corrupt(extent, digest, expected.to_string(), source_url)),
+                    None => Err(self.corrupt(extent, digest, "nothing: the manifest ends before".into(), source_url)),
+                }
+            }
+            Expected::NotCovered => {
+                let expected = "nothing: neither manifest nor signature lists it".into();
+                Err(self.corrupt(extent, digest, expected, source_url))
+            }
+            Expected::Whole(_) | Expected::Shards(_) | Expected::Unknown => Ok(()),
+        }
+    }
+
+    /// Takes a checked extent whose bytes are in place: its header must be the one that was
+    /// parsed.
+    pub(crate) fn keep(
         &self,
         extent: u64,
         digest: blake3::Hash,
         bytes: &[u8],
         source_url: &str,
     ) -> Result<(), LandingError> {
+        if !self.agrees_with_head(extent, bytes) {
+            return Err(self.corrupt(extent, digest, "the header that was read first".into(), source_url));
+        }
+        self.note(extent, digest);
+        Ok(())
+    }
+
+    /// Notes an extent's digest.
+    pub(crate) fn note(&self, extent: u64, digest: blake3::Hash) {
         let place = usize::try_from(extent).expect("extents are counted in memory");
-        let corrupt = |expected: String| LandingError::Corrupt {
+        self.seen.lock().unwrap_or_else(PoisonError::into_inner)[place] = Some(digest);
+    }
+
+    /// Whether an extent holds bytes of the file's header.
+    pub(crate) fn holds_header(&self, extent: u64) -> bool {
+        extent * EXTENT_BYTES < self.head.len() as u64
+    }
+
+    fn corrupt(&self, extent: u64, digest: blake3::Hash, expected: String, source_url: &str) -> LandingError {
+        LandingError::Corrupt {
             object: self.object.clone(),
             range: extent::range(self.bytes, extent).unwrap_or_default(),
             source_url: source_url.to_owned(),
             found: digest.to_hex().to_string(),
             expected,
-        };
-        match &self.expected {
-            Expected::Extents(digests) => {
-                let expected = digests.get(place).map_or([0; 32], |digest| digest.0);
-                if expected != *digest.as_bytes() {
-                    return Err(corrupt(Digest(expected).to_string()));
-                }
-            }
-            Expected::NotCovered => return Err(corrupt("nothing: neither manifest nor signature lists it".into())),
-            Expected::Whole(_) | Expected::Shards(_) | Expected::Unknown => {}
         }
-        if !self.agrees_with_head(extent, bytes) {
-            return Err(corrupt("the header that was read first".into()));
-        }
-        self.seen.lock().unwrap_or_else(PoisonError::into_inner)[place] = Some(digest);
-        Ok(())
     }
 
     /// Whether an extent begins as the header did when it was parsed: the tensors' places come
@@ -83,6 +106,21 @@ impl Checks {
     pub(crate) fn digests(&self) -> Option<Vec<Digest>> {
         let seen = self.seen.lock().unwrap_or_else(PoisonError::into_inner);
         seen.iter().map(|digest| digest.map(|digest| Digest(*digest.as_bytes()))).collect()
+    }
+
+    /// Judges a finished file as a whole: by its extents, or as a held object.
+    ///
+    /// # Errors
+    /// It is not what it must be.
+    pub(crate) fn judge_file(&self, region: &Region, source_url: &str) -> Result<(), LoadError> {
+        for extent in 0..extent::count(self.bytes) {
+            let range = extent::range(self.bytes, extent).unwrap_or_default();
+            let bytes = region.arrived(range).map_err(LoadError::Ended)?;
+            let digest = blake3::hash(bytes);
+            self.check(extent, digest, source_url)?;
+            self.keep(extent, digest, bytes, source_url)?;
+        }
+        self.judge_whole(region, source_url).map_err(LoadError::Ended)
     }
 
     /// Judges a held object as its bytes arrive, and shows it when it was found right. Blocks
@@ -215,7 +253,9 @@ mod tests {
 
     fn judge(checks: &Checks, object: &[u8], extent: usize) -> Result<(), LandingError> {
         let bytes = object.chunks(EXTENT_BYTES as usize).nth(extent).unwrap();
-        checks.judge(extent as u64, blake3::hash(bytes), bytes, "test://")
+        let digest = blake3::hash(bytes);
+        checks.check(extent as u64, digest, "test://")?;
+        checks.keep(extent as u64, digest, bytes, "test://")
     }
 
     #[test]
@@ -261,7 +301,7 @@ mod tests {
                 let mut bytes = object.clone();
                 bytes[2_000_000] ^= u8::from(!is_right);
                 for (extent, part) in (0..).zip(bytes.chunks(EXTENT_BYTES as usize)) {
-                    checks.judge(extent, blake3::hash(part), part, "test://").unwrap();
+                    checks.keep(extent, blake3::hash(part), part, "test://").unwrap();
                     assert!(region.fill_extent(extent, part));
                 }
                 assert_eq!(region.bytes(), None);
