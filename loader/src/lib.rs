@@ -9,6 +9,7 @@
 
 pub mod conformance;
 mod error;
+pub mod fetch;
 pub mod header;
 mod json;
 pub mod landing;
