@@ -10,6 +10,7 @@
 pub mod conformance;
 pub mod disk;
 mod error;
+pub mod fetch;
 pub mod header;
 mod json;
 pub mod landing;

@@ -143,6 +143,50 @@ pub const WORKER_LOAD_SECONDS: Def = Def::gauge(
     &["model", "phase"],
 );
 
+// --- loader -------------------------------------------------------------------------------------
+
+/// Verified bytes of weights, by where they came from.
+pub const LOADER_BYTES: Def =
+    Def::counter("forebay_loader_bytes_total", "Verified bytes of weights, by the source's scheme", &["source"]);
+/// Ranged reads made.
+pub const LOADER_REQUESTS: Def = Def::counter(
+    "forebay_loader_requests_total",
+    "Ranged reads by outcome: ok, failed, throttled, stalled, corrupt, overtaken (by a second try or a first one)",
+    &["outcome"],
+);
+/// Tries after a failure.
+pub const LOADER_RETRIES: Def = Def::counter("forebay_loader_retries_total", "Tries of a fetch after a failure", &[]);
+/// Second tries of slow reads.
+pub const LOADER_HEDGES: Def = Def::counter("forebay_loader_hedges_total", "Second tries of slow reads", &[]);
+/// Bytes of second tries.
+pub const LOADER_HEDGED_BYTES: Def =
+    Def::counter("forebay_loader_hedged_bytes_total", "Bytes that second tries brought, used or not", &[]);
+/// Bytes received in vain.
+pub const LOADER_DISCARDED_BYTES: Def =
+    Def::counter("forebay_loader_discarded_bytes_total", "Bytes that came and were thrown away", &[]);
+/// Connections given up.
+pub const LOADER_STALLS: Def =
+    Def::counter("forebay_loader_stalls_total", "Connections given up because nothing came", &[]);
+/// Answers that asked us to slow down.
+pub const LOADER_THROTTLES: Def =
+    Def::counter("forebay_loader_throttles_total", "Answers that asked us to slow down", &[]);
+/// Extents whose digest was wrong.
+pub const LOADER_CORRUPT_EXTENTS: Def =
+    Def::counter("forebay_loader_corrupt_extents_total", "Extents whose digest was wrong", &[]);
+/// Bytes asked for and not yet verified.
+pub const LOADER_IN_FLIGHT_BYTES: Def =
+    Def::gauge("forebay_loader_in_flight_bytes", "Bytes asked for and not yet verified", &[]);
+/// Reads that may be in flight.
+pub const LOADER_CONCURRENCY: Def =
+    Def::gauge("forebay_loader_concurrency", "Reads that may be in flight at present", &[]);
+/// One fetch with all its tries.
+pub const LOADER_FETCH_SECONDS: Def = Def::histogram(
+    "forebay_loader_fetch_seconds",
+    "One fetch of up to 16 MiB, from its first try to its last byte",
+    &[],
+    REQUEST_EDGES_S,
+);
+
 // --- vLLM's names for the same facts -------------------------------------------------------------
 
 /// As `forebay_worker_waiting`.

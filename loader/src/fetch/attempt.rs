@@ -1,0 +1,298 @@
+//! One try of one fetch: read, watched for stalls, and raced by a second try where it is slow.
+//!
+//! The second try asks for the next missing extent only, into a buffer of its own. Whichever copy
+//! is verified first wins; if it is the second one, the first try is dropped before its bytes are
+//! copied in, so two writers never share a range.
+
+use std::future::{Future, pending, poll_fn};
+use std::ops::Range;
+use std::pin::Pin;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, OnceLock};
+use std::time::{Duration, Instant};
+
+use tokio::time::{sleep, sleep_until};
+use wire::extent::EXTENT_BYTES;
+
+use super::budget::Reservation;
+use super::decide::{Ended, FetchError};
+use super::piece::Piece;
+use super::shared::Shared;
+use super::stall::{Pulse, Stall, Verdict};
+use crate::landing::{Landed, Landing, LandingError};
+use crate::source::{ReadOptions, SourceError};
+
+/// How often a slow request is looked at.
+const SLOW_LOOK: Duration = Duration::from_millis(50);
+
+/// The clock that the load goes by; tests stop it.
+pub(super) fn now() -> Instant {
+    tokio::time::Instant::now().into_std()
+}
+
+/// Tries once to bring what is missing of `piece`.
+pub(super) async fn attempt(shared: &Arc<Shared>, piece: &mut Piece) -> Result<Ended, FetchError> {
+    let Some(mut landing) = piece.land(shared)? else { return Ok(Ended::Complete) };
+    let source = piece.history.source;
+    let object = &shared.targets[piece.file].objects[source].name;
+    let wait = shared.budgets.request(shared.sources[source].account(), &blob(shared, source, object), now());
+    if !wait.is_zero() {
+        sleep(wait).await;
+    }
+    shared.hedges().asked(landing.remaining());
+    match race(shared, piece, &mut landing).await {
+        Raced::Ended(Ended::Complete) => Ok(Ended::Complete),
+        Raced::Ended(ended) => {
+            if let Ended::Failed(SourceError::Landing(LandingError::Corrupt { range, .. })) = &ended {
+                shared.tally.discarded(range.end - range.start);
+            }
+            piece.keep(landing);
+            Ok(ended)
+        }
+        Raced::Overtaken(brought) => {
+            shared.tally.discarded(landing.position() % EXTENT_BYTES);
+            drop(landing);
+            piece.install(shared, brought.extent, brought.digest, &brought.bytes, brought.source)?;
+            Ok(if piece.missing(shared).is_empty() { Ended::Complete } else { Ended::Overtaken })
+        }
+    }
+}
+
+/// What a blob's request budget is called.
+fn blob(shared: &Shared, source: usize, object: &str) -> String {
+    format!("{}/{object}", shared.sources[source].url())
+}
+
+enum Raced {
+    Ended(Ended),
+    Overtaken(Brought),
+}
+
+/// A verified extent that a second try has brought.
+struct Brought {
+    extent: u64,
+    digest: blake3::Hash,
+    bytes: Vec<u8>,
+    source: usize,
+}
+
+async fn race(shared: &Arc<Shared>, piece: &Piece, landing: &mut Landing) -> Raced {
+    let source = piece.history.source;
+    let options = ReadOptions { fresh_connection: piece.history.fresh };
+    let (begins_at, end) = (landing.position(), landing.range().end);
+    let object = &shared.targets[piece.file].objects[source];
+    let mut watch = Watch::new(shared, source, landing);
+    let mut read = shared.sources[source].read(object, landing, options);
+    let mut hedge: Option<Hedge> = None;
+    let mut hedged = None;
+    let raced = loop {
+        let extent = (begins_at + watch.pulse.landed()) / EXTENT_BYTES;
+        if let Some(lost) = hedge.take_if(|hedge| hedge.extent < extent || hedge.is_stuck(shared)) {
+            lost.lose(shared, "overtaken");
+        }
+        let look_again = match watch.verdict(piece.history.stalls) {
+            Verdict::Fine(at) => at,
+            Verdict::Stalled(stall) if hedge.is_none() => {
+                shared.tally.request("stalled");
+                break Raced::Ended(Ended::Stalled(stall));
+            }
+            Verdict::Slow if hedge.is_none() && hedged != Some(extent) => {
+                hedge = Hedge::begin(shared, piece, extent, end);
+                hedged = hedge.as_ref().map(|hedge| hedge.extent);
+                now() + SLOW_LOOK
+            }
+            Verdict::Slow | Verdict::Stalled(_) => now() + SLOW_LOOK,
+        };
+        tokio::select! {
+            biased;
+            result = watch.read(read.as_mut()) => break Raced::Ended(watch.finished(result)),
+            (result, done) = end_of(&mut hedge) => match result {
+                Ok(brought) => {
+                    done.win(shared);
+                    shared.tally.request("overtaken");
+                    break Raced::Overtaken(brought);
+                }
+                Err(problem) => done.lose(shared, outcome(&problem)),
+            },
+            () = sleep_until(look_again.into()) => {}
+        }
+    };
+    if let Some(lost) = hedge {
+        lost.lose(shared, "overtaken");
+    }
+    raced
+}
+
+/// How a failed request is counted.
+fn outcome(problem: &SourceError) -> &'static str {
+    match problem {
+        SourceError::Throttled { .. } => "throttled",
+        SourceError::Landing(LandingError::Corrupt { .. }) => "corrupt",
+        _ => "failed",
+    }
+}
+
+/// Watches a request's bytes come in.
+struct Watch<'a> {
+    shared: &'a Shared,
+    source: usize,
+    progress: Arc<AtomicU64>,
+    landed_before: u64,
+    pulse: Pulse,
+    _reading: super::shared::Reading<'a>,
+}
+
+impl<'a> Watch<'a> {
+    fn new(shared: &'a Shared, source: usize, landing: &Landing) -> Self {
+        let progress = landing.progress();
+        let landed_before = progress.load(Ordering::Relaxed);
+        let reading = shared.reading();
+        let pulse = Pulse::new(now(), landing.remaining(), shared.others());
+        Self { shared, source, progress, landed_before, pulse, _reading: reading }
+    }
+
+    /// Reads on. The bytes are counted where they are received, so nothing has to wake up for it.
+    async fn read<T>(&mut self, mut read: Pin<&mut (dyn Future<Output = T> + Send + '_)>) -> T {
+        poll_fn(|context| {
+            let polled = read.as_mut().poll(context);
+            self.note();
+            polled
+        })
+        .await
+    }
+
+    fn note(&mut self) {
+        let landed = self.progress.load(Ordering::Relaxed) - self.landed_before;
+        let more = landed - self.pulse.landed();
+        if more == 0 {
+            return;
+        }
+        let is_first = self.pulse.landed() == 0;
+        let all = self.shared.landed.fetch_add(more, Ordering::Relaxed) + more;
+        self.pulse.note(now(), landed, all);
+        if let Some(after) = self.pulse.first_byte_after().filter(|_| is_first) {
+            self.shared.observed(self.source).first_byte(after);
+        }
+    }
+
+    fn verdict(&mut self, stalls: u32) -> Verdict {
+        let patience = self.shared.observed(self.source).patience(&self.shared.config, stalls);
+        self.pulse.verdict(now(), &patience, self.shared.others())
+    }
+
+    fn finished(&self, result: Result<(), SourceError>) -> Ended {
+        match result {
+            Ok(()) => {
+                self.shared.observed(self.source).finished(self.pulse.landed(), self.pulse.elapsed(now()));
+                self.shared.tally.request("ok");
+                Ended::Complete
+            }
+            Err(problem) => {
+                self.shared.tally.request(outcome(&problem));
+                Ended::Failed(problem)
+            }
+        }
+    }
+}
+
+type SecondTry = Pin<Box<dyn Future<Output = Result<Brought, SourceError>> + Send>>;
+
+/// A second try of one extent, on a connection of its own and from another source where there is one.
+struct Hedge {
+    extent: u64,
+    read: SecondTry,
+    progress: Arc<AtomicU64>,
+    pulse: Pulse,
+    source: usize,
+    /// The buffer counts as bytes in flight.
+    _reservation: Reservation,
+}
+
+impl Hedge {
+    /// Begins one, if budgets allow it.
+    fn begin(shared: &Arc<Shared>, piece: &Piece, extent: u64, end: u64) -> Option<Self> {
+        let range = extent * EXTENT_BYTES..((extent + 1) * EXTENT_BYTES).min(end);
+        let source = (piece.history.source + 1) % shared.sources.len();
+        let bytes = range.end - range.start;
+        let reservation = shared.budgets.in_flight().reserve(bytes)?;
+        let object = &shared.targets[piece.file].objects[source].name;
+        let account = shared.sources[source].account();
+        if !shared.budgets.request_now(account, &blob(shared, source, object), now()) || !shared.hedges().take(bytes) {
+            return None;
+        }
+        shared.tally.hedge();
+        let (landing, digest) = bounce(shared, piece.file, range, source);
+        let progress = landing.progress();
+        let pulse = Pulse::new(now(), bytes, shared.others());
+        let read = second_try(Arc::clone(shared), piece.file, extent, source, landing, digest);
+        Some(Self { extent, read, progress, pulse, source, _reservation: reservation })
+    }
+
+    /// Whether it is no better than what it was to overtake.
+    fn is_stuck(&mut self, shared: &Shared) -> bool {
+        let others = shared.others();
+        self.pulse.note(now(), self.progress.load(Ordering::Relaxed), others.landed);
+        let patience = shared.observed(self.source).patience(&shared.config, 0);
+        matches!(self.pulse.verdict(now(), &patience, others), Verdict::Stalled(Stall::FirstByte | Stall::Body))
+    }
+
+    fn win(self, shared: &Shared) {
+        shared.tally.request("ok");
+        shared.tally.hedged(self.progress.load(Ordering::Relaxed));
+    }
+
+    /// Its bytes are thrown away.
+    fn lose(self, shared: &Shared, outcome: &str) {
+        let bytes = self.progress.load(Ordering::Relaxed);
+        shared.tally.request(outcome);
+        shared.tally.hedged(bytes);
+        shared.tally.discarded(bytes);
+    }
+}
+
+/// The end of the second try, if there is one.
+async fn end_of(hedge: &mut Option<Hedge>) -> (Result<Brought, SourceError>, Hedge) {
+    let Some(running) = hedge else { return pending().await };
+    let result = running.read.as_mut().await;
+    match hedge.take() {
+        Some(done) => (result, done),
+        None => pending().await,
+    }
+}
+
+type Digest = Arc<OnceLock<blake3::Hash>>;
+
+fn bounce(shared: &Arc<Shared>, file: usize, range: Range<u64>, source: usize) -> (Landing, Digest) {
+    let digest = Digest::default();
+    let (seen, shared) = (Arc::clone(&digest), Arc::clone(shared));
+    let judge = Arc::new(move |landed: Landed<'_>| {
+        shared.targets[file].keeper.check(landed.extent, landed.digest, shared.sources[source].url())?;
+        // A bounce is one extent, so this is the only digest.
+        let _ = seen.set(landed.digest);
+        Ok(())
+    });
+    (Landing::bounce(range, judge), digest)
+}
+
+fn second_try(
+    shared: Arc<Shared>,
+    file: usize,
+    extent: u64,
+    source: usize,
+    mut landing: Landing,
+    digest: Digest,
+) -> SecondTry {
+    Box::pin(async move {
+        let object = &shared.targets[file].objects[source];
+        let options = ReadOptions { fresh_connection: true };
+        shared.sources[source].read(object, &mut landing, options).await?;
+        let short = || SourceError::Protocol {
+            url: shared.sources[source].url().to_owned(),
+            name: object.name.clone(),
+            problem: "the body ended early".to_owned(),
+        };
+        let digest = *digest.get().ok_or_else(short)?;
+        let bytes = landing.into_bytes().ok_or_else(short)?;
+        Ok(Brought { extent, digest, bytes, source })
+    })
+}

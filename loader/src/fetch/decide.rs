@@ -1,0 +1,242 @@
+//! What to do after a try has failed: pure, with time and randomness as arguments.
+
+use std::ops::Range;
+use std::time::{Duration, Instant};
+
+use rand::Rng;
+use thiserror::Error;
+
+use super::backoff;
+use super::config::FetchConfig;
+use super::stall::Stall;
+use crate::landing::LandingError;
+use crate::source::SourceError;
+
+/// Why a load from far storage ended.
+#[derive(Debug, Error)]
+pub enum FetchError {
+    /// Trying again cannot help.
+    #[error("fetching `{object}`, bytes {}..{}", .range.start, .range.end)]
+    Permanent {
+        /// The object.
+        object: String,
+        /// Which bytes of it.
+        range: Range<u64>,
+        /// What the source said.
+        #[source]
+        source: SourceError,
+    },
+    /// The same extent came wrong twice.
+    #[error(
+        "fetching `{object}`: bytes {}..{} came corrupt twice, from {first_url} and from {second_url}; \
+         check the object against its manifest (`forebay verify`)", .range.start, .range.end
+    )]
+    Corrupt {
+        /// The object.
+        object: String,
+        /// The extent's bytes.
+        range: Range<u64>,
+        /// Where the first copy came from.
+        first_url: String,
+        /// Where the second copy came from.
+        second_url: String,
+        /// What was wrong the second time.
+        #[source]
+        source: LandingError,
+    },
+    /// Tries or time have run out.
+    #[error("fetching `{object}`, bytes {}..{}: gave up after {tries} failed tries in {seconds:.0} s", .range.start, .range.end)]
+    Exhausted {
+        /// The object.
+        object: String,
+        /// Which bytes of it were still missing.
+        range: Range<u64>,
+        /// Failed tries.
+        tries: u32,
+        /// Since the first failure.
+        seconds: f64,
+        /// The last failure.
+        #[source]
+        source: SourceError,
+    },
+    /// Someone else is writing the same bytes.
+    #[error("fetching `{object}`, bytes {}..{}: another load is writing them", .range.start, .range.end)]
+    Busy {
+        /// The object.
+        object: String,
+        /// Which bytes of it.
+        range: Range<u64>,
+    },
+    /// The job or the configuration cannot work.
+    #[error("fetching: {problem}")]
+    Config {
+        /// What is wrong.
+        problem: String,
+    },
+}
+
+/// How a try ended.
+#[derive(Debug)]
+pub(super) enum Ended {
+    /// All has come.
+    Complete,
+    /// A second try brought the next extent first; the rest is still missing.
+    Overtaken,
+    /// The connection was given up.
+    Stalled(Stall),
+    /// The source failed.
+    Failed(SourceError),
+}
+
+/// What has gone wrong with a fetch so far.
+#[derive(Debug, Clone, Default)]
+pub(super) struct History {
+    /// Failed tries, throttled ones not counted.
+    pub(super) failures: u32,
+    pub(super) throttles: u32,
+    pub(super) stalls: u32,
+    pub(super) first_failure: Option<Instant>,
+    /// Which source is tried next.
+    pub(super) source: usize,
+    /// Whether on a connection of its own.
+    pub(super) fresh: bool,
+    /// The extent that came corrupt last, and where from.
+    pub(super) corrupt: Option<(u64, String)>,
+}
+
+/// Where a fetch stands, for decisions and messages.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Place<'a> {
+    pub(super) object: &'a str,
+    /// The source of the try that ended.
+    pub(super) url: &'a str,
+    /// Bytes still missing.
+    pub(super) missing: (u64, u64),
+    pub(super) source_count: usize,
+}
+
+/// What comes next.
+#[derive(Debug)]
+pub(super) enum Next {
+    /// Nothing: the fetch is complete.
+    Done,
+    /// Another try, after a while.
+    Again(Duration),
+    /// The load fails.
+    Fail(FetchError),
+}
+
+/// Decides what comes after a try, and notes it in the fetch's history.
+pub(super) fn next(
+    history: &mut History,
+    ended: Ended,
+    place: Place<'_>,
+    now: Instant,
+    config: &FetchConfig,
+    random: &mut impl Rng,
+) -> Next {
+    match ended {
+        Ended::Complete => Next::Done,
+        Ended::Overtaken => {
+            history.fresh = false;
+            Next::Again(Duration::ZERO)
+        }
+        Ended::Stalled(stall) => after_stall(history, stall, place, now, config),
+        Ended::Failed(SourceError::Landing(corrupt @ LandingError::Corrupt { .. })) => {
+            after_corruption(history, corrupt, place)
+        }
+        Ended::Failed(SourceError::Throttled { url, name, status, retry_after }) => {
+            history.throttles += 1;
+            let jittered = backoff::delay(history.throttles, config, random);
+            let told = retry_after.map(|told| told.min(Duration::from_secs(config.retry_after_max_seconds)));
+            let source = SourceError::Throttled { url, name, status, retry_after };
+            retry(history, source, told.map_or(jittered, |told| told + jittered.min(told / 4)), place, now, config)
+        }
+        Ended::Failed(source) if source.is_retryable() => {
+            history.failures += 1;
+            history.fresh = false;
+            // Twice in a row at one place: try another, where there is one.
+            if history.failures.is_multiple_of(2) {
+                history.source = (history.source + 1) % place.source_count;
+            }
+            // A connection that broke once says nothing about the store: go on at once.
+            let delay = match history.failures {
+                1 => Duration::ZERO,
+                failures => backoff::delay(failures - 1, config, random),
+            };
+            retry(history, source, delay, place, now, config)
+        }
+        Ended::Failed(source) => {
+            Next::Fail(FetchError::Permanent { object: place.object.to_owned(), range: place.range(), source })
+        }
+    }
+}
+
+/// A stuck connection is given up and the rest asked for on a fresh one: what has landed is kept.
+fn after_stall(history: &mut History, stall: Stall, place: Place<'_>, now: Instant, config: &FetchConfig) -> Next {
+    history.stalls += 1;
+    history.failures += 1;
+    history.fresh = true;
+    if history.stalls.is_multiple_of(2) {
+        history.source = (history.source + 1) % place.source_count;
+    }
+    let problem = match stall {
+        Stall::FirstByte => "no answer; the connection was given up",
+        Stall::Body => "the body stopped; the connection was given up",
+    };
+    let (url, name) = (place.url.to_owned(), place.object.to_owned());
+    let source = SourceError::Transient { url, name, problem: problem.to_owned(), source: None };
+    retry(history, source, Duration::ZERO, place, now, config)
+}
+
+/// A corrupt extent is fetched once more, from elsewhere: another source, or a fresh connection.
+fn after_corruption(history: &mut History, corrupt: LandingError, place: Place<'_>) -> Next {
+    let LandingError::Corrupt { range, source_url, .. } = &corrupt else { return Next::Again(Duration::ZERO) };
+    let extent = range.start / wire::extent::EXTENT_BYTES;
+    match history.corrupt.replace((extent, source_url.clone())) {
+        Some((before, first_url)) if before == extent => Next::Fail(FetchError::Corrupt {
+            object: place.object.to_owned(),
+            range: range.clone(),
+            first_url,
+            second_url: source_url.clone(),
+            source: corrupt,
+        }),
+        _ => {
+            history.source = (history.source + 1) % place.source_count;
+            history.fresh = true;
+            Next::Again(Duration::ZERO)
+        }
+    }
+}
+
+fn retry(
+    history: &mut History,
+    source: SourceError,
+    delay: Duration,
+    place: Place<'_>,
+    now: Instant,
+    config: &FetchConfig,
+) -> Next {
+    let first = *history.first_failure.get_or_insert(now);
+    let failing_for = now.saturating_duration_since(first);
+    let out_of_time = failing_for + delay > Duration::from_secs(config.retry_seconds_max);
+    if history.failures < config.tries_max && !out_of_time {
+        return Next::Again(delay);
+    }
+    Next::Fail(FetchError::Exhausted {
+        object: place.object.to_owned(),
+        range: place.range(),
+        tries: history.failures + history.throttles,
+        seconds: failing_for.as_secs_f64(),
+        source,
+    })
+}
+
+impl Place<'_> {
+    fn range(&self) -> Range<u64> {
+        self.missing.0..self.missing.1
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,114 @@
+//! A fetch on its way: what is still missing of it, where it lands, and what has gone wrong.
+
+use std::ops::Range;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::time::Instant;
+
+use wire::extent::EXTENT_BYTES;
+
+use super::budget::Reservation;
+use super::decide::{FetchError, History};
+use super::shared::Shared;
+use crate::landing::{Judge, Landed, Landing};
+
+/// One fetch, from its first try to its last.
+pub(super) struct Piece {
+    pub(super) file: usize,
+    pub(super) extents: Range<u64>,
+    pub(super) history: History,
+    pub(super) began: Instant,
+    /// The bytes it may have in flight; what is verified is given back at once.
+    reservation: Arc<Reservation>,
+    /// Where the bytes come from at the moment; the judge names it.
+    reading_from: Arc<AtomicUsize>,
+    landing: Option<Landing>,
+}
+
+impl Piece {
+    pub(super) fn new(file: usize, extents: Range<u64>, reservation: Reservation, now: Instant) -> Self {
+        Self {
+            file,
+            extents,
+            history: History::default(),
+            began: now,
+            reservation: Arc::new(reservation),
+            reading_from: Arc::default(),
+            landing: None,
+        }
+    }
+
+    /// The bytes that are still missing.
+    pub(super) fn missing(&self, shared: &Shared) -> Range<u64> {
+        let region = &shared.targets[self.file].region;
+        let bytes = |extent: u64| extent * EXTENT_BYTES..((extent + 1) * EXTENT_BYTES).min(region.len());
+        let first = self.extents.clone().find(|extent| !region.is_verified(bytes(*extent)));
+        let end = (self.extents.end * EXTENT_BYTES).min(region.len());
+        first.map_or(end, |extent| extent * EXTENT_BYTES)..end
+    }
+
+    /// The destination of the next try: the one of the last try where it was kept, so that a body
+    /// goes on in the middle of an extent. Nothing if all has come.
+    pub(super) fn land(&mut self, shared: &Arc<Shared>) -> Result<Option<Landing>, FetchError> {
+        self.reading_from.store(self.history.source, Ordering::Relaxed);
+        if let Some(landing) = self.landing.take() {
+            return Ok(Some(landing).filter(|landing| landing.remaining() > 0));
+        }
+        let missing = self.missing(shared);
+        if missing.is_empty() {
+            return Ok(None);
+        }
+        let target = &shared.targets[self.file];
+        let Some(lease) = target.region.lease(missing.clone()) else {
+            return Err(FetchError::Busy { object: target.objects[0].name.clone(), range: missing });
+        };
+        Ok(Some(Landing::in_region(lease, self.judge(shared))))
+    }
+
+    /// Keeps the destination for the next try.
+    pub(super) fn keep(&mut self, landing: Landing) {
+        self.landing = Some(landing);
+    }
+
+    /// Believes a verified extent that a second try brought: it is copied in and kept as if it had
+    /// landed. The first try's lease must have been given up.
+    pub(super) fn install(
+        &self,
+        shared: &Shared,
+        extent: u64,
+        digest: blake3::Hash,
+        bytes: &[u8],
+        source: usize,
+    ) -> Result<(), FetchError> {
+        let target = &shared.targets[self.file];
+        let range = extent * EXTENT_BYTES..extent * EXTENT_BYTES + bytes.len() as u64;
+        let object = || target.objects[source].name.clone();
+        let Some(mut lease) = target.region.lease(range.clone()) else {
+            return Err(FetchError::Busy { object: object(), range });
+        };
+        lease.bytes_mut(0..bytes.len()).copy_from_slice(bytes);
+        target.keeper.keep(extent, digest, lease.bytes(0..bytes.len())).map_err(|source| FetchError::Permanent {
+            object: object(),
+            range,
+            source: source.into(),
+        })?;
+        lease.publish(extent);
+        shared.tally.verified(source, bytes.len() as u64);
+        self.reservation.release(bytes.len() as u64);
+        Ok(())
+    }
+
+    fn judge(&self, shared: &Arc<Shared>) -> Judge {
+        let (shared, file) = (Arc::clone(shared), self.file);
+        let (reservation, reading_from) = (Arc::clone(&self.reservation), Arc::clone(&self.reading_from));
+        Arc::new(move |landed: Landed<'_>| {
+            let source = reading_from.load(Ordering::Relaxed);
+            let keeper = &shared.targets[file].keeper;
+            keeper.check(landed.extent, landed.digest, shared.sources[source].url())?;
+            keeper.keep(landed.extent, landed.digest, landed.bytes)?;
+            shared.tally.verified(source, landed.bytes.len() as u64);
+            reservation.release(landed.bytes.len() as u64);
+            Ok(())
+        })
+    }
+}
