@@ -11,7 +11,7 @@ use std::sync::Mutex;
 use std::sync::PoisonError;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 
-use wire::extent::{self, EXTENT_BYTES};
+use wire::extent;
 
 use crate::{LoadError, Region};
 
@@ -91,6 +91,7 @@ fn lock<T>(mutex: &Mutex<T>) -> std::sync::MutexGuard<'_, T> {
 mod tests {
     use super::*;
     use std::sync::atomic::AtomicU64;
+    use wire::extent::EXTENT_BYTES;
 
     fn files(directory: &tempfile::TempDir, sizes: &[u64]) -> Vec<Arc<Region>> {
         let make = |(number, bytes): (usize, &u64)| {

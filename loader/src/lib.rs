@@ -7,6 +7,7 @@
 //!
 //! This room knows the safetensors format. It knows no model, no kernel and no HTTP handler.
 
+pub mod cache;
 pub mod conformance;
 pub mod disk;
 mod error;
@@ -15,6 +16,7 @@ pub mod header;
 mod json;
 pub mod landing;
 mod model_url;
+mod open;
 pub mod plan;
 pub mod probe;
 mod region;
@@ -28,6 +30,7 @@ pub use error::LoadError;
 pub use header::{Header, HeaderError, TensorInfo};
 pub use landing::Landing;
 pub use model_url::{ModelUrl, ModelUrlError};
+pub use open::{Load, Loader, LoaderConfig, OpenOptions, Summary};
 pub use probe::Probe;
 pub use region::{Lease, Region, begin_writeback, on_truncation};
 pub use safetensors::Dtype;

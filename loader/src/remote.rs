@@ -9,7 +9,9 @@ pub mod http;
 mod https;
 mod local;
 mod name;
+mod open;
 
 pub use env::Env;
 pub use https::HttpsSource;
 pub use local::LocalSource;
+pub use open::open;

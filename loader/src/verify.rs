@@ -237,7 +237,7 @@ fn check_ranges(
 
 /// The digests of an object's extents.
 #[must_use]
-pub fn digests_of(bytes: &[u8]) -> Vec<Digest> {
+pub(crate) fn digests_of(bytes: &[u8]) -> Vec<Digest> {
     let extent = usize::try_from(EXTENT_BYTES).expect("an extent fits memory");
     bytes.chunks(extent).map(|extent| Digest(*blake3::hash(extent).as_bytes())).collect()
 }

@@ -32,7 +32,11 @@ pub(super) async fn open(
     }
     let root = verdict.root.map(|root| root.to_string());
     let (seconds, bytes_by_source) = (begun.elapsed().as_secs_f64(), vec![("disk".to_owned(), bytes)]);
-    Ok(Load::done(weights, Progress::default(), Summary { bytes, bytes_by_source, seconds, root, ..Summary::default() }))
+    Ok(Load::done(
+        weights,
+        Progress::default(),
+        Summary { bytes, bytes_by_source, seconds, root, ..Summary::default() },
+    ))
 }
 
 /// Reads every byte once, in execution order, and holds it against what it must be.
@@ -91,4 +95,3 @@ impl Drop for CancelOnDrop {
         self.0.store(true, Ordering::Relaxed);
     }
 }
-
