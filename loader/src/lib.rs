@@ -7,6 +7,7 @@
 //!
 //! This room knows the safetensors format. It knows no model, no kernel and no HTTP handler.
 
+pub mod cache;
 pub mod conformance;
 mod error;
 pub mod fetch;

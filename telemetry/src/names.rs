@@ -185,6 +185,32 @@ pub const LOADER_FETCH_SECONDS: Def = Def::histogram(
     "One fetch of up to 16 MiB, from its first try to its last byte",
     &[],
     REQUEST_EDGES_S,
+
+// --- loader: cache --------------------------------------------------------------------------------
+
+/// What the cache takes of the disk.
+pub const LOADER_CACHE_BYTES: Def =
+    Def::gauge("forebay_loader_cache_bytes", "What the cache of weights takes of the disk", &[]);
+/// The bound of the gauge above.
+pub const LOADER_CACHE_QUOTA_BYTES: Def =
+    Def::gauge("forebay_loader_cache_quota_bytes", "What it may take; 0: only the disk bounds it", &[]);
+/// Landed bytes that a power cut would cost.
+pub const LOADER_CACHE_UNSYNCED_BYTES: Def =
+    Def::gauge("forebay_loader_cache_unsynced_bytes", "Landed bytes that are not durable yet", &[]);
+/// Loads that asked the cache.
+pub const LOADER_CACHE_LOOKUPS: Def = Def::counter(
+    "forebay_loader_cache_lookups_total",
+    "Loads that asked the cache: hit, resumed (some was there), miss",
+    &["outcome"],
+);
+/// Models and broken-off loads that made room.
+pub const LOADER_CACHE_EVICTIONS: Def =
+    Def::counter("forebay_loader_cache_evictions_total", "Models and broken-off loads that made room", &[]);
+/// What the cache could not do for a load, which goes on without.
+pub const LOADER_CACHE_FAILURES: Def = Def::counter(
+    "forebay_loader_cache_failures_total",
+    "What the cache could not do for a load: full (loaded into memory), journal (cannot be gone on with), sync (not kept)",
+    &["reason"],
 );
 
 // --- vLLM's names for the same facts -------------------------------------------------------------

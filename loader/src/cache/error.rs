@@ -1,0 +1,127 @@
+//! Why the cache could not do as asked: what it was doing, to which file, and the fix.
+
+use std::io;
+use std::path::{Path, PathBuf};
+
+use thiserror::Error;
+use wire::manifest::ManifestError;
+
+/// Why the cache could not do as asked. None of them is a reason not to serve a model: a load goes
+/// on without the cache, in memory.
+#[derive(Debug, Error)]
+pub enum CacheError {
+    /// No place was named and the usual ones are unknown.
+    #[error("finding a place for the cache: neither FOREBAY_CACHE, XDG_CACHE_HOME nor HOME is set; set FOREBAY_CACHE")]
+    NoRoot,
+    /// The system refused.
+    #[error("{doing} {path}")]
+    Io {
+        /// What we were doing.
+        doing: &'static str,
+        /// To which file.
+        path: PathBuf,
+        /// What the system said.
+        #[source]
+        source: io::Error,
+    },
+    /// The disk is full, or the quota is, even after everything unused was evicted.
+    #[error(
+        "making room for {bytes} bytes in {root}: {problem}; free space, raise the quota, unpin models, or see \
+         `forebay cache ls`"
+    )]
+    NoSpace {
+        /// How much is needed.
+        bytes: u64,
+        /// The cache's root.
+        root: PathBuf,
+        /// Which bound is in the way.
+        problem: String,
+    },
+    /// A file's name would leave the model's directory, or is one of ours.
+    #[error("keeping a file: its name {problem}")]
+    Name {
+        /// What is wrong with it.
+        problem: String,
+    },
+    /// The manifest to finish with is none.
+    #[error("finishing {directory}")]
+    Manifest {
+        /// The load.
+        directory: PathBuf,
+        /// Why.
+        #[source]
+        source: ManifestError,
+    },
+    /// What was loaded is not what the manifest says.
+    #[error("finishing {directory}: `{file}` {problem}")]
+    Mismatch {
+        /// The load.
+        directory: PathBuf,
+        /// The file.
+        file: String,
+        /// What is wrong with it.
+        problem: String,
+    },
+    /// An earlier attempt to make data durable failed; what the disk holds is not known.
+    #[error("making {path} durable: {problem}; check the disk (dmesg), then pull the model again")]
+    NotDurable {
+        /// The file.
+        path: PathBuf,
+        /// What the system said then.
+        problem: String,
+    },
+    /// Nothing in the cache has this name.
+    #[error("`{id}` is not in the cache; `forebay cache ls` shows what is")]
+    Unknown {
+        /// What was asked for.
+        id: String,
+    },
+    /// More than one thing in the cache has this name.
+    #[error("`{id}` may be any of {matches}; give more of it")]
+    Ambiguous {
+        /// What was asked for.
+        id: String,
+        /// What it may be.
+        matches: String,
+    },
+    /// A process loads or serves it.
+    #[error("`{id}` is in use by another process; stop that first")]
+    InUse {
+        /// What was asked for.
+        id: String,
+    },
+    /// It is pinned.
+    #[error("`{id}` is pinned; `forebay cache unpin {id}` first")]
+    Pinned {
+        /// What was asked for.
+        id: String,
+    },
+    /// A thread ended before its work did.
+    #[error("the cache's work was cut short: {problem}")]
+    Interrupted {
+        /// Why.
+        problem: String,
+    },
+}
+
+impl CacheError {
+    /// For `map_err`: the system refused this, on that file.
+    pub(super) fn io(doing: &'static str, path: &Path) -> impl FnOnce(io::Error) -> Self {
+        move |source| Self::Io { doing, path: path.to_owned(), source }
+    }
+
+    /// Whether a full disk or quota is the reason.
+    #[must_use]
+    pub fn is_full(&self) -> bool {
+        match self {
+            Self::NoSpace { .. } => true,
+            Self::Io { source, .. } => is_full(source),
+            _ => false,
+        }
+    }
+}
+
+/// Whether the system says that a disk or a quota is full.
+pub(super) fn is_full(error: &io::Error) -> bool {
+    matches!(error.kind(), io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded | io::ErrorKind::FileTooLarge)
+}

@@ -1,0 +1,24 @@
+//! What every part of the cache needs: where things are, what was configured, what to count.
+
+use super::config::CacheConfig;
+use super::error::CacheError;
+use super::layout::Layout;
+use super::metrics::Metrics;
+
+/// One cache, as its parts see it.
+#[derive(Debug)]
+pub(super) struct Shelf {
+    pub(super) layout: Layout,
+    pub(super) config: CacheConfig,
+    pub(super) metrics: Metrics,
+}
+
+/// Runs what blocks on a thread where that is harmless.
+pub(super) async fn off_thread<T: Send + 'static>(
+    work: impl FnOnce() -> Result<T, CacheError> + Send + 'static,
+) -> Result<T, CacheError> {
+    match tokio::task::spawn_blocking(work).await {
+        Ok(result) => result,
+        Err(cause) => Err(CacheError::Interrupted { problem: cause.to_string() }),
+    }
+}
