@@ -185,6 +185,7 @@ pub const LOADER_FETCH_SECONDS: Def = Def::histogram(
     "One fetch of up to 16 MiB, from its first try to its last byte",
     &[],
     REQUEST_EDGES_S,
+);
 
 // --- loader: cache --------------------------------------------------------------------------------
 
