@@ -23,6 +23,7 @@ use std::ops::Range;
 use std::os::unix::fs::OpenOptionsExt;
 use std::path::Path;
 use std::sync::Arc;
+use std::time::Duration;
 
 use memmap2::{MmapOptions, MmapRaw};
 use wire::extent::{self, EXTENT_BYTES};
@@ -284,6 +285,17 @@ impl Region {
         match &self.memory {
             Memory::Filling(_, arrival) => arrival.ready(&range).await,
             Memory::File(_) | Memory::Embedded(_) => Ok(()),
+        }
+    }
+
+    /// Blocks until the range has arrived, but no longer than `patience`. Whether it has.
+    ///
+    /// # Errors
+    /// Why the load failed.
+    pub fn wait_for(&self, range: Range<u64>, patience: Duration) -> Result<bool, Arc<LoadError>> {
+        match &self.memory {
+            Memory::Filling(_, arrival) => arrival.wait_for(&range, patience),
+            Memory::File(_) | Memory::Embedded(_) => Ok(true),
         }
     }
 

@@ -3,6 +3,7 @@
 use std::fmt;
 use std::ops::Range;
 use std::sync::Arc;
+use std::time::Duration;
 
 use safetensors::Dtype;
 
@@ -77,6 +78,15 @@ impl Tensor {
     pub fn wait(&self) -> Result<(), Arc<LoadError>> {
         self.region.wait(0..self.header_end)?;
         self.region.wait(self.extent())
+    }
+
+    /// Blocks until its bytes have arrived, but no longer than `patience`, at least once each for
+    /// header and bytes. Whether they have: for threads that compute and must show life meanwhile.
+    ///
+    /// # Errors
+    /// Why the load failed.
+    pub fn wait_for(&self, patience: Duration) -> Result<bool, Arc<LoadError>> {
+        Ok(self.region.wait_for(0..self.header_end, patience)? && self.region.wait_for(self.extent(), patience)?)
     }
 
     /// Waits until its bytes have arrived.

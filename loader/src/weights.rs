@@ -97,6 +97,21 @@ impl Weights {
         Ok(weights)
     }
 
+    /// Weights over regions that may still be filled, each with its file's checked header.
+    ///
+    /// # Errors
+    /// A tensor is in two regions.
+    pub fn over<'a>(
+        regions: impl IntoIterator<Item = (&'a Arc<Region>, &'a Header)>,
+        proof: Proof,
+    ) -> Result<Self, LoadError> {
+        let mut weights = Self::new(proof);
+        for (region, header) in regions {
+            weights.add(region, header)?;
+        }
+        Ok(weights)
+    }
+
     /// The tensor of this name.
     #[must_use]
     pub fn get(&self, name: &str) -> Option<&Tensor> {

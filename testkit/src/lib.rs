@@ -1,6 +1,8 @@
 //! Seeded fakes for tests, and (under `tests/`) the house rules as tests.
 //!
-//! Nothing here is shipped: the crate is a development dependency only.
+//! Nothing here is shipped: the crate is a development dependency only. Its one binary,
+//! `forebay-origin`, puts [`origin`] on the command line for benchmarks; `docs/fault-origin.md` is
+//! its manual.
 
 pub mod faulty_worker;
 pub mod openai_server;

@@ -7,11 +7,23 @@
 //! KV paging follows vLLM (Kwon et al. 2023): storage is `kv_blocks` blocks of `kv_block_tokens`
 //! positions; a sequence's position `p` lives in block `blocks[p / kv_block_tokens]` at offset
 //! `p % kv_block_tokens`. Which block belongs to whom is the scheduler's affair.
+//!
+//! A model's weights may arrive while it computes (`part`), and may be replaced: a backend holds
+//! one or more generations of weights over one arena and one KV storage, and a step is computed
+//! with one of them. A sequence keeps to the generation it began with, since keys and values of
+//! one mean nothing to another.
 
 pub mod candle;
 pub mod cpu;
+mod part;
 pub mod scripted;
 
+pub use part::Part;
+
+use std::sync::Arc;
+
+use crate::model::Decoder;
+use loader::LoadError;
 use thiserror::Error;
 
 /// What a backend can do and was sized for. Constant over its life.
@@ -72,6 +84,55 @@ pub enum StepError {
         #[source]
         source: Box<dyn std::error::Error + Send + Sync>,
     },
+    /// Weights did not arrive: the load has failed.
+    #[error("waiting for the weights of {part}: tensor `{tensor}` of {object} will not arrive")]
+    Weights {
+        /// The part of the model that needed it.
+        part: Part,
+        /// The tensor.
+        tensor: String,
+        /// The file or object it is in.
+        object: String,
+        /// Why the load failed.
+        #[source]
+        source: Arc<LoadError>,
+    },
+    /// Nobody wants the step any more; it ended before its time.
+    #[error("waiting for the weights of {part}: the step is not wanted any more")]
+    Unwanted {
+        /// What it was waiting for.
+        part: Part,
+    },
+}
+
+/// Which weights of a backend: those it was built with are 0, and every installation counts on.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct Generation(pub u32);
+
+/// What to install beside the weights that a backend has.
+#[derive(Debug, Clone)]
+pub enum Revision {
+    /// Other weights of the same shapes.
+    Weights(Arc<Decoder>),
+    /// Nothing to read: for backends without weights, which answer differently from then on.
+    Scripted,
+}
+
+/// Why a revision was not installed. The backend is as it was.
+#[derive(Debug, Clone, Error, PartialEq, Eq)]
+pub enum InstallError {
+    /// The backend has one generation for its life.
+    #[error("installing a revision: the {backend} backend cannot swap its weights; restart the worker instead")]
+    Unsupported {
+        /// Which backend.
+        backend: &'static str,
+    },
+    /// Sizes or formats differ from what arena and KV storage were made for.
+    #[error("installing a revision: {field} differs from the model being served; restart the worker with it instead")]
+    Differs {
+        /// What differs.
+        field: &'static str,
+    },
 }
 
 /// One model on one device.
@@ -94,6 +155,36 @@ pub trait Backend: Send {
     /// # Errors
     /// A broken limit, or a failed device. The step's sequences are then to be ended.
     fn step(&mut self, segments: &[Segment<'_>]) -> Result<&[f32], StepError>;
+
+    /// As [`Backend::step`], with the weights of `generation`. Weights may still be on their way:
+    /// each part of the model is waited for before the first step that needs it, and `goes_on` is
+    /// asked some ten times a second whether to go on waiting for that part.
+    ///
+    /// # Errors
+    /// As [`Backend::step`]; or the load has failed, or `goes_on` said no.
+    fn step_of(
+        &mut self,
+        generation: Generation,
+        segments: &[Segment<'_>],
+        goes_on: &mut dyn FnMut(Part) -> bool,
+    ) -> Result<&[f32], StepError> {
+        let _ = (generation, goes_on);
+        self.step(segments)
+    }
+
+    /// Adds a generation of weights, which becomes the one that [`Backend::step`] uses.
+    ///
+    /// # Errors
+    /// See [`InstallError`].
+    fn install(&mut self, revision: Revision) -> Result<Generation, InstallError> {
+        drop(revision);
+        Err(InstallError::Unsupported { backend: self.name() })
+    }
+
+    /// Lets go of a generation that no sequence needs any more, and of its weights.
+    fn retire(&mut self, generation: Generation) {
+        let _ = generation;
+    }
 }
 
 /// Checks a step against the limits: every backend calls it first.

@@ -4,22 +4,28 @@
 //! the backend, `sampler` (pure), `thread`. Tokens go out over a bounded channel per request; a
 //! reader that is slow pauses its own sequences and nobody else's, one that is gone frees them
 //! within a step. The engine knows token ids only: no text, no HTTP.
+//!
+//! Weights may arrive while it works, and may be replaced between two steps ([`EngineHandle::install`]): a sequence
+//! keeps to the generation of weights it was admitted under, and the old one is let go with its last sequence.
 
 mod blocks;
 mod meters;
 mod scheduler;
 mod sequence;
+mod shared;
 mod thread;
 
 pub use meters::Meters;
 pub use sequence::{Cancel, Event, FinishReason, SequenceParams, Submission};
 
-use crate::backend::{Backend, Limits};
+use crate::backend::{Backend, Generation, InstallError, Limits, Part, Revision};
+use shared::Shared;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
+use std::sync::atomic::Ordering;
 use std::sync::mpsc;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 use thiserror::Error;
+use tokio::sync::oneshot;
 use wire::status::Load;
 
 /// The engine's own bounds; the backend has the device's.
@@ -49,32 +55,32 @@ pub enum SubmitError {
     /// The engine has ended: a panic in a step, or the process is going.
     #[error("the engine has ended")]
     Ended,
+    /// The model's weights did not all arrive.
+    #[error("{0}")]
+    NoWeights(String),
 }
 
-/// What engine thread and handles share: gauges and signs of life.
-#[derive(Debug)]
-pub(crate) struct Shared {
-    begun: Instant,
-    beat_ms: AtomicU64,
-    is_dead: AtomicBool,
-    waiting: AtomicU32,
-    running: AtomicU32,
-    blocks_used: AtomicU32,
-    /// Recent seconds per finished sequence × 1000, for `retry-after`.
-    sequence_ms: AtomicU64,
+/// Why weights were not swapped. The engine goes on with those it has.
+#[derive(Debug, Clone, Error, PartialEq, Eq)]
+pub enum SwapError {
+    /// The backend refused.
+    #[error(transparent)]
+    Refused(#[from] InstallError),
+    /// The engine has ended.
+    #[error("the engine has ended")]
+    Ended,
 }
 
-impl Shared {
-    fn beat(&self) {
-        let now_ms = u64::try_from(self.begun.elapsed().as_millis()).unwrap_or(u64::MAX);
-        self.beat_ms.store(now_ms, Ordering::Relaxed);
-    }
+/// What the engine thread is told.
+enum Message {
+    Submit(Vec<Submission>),
+    Install(Revision, oneshot::Sender<Result<Generation, InstallError>>),
 }
 
 /// How to reach an engine. Clones reach the same one; when the last is dropped, it ends.
 #[derive(Debug, Clone)]
 pub struct EngineHandle {
-    inbox: mpsc::Sender<Vec<Submission>>,
+    inbox: mpsc::Sender<Message>,
     shared: Arc<Shared>,
     options: EngineOptions,
     limits: Limits,
@@ -91,15 +97,7 @@ impl EngineHandle {
         meters: Meters,
         name: &str,
     ) -> std::io::Result<Self> {
-        let shared = Arc::new(Shared {
-            begun: Instant::now(),
-            beat_ms: AtomicU64::new(0),
-            is_dead: AtomicBool::new(false),
-            waiting: AtomicU32::new(0),
-            running: AtomicU32::new(0),
-            blocks_used: AtomicU32::new(0),
-            sequence_ms: AtomicU64::new(1000),
-        });
+        let shared = Arc::new(Shared::new());
         let limits = backend.limits().clone();
         // Unbounded in type, bounded by `waiting`, which is raised before anything is sent.
         let (inbox, submissions) = mpsc::channel();
@@ -115,6 +113,9 @@ impl EngineHandle {
     /// # Errors
     /// A full queue, or an engine that has ended.
     pub fn submit(&self, sequences: Vec<Submission>) -> Result<(), SubmitError> {
+        if let Some(why) = self.shared.fault() {
+            return Err(SubmitError::NoWeights(why.into()));
+        }
         let count = u32::try_from(sequences.len()).unwrap_or(u32::MAX);
         let queue_max = u32::try_from(self.options.queue_max).unwrap_or(u32::MAX);
         let raised = self.shared.waiting.fetch_update(Ordering::AcqRel, Ordering::Acquire, |waiting| {
@@ -124,8 +125,38 @@ impl EngineHandle {
         match raised {
             Err(waiting) => Err(SubmitError::Full { waiting, retry_after: self.retry_after(waiting) }),
             Ok(_) if self.shared.is_dead.load(Ordering::Acquire) => Err(SubmitError::Ended),
-            Ok(_) => self.inbox.send(sequences).map_err(|_| SubmitError::Ended),
+            Ok(_) => self.inbox.send(Message::Submit(sequences)).map_err(|_| SubmitError::Ended),
         }
+    }
+
+    /// Installs other weights between two steps. Sequences admitted from then on use them; those
+    /// under way keep what they began with.
+    ///
+    /// # Errors
+    /// The backend refuses, or the engine has ended.
+    pub async fn install(&self, revision: Revision) -> Result<Generation, SwapError> {
+        let (reply, answer) = oneshot::channel();
+        self.inbox.send(Message::Install(revision, reply)).map_err(|_| SwapError::Ended)?;
+        Ok(answer.await.map_err(|_| SwapError::Ended)??)
+    }
+
+    /// Waits until no sequence uses weights older than `generation`, and they are let go.
+    pub async fn drained(&self, generation: Generation) {
+        let mut oldest = self.shared.oldest();
+        // The sender lives as long as `shared`.
+        let _ = oldest.wait_for(|oldest| *oldest >= generation).await;
+    }
+
+    /// What the current step waits for, where its weights have not arrived.
+    #[must_use]
+    pub fn waiting_for(&self) -> Option<Part> {
+        self.shared.waiting_for()
+    }
+
+    /// Why the model cannot compute: its weights did not all arrive.
+    #[must_use]
+    pub fn fault(&self) -> Option<&str> {
+        self.shared.fault()
     }
 
     /// When a place in the queue is likely: how long the waiting take at the recent pace.
@@ -147,14 +178,10 @@ impl EngineHandle {
     }
 
     /// How long ago the engine thread last showed life; `None` when it has ended. Waiting for work
-    /// counts as life; a step that does not end does not.
+    /// or for weights counts as life; a step that does not end does not.
     #[must_use]
     pub fn since_beat(&self) -> Option<Duration> {
-        if self.shared.is_dead.load(Ordering::Acquire) {
-            return None;
-        }
-        let beat = Duration::from_millis(self.shared.beat_ms.load(Ordering::Relaxed));
-        Some(self.shared.begun.elapsed().saturating_sub(beat))
+        self.shared.since_beat()
     }
 
     /// The longest sequence, prompt and completion together.

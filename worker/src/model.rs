@@ -15,12 +15,16 @@ mod config_error;
 pub mod family;
 mod fields;
 pub mod rope;
+pub mod split;
 pub mod weight;
 
 pub use config::Config;
 pub use config_error::ConfigError;
 pub use rope::{Rope, RopeScaling};
+pub use split::{SplitError, order, slices};
 pub use weight::{BindError, Float, Slot, Weight};
+
+use std::convert::Infallible;
 
 use loader::Weights;
 
@@ -164,6 +168,13 @@ impl<W> Decoder<W> {
 }
 
 impl<W> Layer<W> {
+    /// The layer with every tensor replaced.
+    pub(crate) fn map<V>(&self, make: &mut impl FnMut(&W) -> V) -> Layer<V> {
+        match self.try_map(&mut |tensor| Ok::<V, Infallible>(make(tensor))) {
+            Ok(layer) => layer,
+        }
+    }
+
     fn try_map<V, E>(&self, make: &mut impl FnMut(&W) -> Result<V, E>) -> Result<Layer<V>, E> {
         let attention_norm = make(&self.attention_norm)?;
         let query = self.query.try_map(make)?;
@@ -185,7 +196,8 @@ impl<W> Layer<W> {
         })
     }
 
-    fn tensors(&self) -> Vec<&W> {
+    /// Every tensor of the layer.
+    pub(crate) fn tensors(&self) -> Vec<&W> {
         let Self { attention_norm, query, key, value, query_norm, key_norm, .. } = self;
         let Self { output, feed_forward_norm, gate, up, down, .. } = self;
         let mut tensors = vec![attention_norm, feed_forward_norm];

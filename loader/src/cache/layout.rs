@@ -139,6 +139,7 @@ pub(super) fn default_root(variable: impl Fn(&str) -> Option<OsString>) -> Optio
 }
 
 #[cfg(test)]
+#[expect(clippy::unwrap_used, reason = "a test whose set-up fails should fail there")]
 mod tests {
     use super::*;
     use crate::source::Tag;

@@ -84,6 +84,7 @@ fn is_at(file: &File, path: &Path) -> io::Result<bool> {
 }
 
 #[cfg(test)]
+#[expect(clippy::unwrap_used, reason = "a test whose set-up fails should fail there")]
 mod tests {
     use super::*;
 

@@ -1,4 +1,5 @@
 //! Loads, hits, second comers, damage and room, as a loader sees them.
+#![expect(clippy::unwrap_used, reason = "a test whose set-up fails should fail there")]
 
 use super::*;
 use crate::region::Region;

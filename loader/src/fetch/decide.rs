@@ -24,7 +24,7 @@ pub enum FetchError {
         range: Range<u64>,
         /// What the source said.
         #[source]
-        source: SourceError,
+        source: Box<SourceError>,
     },
     /// The same extent came wrong twice.
     #[error(
@@ -42,10 +42,13 @@ pub enum FetchError {
         second_url: String,
         /// What was wrong the second time.
         #[source]
-        source: LandingError,
+        source: Box<LandingError>,
     },
     /// Tries or time have run out.
-    #[error("fetching `{object}`, bytes {}..{}: gave up after {tries} failed tries in {seconds:.0} s", .range.start, .range.end)]
+    #[error(
+        "fetching `{object}`, bytes {}..{}: gave up after {tries} failed tries in {seconds:.0} s",
+        .range.start, .range.end
+    )]
     Exhausted {
         /// The object.
         object: String,
@@ -57,7 +60,7 @@ pub enum FetchError {
         seconds: f64,
         /// The last failure.
         #[source]
-        source: SourceError,
+        source: Box<SourceError>,
     },
     /// Someone else is writing the same bytes.
     #[error("fetching `{object}`, bytes {}..{}: another load is writing them", .range.start, .range.end)]
@@ -167,7 +170,8 @@ pub(super) fn next(
             retry(history, source, delay, place, now, config)
         }
         Ended::Failed(source) => {
-            Next::Fail(FetchError::Permanent { object: place.object.to_owned(), range: place.range(), source })
+            let (object, source) = (place.object.to_owned(), Box::new(source));
+            Next::Fail(FetchError::Permanent { object, range: place.range(), source })
         }
     }
 }
@@ -199,7 +203,7 @@ fn after_corruption(history: &mut History, corrupt: LandingError, place: Place<'
             range: range.clone(),
             first_url,
             second_url: source_url.clone(),
-            source: corrupt,
+            source: Box::new(corrupt),
         }),
         _ => {
             history.source = (history.source + 1) % place.source_count;
@@ -228,7 +232,7 @@ fn retry(
         range: place.range(),
         tries: history.failures + history.throttles,
         seconds: failing_for.as_secs_f64(),
-        source,
+        source: Box::new(source),
     })
 }
 

@@ -42,7 +42,9 @@ mod tests {
 
     proptest! {
         #[test]
-        fn hedges_stay_within_the_share_or_the_floor(steps in prop::collection::vec((1u64..20_000_000, any::<bool>()), 0..200)) {
+        fn hedges_stay_within_the_share_or_the_floor(
+            steps in prop::collection::vec((1u64..20_000_000, any::<bool>()), 0..200),
+        ) {
             let mut budget = HedgeBudget::new(0.03, 8 << 20);
             for (bytes, hedge) in steps {
                 if hedge { let _ = budget.take(bytes); } else { budget.asked(bytes); }

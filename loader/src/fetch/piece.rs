@@ -90,7 +90,7 @@ impl Piece {
         target.keeper.keep(extent, digest, lease.bytes(0..bytes.len())).map_err(|source| FetchError::Permanent {
             object: object(),
             range,
-            source: source.into(),
+            source: Box::new(source.into()),
         })?;
         lease.publish(extent);
         shared.tally.verified(source, bytes.len() as u64);

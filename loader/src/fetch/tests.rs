@@ -203,7 +203,8 @@ async fn an_extent_that_is_corrupt_everywhere_is_never_shown_and_named() {
 async fn a_refusal_ends_the_load_at_once_and_frees_every_lease() {
     let load = single(CONTENT_BYTES, |number, _| (number == 5).then_some(Fault::Denied));
     let error = load.run().await.expect_err("nobody may read this");
-    assert!(matches!(error, FetchError::Permanent { source: SourceError::Denied { .. }, .. }), "{error:?}");
+    let FetchError::Permanent { source, .. } = &error else { panic!("{error:?}") };
+    assert!(matches!(**source, SourceError::Denied { .. }), "{error:?}");
     assert!(load.sources[0].asked().len() < 20, "it did not go on");
     let missing = (0..64).filter(|at| !load.target.region.is_verified(at * EXTENT_BYTES..(at + 1) * EXTENT_BYTES));
     for at in missing {

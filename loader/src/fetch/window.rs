@@ -236,7 +236,9 @@ mod tests {
 
     proptest! {
         #[test]
-        fn it_stays_within_its_bounds(events in prop::collection::vec((0u8..4, 0u64..500, 0u64..1_000_000_000), 0..300)) {
+        fn it_stays_within_its_bounds(
+            events in prop::collection::vec((0u8..4, 0u64..500, 0u64..1_000_000_000), 0..300),
+        ) {
             let begin = Instant::now();
             let mut window = fresh(begin);
             let (mut now, mut landed) = (begin, 0);

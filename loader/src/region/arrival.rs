@@ -8,6 +8,7 @@
 use std::ops::Range;
 use std::sync::atomic::{AtomicBool, AtomicU8, AtomicU64, Ordering};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, OnceLock, PoisonError};
+use std::time::{Duration, Instant};
 
 use tokio::sync::Notify;
 use wire::extent::{self, EXTENT_BYTES};
@@ -181,6 +182,25 @@ impl Arrival {
                 return Err(Arc::clone(error));
             }
             changed.await;
+        }
+    }
+
+    /// Blocks until the range can be seen, but no longer than `patience`. Whether it can.
+    pub(super) fn wait_for(&self, range: &Range<u64>, patience: Duration) -> Result<bool, Arc<LoadError>> {
+        let begun = Instant::now();
+        let mut guard = self.lock();
+        loop {
+            if self.is_verified(range) {
+                return Ok(true);
+            }
+            if let Some(error) = self.failed.get() {
+                return Err(Arc::clone(error));
+            }
+            let left = patience.saturating_sub(begun.elapsed());
+            if left.is_zero() {
+                return Ok(false);
+            }
+            guard = self.changed.wait_timeout(guard, left).unwrap_or_else(PoisonError::into_inner).0;
         }
     }
 

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use super::http::Client;
-use super::{Env, HttpsSource, LocalSource};
+use super::{Env, HttpsSource, LocalSource, azure, gcs, s3};
 use crate::model_url::ModelUrl;
 use crate::source::{Source, SourceError};
 
@@ -12,11 +12,16 @@ use crate::source::{Source, SourceError};
 /// # Errors
 /// [`SourceError::Config`]: the environment is contradictory, names a file that cannot be read, or
 /// a source does not accept the URL.
-pub fn open(url: &ModelUrl, _env: &Env, client: &Client) -> Result<Arc<dyn Source>, SourceError> {
+pub fn open(url: &ModelUrl, env: &Env, client: &Client) -> Result<Arc<dyn Source>, SourceError> {
     let shown = url.to_string();
     Ok(match url {
-        ModelUrl::Local(path) => Arc::new(LocalSource::new(path.clone())),
+        ModelUrl::Azure { account, container, prefix } => {
+            Arc::new(azure::open([account, container, prefix], shown, env, client)?)
+        }
+        ModelUrl::S3 { bucket, prefix } => Arc::new(s3::open(bucket, prefix, shown, env, client)?),
+        ModelUrl::Gcs { bucket, prefix } => Arc::new(gcs::open(bucket, prefix, shown, env, client)?),
+        ModelUrl::Local(directory) => Arc::new(LocalSource::new(directory.clone())),
         ModelUrl::Http(base) => Arc::new(HttpsSource::new(base.clone(), client.clone())?),
-        _ => return Err(SourceError::Config { url: shown, problem: "is not read yet".to_owned() }),
+        ModelUrl::Hub { .. } => return Err(SourceError::Config { url: shown, problem: "is not read yet".to_owned() }),
     })
 }

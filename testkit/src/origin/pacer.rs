@@ -17,7 +17,8 @@ const REQUEST_BURST: Duration = Duration::from_millis(100);
 /// on, no more is ever sent than the rate allows, but for the last piece of each connection.
 #[derive(Debug, Default, Clone)]
 pub struct Pacer {
-    next: Duration,
+    /// When the next bytes are due; none before the first.
+    next: Option<Duration>,
     /// The part of a nanosecond that was not charged yet, in billionths of a byte's time.
     remainder: u128,
 }
@@ -26,10 +27,10 @@ impl Pacer {
     /// When `bytes` may be sent, given that it is `now`; a rate of 0 counts as one byte per second.
     pub fn reserve(&mut self, now: Duration, bytes: u64, bytes_per_second: u64) -> Duration {
         let rate = u128::from(bytes_per_second.max(1));
-        let start = if now > self.next + CATCH_UP { now } else { self.next };
+        let start = self.next.filter(|next| now <= *next + CATCH_UP).unwrap_or(now);
         let cost = u128::from(bytes) * 1_000_000_000 + self.remainder % rate;
         self.remainder = cost % rate;
-        self.next = start + Duration::from_nanos(u64::try_from(cost / rate).unwrap_or(u64::MAX / 2));
+        self.next = Some(start + Duration::from_nanos(u64::try_from(cost / rate).unwrap_or(u64::MAX / 2)));
         start
     }
 
@@ -113,6 +114,16 @@ mod tests {
                 bytes += piece;
             }
         }
+    }
+
+    #[test]
+    fn time_before_the_first_byte_and_long_rests_earn_nothing() {
+        let mut pacer = Pacer::default();
+        let at = |milliseconds| Duration::from_millis(milliseconds);
+        assert_eq!(pacer.reserve(at(3), 1_000_000, 1_000_000), at(3));
+        assert_eq!(pacer.reserve(at(3), 10_000, 1_000_000), at(1003));
+        assert_eq!(pacer.reserve(at(1030), 10_000, 1_000_000), at(1013), "a late sleeper catches up");
+        assert_eq!(pacer.reserve(at(5000), 10_000, 1_000_000), at(5000), "a rest does not");
     }
 
     #[test]

@@ -2,11 +2,10 @@
 //! answers, and ends connections as it is told; what to answer is decided in `answer`.
 
 use super::answer::answer;
-use super::pacer::Pacer;
 use super::reply::{Payload, Reply};
 use super::request::{Broken, read};
 use super::state::State;
-use super::transfer::{After, send};
+use super::transfer::{After, Lane, send};
 use super::wire::{Socket, Wire};
 use parking_lot::Mutex;
 use rustls::ServerConfig;
@@ -141,7 +140,7 @@ fn connection(state: &State, socket: Socket, settings: &Settings) {
 
 /// Serves requests until the connection ends, and says how it is to end.
 fn converse(state: &State, wire: &mut Wire) -> io::Result<After> {
-    let (mut buffer, mut pacer) = (Vec::new(), Pacer::default());
+    let (mut buffer, mut lane) = (Vec::new(), Lane::default());
     loop {
         let request = match read(wire, &mut buffer) {
             Ok(request) => request,
@@ -159,7 +158,7 @@ fn converse(state: &State, wire: &mut Wire) -> io::Result<After> {
         }
         let Some(reply) = decided.reply else { return Ok(After::Close) };
         let keep = request.keep_alive && !state.is_stopping();
-        match respond(state, wire, &mut pacer, &reply, keep, request.is_head())? {
+        match respond(state, wire, &mut lane, &reply, keep, request.is_head())? {
             After::Keep if keep => {}
             After::Keep => return Ok(After::Close),
             after => return Ok(after),
@@ -170,7 +169,7 @@ fn converse(state: &State, wire: &mut Wire) -> io::Result<After> {
 fn respond(
     state: &State,
     wire: &mut Wire,
-    pacer: &mut Pacer,
+    lane: &mut Lane,
     reply: &Reply,
     keep: bool,
     head_only: bool,
@@ -188,7 +187,7 @@ fn respond(
         Payload::Object(transfer) => {
             let waits_at_once = transfer.breaks.is_some_and(|(place, _)| place == transfer.range.start);
             wire.write_head(&head, !transfer.range.is_empty() && !waits_at_once)?;
-            send(state, wire, pacer, transfer)?
+            send(state, wire, lane, transfer)?
         }
         Payload::Nothing(_) => {
             wire.write_head(&head, false)?;

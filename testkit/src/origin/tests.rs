@@ -157,7 +157,7 @@ fn a_real_cap_is_kept_and_reached() {
     });
     let seconds = begun.elapsed().as_secs_f64();
     assert!(seconds >= 0.39, "40 MB in {seconds} s exceed 100 MB/s");
-    assert!(seconds < 4.0, "the cap starves: {seconds} s");
+    assert!(seconds < 30.0, "the cap starves: {seconds} s");
 }
 
 #[test]

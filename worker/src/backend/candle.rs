@@ -60,7 +60,7 @@ pub struct CandleBackend {
 }
 
 impl CandleBackend {
-    /// A backend for `decoder`; copies its weights to f32.
+    /// A backend for `decoder`; waits for all its weights and copies them to f32.
     ///
     /// # Errors
     /// A tensor could not be copied.
@@ -147,6 +147,7 @@ impl Backend for CandleBackend {
 }
 
 fn copy(weight: &Weight) -> Result<Tensor> {
+    weight.tensor().wait().map_err(candle_core::Error::wrap)?;
     let dtype = match weight.float() {
         Float::F32 => DType::F32,
         Float::F16 => DType::F16,

@@ -2,10 +2,11 @@
 //!
 //! Interprets the decoder description with an arena and a KV storage that are sized when it is
 //! built; a step allocates nothing and copies no matrix. Only vectors (norms, biases: kilobytes)
-//! are widened once. It knows no request, no text and no sampling.
+//! are widened once, when their layer's weights have arrived (`staged`). It knows no request, no text and no sampling.
 
 mod arena;
 mod operand;
+mod staged;
 
 use std::num::NonZeroUsize;
 use std::sync::Arc;
@@ -14,7 +15,8 @@ use thiserror::Error;
 
 use self::arena::Arena;
 use self::operand::{Operand, matrix};
-use super::{Backend, Limits, Segment, StepError, WantLogits, check};
+use self::staged::Staged;
+use super::{Backend, Generation, InstallError, Limits, Part, Revision, Segment, StepError, WantLogits, check};
 use crate::kernels::attention::{Attention, attend};
 use crate::kernels::buffer::Buffer;
 use crate::kernels::linear::{Matrix, Projection, Then, project, project_gated};
@@ -130,7 +132,10 @@ pub enum CpuError {
 
 /// One model on the CPU.
 pub struct CpuBackend {
-    decoder: Decoder<Operand>,
+    /// Generations of weights, oldest first; at least one.
+    models: Vec<(Generation, Staged)>,
+    /// Which of them the current step uses.
+    current: usize,
     limits: Limits,
     heads: Heads,
     instructions: Instructions,
@@ -162,8 +167,8 @@ impl CpuBackend {
         let blocks = options.kv_blocks;
         let storage = Buffer::zeroed(bytes).map_err(|source| CpuError::KvStorage { bytes, blocks, source })?;
         let arena = Arena::new(config, &limits);
-        let decoder = operand::prepare(decoder, instructions);
-        Ok(Self { decoder, limits, heads, instructions, pool, arena, storage })
+        let models = vec![(Generation::default(), Staged::new(Arc::clone(decoder), instructions))];
+        Ok(Self { models, current: 0, limits, heads, instructions, pool, arena, storage })
     }
 
     /// The instructions it computes with.
@@ -196,6 +201,10 @@ impl CpuBackend {
         stream::fold(&mut self.pool, self.instructions, bytes)
     }
 
+    fn newest(&self) -> Generation {
+        self.models.last().expect("a backend has weights").0
+    }
+
     /// Notes which row is whose and which rows want logits; refuses segments that would write one
     /// block at once.
     fn lay_out(&mut self, segments: &[Segment<'_>]) -> Result<(), StepError> {
@@ -221,8 +230,9 @@ impl CpuBackend {
 
     /// Fills in every row's embedding and angles.
     fn embed(&mut self, segments: &[Segment<'_>]) {
-        let Config { hidden_size, head_dim, rope, .. } = &self.decoder.config;
-        let embeddings = matrix(&self.decoder.embeddings);
+        let model = &self.models[self.current].1;
+        let Config { hidden_size, head_dim, rope, .. } = model.config();
+        let embeddings = matrix(model.embeddings());
         let half = head_dim / 2;
         let factor = rope.attention_factor();
         let mut row = 0;
@@ -246,7 +256,8 @@ impl CpuBackend {
 
     /// The attention half of a layer: reads the stream and adds to it.
     fn attention(&mut self, index: usize, segments: &[Segment<'_>]) {
-        let (config, layer) = (&self.decoder.config, &self.decoder.layers[index]);
+        let model = &self.models[self.current].1;
+        let (config, layer) = (model.config(), model.layer(index));
         let (pool, on, arena) = (&mut self.pool, self.instructions, &mut self.arena);
         let rows = arena.rows.len();
         let (stream, normed) = (&mut arena.stream[..rows * config.hidden_size], rows * config.hidden_size);
@@ -281,7 +292,8 @@ impl CpuBackend {
 
     /// The feed-forward half of a layer: reads the stream and adds to it.
     fn feed_forward(&mut self, index: usize) {
-        let (config, layer) = (&self.decoder.config, &self.decoder.layers[index]);
+        let model = &self.models[self.current].1;
+        let (config, layer) = (model.config(), model.layer(index));
         let (pool, on, arena) = (&mut self.pool, self.instructions, &mut self.arena);
         let rows = arena.rows.len();
         let stream = &mut arena.stream[..rows * config.hidden_size];
@@ -295,7 +307,8 @@ impl CpuBackend {
 
     /// Logits of the wanted rows. Returns how many numbers there are.
     fn logits(&mut self) -> usize {
-        let config = &self.decoder.config;
+        let model = &self.models[self.current].1;
+        let config = model.config();
         let arena = &mut self.arena;
         let (hidden, rows) = (config.hidden_size, arena.wanted.len());
         for (to, &from) in arena.wanted.iter().enumerate() {
@@ -304,9 +317,9 @@ impl CpuBackend {
         let picked = &arena.picked[..rows * hidden];
         let normed = &mut arena.normed_picked[..rows * hidden];
         let (pool, on) = (&mut self.pool, self.instructions);
-        rms_norm(pool, on, picked, self.decoder.norm.vector(), config.rms_norm_eps, normed);
+        rms_norm(pool, on, picked, model.norm().vector(), config.rms_norm_eps, normed);
         let out = &mut arena.logits[..rows * config.vocab_size];
-        let head: Matrix<'_> = matrix(self.decoder.head());
+        let head: Matrix<'_> = matrix(model.head());
         project(pool, on, normed, rows, &mut [Projection { matrix: head, bias: None, out, then: Then::Set }]);
         rows * config.vocab_size
     }
@@ -322,15 +335,58 @@ impl Backend for CpuBackend {
     }
 
     fn step(&mut self, segments: &[Segment<'_>]) -> Result<&[f32], StepError> {
+        let newest = self.newest();
+        self.step_of(newest, segments, &mut |_| true)
+    }
+
+    fn step_of(
+        &mut self,
+        generation: Generation,
+        segments: &[Segment<'_>],
+        goes_on: &mut dyn FnMut(Part) -> bool,
+    ) -> Result<&[f32], StepError> {
         check(&self.limits, segments)?;
+        let Some(current) = self.models.iter().position(|(own, _)| *own == generation) else {
+            return Err(StepError::Contract(format!("there are no weights of {generation:?}")));
+        };
+        self.current = current;
         self.lay_out(segments)?;
+        let on = self.instructions;
+        self.models[current].1.need(Part::Embeddings, on, goes_on)?;
         self.embed(segments);
-        for layer in 0..self.decoder.layers.len() {
+        for layer in 0..self.models[current].1.config().layers {
+            self.models[current].1.need(Part::Layer(layer), on, goes_on)?;
             self.attention(layer, segments);
             self.feed_forward(layer);
         }
+        if self.arena.wanted.is_empty() {
+            return Ok(&[]);
+        }
+        self.models[current].1.need(Part::Head, on, goes_on)?;
         let count = self.logits();
         Ok(&self.arena.logits[..count])
+    }
+
+    fn install(&mut self, revision: Revision) -> Result<Generation, InstallError> {
+        let Revision::Weights(decoder) = revision else {
+            return Err(InstallError::Unsupported { backend: "cpu" });
+        };
+        let (newest, model) = self.models.last().expect("a backend has weights");
+        if let Some(field) = model.config().difference(&decoder.config) {
+            return Err(InstallError::Differs { field });
+        }
+        // What keys and values are kept in may follow from the weights' own format.
+        if stored(&decoder) != model.stored() {
+            return Err(InstallError::Differs { field: "the format of the weights" });
+        }
+        let generation = Generation(newest.0 + 1);
+        self.models.push((generation, Staged::new(decoder, self.instructions)));
+        Ok(generation)
+    }
+
+    fn retire(&mut self, generation: Generation) {
+        let newest = self.newest();
+        self.models.retain(|(own, _)| *own != generation || *own == newest);
     }
 }
 

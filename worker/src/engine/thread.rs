@@ -4,8 +4,9 @@ use super::blocks::BlockPool;
 use super::meters::{Meters, add, observe, set};
 use super::scheduler::{Budget, Plan, Run, Running, schedule};
 use super::sequence::{Event, FinishReason, Submission};
-use super::{EngineOptions, Shared};
-use crate::backend::{Backend, Segment, StepError, WantLogits};
+use super::shared::Shared;
+use super::{EngineOptions, Message};
+use crate::backend::{Backend, Generation, InstallError, Part, Revision, Segment, StepError, WantLogits};
 use crate::sampler::{self, History, Logprobs, Scratch};
 use std::collections::VecDeque;
 use std::panic::{AssertUnwindSafe, catch_unwind};
@@ -23,6 +24,8 @@ struct Sequence {
     ask: Submission,
     generated: Vec<u32>,
     blocks: Vec<u32>,
+    /// Which weights it is computed with; decided when it is first admitted.
+    generation: Option<Generation>,
     /// Tokens whose keys and values are in the blocks.
     computed: usize,
     /// Prompt positions whose log probabilities were reported; a preemption does not repeat them.
@@ -48,6 +51,7 @@ impl Sequence {
             ask,
             generated: Vec::new(),
             blocks: Vec::new(),
+            generation: None,
             computed: 0,
             reported: 0,
             queued_at: Instant::now(),
@@ -113,13 +117,15 @@ struct Engine<'a> {
     waiting: VecDeque<Sequence>,
     running: Vec<Sequence>,
     scratch: Scratch,
+    /// The backend's generations of weights, oldest first; at least one.
+    generations: Vec<Generation>,
 }
 
 /// Runs until every handle is gone. A panic in a step ends the engine, visibly.
 pub(super) fn run(
     backend: Box<dyn Backend>,
     options: &EngineOptions,
-    inbox: Receiver<Vec<Submission>>,
+    inbox: Receiver<Message>,
     shared: &Shared,
     meters: &Meters,
 ) {
@@ -133,6 +139,7 @@ pub(super) fn run(
         waiting: VecDeque::new(),
         running: Vec::new(),
         scratch: Scratch::default(),
+        generations: vec![Generation::default()],
     };
     let ended = catch_unwind(AssertUnwindSafe(|| engine.work(&inbox)));
     shared.is_dead.store(true, Ordering::Release);
@@ -146,13 +153,14 @@ pub(super) fn run(
 }
 
 impl Engine<'_> {
-    fn work(&mut self, inbox: &Receiver<Vec<Submission>>) {
+    fn work(&mut self, inbox: &Receiver<Message>) {
         loop {
             self.shared.beat();
             if !self.receive(inbox) {
                 return;
             }
             self.drop_abandoned();
+            self.let_go();
             let plan = self.plan();
             if plan.runs.is_empty() && plan.preempted.is_empty() {
                 if !(self.running.is_empty() && self.waiting.is_empty()) {
@@ -170,25 +178,57 @@ impl Engine<'_> {
     }
 
     /// Takes what was submitted; waits a moment when there is nothing to do. False: no handle is left.
-    fn receive(&mut self, inbox: &Receiver<Vec<Submission>>) -> bool {
+    fn receive(&mut self, inbox: &Receiver<Message>) -> bool {
         if self.running.is_empty() && self.waiting.is_empty() {
             match inbox.recv_timeout(IDLE) {
-                Ok(sequences) => self.enqueue(sequences),
+                Ok(message) => self.heed(message),
                 Err(RecvTimeoutError::Timeout) => {}
                 Err(RecvTimeoutError::Disconnected) => return false,
             }
         }
         loop {
             match inbox.try_recv() {
-                Ok(sequences) => self.enqueue(sequences),
+                Ok(message) => self.heed(message),
                 Err(TryRecvError::Empty) => return true,
                 Err(TryRecvError::Disconnected) => return !(self.running.is_empty() && self.waiting.is_empty()),
             }
         }
     }
 
-    fn enqueue(&mut self, sequences: Vec<Submission>) {
-        self.waiting.extend(sequences.into_iter().map(Sequence::new));
+    fn heed(&mut self, message: Message) {
+        match message {
+            Message::Submit(sequences) => self.waiting.extend(sequences.into_iter().map(Sequence::new)),
+            Message::Install(revision, reply) => {
+                let installed = self.install(revision);
+                // Who asked may be gone; what was installed stays.
+                let _ = reply.send(installed);
+            }
+        }
+    }
+
+    fn install(&mut self, revision: Revision) -> Result<Generation, InstallError> {
+        let generation = self.backend.install(revision)?;
+        self.generations.push(generation);
+        Ok(generation)
+    }
+
+    fn newest(&self) -> Generation {
+        self.generations.last().copied().unwrap_or_default()
+    }
+
+    /// Lets go of the generations that no sequence uses any more.
+    fn let_go(&mut self) {
+        if self.generations.len() == 1 {
+            return;
+        }
+        let newest = self.newest();
+        let sequences = || self.running.iter().chain(&self.waiting);
+        let (kept, unused): (Vec<_>, Vec<_>) = self.generations.iter().partition(|generation| {
+            **generation == newest || sequences().any(|sequence| sequence.generation == Some(**generation))
+        });
+        unused.into_iter().for_each(|generation| self.backend.retire(generation));
+        self.generations = kept;
+        self.shared.set_oldest(self.generations.first().copied().unwrap_or(newest));
     }
 
     /// Ends the sequences whose reader is gone or has enough, and those whose reader has not moved for too long.
@@ -243,7 +283,7 @@ impl Engine<'_> {
             self.shared.waiting.fetch_add(1, Ordering::AcqRel);
             self.waiting.push_front(sequence);
         }
-        let now = Instant::now();
+        let (now, newest) = (Instant::now(), self.newest());
         for _ in 0..plan.admitted {
             let Some(mut sequence) = self.waiting.pop_front() else { break };
             self.shared.waiting.fetch_sub(1, Ordering::AcqRel);
@@ -251,6 +291,7 @@ impl Engine<'_> {
                 self.meters.queue_s.observe(now.duration_since(sequence.queued_at).as_secs_f64());
                 add(&self.meters.prompt_tokens, sequence.ask.prompt.len());
                 sequence.started_at = Some(now);
+                sequence.generation = Some(newest);
             }
             self.running.push(sequence);
         }
@@ -259,7 +300,25 @@ impl Engine<'_> {
         }
     }
 
+    /// One step: a part of it for each generation of weights that its sequences use.
     fn step(&mut self, runs: &[Run]) {
+        let generation_of = |run: &Run| self.running[run.index].generation;
+        if let [only] = self.generations[..] {
+            return self.step_of(only, runs);
+        }
+        let parts: Vec<(Generation, Vec<Run>)> = self
+            .generations
+            .iter()
+            .map(|&generation| {
+                (generation, runs.iter().copied().filter(|run| generation_of(run) == Some(generation)).collect())
+            })
+            .collect();
+        for (generation, runs) in parts.iter().filter(|(_, runs): &&(_, Vec<Run>)| !runs.is_empty()) {
+            self.step_of(*generation, runs);
+        }
+    }
+
+    fn step_of(&mut self, generation: Generation, runs: &[Run]) {
         let begun = Instant::now();
         let chunks: Vec<Vec<u32>> = runs.iter().map(|run| pending(&self.running[run.index], run.tokens)).collect();
         let wants: Vec<WantLogits> = runs.iter().map(|run| want(&self.running[run.index], run.tokens)).collect();
@@ -273,7 +332,15 @@ impl Engine<'_> {
             })
             .collect();
         let vocabulary = self.backend.limits().vocab_size;
-        match self.backend.step(&segments) {
+        let (shared, running) = (self.shared, &self.running);
+        let mut goes_on = |part: Part| {
+            shared.beat();
+            shared.set_waiting_for(Some(part));
+            runs.iter().any(|run| running[run.index].unwanted().is_none())
+        };
+        let computed = self.backend.step_of(generation, &segments, &mut goes_on);
+        shared.set_waiting_for(None);
+        match computed {
             Ok(logits) => {
                 self.meters.step_s.observe(begun.elapsed().as_secs_f64());
                 let mut rows = logits.chunks_exact(vocabulary);
@@ -288,12 +355,22 @@ impl Engine<'_> {
                     advance(sequence, run.tokens, &own, self.options.max_model_len, self.meters, &mut self.scratch);
                 }
             }
-            Err(error) => {
-                let why = describe(&error);
-                tracing::error!(%why, sequences = runs.len(), "a step failed; its sequences end");
-                runs.iter().for_each(|run| self.running[run.index].fail(&why));
-            }
+            Err(error) => self.end_all(runs, &error),
         }
+    }
+
+    /// Ends the sequences of a step that failed.
+    fn end_all(&mut self, runs: &[Run], error: &StepError) {
+        if matches!(error, StepError::Unwanted { .. }) {
+            // Every one of them is found abandoned or cancelled before the next step.
+            return;
+        }
+        let why = describe(error);
+        if matches!(error, StepError::Weights { .. }) {
+            self.shared.set_fault(&why);
+        }
+        tracing::error!(%why, sequences = runs.len(), "a step failed; its sequences end");
+        runs.iter().for_each(|run| self.running[run.index].fail(&why));
     }
 
     /// Takes ended sequences out and their blocks back.

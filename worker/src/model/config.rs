@@ -80,6 +80,34 @@ impl Config {
         Self::of_family(family, &fields)
     }
 
+    /// The first field in which two configs differ as far as a computation is concerned.
+    #[must_use]
+    pub fn difference(&self, other: &Self) -> Option<&'static str> {
+        // Named one by one: a field added to the config must be thought of here too.
+        let Self { family, vocab_size, hidden_size, intermediate_size, layers, heads, kv_heads, head_dim, .. } = self;
+        let Self { max_position_embeddings, rms_norm_eps, tie_word_embeddings, query_key_value_bias, .. } = self;
+        let Self { output_bias, mlp_bias, windows, rope, dtype: _, .. } = self;
+        let fields = [
+            ("architectures", family.architecture == other.family.architecture),
+            ("vocab_size", *vocab_size == other.vocab_size),
+            ("hidden_size", *hidden_size == other.hidden_size),
+            ("intermediate_size", *intermediate_size == other.intermediate_size),
+            ("num_hidden_layers", *layers == other.layers),
+            ("num_attention_heads", *heads == other.heads),
+            ("num_key_value_heads", *kv_heads == other.kv_heads),
+            ("head_dim", *head_dim == other.head_dim),
+            ("max_position_embeddings", *max_position_embeddings == other.max_position_embeddings),
+            ("rms_norm_eps", rms_norm_eps.to_bits() == other.rms_norm_eps.to_bits()),
+            ("tie_word_embeddings", *tie_word_embeddings == other.tie_word_embeddings),
+            ("attention_bias", *query_key_value_bias == other.query_key_value_bias),
+            ("attention_bias", *output_bias == other.output_bias),
+            ("mlp_bias", *mlp_bias == other.mlp_bias),
+            ("sliding_window", *windows == other.windows),
+            ("rope_parameters", *rope == other.rope),
+        ];
+        fields.into_iter().find(|(_, same)| !same).map(|(field, _)| field)
+    }
+
     fn of_family(family: &'static Family, fields: &Fields<'_>) -> Result<Self, ConfigError> {
         let defaults = &family.defaults;
         let hidden_size = fields.size("hidden_size", HIDDEN_MAX, Some(defaults.hidden_size))?;

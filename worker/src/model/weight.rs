@@ -143,7 +143,16 @@ impl Weight {
         self.float
     }
 
+    /// Its view of a region, whose bytes may still be on their way.
+    #[must_use]
+    pub fn tensor(&self) -> &Tensor {
+        &self.tensor
+    }
+
     /// Its numbers as they lie in the mapping, at any alignment, little-endian.
+    ///
+    /// # Panics
+    /// They have not arrived: see [`Tensor::wait`].
     #[must_use]
     pub fn bytes(&self) -> &[u8] {
         self.tensor.bytes()

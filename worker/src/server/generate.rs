@@ -88,6 +88,7 @@ fn check_bias(model: &ServerModel, sampling: &Sampling) -> Result<(), ApiError> 
 fn refused(error: SubmitError) -> ApiError {
     match error {
         SubmitError::Full { retry_after, .. } => ApiError::overloaded("the queue is full", retry_after),
+        SubmitError::NoWeights(why) => ApiError::overloaded(why, Duration::from_secs(30)),
         SubmitError::Ended => ApiError::overloaded("the engine has ended", Duration::from_secs(5)),
     }
 }

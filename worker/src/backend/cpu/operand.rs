@@ -1,10 +1,8 @@
 //! A decoder's tensors as the kernels take them: matrices in place, vectors widened once.
 
-use std::convert::Infallible;
-
 use crate::kernels::linear::{Matrix, Projection, Then, widen};
 use crate::kernels::tier::Instructions;
-use crate::model::{Decoder, Linear, Weight};
+use crate::model::{Linear, Weight};
 
 /// A tensor, ready to compute with.
 pub(super) enum Operand {
@@ -14,19 +12,14 @@ pub(super) enum Operand {
     Vector(Vec<f32>),
 }
 
-/// Widens the vectors; the matrices stay in place.
-pub(super) fn prepare(decoder: &Decoder, on: Instructions) -> Decoder<Operand> {
-    let prepared = decoder.try_map(|weight| {
-        if weight.shape().len() > 1 {
-            return Ok::<_, Infallible>(Operand::Matrix(weight.clone()));
-        }
-        let mut vector = vec![0.0; weight.shape().iter().product()];
-        widen(on, weight.bytes(), weight.float(), &mut vector);
-        Ok(Operand::Vector(vector))
-    });
-    match prepared {
-        Ok(decoder) => decoder,
+/// Widens a vector; a matrix stays in place. Its bytes have arrived.
+pub(super) fn prepare(weight: &Weight, on: Instructions) -> Operand {
+    if weight.shape().len() > 1 {
+        return Operand::Matrix(weight.clone());
     }
+    let mut vector = vec![0.0; weight.shape().iter().product()];
+    widen(on, weight.bytes(), weight.float(), &mut vector);
+    Operand::Vector(vector)
 }
 
 impl Operand {

@@ -164,6 +164,24 @@ fn a_step_allocates_nothing() {
 }
 
 #[test]
+fn a_step_allocates_nothing_once_late_weights_have_come() {
+    let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/fixtures/qwen3_bf16");
+    let bytes = fs::read(folder.join("model.safetensors")).expect("weights");
+    let region = loader::Region::anonymous("late", bytes.len() as u64).expect("memory");
+    let header = loader::header::parse(&bytes, bytes.len() as u64).expect("a header");
+    let weights = Weights::over([(&region, &header)], loader::Proof::Trusted).expect("weights");
+    let config = Config::parse(&fs::read(folder.join("config.json")).expect("config.json")).expect("a config");
+    let mut backend = backend(&Arc::new(Decoder::bind(&config, &weights).expect("a model")), Tier::best());
+    let mut arrive = |_| {
+        region.fill_extent(0, &bytes);
+        true
+    };
+    backend.step_of(Generation::default(), &[all(&[1, 2, 3], 0, &[0])], &mut arrive).expect("a step");
+    assert!(region.is_complete(), "the step waited");
+    assert_eq!(allocations::count(|| assert!(backend.step(&[all(&[4], 3, &[0])]).is_ok())), 0);
+}
+
+#[test]
 fn keys_are_kept_as_the_weights_suggest() {
     let float = |name: &str| backend(&decoder(name), Tier::best()).kv_float();
     assert_eq!(float("llama_tied"), Float::F32);

@@ -1,0 +1,182 @@
+//! Weights may arrive while a model computes: a prompt begins with the layers that are there, its
+//! tokens are those of the whole model, and weights that never come end it with their name.
+
+#[path = "arrival/slow.rs"]
+mod slow;
+
+use loader::LoadError;
+use slow::Slow;
+use std::num::NonZeroUsize;
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+use telemetry::metrics::Registry;
+use tokio::sync::mpsc;
+use worker::backend::candle::{CandleBackend, CandleOptions};
+use worker::backend::cpu::{CpuBackend, CpuOptions, Tier};
+use worker::backend::{Backend, Generation, Part, Segment, StepError, WantLogits};
+use worker::engine::{Cancel, EngineHandle, EngineOptions, Event, Meters, SequenceParams, Submission, SubmitError};
+use worker::model::Decoder;
+use worker::sampler::Params;
+
+const FIXTURES: [&str; 4] = ["llama_untied", "llama_tied_bf16", "qwen3", "mistral_f16"];
+const PROMPT: [u32; 7] = [3, 1, 4, 1, 5, 9, 2];
+const PATIENCE: Duration = Duration::from_secs(60);
+
+fn cpu(decoder: &Arc<Decoder>, tier: Tier) -> CpuBackend {
+    let options = CpuOptions {
+        threads: NonZeroUsize::new(2),
+        kv_blocks: 16,
+        instruction_set: Some(tier),
+        ..CpuOptions::default()
+    };
+    CpuBackend::new(decoder, &options).expect("a backend")
+}
+
+fn prompt(want: WantLogits) -> Segment<'static> {
+    Segment { tokens: &PROMPT, start: 0, blocks: &[0], want }
+}
+
+fn bits(logits: &[f32]) -> Vec<u32> {
+    logits.iter().map(|logit| logit.to_bits()).collect()
+}
+
+#[test]
+fn a_step_begins_with_the_layers_that_are_there_and_ends_with_the_same_bits() {
+    for fixture in FIXTURES {
+        for tier in Tier::ALL.into_iter().filter(|tier| tier.is_available()) {
+            let slow = Slow::new(fixture);
+            let expected = bits(cpu(&slow.whole, tier).step(&[prompt(WantLogits::All)]).expect("a step"));
+            let mut backend = cpu(&slow.decoder, tier);
+            let mut asked = Vec::new();
+            // Each part arrives only when the step has come as far as it: what came before it has been computed
+            // without it.
+            let mut goes_on = |part| {
+                if asked.last() != Some(&part) {
+                    asked.push(part);
+                    slow.fill(part);
+                }
+                true
+            };
+            let logits = backend.step_of(Generation::default(), &[prompt(WantLogits::All)], &mut goes_on);
+            assert_eq!(bits(logits.expect("a step")), expected, "{fixture} on {}", tier.name());
+            assert_eq!(asked, slow.parts(), "{fixture}");
+            let again = backend.step_of(Generation::default(), &[prompt(WantLogits::All)], &mut |_| false);
+            assert_eq!(bits(again.expect("nothing to wait for")), expected);
+        }
+    }
+}
+
+#[test]
+fn a_chunk_without_logits_does_not_wait_for_the_head() {
+    let slow = Slow::new("llama_untied");
+    slow.parts().into_iter().filter(|&part| part != Part::Head).for_each(|part| slow.fill(part));
+    let mut backend = cpu(&slow.decoder, Tier::best());
+    let step = |backend: &mut CpuBackend, want| {
+        backend.step_of(Generation::default(), &[prompt(want)], &mut |_| false).map(<[f32]>::len)
+    };
+    assert_eq!(step(&mut backend, WantLogits::None).expect("no head needed"), 0);
+    let error = step(&mut backend, WantLogits::Last).expect_err("no head");
+    assert!(matches!(error, StepError::Unwanted { part: Part::Head }), "{error}");
+}
+
+#[test]
+fn the_reference_backend_waits_for_everything() {
+    let slow = Arc::new(Slow::new("qwen3"));
+    let building = Arc::clone(&slow);
+    let built = std::thread::spawn(move || {
+        let mut backend = CandleBackend::new(&building.decoder, &CandleOptions::default()).expect("a backend");
+        backend.step(&[prompt(WantLogits::Last)]).expect("a step").to_vec()
+    });
+    slow.parts().into_iter().rev().for_each(|part| slow.fill(part));
+    let mut whole = CandleBackend::new(&slow.whole, &CandleOptions::default()).expect("a backend");
+    let expected = whole.step(&[prompt(WantLogits::Last)]).expect("a step");
+    assert_eq!(bits(&built.join().expect("a step")), bits(expected));
+}
+
+type Events = mpsc::Receiver<(u32, Event)>;
+
+fn engine(decoder: &Arc<Decoder>) -> EngineHandle {
+    let reader_stall = Duration::from_secs(60);
+    let options = EngineOptions { max_num_seqs: 4, max_model_len: 64, queue_max: 16, reader_stall };
+    let meters = Meters::new(&Registry::new(), "slow");
+    EngineHandle::start(Box::new(cpu(decoder, Tier::best())), options, meters, "slow").expect("a thread")
+}
+
+fn submit(engine: &EngineHandle) -> Result<Events, SubmitError> {
+    let (events, receiver) = mpsc::channel(64);
+    let params = SequenceParams {
+        sampling: Params { temperature: 0.0, ..Params::default() },
+        max_tokens: 8,
+        min_tokens: 0,
+        stop_ids: Vec::new(),
+        prompt_logprobs: None,
+    };
+    let prompt = PROMPT.to_vec();
+    engine.submit(vec![Submission { prompt, params, index: 0, events, cancel: Cancel::default() }])?;
+    Ok(receiver)
+}
+
+fn read(mut events: Events) -> Vec<Event> {
+    std::iter::from_fn(|| events.blocking_recv()).map(|(_, event)| event).collect()
+}
+
+fn until(what: &str, condition: impl Fn() -> bool) {
+    let begun = Instant::now();
+    while !condition() {
+        assert!(begun.elapsed() < PATIENCE, "waited in vain: {what}");
+        std::thread::sleep(Duration::from_millis(1));
+    }
+}
+
+#[test]
+fn a_request_before_the_weights_gets_the_whole_models_tokens() {
+    let slow = Slow::new("qwen3");
+    let expected = read(submit(&engine(&slow.whole)).expect("taken"));
+    let engine = engine(&slow.decoder);
+    let events = submit(&engine).expect("taken");
+    for part in slow.parts() {
+        // The engine comes as far as the part that is missing, says so, and shows life while it waits.
+        until("the part is waited for", || engine.waiting_for() == Some(part));
+        let waiting_since = Instant::now();
+        until("a sign of life", || engine.since_beat().is_some_and(|age| age < waiting_since.elapsed()));
+        slow.fill(part);
+    }
+    assert_eq!(read(events), expected);
+    assert_eq!(expected.len(), 8);
+    assert_eq!(engine.waiting_for(), None);
+}
+
+#[test]
+fn weights_that_never_come_end_the_request_with_their_name() {
+    let slow = Slow::new("llama_untied");
+    let engine = engine(&slow.decoder);
+    [Part::Embeddings, Part::Layer(0)].into_iter().for_each(|part| slow.fill(part));
+    let events = submit(&engine).expect("taken");
+    until("the layer is waited for", || engine.waiting_for() == Some(Part::Layer(1)));
+    slow.fail(LoadError::NoSpace { path: PathBuf::from("cache"), bytes: 7 });
+    let events = read(events);
+    let [Event::Failed(why)] = &events[..] else { panic!("nothing else is emitted: {events:?}") };
+    for part in ["layer 1", "model.layers.1.", "of llama_untied", "allocating 7 bytes"] {
+        assert!(why.contains(part), "`{part}` in {why}");
+    }
+    assert_eq!(engine.fault(), Some(why.as_str()));
+    assert!(engine.since_beat().is_some(), "the engine lives");
+    assert_eq!(submit(&engine).expect_err("no weights"), SubmitError::NoWeights(why.clone()));
+}
+
+#[test]
+fn a_request_that_is_given_up_while_weights_come_leaves_at_once() {
+    let slow = Slow::new("qwen3");
+    let expected = read(submit(&engine(&slow.whole)).expect("taken"));
+    let engine = engine(&slow.decoder);
+    let events = submit(&engine).expect("taken");
+    until("the embeddings are waited for", || engine.waiting_for() == Some(Part::Embeddings));
+    assert_eq!(engine.load().running, 1);
+    drop(events);
+    until("its place is free", || engine.load().running == 0 && engine.load().kv_blocks_used == 0);
+    assert_eq!(engine.waiting_for(), None);
+    let events = submit(&engine).expect("taken");
+    slow.parts().into_iter().for_each(|part| slow.fill(part));
+    assert_eq!(read(events), expected);
+}

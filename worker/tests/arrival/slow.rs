@@ -1,0 +1,77 @@
+//! A fixture's weights, one region for each part of the model, filled when a test says so.
+
+use std::collections::BTreeMap;
+use std::fs;
+use std::path::Path;
+use std::sync::Arc;
+
+use loader::{Header, LoadError, Proof, Region, Weights, header};
+use safetensors::tensor::TensorView;
+use worker::backend::Part;
+use worker::model::{Config, Decoder};
+
+/// One part's region, and the bytes it is to have.
+struct Piece {
+    region: Arc<Region>,
+    bytes: Vec<u8>,
+}
+
+/// Weights on their way.
+pub(crate) struct Slow {
+    pub(crate) decoder: Arc<Decoder>,
+    /// The same model, all there.
+    pub(crate) whole: Arc<Decoder>,
+    pieces: BTreeMap<Part, Piece>,
+}
+
+impl Slow {
+    /// A fixture of which nothing has arrived.
+    pub(crate) fn new(fixture: &str) -> Self {
+        let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/fixtures").join(fixture);
+        let config = Config::parse(&fs::read(folder.join("config.json")).expect("config.json")).expect("a config");
+        let weights = Weights::open_dir(&folder).expect("weights");
+        let whole = Arc::new(Decoder::bind(&config, &weights).expect("a model"));
+        let mut names: BTreeMap<Part, Vec<&str>> = BTreeMap::new();
+        weights.names().for_each(|name| names.entry(part_of(name)).or_default().push(name));
+        let mut pieces = BTreeMap::new();
+        let mut headers: Vec<(Arc<Region>, Header)> = Vec::new();
+        for (part, names) in names {
+            let views = names.iter().map(|name| {
+                let tensor = weights.get(name).expect("a tensor");
+                (name, TensorView::new(tensor.dtype(), tensor.shape().to_vec(), tensor.bytes()).expect("a view"))
+            });
+            let bytes = safetensors::serialize(views, None).expect("serialised");
+            let region = Region::anonymous(&format!("{part} of {fixture}"), bytes.len() as u64).expect("memory");
+            headers.push((Arc::clone(&region), header::parse(&bytes, bytes.len() as u64).expect("a header")));
+            pieces.insert(part, Piece { region, bytes });
+        }
+        let over = Weights::over(headers.iter().map(|(region, header)| (region, header)), Proof::Trusted);
+        let decoder = Arc::new(Decoder::bind(&config, &over.expect("weights")).expect("a model"));
+        Self { decoder, whole, pieces }
+    }
+
+    /// The parts in the order in which a step needs them.
+    pub(crate) fn parts(&self) -> Vec<Part> {
+        self.pieces.keys().copied().collect()
+    }
+
+    /// One part arrives.
+    pub(crate) fn fill(&self, part: Part) {
+        let piece = &self.pieces[&part];
+        assert!(piece.region.fill_extent(0, &piece.bytes), "{part} arrives once");
+    }
+
+    /// Nothing more will arrive.
+    pub(crate) fn fail(&self, error: LoadError) {
+        let error = Arc::new(error);
+        self.pieces.values().for_each(|piece| piece.region.fail(Arc::clone(&error)));
+    }
+}
+
+fn part_of(name: &str) -> Part {
+    match name.strip_prefix("model.layers.").and_then(|rest| rest.split('.').next()) {
+        Some(number) => Part::Layer(number.parse().expect("a number")),
+        None if name.starts_with("model.embed_tokens") => Part::Embeddings,
+        None => Part::Head,
+    }
+}
