@@ -28,6 +28,9 @@ pub struct Piece {
     pub extent: u64,
 }
 
+/// What is done with each piece: which it is, where it lies in its file, and its bytes.
+pub type Look<'a> = dyn Fn(&Piece, Range<u64>, &[u8]) -> Result<(), LoadError> + Sync + 'a;
+
 /// Every extent of every file, in file order.
 #[must_use]
 pub fn all_pieces(files: &[Arc<Region>]) -> Vec<Piece> {
@@ -42,12 +45,7 @@ pub fn all_pieces(files: &[Arc<Region>]) -> Vec<Piece> {
 ///
 /// # Errors
 /// The first error of `look`.
-pub fn read(
-    files: &[Arc<Region>],
-    pieces: &[Piece],
-    cancelled: &AtomicBool,
-    look: &(dyn Fn(&Piece, Range<u64>, &[u8]) -> Result<(), LoadError> + Sync),
-) -> Result<(), LoadError> {
+pub fn read(files: &[Arc<Region>], pieces: &[Piece], cancelled: &AtomicBool, look: &Look<'_>) -> Result<(), LoadError> {
     let next = AtomicUsize::new(0);
     let failed = Mutex::new(None);
     let is_over = || cancelled.load(Ordering::Relaxed) || lock(&failed).is_some();
@@ -66,11 +64,7 @@ pub fn read(
     lock(&failed).take().map_or(Ok(()), Err)
 }
 
-fn read_piece(
-    files: &[Arc<Region>],
-    piece: &Piece,
-    look: &(dyn Fn(&Piece, Range<u64>, &[u8]) -> Result<(), LoadError> + Sync),
-) -> Result<(), LoadError> {
+fn read_piece(files: &[Arc<Region>], piece: &Piece, look: &Look<'_>) -> Result<(), LoadError> {
     let region = &files[piece.file];
     let range = extent::range(region.len(), piece.extent).unwrap_or_default();
     // A hint: if it fails, the pages come when they are touched.
