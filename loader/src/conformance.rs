@@ -99,7 +99,7 @@ impl Suite<'_> {
         let last_extent = end.saturating_sub(1) / EXTENT_BYTES * EXTENT_BYTES;
         let ends = [0..1, 0..end.min(100), end / 2..end / 2 + 1, end / 3..end / 2, end.saturating_sub(1)..end];
         let extents = [last_extent..end, EXTENT_BYTES - 5..EXTENT_BYTES + 5, EXTENT_BYTES - 1..2 * EXTENT_BYTES + 1];
-        for range in ends.into_iter().chain(extents).chain([0..end]).filter(|range| range.end <= end) {
+        for range in ends.into_iter().chain(extents).chain(std::iter::once(0..end)).filter(|range| range.end <= end) {
             for fresh_connection in [false, true] {
                 let landing = Landing::small(range.clone());
                 self.lands(object, bytes, landing, ReadOptions { fresh_connection }).await?;

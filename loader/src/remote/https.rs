@@ -38,7 +38,8 @@ impl HttpsSource {
     pub fn new(url: Url, client: Client) -> Result<Self, SourceError> {
         let mut shown = url.clone();
         let _ = (shown.set_username(""), shown.set_password(None));
-        (shown.set_query(None), shown.set_fragment(None));
+        shown.set_query(None);
+        shown.set_fragment(None);
         let extra = shown != url;
         let mut url = shown.to_string();
         let fail = |problem: &str| Err(SourceError::Config { url: shown.to_string(), problem: problem.to_owned() });
