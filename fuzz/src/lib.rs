@@ -13,6 +13,8 @@ mod model_config;
 mod oms;
 #[path = "../../wire/tests/claims/requests.rs"]
 mod requests;
+#[path = "../../loader/tests/claims/response.rs"]
+mod responses;
 
 /// A whole safetensors file.
 pub fn safetensors_header(data: &[u8]) {
@@ -52,4 +54,9 @@ pub fn oms_bundle(data: &[u8]) {
 /// What a `model.sig` signs.
 pub fn oms_statement(data: &[u8]) {
     oms::statement(data);
+}
+
+/// The head of an HTTP answer, and what its fields say.
+pub fn response_head(data: &[u8]) {
+    responses::check(data);
 }

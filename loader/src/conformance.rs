@@ -56,8 +56,11 @@ pub async fn check(
         suite.in_parallel(&object, bytes).await?;
     }
     for (name, bytes) in objects.iter().filter(|(_, bytes)| bytes.len() > 1) {
-        suite.replaced(name, bytes, noise(77, bytes.len()), &mut replace).await?;
-        suite.replaced(name, &noise(77, bytes.len()), noise(78, bytes.len() / 2), &mut replace).await?;
+        let (same_size, smaller) = (noise(77, bytes.len()), noise(78, bytes.len() / 2));
+        // A store that keeps what was once looked at, such as a commit, shows no replacement.
+        if suite.replaced(name, bytes, &same_size, &mut replace).await? {
+            suite.replaced(name, &same_size, &smaller, &mut replace).await?;
+        }
     }
     Ok(())
 }
@@ -96,7 +99,7 @@ impl Suite<'_> {
         let last_extent = end.saturating_sub(1) / EXTENT_BYTES * EXTENT_BYTES;
         let ends = [0..1, 0..end.min(100), end / 2..end / 2 + 1, end / 3..end / 2, end.saturating_sub(1)..end];
         let extents = [last_extent..end, EXTENT_BYTES - 5..EXTENT_BYTES + 5, EXTENT_BYTES - 1..2 * EXTENT_BYTES + 1];
-        for range in ends.into_iter().chain(extents).chain([0..end]).filter(|range| range.end <= end) {
+        for range in ends.into_iter().chain(extents).chain(std::iter::once(0..end)).filter(|range| range.end <= end) {
             for fresh_connection in [false, true] {
                 let landing = Landing::small(range.clone());
                 self.lands(object, bytes, landing, ReadOptions { fresh_connection }).await?;
@@ -139,16 +142,16 @@ impl Suite<'_> {
     }
 
     /// A reader that looked at an object before it was replaced gets its old bytes or
-    /// [`SourceError::Changed`], never new ones. A new look gives the same, or the new object.
+    /// [`SourceError::Changed`], never new ones. A new look gives the same, or the new object: true.
     async fn replaced(
         &self,
         name: &str,
         old: &[u8],
-        new: Vec<u8>,
+        new: &[u8],
         replace: &mut impl AsyncFnMut(&str, &[u8]),
-    ) -> Result<(), String> {
+    ) -> Result<bool, String> {
         let before = self.source.stat(name).await.map_err(|error| chain(&error))?;
-        replace(name, &new).await;
+        replace(name, new).await;
         for range in [0..before.bytes, 0..1, before.bytes - 1..before.bytes] {
             let mut landing = Landing::small(range.clone());
             let outcome = self.source.read(&before, &mut landing, ReadOptions::default()).await;
@@ -164,9 +167,10 @@ impl Suite<'_> {
         }
         let after = self.source.stat(name).await.map_err(|error| chain(&error))?;
         if after == before {
-            return Ok(());
+            return Ok(false);
         }
-        self.lands(&after, &new, Landing::small(0..after.bytes), ReadOptions::default()).await
+        self.lands(&after, new, Landing::small(0..after.bytes), ReadOptions::default()).await?;
+        Ok(true)
     }
 
     async fn lands(

@@ -10,6 +10,7 @@ mod env;
 mod gcs;
 pub mod http;
 mod https;
+mod hub;
 mod local;
 mod name;
 mod open;
@@ -18,5 +19,6 @@ mod signed;
 
 pub use env::Env;
 pub use https::HttpsSource;
+pub use hub::HubSource;
 pub use local::LocalSource;
 pub use open::open;

@@ -38,7 +38,8 @@ impl HttpsSource {
     pub fn new(url: Url, client: Client) -> Result<Self, SourceError> {
         let mut shown = url.clone();
         let _ = (shown.set_username(""), shown.set_password(None));
-        (shown.set_query(None), shown.set_fragment(None));
+        shown.set_query(None);
+        shown.set_fragment(None);
         let extra = shown != url;
         let mut url = shown.to_string();
         let fail = |problem: &str| Err(SourceError::Config { url: shown.to_string(), problem: problem.to_owned() });
@@ -153,7 +154,8 @@ fn content_length(headers: &HeaderMap) -> Option<u64> {
     headers.get(CONTENT_LENGTH)?.to_str().ok()?.parse().ok()
 }
 
-fn is_loopback(url: &Url) -> bool {
+/// Whether what is sent to `url` stays on this machine.
+pub(super) fn is_loopback(url: &Url) -> bool {
     match url.host() {
         Some(Host::Domain(name)) => name == "localhost" || name.ends_with(".localhost"),
         Some(Host::Ipv4(address)) => IpAddr::from(address).is_loopback(),

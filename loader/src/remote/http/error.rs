@@ -2,11 +2,13 @@
 //! the request's, which may be signed.
 
 use std::io;
-use std::time::Duration;
+use std::time::{Duration, SystemTime};
 
+use http::response::Parts;
 use thiserror::Error;
 
 use super::head::HeadError;
+use super::refusal::{error_code, retry_after};
 use crate::landing::LandingError;
 use crate::source::SourceError;
 
@@ -114,6 +116,17 @@ impl HttpError {
                 SourceError::Transient { url, name, problem, source: cause(self) }
             }
             Self::TimedOut { .. } => SourceError::Transient { url, name, problem: self.to_string(), source: None },
+        }
+    }
+
+    /// What an error's answer tells, its body as far as it was read.
+    #[must_use]
+    pub fn refused(host: &str, parts: &Parts, body: &[u8]) -> Self {
+        Self::Refused {
+            host: host.to_owned(),
+            status: parts.status.as_u16(),
+            code: error_code(&parts.headers, body),
+            retry_after: retry_after(&parts.headers, SystemTime::now()),
         }
     }
 
