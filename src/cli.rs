@@ -47,6 +47,18 @@ pub(crate) enum Command {
     /// Lists the models of a running server.
     #[command(after_help = "Example:  forebay models --url http://127.0.0.1:8080")]
     Models(ModelsArgs),
+    /// Fetches a model into the cache of this machine; a local directory is read through.
+    #[command(after_help = "Example:  forebay pull s3://models/qwen3-0.6b --json")]
+    Pull(ModelArgs),
+    /// Shows what a load would read, in which order. Reads headers only.
+    #[command(after_help = "Example:  forebay plan hf://Qwen/Qwen3-0.6B --rank 0 --ranks 2")]
+    Plan(PlanArgs),
+    /// Computes a model's digest manifest, for its publisher to put beside the files.
+    #[command(after_help = "Example:  forebay manifest ./Qwen3-0.6B --write")]
+    Manifest(ManifestArgs),
+    /// Reads every byte of a model and holds it against its manifest.
+    #[command(after_help = "Example:  forebay verify ./Qwen3-0.6B")]
+    Verify(ModelArgs),
     /// Writes a model of a real geometry with random weights, for benchmarks.
     #[command(after_help = "Example:  forebay synth-model --arch qwen3 --size 0.6b --out /tmp/qwen3-0.6b")]
     SynthModel(SynthArgs),
@@ -187,6 +199,54 @@ pub(crate) struct ModelsArgs {
     /// Prints the server's JSON.
     #[arg(long)]
     pub(crate) json: bool,
+}
+
+/// A model, wherever it is.
+#[derive(Debug, Args)]
+pub(crate) struct ModelArgs {
+    /// A directory or a URL: az://ACCOUNT/CONTAINER/PREFIX, s3://BUCKET/PREFIX, gs://BUCKET/PREFIX,
+    /// https://HOST/PREFIX/, hf://ORG/NAME[@REV].
+    #[arg(value_name = "MODEL")]
+    pub(crate) model: String,
+    /// Prints the result as one JSON object.
+    #[arg(long)]
+    pub(crate) json: bool,
+    #[command(flatten)]
+    pub(crate) trust: TrustFlags,
+}
+
+/// Whom to believe.
+#[derive(Debug, Default, Args)]
+pub(crate) struct TrustFlags {
+    /// Load only what is proven by a manifest, a signature or the store's own checksum.
+    #[arg(long)]
+    pub(crate) require_proof: bool,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct PlanArgs {
+    /// A directory or a URL, as for `forebay pull`.
+    #[arg(value_name = "MODEL")]
+    pub(crate) model: String,
+    /// Which rank of a tensor-parallel group, from 0.
+    #[arg(long, default_value_t = 0, value_name = "N")]
+    pub(crate) rank: usize,
+    /// How many ranks the group has.
+    #[arg(long, default_value_t = 1, value_name = "N")]
+    pub(crate) ranks: usize,
+    /// Prints the plan as one JSON object.
+    #[arg(long)]
+    pub(crate) json: bool,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct ManifestArgs {
+    /// A directory or a URL, as for `forebay pull`.
+    #[arg(value_name = "MODEL")]
+    pub(crate) model: String,
+    /// Writes forebay.manifest.json into the directory instead of printing it.
+    #[arg(long)]
+    pub(crate) write: bool,
 }
 
 #[derive(Debug, Args)]

@@ -21,6 +21,10 @@ pub(crate) struct Config {
     pub(crate) router: router::RouterConfig,
     /// The process that computes.
     pub(crate) worker: worker::config::WorkerConfig,
+    /// How models are read from storage.
+    pub(crate) loader: loader::LoaderConfig,
+    /// Whose models are loaded.
+    pub(crate) trust: policy::TrustConfig,
     /// Logs and traces.
     pub(crate) telemetry: TelemetryConfig,
 }

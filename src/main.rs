@@ -4,6 +4,7 @@ mod chat;
 mod cli;
 mod config;
 mod config_docs;
+mod model;
 mod run;
 mod serve;
 

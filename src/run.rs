@@ -3,10 +3,10 @@
 use crate::chat::{Client, Conversation, talk};
 use crate::cli::{
     ChatArgs, Cli, Command, Common, ConfigCommand, EngineFlags, EvalCommand, ModelsArgs, PolicyCommand, SynthArgs,
-    Target,
+    Target, TrustFlags,
 };
 use crate::config::{self, Config, Setting};
-use crate::{config_docs, serve};
+use crate::{config_docs, model, serve};
 use anyhow::{Context, anyhow};
 use clap::CommandFactory;
 use std::future::Future;
@@ -44,6 +44,22 @@ pub(crate) fn run(cli: Cli) -> anyhow::Result<ExitCode> {
         }
         Command::Chat(args) => chat(&common, args),
         Command::Models(args) => models(&common, args),
+        Command::Pull(args) => {
+            let config = quiet(&common, trust_settings(&args.trust))?;
+            in_runtime(&config, model::pull(&config, &args))
+        }
+        Command::Plan(args) => {
+            let config = quiet(&common, Vec::new())?;
+            in_runtime(&config, model::plan(&config, &args))
+        }
+        Command::Manifest(args) => {
+            let config = quiet(&common, Vec::new())?;
+            in_runtime(&config, model::manifest(&config, &args))
+        }
+        Command::Verify(args) => {
+            let config = quiet(&common, trust_settings(&args.trust))?;
+            in_runtime(&config, model::verify(&config, &args))
+        }
         Command::SynthModel(args) => synth(&args),
         Command::Eval(EvalCommand::Load(args)) => {
             let config = quiet(&common, Vec::new())?;
@@ -93,6 +109,11 @@ fn engine_settings(flags: &EngineFlags) -> Vec<Setting> {
     let numbers = numbers.into_iter().filter_map(|(key, value)| Some((format!("worker.{key}"), value?.to_string())));
     let backend = flags.backend.iter().map(|name| ("worker.backend".to_owned(), name.clone()));
     numbers.chain(backend).collect()
+}
+
+fn trust_settings(flags: &TrustFlags) -> Vec<Setting> {
+    let required = flags.require_proof.then(|| ("trust.require_proof".to_owned(), "true".to_owned()));
+    required.into_iter().collect()
 }
 
 fn runtime(config: &Config) -> anyhow::Result<(telemetry::trace::Guard, tokio::runtime::Runtime)> {

@@ -19,6 +19,7 @@ mod model_url;
 mod open;
 pub mod plan;
 pub mod probe;
+pub mod publish;
 mod region;
 pub mod remote;
 pub mod source;

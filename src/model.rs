@@ -1,0 +1,273 @@
+//! `pull`, `plan`, `manifest` and `verify`: models before anyone serves them.
+
+use crate::cli::{ManifestArgs, ModelArgs, PlanArgs};
+use crate::config::Config;
+use anyhow::{Context, anyhow, bail};
+use loader::probe::Probe;
+use loader::{Load, Loader, ModelUrl, OpenOptions, Summary};
+use serde::Serialize;
+use std::io::{IsTerminal, Write};
+use std::path::Path;
+use std::sync::Arc;
+use std::time::Duration;
+use telemetry::metrics::Registry;
+use wire::evidence::Verdict;
+use wire::manifest::{MANIFEST_NAME, Manifest};
+
+/// How often a progress line is written on a terminal.
+const REDRAW: Duration = Duration::from_millis(100);
+/// How often elsewhere.
+const LINE_EVERY: Duration = Duration::from_secs(5);
+
+/// What `pull` reports.
+#[derive(Serialize)]
+struct Pulled {
+    url: String,
+    #[serde(flatten)]
+    summary: Summary,
+    gb_per_s: f64,
+    proof: String,
+    retries: u64,
+    hedges: u64,
+    hedged_bytes: u64,
+    cpu_seconds: f64,
+    peak_rss_bytes: u64,
+}
+
+/// Fetches a model into the cache; reads a local one through.
+pub(crate) async fn pull(config: &Config, args: &ModelArgs) -> anyhow::Result<()> {
+    let (loader, probe, verdict) = look(config, &args.model).await?;
+    let options = OpenOptions { order: order(&probe), read_all: true, base: None };
+    let load = loader.open(probe, &verdict, options).await?;
+    let summary = watch(&load).await?;
+    let fetch = summary.fetch.clone().unwrap_or_default();
+    let pulled = Pulled {
+        url: url(&args.model)?.to_string(),
+        gb_per_s: gigabytes(summary.bytes) / summary.seconds.max(1e-9),
+        proof: load.weights.proof().to_string(),
+        retries: fetch.retries,
+        hedges: fetch.hedges,
+        hedged_bytes: fetch.hedged_bytes,
+        cpu_seconds: process::cpu_seconds(),
+        peak_rss_bytes: process::peak_rss_bytes(),
+        summary,
+    };
+    if args.json {
+        println!("{}", serde_json::to_string(&pulled)?);
+        return Ok(());
+    }
+    let Pulled { summary, .. } = &pulled;
+    println!(
+        "{}: {:.2} GB in {:.2} s ({:.2} GB/s), {}",
+        pulled.url,
+        gigabytes(summary.bytes),
+        summary.seconds,
+        pulled.gb_per_s,
+        pulled.proof
+    );
+    summary.bytes_by_source.iter().for_each(|(from, bytes)| println!("  {:>8.2} MB from {from}", megabytes(*bytes)));
+    if let Some(root) = &summary.root {
+        println!("  root {root}");
+    }
+    if summary.memory_only && !url(&args.model)?.is_local() {
+        bail!("nothing was kept: the cache could not be used; its warning above says why");
+    }
+    Ok(())
+}
+
+/// What a load would read, in which order; reads headers only.
+pub(crate) async fn plan(config: &Config, args: &PlanArgs) -> anyhow::Result<()> {
+    let loader = Loader::new(&config.loader, loader::remote::Env::from_process(), &Registry::new())?;
+    let probe = loader.probe(&url(&args.model)?).await?;
+    let slices = if args.ranks == 1 && args.rank == 0 {
+        loader::plan::Slices::default()
+    } else {
+        let config = probe.file("config.json").ok_or_else(|| anyhow!("the model has no config.json to split by"))?;
+        worker::model::slices(&worker::model::Config::parse(config)?, args.rank, args.ranks)?
+    };
+    let plan = probe.plan(&order(&probe), &slices, &loader::plan::PlanOptions::default())?;
+    if args.json {
+        println!("{}", serde_json::to_string(&plan)?);
+    } else {
+        println!("{plan}");
+    }
+    Ok(())
+}
+
+/// Computes a model's manifest and prints or writes it.
+pub(crate) async fn manifest(config: &Config, args: &ManifestArgs) -> anyhow::Result<()> {
+    let model = url(&args.model)?;
+    let directory = match (&model, args.write) {
+        (ModelUrl::Local(directory), true) => Some(directory.clone()),
+        (_, true) => bail!(
+            "--write puts the manifest beside the files, and {model} is not a directory of this machine; print it and upload it as {MANIFEST_NAME}"
+        ),
+        _ => None,
+    };
+    let (_, computed) = compute(config, &model, false).await?;
+    let Some(directory) = directory else {
+        std::io::stdout().write_all(&computed.to_json()).context("writing the manifest")?;
+        return Ok(());
+    };
+    write(&directory, &computed)?;
+    println!("{}  {}", computed.root(), directory.join(MANIFEST_NAME).display());
+    Ok(())
+}
+
+/// Replaces the manifest in one step: a reader sees the old one or the new one.
+fn write(directory: &Path, manifest: &Manifest) -> anyhow::Result<()> {
+    let (aside, place) = (directory.join(format!(".{MANIFEST_NAME}.new")), directory.join(MANIFEST_NAME));
+    std::fs::write(&aside, manifest.to_json()).with_context(|| format!("writing {}", aside.display()))?;
+    std::fs::rename(&aside, &place).with_context(|| format!("writing {}", place.display()))
+}
+
+/// Reads every byte of a model and holds it against its manifest.
+pub(crate) async fn verify(config: &Config, args: &ModelArgs) -> anyhow::Result<()> {
+    let model = url(&args.model)?;
+    let (published, computed) = compute(config, &model, true).await?;
+    let published = published.ok_or_else(|| {
+        anyhow!(
+            "{model} has no {MANIFEST_NAME} to verify it by; its publisher makes one with `forebay manifest --write`"
+        )
+    })?;
+    for file in published.files() {
+        let name = &file.name;
+        let found = computed.file(name).ok_or_else(|| anyhow!("`{name}` is in the manifest and not in the model"))?;
+        if let Some(extent) =
+            (0..).zip(&file.extents).position(|(at, digest)| found.extents.get::<usize>(at) != Some(digest))
+        {
+            let range = wire::extent::range(file.bytes, extent as u64).unwrap_or_default();
+            bail!("`{name}`, bytes {}..{}: not what the manifest says", range.start, range.end);
+        }
+        if found.bytes != file.bytes {
+            bail!("`{name}` has {} bytes; the manifest says {}", found.bytes, file.bytes);
+        }
+    }
+    let (root, bytes) = (published.root(), published.total_bytes());
+    if args.json {
+        println!("{}", serde_json::json!({ "url": model.to_string(), "root": root.to_string(), "bytes": bytes }));
+    } else {
+        println!("{model}: all {bytes} bytes are what the manifest says  {root}");
+    }
+    Ok(())
+}
+
+/// The published manifest, if there is one, and the one that the bytes make. A published one is
+/// obeyed only where that is the question: one about to be replaced may well be wrong.
+async fn compute(config: &Config, model: &ModelUrl, obey: bool) -> anyhow::Result<(Option<Manifest>, Manifest)> {
+    let loader = Loader::new(&config.loader, loader::remote::Env::from_process(), &Registry::new())?;
+    let probe = loader.probe(model).await?;
+    let published = probe.evidence().manifest.clone();
+    let verdict = if obey || !model.is_local() {
+        policy::Trust::new(&config.trust)?.decide(probe.evidence())?
+    } else {
+        Verdict::trusted("its manifest is being computed")
+    };
+    let again = loader.probe(model).await?;
+    let load = loader.open(probe, &verdict, OpenOptions::default()).await?;
+    watch(&load).await?;
+    let weights = load.weights.clone();
+    let computed = tokio::task::spawn_blocking(move || loader::publish::manifest(&again, &weights)).await;
+    Ok((published, computed.context("computing the manifest")??))
+}
+
+/// A first look, and whom to believe about it.
+async fn look(config: &Config, model: &str) -> anyhow::Result<(Loader, Probe, Verdict)> {
+    let loader = Loader::new(&config.loader, loader::remote::Env::from_process(), &Registry::new())?;
+    let probe = loader.probe(&url(model)?).await?;
+    let verdict = policy::Trust::new(&config.trust)?.decide(probe.evidence())?;
+    verdict.reasons.iter().for_each(|reason| tracing::info!("{reason}"));
+    Ok((loader, probe, verdict))
+}
+
+fn url(model: &str) -> anyhow::Result<ModelUrl> {
+    if model == "demo" {
+        bail!("`demo` is part of the program: there is nothing to read; give a directory or a URL");
+    }
+    Ok(model.parse()?)
+}
+
+/// The execution order, as far as the model is one that we know.
+fn order(probe: &Probe) -> Vec<String> {
+    let config = probe.file("config.json").map(worker::model::Config::parse);
+    match config {
+        Some(Ok(config)) => worker::model::order(&config),
+        Some(Err(error)) => {
+            tracing::warn!(%error, "the execution order of this model is not known: its files are read from the start");
+            Vec::new()
+        }
+        None => Vec::new(),
+    }
+}
+
+/// Waits for a load, saying how far it is.
+async fn watch(load: &Load) -> anyhow::Result<Summary> {
+    let progress = load.progress();
+    let mut finished = std::pin::pin!(load.finished());
+    let is_terminal = std::io::stderr().is_terminal();
+    let mut tick = tokio::time::interval(if is_terminal { REDRAW } else { LINE_EVERY });
+    tick.tick().await;
+    loop {
+        tokio::select! {
+            result = &mut finished => {
+                if is_terminal {
+                    eprint!("\r\x1b[K");
+                }
+                return result.map_err(chain);
+            }
+            _ = tick.tick() => {
+                let line = line(&progress.snapshot());
+                if is_terminal { eprint!("\r\x1b[K{line}") } else { eprintln!("{line}") }
+            }
+        }
+    }
+}
+
+fn line(snapshot: &loader::fetch::Snapshot) -> String {
+    let percent = snapshot.bytes_done * 100 / snapshot.bytes_total.max(1);
+    let eta = snapshot.eta_seconds.map_or_else(String::new, |seconds| format!(", {seconds:.0} s left"));
+    format!(
+        "{percent:>3} % of {:.2} GB, {:.0} MB/s{eta}",
+        gigabytes(snapshot.bytes_total),
+        snapshot.bytes_per_second / 1e6
+    )
+}
+
+/// An error that others share, with its causes.
+fn chain(error: Arc<loader::LoadError>) -> anyhow::Error {
+    let causes: Vec<String> =
+        std::iter::successors(Some(&*error as &(dyn std::error::Error + 'static)), |error| error.source())
+            .map(ToString::to_string)
+            .collect();
+    anyhow!(causes.join(": "))
+}
+
+#[expect(clippy::cast_precision_loss, reason = "for people")]
+fn gigabytes(bytes: u64) -> f64 {
+    bytes as f64 / 1e9
+}
+
+#[expect(clippy::cast_precision_loss, reason = "for people")]
+fn megabytes(bytes: u64) -> f64 {
+    bytes as f64 / 1e6
+}
+
+/// What the system says of this process.
+mod process {
+    /// Processor time used so far, to a hundredth of a second; 0 where it cannot be read.
+    pub(super) fn cpu_seconds() -> f64 {
+        let text = std::fs::read_to_string("/proc/self/stat").unwrap_or_default();
+        // The name, in parentheses, may hold spaces; the fields are counted after it.
+        let rest = text.rsplit_once(')').map_or("", |(_, rest)| rest);
+        let ticks: f64 = rest.split_whitespace().skip(11).take(2).filter_map(|field| field.parse::<f64>().ok()).sum();
+        // Linux reports clock ticks of a hundredth of a second to user space, whatever its own.
+        ticks / 100.0
+    }
+
+    /// The most memory the process has had; 0 where it cannot be read.
+    pub(super) fn peak_rss_bytes() -> u64 {
+        let text = std::fs::read_to_string("/proc/self/status").unwrap_or_default();
+        let line = text.lines().find_map(|line| line.strip_prefix("VmHWM:"));
+        line.and_then(|line| line.trim().strip_suffix("kB")?.trim().parse::<u64>().ok()).unwrap_or(0) * 1024
+    }
+}
