@@ -6,6 +6,7 @@ use std::path::PathBuf;
 use thiserror::Error;
 
 use crate::header::HeaderError;
+use crate::source::SourceError;
 
 /// Why weights could not be opened. The cause, where there is one, is the error's source and is
 /// not repeated in its message.
@@ -50,6 +51,86 @@ pub enum LoadError {
         path: PathBuf,
         /// The first shard file that is missing.
         missing: String,
+    },
+    /// A source did not do as asked.
+    #[error(transparent)]
+    Source(#[from] SourceError),
+    /// There are no weights at a URL.
+    #[error(
+        "{url}: there is neither model.safetensors nor model.safetensors.index.json; give the folder that holds the \
+         model's files, as Hugging Face publishes them"
+    )]
+    NoModel {
+        /// The model's URL.
+        url: String,
+    },
+    /// A file that should be small is not.
+    #[error("{url}: `{name}` has {bytes} bytes, over the limit of {limit_bytes}; it is not what its name says")]
+    SmallFileTooLarge {
+        /// The model's URL.
+        url: String,
+        /// The file.
+        name: String,
+        /// Its size.
+        bytes: u64,
+        /// The limit.
+        limit_bytes: u64,
+    },
+    /// An index names more files than a model can have.
+    #[error("the index names {count} shard files, over the limit of {limit}; it is damaged")]
+    TooManyShards {
+        /// How many it names.
+        count: usize,
+        /// The limit.
+        limit: usize,
+    },
+    /// The manifest was refused.
+    #[error("{url}: reading forebay.manifest.json; write it anew with `forebay manifest --write`")]
+    Manifest {
+        /// The model's URL.
+        url: String,
+        /// What is wrong with it.
+        #[source]
+        source: wire::manifest::ManifestError,
+    },
+    /// Bytes are not what they must be.
+    #[error(
+        "`{object}`, bytes {}..{}, read from {source_url}: {found} instead of {expected}; the copy is damaged or not \
+         the one that was published",
+        .range.start, .range.end
+    )]
+    Corrupt {
+        /// The object.
+        object: String,
+        /// Which bytes of it.
+        range: std::ops::Range<u64>,
+        /// Where they came from.
+        source_url: String,
+        /// What they hash to.
+        found: String,
+        /// What they should.
+        expected: String,
+    },
+    /// Fetching failed.
+    #[error(transparent)]
+    Fetch(#[from] crate::fetch::FetchError),
+    /// Bytes could not be kept.
+    #[error(transparent)]
+    Landing(#[from] crate::landing::LandingError),
+    /// There is no plan.
+    #[error(transparent)]
+    Plan(#[from] crate::plan::PlanError),
+    /// A load that others wait for as well has ended.
+    #[error("the load ended")]
+    Ended(#[source] std::sync::Arc<LoadError>),
+    /// Nobody waits for the load any more.
+    #[error("the load was cancelled")]
+    Cancelled,
+    /// A directory changed while it was being looked at.
+    #[error("{directory} changed while it was being opened; try again when whoever writes to it is done")]
+    DirectoryChanged {
+        /// The directory.
+        directory: String,
     },
     /// Someone asked for a tensor that no file holds.
     #[error("there is no tensor `{name}`")]

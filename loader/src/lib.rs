@@ -9,23 +9,29 @@
 
 pub mod cache;
 pub mod conformance;
+pub mod disk;
 mod error;
 pub mod fetch;
 pub mod header;
 mod json;
 pub mod landing;
 mod model_url;
+mod open;
 pub mod plan;
+pub mod probe;
 mod region;
 pub mod remote;
 pub mod source;
 mod tensor;
+mod verify;
 mod weights;
 
 pub use error::LoadError;
 pub use header::{Header, HeaderError, TensorInfo};
 pub use landing::Landing;
 pub use model_url::{ModelUrl, ModelUrlError};
+pub use open::{Load, Loader, LoaderConfig, OpenOptions, Summary};
+pub use probe::Probe;
 pub use region::{Lease, Region, begin_writeback, on_truncation};
 pub use safetensors::Dtype;
 pub use source::{Object, ReadOptions, Source, SourceError, Tag};

@@ -197,6 +197,48 @@ impl Region {
         self.lease(extent::range(self.len(), extent)?)
     }
 
+    /// Shows nothing of what arrives until [`Region::show`]: what this object must be is known
+    /// only of the whole. To be called before anything is published.
+    pub fn hold(&self) {
+        if let Memory::Filling(_, arrival) = &self.memory {
+            arrival.hold();
+        }
+    }
+
+    /// Shows what was held: it was found right.
+    pub fn show(&self) {
+        if let Memory::Filling(_, arrival) = &self.memory {
+            arrival.show();
+        }
+    }
+
+    /// Blocks until the range has arrived and gives its bytes, held or not: for the one who judges
+    /// the whole.
+    ///
+    /// # Errors
+    /// Why the load failed.
+    pub(crate) fn arrived(&self, range: Range<u64>) -> Result<&[u8], Arc<LoadError>> {
+        let (start, end) = (in_memory(range.start), in_memory(range.end));
+        match &self.memory {
+            Memory::File(mapping) => Ok(&mapping[start..end]),
+            Memory::Embedded(bytes) => Ok(&bytes[start..end]),
+            Memory::Filling(mapping, arrival) => {
+                arrival.wait_arrived(&range)?;
+                // SAFETY: the range lies within the mapping (the arrival has checked) and has been
+                // published: no lease covers it or ever will, so nobody writes it.
+                Ok(unsafe { std::slice::from_raw_parts(mapping.as_ptr().add(start), end - start) })
+            }
+        }
+    }
+
+    /// Whether every extent that the range touches is there, shown or held.
+    pub(crate) fn has_arrived(&self, range: Range<u64>) -> bool {
+        match &self.memory {
+            Memory::Filling(_, arrival) => arrival.has_arrived(&range),
+            Memory::File(_) | Memory::Embedded(_) => true,
+        }
+    }
+
     /// Whether every extent that the range touches is verified.
     #[must_use]
     pub fn is_verified(&self, range: Range<u64>) -> bool {
@@ -477,6 +519,20 @@ mod tests {
         let again = Region::create_file(&path, 4).unwrap();
         assert!(again.adopt(0));
         assert_eq!(again.bytes().unwrap(), b"four");
+    }
+
+    #[test]
+    fn a_held_region_shows_nothing_before_it_is_told_to() {
+        let (_directory, regions) = both_kinds(5);
+        for region in regions {
+            region.hold();
+            assert!(region.fill_extent(0, b"whole"));
+            assert_eq!((region.bytes(), region.is_complete()), (None, false));
+            assert_eq!(region.arrived(0..5).unwrap(), b"whole");
+            region.show();
+            assert_eq!(region.bytes().unwrap(), b"whole");
+            assert!(region.is_complete() && region.wait(0..5).is_ok());
+        }
     }
 
     #[test]

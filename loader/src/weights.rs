@@ -7,18 +7,23 @@
 mod index;
 mod layout;
 
+use std::any::Any;
 use std::collections::BTreeMap;
 use std::collections::btree_map::Entry;
+use std::fmt;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+
+use wire::digest::Digest;
 
 use wire::proof::Proof;
 
 use crate::header::Header;
 use crate::{LoadError, Region, Tensor, header};
 
-use index::Index;
+pub(crate) use index::Index;
 use layout::Layout;
+pub(crate) use layout::file_names;
 
 /// One file of weights.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -30,14 +35,31 @@ pub struct WeightFile {
 }
 
 /// Tensors by name.
-#[derive(Debug, Clone)]
+#[derive(Clone)]
 pub struct Weights {
     tensors: BTreeMap<String, Tensor>,
     files: Vec<WeightFile>,
     proof: Proof,
+    regions: Vec<Arc<Region>>,
+    /// BLAKE3 of each tensor's bytes, as far as a manifest says.
+    digests: Arc<BTreeMap<String, Digest>>,
+    /// What must live as long as the weights: the cache's lock on their files.
+    alive: Vec<Arc<dyn Any + Send + Sync>>,
+}
+
+impl fmt::Debug for Weights {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(formatter, "{} tensors of {:?}, {}", self.tensors.len(), self.files, self.proof)
+    }
 }
 
 impl Weights {
+    /// No tensors yet.
+    pub(crate) fn new(proof: Proof) -> Self {
+        let (tensors, files, regions, alive) = (BTreeMap::new(), Vec::new(), Vec::new(), Vec::new());
+        Self { tensors, files, proof, regions, digests: Arc::default(), alive }
+    }
+
     /// Opens a directory as Hugging Face publishes it: `model.safetensors`, or
     /// `model.safetensors.index.json` and the shard files it names, or all `*.safetensors`, in
     /// this order of preference (the order of transformers).
@@ -50,7 +72,7 @@ impl Weights {
     /// Whatever makes the files unreadable, malformed or at odds with each other, see
     /// [`LoadError`]. Nothing is half open after an error.
     pub fn open_dir(dir: &Path) -> Result<Self, LoadError> {
-        let mut weights = Self { tensors: BTreeMap::new(), files: Vec::new(), proof: Proof::Trusted };
+        let mut weights = Self::new(Proof::Trusted);
         match layout::find(dir)? {
             Layout::Files(paths) => weights.add_files(&paths)?,
             Layout::Index(path) => weights.add_indexed(dir, &Index::read(path)?)?,
@@ -70,7 +92,7 @@ impl Weights {
     /// # Errors
     /// The header is malformed.
     pub fn embedded(name: &str, safetensors: &'static [u8]) -> Result<Self, LoadError> {
-        let mut weights = Self { tensors: BTreeMap::new(), files: Vec::new(), proof: Proof::Trusted };
+        let mut weights = Self::new(Proof::Trusted);
         weights.add_region(&Region::embedded(name, safetensors))?;
         Ok(weights)
     }
@@ -83,7 +105,7 @@ impl Weights {
         regions: impl IntoIterator<Item = (&'a Arc<Region>, &'a Header)>,
         proof: Proof,
     ) -> Result<Self, LoadError> {
-        let mut weights = Self { tensors: BTreeMap::new(), files: Vec::new(), proof };
+        let mut weights = Self::new(proof);
         for (region, header) in regions {
             weights.add(region, header)?;
         }
@@ -133,6 +155,46 @@ impl Weights {
     #[must_use]
     pub fn is_complete(&self) -> bool {
         self.tensors.values().all(Tensor::is_ready)
+    }
+
+    /// The regions of the files, in the order of opening.
+    pub(crate) fn regions(&self) -> Vec<Arc<Region>> {
+        self.regions.clone()
+    }
+
+    pub(crate) fn set_proof(&mut self, proof: Proof) {
+        self.proof = proof;
+    }
+
+    /// Says what each tensor's bytes hash to, for a later revision to compare with.
+    pub(crate) fn set_tensor_digests(&mut self, digests: BTreeMap<String, Digest>) {
+        self.digests = Arc::new(digests);
+    }
+
+    /// Holds on to something for as long as any clone of the weights lives.
+    pub(crate) fn keep_alive(&mut self, thing: Arc<dyn Any + Send + Sync>) {
+        self.alive.push(thing);
+    }
+
+    /// The tensors that a revision with these digests has in common with this one.
+    pub(crate) fn unchanged(&self, digests: &BTreeMap<String, Digest>) -> BTreeMap<String, Tensor> {
+        let same = |(name, tensor): (&String, &Tensor)| {
+            let digest = self.digests.get(name)?;
+            (digests.get(name) == Some(digest) && tensor.is_ready()).then(|| (name.clone(), tensor.clone()))
+        };
+        self.tensors.iter().filter_map(same).collect()
+    }
+
+    /// Uses another revision's tensors where they are the same in type and shape too; leaves only
+    /// those in `unchanged`. How many bytes are shared.
+    pub(crate) fn share(&mut self, unchanged: &mut BTreeMap<String, Tensor>) -> u64 {
+        unchanged.retain(|name, old| {
+            self.tensors.get(name).is_some_and(|new| new.dtype() == old.dtype() && new.shape() == old.shape())
+        });
+        for (name, tensor) in &*unchanged {
+            self.tensors.insert(name.clone(), tensor.clone());
+        }
+        unchanged.values().map(Tensor::byte_count).sum()
     }
 
     fn add_files(&mut self, paths: &[PathBuf]) -> Result<(), LoadError> {
@@ -187,6 +249,7 @@ impl Weights {
                 }
             };
         }
+        self.regions.push(Arc::clone(region));
         self.files.push(WeightFile { name: region.name().to_owned(), bytes: region.len() });
         Ok(names)
     }

@@ -2,7 +2,8 @@
 //!
 //! Every extent goes Missing → Leased → Verified, or back to Missing when its lease is given up.
 //! Whoever sees Verified sees the bytes as well: the state is stored with release and read with
-//! acquire. This file knows states, not memory.
+//! acquire. A held arrival shows nothing, whatever has arrived, until it is told to: for objects
+//! that can be judged only as a whole. This file knows states, not memory.
 
 use std::ops::Range;
 use std::sync::atomic::{AtomicBool, AtomicU8, AtomicU64, Ordering};
@@ -23,6 +24,9 @@ pub(super) struct Arrival {
     bytes: u64,
     states: Box<[AtomicU8]>,
     missing: AtomicU64,
+    /// Arrived extents are not shown yet: what they must be is known only of the whole.
+    held: AtomicBool,
+    /// All has arrived and is shown.
     complete: AtomicBool,
     failed: OnceLock<Arc<LoadError>>,
     /// Guards changes of state, so that a waiter cannot miss one between looking and sleeping.
@@ -38,6 +42,7 @@ impl Arrival {
             bytes,
             states: (0..count).map(|_| AtomicU8::new(MISSING)).collect(),
             missing: AtomicU64::new(count),
+            held: AtomicBool::new(false),
             complete: AtomicBool::new(count == 0),
             failed: OnceLock::new(),
             changes: Mutex::new(()),
@@ -55,7 +60,40 @@ impl Arrival {
     }
 
     pub(super) fn is_verified(&self, range: &Range<u64>) -> bool {
-        self.is_complete() || self.extents(range).iter().all(|state| state.load(Ordering::Acquire) == VERIFIED)
+        self.is_complete() || (!self.is_held() && self.has_arrived(range))
+    }
+
+    /// Whether the range's extents were published, shown or not.
+    pub(super) fn has_arrived(&self, range: &Range<u64>) -> bool {
+        self.extents(range).iter().all(|state| state.load(Ordering::Acquire) == VERIFIED)
+    }
+
+    /// Shows nothing until [`Arrival::release`]. To be called before anything is published.
+    pub(super) fn hold(&self) {
+        let _guard = self.lock();
+        self.held.store(true, Ordering::Release);
+        self.complete.store(false, Ordering::Release);
+    }
+
+    fn is_held(&self) -> bool {
+        self.held.load(Ordering::Acquire)
+    }
+
+    /// Shows what has arrived.
+    pub(super) fn show(&self) {
+        {
+            let _guard = self.lock();
+            self.held.store(false, Ordering::Release);
+            if self.missing.load(Ordering::Acquire) == 0 {
+                self.complete.store(true, Ordering::Release);
+            }
+        }
+        self.wake();
+    }
+
+    fn wake(&self) {
+        self.changed.notify_all();
+        self.notify.notify_waiters();
     }
 
     /// The extents already verified, in order.
@@ -91,12 +129,12 @@ impl Arrival {
             let place = usize::try_from(extent).expect("extents are counted in memory");
             if self.states[place].swap(VERIFIED, Ordering::Release) != VERIFIED
                 && self.missing.fetch_sub(1, Ordering::AcqRel) == 1
+                && !self.is_held()
             {
                 self.complete.store(true, Ordering::Release);
             }
         }
-        self.changed.notify_all();
-        self.notify.notify_waiters();
+        self.wake();
     }
 
     /// Ends all waiting: what is missing will never come.
@@ -106,19 +144,27 @@ impl Arrival {
             // The first failure is the news.
             let _ = self.failed.set(error);
         }
-        self.changed.notify_all();
-        self.notify.notify_waiters();
+        self.wake();
     }
 
-    /// Blocks until the range has arrived.
+    /// Blocks until the range can be seen.
     pub(super) fn wait(&self, range: &Range<u64>) -> Result<(), Arc<LoadError>> {
-        if self.is_verified(range) {
-            return Ok(());
-        }
+        if self.is_verified(range) { Ok(()) } else { self.wait_until(|| self.is_verified(range)) }
+    }
+
+    /// Blocks until the range has arrived, shown or not.
+    pub(super) fn wait_arrived(&self, range: &Range<u64>) -> Result<(), Arc<LoadError>> {
+        self.wait_until(|| self.has_arrived(range))
+    }
+
+    fn wait_until(&self, is_so: impl Fn() -> bool) -> Result<(), Arc<LoadError>> {
         let mut guard = self.lock();
         loop {
-            if let Some(verdict) = self.verdict(range) {
-                return verdict;
+            if is_so() {
+                return Ok(());
+            }
+            if let Some(error) = self.failed.get() {
+                return Err(Arc::clone(error));
             }
             guard = self.changed.wait(guard).unwrap_or_else(PoisonError::into_inner);
         }
@@ -127,20 +173,16 @@ impl Arrival {
     /// Waits until the range has arrived.
     pub(super) async fn ready(&self, range: &Range<u64>) -> Result<(), Arc<LoadError>> {
         loop {
+            // Taken before looking: a change between looking and waiting is not missed.
             let changed = self.notify.notified();
-            if let Some(verdict) = self.verdict(range) {
-                return verdict;
+            if self.is_verified(range) {
+                return Ok(());
+            }
+            if let Some(error) = self.failed.get() {
+                return Err(Arc::clone(error));
             }
             changed.await;
         }
-    }
-
-    /// What is known of the range: nothing while it may still come.
-    fn verdict(&self, range: &Range<u64>) -> Option<Result<(), Arc<LoadError>>> {
-        if self.is_verified(range) {
-            return Some(Ok(()));
-        }
-        self.failed.get().map(|error| Err(Arc::clone(error)))
     }
 
     /// Blocks until the range can be seen, but no longer than `patience`. Whether it can.

@@ -19,9 +19,9 @@ use crate::json::Entries;
 const INDEX_BYTES_MAX: u64 = 64 * 1024 * 1024;
 
 /// A parsed index, its file names safe to open.
-pub(super) struct Index {
+pub(crate) struct Index {
     /// Where the index was read.
-    pub(super) path: PathBuf,
+    pub(crate) path: PathBuf,
     /// `metadata.total_size`, if it is an integer.
     pub(super) total_bytes: Option<u64>,
     shard_of: HashMap<String, String>,
@@ -40,7 +40,8 @@ impl Index {
         Self::parse(path, &bytes)
     }
 
-    fn parse(path: PathBuf, bytes: &[u8]) -> Result<Self, LoadError> {
+    /// Parses and checks an index; `path` is for messages.
+    pub(crate) fn parse(path: PathBuf, bytes: &[u8]) -> Result<Self, LoadError> {
         let json_error = |source| LoadError::IndexJson { index: path.clone(), source };
         let top = unique(&path, serde_json::from_slice::<Entries<&RawValue>>(bytes).map_err(json_error)?)?;
         let field = |name: &str| top.iter().find(|(key, _)| key == name).map(|(_, value)| value.get());
@@ -56,7 +57,7 @@ impl Index {
     }
 
     /// Each shard file with the tensors listed in it.
-    pub(super) fn shards(&self) -> BTreeMap<&str, Vec<&str>> {
+    pub(crate) fn shards(&self) -> BTreeMap<&str, Vec<&str>> {
         let mut shards = BTreeMap::<_, Vec<_>>::new();
         for (tensor, shard) in &self.shard_of {
             shards.entry(shard.as_str()).or_default().push(tensor.as_str());
@@ -65,7 +66,7 @@ impl Index {
     }
 
     /// Checks that a tensor found in `shard` is listed there.
-    pub(super) fn check_listed(&self, tensor: &str, shard: &str) -> Result<(), LoadError> {
+    pub(crate) fn check_listed(&self, tensor: &str, shard: &str) -> Result<(), LoadError> {
         let (index, tensor, file) = (self.path.clone(), tensor.to_owned(), shard.to_owned());
         match self.shard_of.get(&tensor) {
             Some(listed) if listed == shard => Ok(()),

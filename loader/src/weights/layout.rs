@@ -46,6 +46,12 @@ pub(super) fn find(dir: &Path) -> Result<Layout, LoadError> {
     Ok(Layout::Files(files.into_iter().map(|name| dir.join(name)).collect()))
 }
 
+/// The names of a directory's shard files, where no index names them.
+pub(crate) fn file_names(dir: &Path) -> Result<Vec<String>, LoadError> {
+    let Layout::Files(paths) = find(dir)? else { return Ok(Vec::new()) };
+    Ok(paths.iter().filter_map(|path| path.file_name()).map(|name| name.to_string_lossy().into_owned()).collect())
+}
+
 /// The directory's visible files. Hidden ones are the litter of other systems (`._model…`).
 fn list(dir: &Path) -> Result<Vec<String>, LoadError> {
     let list_error = |source| LoadError::ListDirectory { path: dir.to_owned(), source };

@@ -1,0 +1,129 @@
+//! Reading mapped files from disk at the disk's speed: many pages at once, in the order in which
+//! they will be wanted, looked at once on the way.
+//!
+//! Touching a mapping page by page waits for the disk at every readahead window. Populating large
+//! pieces from several threads keeps the disk's queue full (measured: docs/performance.md). This
+//! file knows neither what the bytes mean nor whom to believe.
+
+use std::ops::Range;
+use std::sync::Arc;
+use std::sync::Mutex;
+use std::sync::PoisonError;
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+
+use wire::extent;
+
+use crate::{LoadError, Region};
+
+/// How many pieces are being read at once. Eight pieces of one extent saturate the disks tried;
+/// more only spreads the order of arrival.
+pub const READERS: usize = 8;
+
+/// One extent of one file.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Piece {
+    /// Which of the files.
+    pub file: usize,
+    /// Which extent of it.
+    pub extent: u64,
+}
+
+/// What is done with each piece: which it is, where it lies in its file, and its bytes.
+pub type Look<'a> = dyn Fn(&Piece, Range<u64>, &[u8]) -> Result<(), LoadError> + Sync + 'a;
+
+/// Every extent of every file, in file order.
+#[must_use]
+pub fn all_pieces(files: &[Arc<Region>]) -> Vec<Piece> {
+    let of = |(file, region): (usize, &Arc<Region>)| {
+        (0..extent::count(region.len())).map(move |extent| Piece { file, extent })
+    };
+    files.iter().enumerate().flat_map(of).collect()
+}
+
+/// Reads all pieces in order, several at once, and shows each to `look`, which runs on the reading
+/// threads. Blocks until all are read, `look` fails, or `cancelled` is set (which is no error).
+///
+/// # Errors
+/// The first error of `look`.
+pub fn read(files: &[Arc<Region>], pieces: &[Piece], cancelled: &AtomicBool, look: &Look<'_>) -> Result<(), LoadError> {
+    let next = AtomicUsize::new(0);
+    let failed = Mutex::new(None);
+    let is_over = || cancelled.load(Ordering::Relaxed) || lock(&failed).is_some();
+    let work = || {
+        while let Some(piece) = pieces.get(next.fetch_add(1, Ordering::Relaxed)).filter(|_| !is_over()) {
+            if let Err(error) = read_piece(files, piece, look) {
+                lock(&failed).get_or_insert(error);
+            }
+        }
+    };
+    std::thread::scope(|scope| {
+        for _ in 0..READERS.min(pieces.len()) {
+            scope.spawn(work);
+        }
+    });
+    lock(&failed).take().map_or(Ok(()), Err)
+}
+
+fn read_piece(files: &[Arc<Region>], piece: &Piece, look: &Look<'_>) -> Result<(), LoadError> {
+    let region = &files[piece.file];
+    let range = extent::range(region.len(), piece.extent).unwrap_or_default();
+    // A hint: if it fails, the pages come when they are touched.
+    let _ = region.populate(range.clone());
+    let (start, end) = (range.start as usize, range.end as usize);
+    match region.view(start..end) {
+        Some(bytes) => look(piece, range, bytes),
+        None => Ok(()),
+    }
+}
+
+fn lock<T>(mutex: &Mutex<T>) -> std::sync::MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+#[cfg(test)]
+#[expect(clippy::unwrap_used, reason = "a test whose set-up fails should fail there")]
+mod tests {
+    use super::*;
+    use std::sync::atomic::AtomicU64;
+    use wire::extent::EXTENT_BYTES;
+
+    fn files(directory: &tempfile::TempDir, sizes: &[u64]) -> Vec<Arc<Region>> {
+        let make = |(number, bytes): (usize, &u64)| {
+            let path = directory.path().join(number.to_string());
+            std::fs::write(&path, vec![number as u8 + 1; *bytes as usize]).unwrap();
+            Region::map_file(&path).unwrap()
+        };
+        sizes.iter().enumerate().map(make).collect()
+    }
+
+    #[test]
+    fn every_byte_is_looked_at_once() {
+        let directory = tempfile::tempdir().unwrap();
+        let sizes = [2 * EXTENT_BYTES + 5, 0, 7, EXTENT_BYTES];
+        let files = files(&directory, &sizes);
+        let (seen, sum) = (AtomicU64::new(0), AtomicU64::new(0));
+        read(&files, &all_pieces(&files), &AtomicBool::new(false), &|piece, range, bytes| {
+            assert_eq!(range.end - range.start, bytes.len() as u64);
+            assert!(bytes.iter().all(|byte| *byte as usize == piece.file + 1));
+            seen.fetch_add(1, Ordering::Relaxed);
+            sum.fetch_add(bytes.len() as u64, Ordering::Relaxed);
+            Ok(())
+        })
+        .unwrap();
+        assert_eq!((seen.into_inner(), sum.into_inner()), (5, sizes.iter().sum()));
+    }
+
+    #[test]
+    fn the_first_error_ends_it_and_a_cancel_is_none() {
+        let directory = tempfile::tempdir().unwrap();
+        let files = files(&directory, &[40 * EXTENT_BYTES]);
+        let seen = AtomicU64::new(0);
+        let refuse = |_: &Piece, _: Range<u64>, _: &[u8]| {
+            seen.fetch_add(1, Ordering::Relaxed);
+            Err(LoadError::NoTensor { name: "x".into() })
+        };
+        assert!(read(&files, &all_pieces(&files), &AtomicBool::new(false), &refuse).is_err());
+        assert!(seen.into_inner() <= READERS as u64 * 2);
+        read(&files, &all_pieces(&files), &AtomicBool::new(true), &|_, _, _| panic!("cancelled")).unwrap();
+    }
+}

@@ -1,0 +1,259 @@
+//! From a first look and a verdict to weights: the cache first, then far storage.
+//!
+//! [`Loader`] is the room's front door, one for a process: it holds what all loads share (the HTTP
+//! client, the cache, the budgets). It decides nothing about whom to believe and nothing about
+//! what tensors are for: the verdict and the execution order are given to it.
+
+mod far;
+mod local;
+
+use std::sync::Arc;
+
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
+use telemetry::metrics::Registry;
+use tokio::sync::watch;
+use wire::evidence::{Pinned, PinnedObject, Verdict};
+use wire::manifest::Manifest;
+
+use crate::cache::{Cache, CacheConfig};
+use crate::fetch::{self, Budgets, FetchConfig, Progress};
+use crate::plan::{self, Plan, PlanFile, PlanOptions, Slices};
+use crate::probe::Probe;
+use crate::remote::http::{Client, HttpConfig};
+use crate::remote::{self, Env};
+use crate::{LoadError, ModelUrl, Weights};
+
+/// How models are loaded.
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(default, deny_unknown_fields)]
+pub struct LoaderConfig {
+    /// Connections to storage.
+    pub http: HttpConfig,
+    /// Requests to storage.
+    pub fetch: FetchConfig,
+    /// The cache on this machine's disk.
+    pub cache: CacheConfig,
+}
+
+/// What all loads of a process share. Clones are of the same one.
+#[derive(Clone)]
+pub struct Loader {
+    shared: Arc<Shared>,
+}
+
+pub(crate) struct Shared {
+    pub(crate) config: LoaderConfig,
+    pub(crate) cache: Option<Cache>,
+    pub(crate) budgets: Budgets,
+    pub(crate) meters: fetch::Meters,
+    env: Env,
+    client: Client,
+}
+
+/// What to load of a model, and beside what.
+#[derive(Debug, Clone, Default)]
+pub struct OpenOptions {
+    /// Tensor names in execution order; tensors not named come last.
+    pub order: Vec<String>,
+    /// Read every byte of a local directory before returning, rather than when it is touched.
+    pub read_all: bool,
+    /// An older revision whose unchanged tensors are to be shared.
+    pub base: Option<Weights>,
+}
+
+/// What a load took.
+#[derive(Debug, Clone, Default, Serialize)]
+pub struct Summary {
+    /// Bytes of weights, headers included.
+    pub bytes: u64,
+    /// Bytes of weights by where they came from: `cache`, `disk`, `shared`, or a source's URL.
+    pub bytes_by_source: Vec<(String, u64)>,
+    /// Seconds from the beginning of the load until every byte was verified in memory.
+    pub seconds: f64,
+    /// Seconds until everything was on disk as well; none where nothing is kept.
+    pub durable_seconds: Option<f64>,
+    /// Whether the cache's disk could not be used.
+    pub memory_only: bool,
+    /// The root of the model's manifest, published or computed.
+    pub root: Option<String>,
+    /// What the requests took; none where none were made.
+    pub fetch: Option<fetch::Report>,
+}
+
+/// A load: weights whose views may still be on their way. Dropping it cancels what is in flight;
+/// what has arrived stays valid.
+#[derive(Debug)]
+pub struct Load {
+    /// The weights.
+    pub weights: Weights,
+    progress: Progress,
+    state: watch::Receiver<State>,
+    _task: Option<AbortOnDrop>,
+}
+
+/// How far a load is.
+#[derive(Debug, Clone)]
+pub(crate) enum State {
+    Loading,
+    /// Every byte is verified in memory.
+    Arrived(Summary),
+    /// Everything is on disk as well, if it is to be.
+    Finished(Summary),
+    Failed(Arc<LoadError>),
+}
+
+#[derive(Debug)]
+struct AbortOnDrop(tokio::task::AbortHandle);
+
+impl Drop for AbortOnDrop {
+    fn drop(&mut self) {
+        self.0.abort();
+    }
+}
+
+impl Loader {
+    /// Prepares for loads. Opens the cache; nothing else is touched.
+    ///
+    /// # Errors
+    /// A configuration that cannot be honoured. A cache that cannot be opened is a warning: models
+    /// are then loaded into memory only.
+    pub fn new(config: &LoaderConfig, env: Env, registry: &Registry) -> Result<Self, LoadError> {
+        let client = Client::new(&config.http)?;
+        let cache = config.cache.enabled.then(|| Cache::open(&config.cache, registry));
+        let cache = cache.and_then(|opened| {
+            opened.inspect_err(|error| warn("the cache cannot be used: models are loaded into memory only", error)).ok()
+        });
+        let (config, budgets) = (config.clone(), Budgets::new(&config.fetch));
+        let meters = fetch::Meters::new(registry);
+        Ok(Self { shared: Arc::new(Shared { config, cache, budgets, meters, env, client }) })
+    }
+
+    /// Looks at a model: its small files and its shard files' headers.
+    ///
+    /// # Errors
+    /// See [`Probe::look`].
+    pub async fn probe(&self, url: &ModelUrl) -> Result<Probe, LoadError> {
+        let source = remote::open(url, &self.shared.env, &self.shared.client)?;
+        let mut probe = Probe::look(url, source).await?;
+        probe.set_pinned(self.pinned(url));
+        Ok(probe)
+    }
+
+    /// Begins to load what was probed, as the verdict says. Returns as soon as the weights' views
+    /// exist; the bytes follow in execution order.
+    ///
+    /// # Errors
+    /// A small file is not what it must be; memory or files cannot be had. What goes wrong later
+    /// reaches those who wait for tensors and [`Load::finished`].
+    pub async fn open(&self, probe: Probe, verdict: &Verdict, options: OpenOptions) -> Result<Load, LoadError> {
+        for (name, file) in probe.files.iter().filter(|(name, _)| !crate::probe::speaks_for_others(name)) {
+            crate::verify::check_small(name, &file.bytes, verdict.expected(name), probe.source.url())?;
+        }
+        match probe.url() {
+            ModelUrl::Local(directory) => local::open(&probe, directory, verdict, &options).await,
+            _ => far::open(Arc::clone(&self.shared), probe, verdict, options).await,
+        }
+    }
+
+    /// The cache, if there is one.
+    #[must_use]
+    pub fn cache(&self) -> Option<&Cache> {
+        self.shared.cache.as_ref()
+    }
+
+    /// What an earlier load from here found.
+    fn pinned(&self, url: &ModelUrl) -> Option<Pinned> {
+        let known = self.shared.cache.as_ref()?.last_known(&url.to_string())?;
+        let manifest = Manifest::parse(&known.manifest).ok()?;
+        let object = |object: &crate::Object| {
+            let extents = manifest.file(&object.name)?.extents.clone();
+            let (name, bytes, etag) = (object.name.clone(), object.bytes, object.tag.etag.clone());
+            Some(PinnedObject { name, bytes, etag, extents })
+        };
+        Some(Pinned { root: known.root, objects: known.objects.iter().filter_map(object).collect() })
+    }
+}
+
+impl Probe {
+    /// What a load would read, in which order.
+    ///
+    /// # Errors
+    /// A slice that does not fit its tensor.
+    pub fn plan(&self, order: &[String], slices: &Slices, options: &PlanOptions) -> Result<Plan, LoadError> {
+        self.plan_without(order, slices, options, &|_, _| false)
+    }
+
+    pub(crate) fn plan_without(
+        &self,
+        order: &[String],
+        slices: &Slices,
+        options: &PlanOptions,
+        have: &dyn Fn(usize, u64) -> bool,
+    ) -> Result<Plan, LoadError> {
+        let file = |shard: &'_ crate::probe::Shard| (shard.object.name.clone(), shard.object.bytes);
+        let named: Vec<(String, u64)> = self.shards.iter().map(file).collect();
+        let files: Vec<PlanFile<'_>> = named
+            .iter()
+            .zip(&self.shards)
+            .map(|((name, bytes), shard)| PlanFile { name, bytes: *bytes, header: &shard.header })
+            .collect();
+        let order: Vec<&str> = order.iter().map(String::as_str).collect();
+        Ok(plan::make(&files, &order, slices, have, options)?)
+    }
+}
+
+impl Load {
+    fn done(weights: Weights, progress: Progress, summary: Summary) -> Self {
+        let (_, state) = watch::channel(State::Finished(summary));
+        Self { weights, progress, state, _task: None }
+    }
+
+    /// Where it stands.
+    #[must_use]
+    pub fn progress(&self) -> Progress {
+        self.progress.clone()
+    }
+
+    /// Waits until every byte is verified in memory.
+    ///
+    /// # Errors
+    /// Why the load failed.
+    pub fn arrived(&self) -> impl Future<Output = Result<Summary, Arc<LoadError>>> + Send + use<> {
+        until(self.state.clone(), true)
+    }
+
+    /// Waits until every byte is verified and, where there is a cache, on disk.
+    ///
+    /// # Errors
+    /// Why the load failed. A disk that fails after the bytes arrived is a warning.
+    pub fn finished(&self) -> impl Future<Output = Result<Summary, Arc<LoadError>>> + Send + use<> {
+        until(self.state.clone(), false)
+    }
+}
+
+async fn until(mut state: watch::Receiver<State>, arrival_is_enough: bool) -> Result<Summary, Arc<LoadError>> {
+    loop {
+        match &*state.borrow_and_update() {
+            State::Finished(summary) => return Ok(summary.clone()),
+            State::Arrived(summary) if arrival_is_enough => return Ok(summary.clone()),
+            State::Failed(error) => return Err(Arc::clone(error)),
+            State::Loading | State::Arrived(_) => {}
+        }
+        if state.changed().await.is_err() {
+            // The last word may have come with the end.
+            return match &*state.borrow() {
+                State::Finished(summary) => Ok(summary.clone()),
+                State::Failed(error) => Err(Arc::clone(error)),
+                _ => Err(Arc::new(LoadError::Cancelled)),
+            };
+        }
+    }
+}
+
+/// Warns with the whole chain of causes.
+fn warn(message: &str, error: &(dyn std::error::Error + 'static)) {
+    let causes: Vec<String> =
+        std::iter::successors(Some(error), |error| error.source()).map(ToString::to_string).collect();
+    tracing::warn!(cause = causes.join(": "), "{message}");
+}

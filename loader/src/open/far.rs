@@ -1,0 +1,413 @@
+//! A model in far storage: the cache ▸ the origin, into files of the cache or, without a disk,
+//! into memory.
+
+use std::collections::BTreeMap;
+use std::sync::{Arc, OnceLock};
+use std::time::Instant;
+
+use tokio::sync::watch;
+use wire::evidence::Verdict;
+use wire::extent;
+use wire::manifest::{Manifest, ManifestFile, TensorDigest};
+use wire::proof::Proof;
+
+use super::{AbortOnDrop, Load, OpenOptions, Shared, State, Summary, warn};
+use crate::cache::{Begin, CacheError, CachedFile, Entry, Finished, Wanted};
+use crate::fetch::{self, Job, Keeper, Progress, Target};
+use crate::landing::LandingError;
+use crate::plan::{Plan, PlanOptions, Slice, Slices};
+use crate::probe::{Probe, Shard};
+use crate::verify::Checks;
+use crate::weights::Weights;
+use crate::{LoadError, Object, Region};
+
+/// Opens a model of far storage.
+pub(super) async fn open(
+    shared: Arc<Shared>,
+    probe: Probe,
+    verdict: &Verdict,
+    options: OpenOptions,
+) -> Result<Load, LoadError> {
+    let begun = Instant::now();
+    let url = probe.url().to_string();
+    let objects = objects(&probe);
+    let wanted = Wanted { url: &url, objects: &objects, root: verdict.root };
+    let place = match &shared.cache {
+        None => Place::Memory,
+        Some(cache) => match cache.begin(&wanted).await {
+            Ok(Begin::Finished(finished)) => return hit(&probe, finished, verdict, begun).await,
+            Ok(Begin::Load(entry)) => Place::Cache(entry),
+            Err(error) => in_memory(&error),
+        },
+    };
+    let held = Held::new(&probe, verdict, place).await?;
+    Arrival { shared, probe, verdict: verdict.clone(), options, held, begun }.begin()
+}
+
+/// Where the bytes are to be kept.
+enum Place {
+    Cache(Box<Entry>),
+    Memory,
+}
+
+fn in_memory(error: &CacheError) -> Place {
+    warn("the cache cannot take this model: it is loaded into memory only", error);
+    Place::Memory
+}
+
+/// Every object that a load reads.
+fn objects(probe: &Probe) -> Vec<Object> {
+    let small = probe.files.values().map(|file| file.object.clone());
+    small.chain(probe.shards.iter().map(|shard| shard.object.clone())).collect()
+}
+
+/// Opens what the cache has: the files are mapped, and nothing is read but headers.
+async fn hit(probe: &Probe, finished: Finished, verdict: &Verdict, begun: Instant) -> Result<Load, LoadError> {
+    let mut weights = Weights::new(Proof::Pinned);
+    for shard in &probe.shards {
+        let region = Region::map_file(&finished.directory.join(&shard.object.name))?;
+        weights.add(&region, &shard.header)?;
+    }
+    let is_proven = verdict.proof == Proof::Proven;
+    if is_proven && verdict.root != Some(finished.root) && finished.proof != Proof::Proven {
+        // What is known of the wholes came after the bytes.
+        judge_wholes(probe, &weights, verdict).await?;
+    }
+    weights.set_proof(if is_proven { Proof::Proven } else { finished.proof });
+    if let Ok(manifest) = Manifest::parse(&finished.manifest) {
+        weights.set_tensor_digests(tensor_digests(&manifest));
+    }
+    let bytes = weights.total_bytes();
+    let summary = Summary {
+        bytes,
+        bytes_by_source: vec![("cache".to_owned(), bytes)],
+        seconds: begun.elapsed().as_secs_f64(),
+        durable_seconds: Some(begun.elapsed().as_secs_f64()),
+        root: Some(finished.root.to_string()),
+        ..Summary::default()
+    };
+    // While the weights live, nobody removes the model.
+    weights.keep_alive(Arc::new(finished));
+    Ok(Load::done(weights, Progress::default(), summary))
+}
+
+async fn judge_wholes(probe: &Probe, weights: &Weights, verdict: &Verdict) -> Result<(), LoadError> {
+    let url = probe.source.url().to_owned();
+    let checks: Vec<(Checks, Arc<Region>)> =
+        probe.shards.iter().map(|shard| checks_of(shard, verdict)).zip(weights.regions()).collect();
+    let judging = move || {
+        let judge = |(checks, region): &(Checks, Arc<Region>)| checks.judge_file(region, &url);
+        checks.iter().try_for_each(judge)
+    };
+    tokio::task::spawn_blocking(judging).await.unwrap_or(Err(LoadError::Cancelled))
+}
+
+fn checks_of(shard: &Shard, verdict: &Verdict) -> Checks {
+    let (name, bytes) = (&shard.object.name, shard.object.bytes);
+    Checks::new(name, bytes, verdict.expected(name).clone(), Arc::clone(&shard.head))
+}
+
+/// The memory of every shard file, and who judges and keeps what lands there.
+struct Held {
+    entry: Option<Box<Entry>>,
+    files: Vec<File>,
+}
+
+struct File {
+    region: Arc<Region>,
+    keeper: Arc<FileKeeper>,
+}
+
+impl Held {
+    /// Makes room; if the disk has none, in memory.
+    async fn new(probe: &Probe, verdict: &Verdict, place: Place) -> Result<Self, LoadError> {
+        if let Place::Cache(entry) = place {
+            match Self::in_cache(&entry, probe, verdict).await {
+                Ok(files) => return Ok(Self { entry: Some(entry), files }),
+                Err(Room::Cache(error)) => drop(in_memory(&error)),
+                Err(Room::Region(error @ LoadError::NoSpace { .. })) => {
+                    warn("the disk is full: the model is loaded into memory only", &error);
+                }
+                Err(Room::Region(error)) => return Err(error),
+            }
+        }
+        let file = |shard: &Shard| {
+            let region = Region::anonymous(&shard.object.name, shard.object.bytes)?;
+            Ok(File::new(region, None, shard, verdict))
+        };
+        Ok(Self { entry: None, files: probe.shards.iter().map(file).collect::<Result<_, LoadError>>()? })
+    }
+
+    async fn in_cache(entry: &Entry, probe: &Probe, verdict: &Verdict) -> Result<Vec<File>, Room> {
+        let mut files = Vec::with_capacity(probe.shards.len());
+        for shard in &probe.shards {
+            let cached = entry.file(&shard.object).await.map_err(Room::Cache)?;
+            let region = Region::create_file(cached.path(), shard.object.bytes).map_err(Room::Region)?;
+            let found: Vec<(u64, blake3::Hash)> = cached.found().to_vec();
+            let file = File::new(region, Some(cached), shard, verdict);
+            file.believe(&found, probe.source.url());
+            files.push(file);
+        }
+        Ok(files)
+    }
+}
+
+enum Room {
+    Cache(CacheError),
+    Region(LoadError),
+}
+
+impl File {
+    fn new(region: Arc<Region>, cached: Option<CachedFile>, shard: &Shard, verdict: &Verdict) -> Self {
+        let checks = checks_of(shard, verdict);
+        if checks.is_held() {
+            region.hold();
+        }
+        Self { region, keeper: Arc::new(FileKeeper { checks, cached }) }
+    }
+
+    /// Shows what an earlier load left and its journal vouches for, as far as it is what is
+    /// expected now.
+    fn believe(&self, found: &[(u64, blake3::Hash)], url: &str) {
+        for (extent, digest) in found {
+            let checks = &self.keeper.checks;
+            // The header's extents come again: they are compared with what was just read.
+            if checks.holds_header(*extent) || checks.check(*extent, *digest, url).is_err() {
+                continue;
+            }
+            checks.note(*extent, *digest);
+            self.region.adopt(*extent);
+        }
+    }
+}
+
+/// Judges what lands in one file and notes it in the cache's journal.
+struct FileKeeper {
+    checks: Checks,
+    cached: Option<CachedFile>,
+}
+
+impl Keeper for FileKeeper {
+    fn check(&self, extent: u64, digest: blake3::Hash, source_url: &str) -> Result<(), LandingError> {
+        self.checks.check(extent, digest, source_url)
+    }
+
+    fn keep(&self, extent: u64, digest: blake3::Hash, bytes: &[u8]) -> Result<(), LandingError> {
+        self.checks.keep(extent, digest, bytes, "the origin")?;
+        if let Some(cached) = &self.cached {
+            cached.landed(extent, digest);
+        }
+        Ok(())
+    }
+}
+
+/// A load about to begin.
+struct Arrival {
+    shared: Arc<Shared>,
+    probe: Probe,
+    verdict: Verdict,
+    options: OpenOptions,
+    held: Held,
+    begun: Instant,
+}
+
+impl Arrival {
+    fn begin(self) -> Result<Load, LoadError> {
+        let manifest = self.verdict.root.and(self.probe.evidence().manifest.as_ref());
+        let digests = manifest.map(tensor_digests).unwrap_or_default();
+        let mut unchanged = self.options.base.as_ref().map(|base| base.unchanged(&digests)).unwrap_or_default();
+        let mut weights = Weights::new(self.verdict.proof);
+        for (file, shard) in self.held.files.iter().zip(&self.probe.shards) {
+            weights.add(&file.region, &shard.header)?;
+        }
+        let shared_bytes = weights.share(&mut unchanged);
+        weights.set_tensor_digests(digests);
+        let plan = self.plan(&unchanged)?;
+        let progress = Progress::default();
+        let (sender, state) = watch::channel(State::Loading);
+        // The cache's lock on the finished model comes when it is finished.
+        let finished: Arc<OnceLock<Finished>> = Arc::default();
+        weights.keep_alive(Arc::clone(&finished) as _);
+        let task = Task { arrival: self, plan, progress: progress.clone(), shared_bytes, finished };
+        let handle = tokio::spawn(task.run(sender));
+        Ok(Load { weights, progress, state, _task: Some(AbortOnDrop(handle.abort_handle())) })
+    }
+
+    fn plan(&self, unchanged: &BTreeMap<String, crate::Tensor>) -> Result<Plan, LoadError> {
+        let skip = |name: &String| (name.clone(), Slice::Skip);
+        let slices = Slices { by_name: unchanged.keys().map(skip).collect(), otherwise: Slice::Whole };
+        let fetch_bytes = self.shared.config.fetch.fetch_bytes;
+        let options = PlanOptions { fetch_bytes, every_byte: unchanged.is_empty(), ..PlanOptions::default() };
+        let have = |file: usize, extent: u64| {
+            let region = &self.held.files[file].region;
+            extent::range(region.len(), extent).is_some_and(|range| region.has_arrived(range))
+        };
+        self.probe.plan_without(&self.options.order, &slices, &options, &have)
+    }
+}
+
+/// A load under way.
+struct Task {
+    arrival: Arrival,
+    plan: Plan,
+    progress: Progress,
+    shared_bytes: u64,
+    finished: Arc<OnceLock<Finished>>,
+}
+
+impl Task {
+    async fn run(self, sender: watch::Sender<State>) {
+        // Told to the waiters however this ends: by an error, a panic or a cancelled load.
+        let mut end = FailOnDrop { regions: self.regions(), error: None };
+        match self.arrive().await {
+            Ok(summary) => {
+                end.regions.clear();
+                sender.send_replace(State::Arrived(summary.clone()));
+                let summary = self.settle(summary).await;
+                sender.send_replace(State::Finished(summary));
+            }
+            Err(error) => {
+                end.error = Some(Arc::clone(&error));
+                sender.send_replace(State::Failed(error));
+            }
+        }
+    }
+
+    fn regions(&self) -> Vec<Arc<Region>> {
+        self.arrival.held.files.iter().map(|file| Arc::clone(&file.region)).collect()
+    }
+
+    /// Fetches and verifies everything.
+    async fn arrive(&self) -> Result<Summary, Arc<LoadError>> {
+        let Arrival { shared, probe, held, begun, .. } = &self.arrival;
+        let targets = held.files.iter().zip(&probe.shards).map(|(file, shard)| Target {
+            objects: vec![shard.object.clone()],
+            region: Arc::clone(&file.region),
+            keeper: Arc::clone(&file.keeper) as _,
+        });
+        let job = Job {
+            fetches: self.plan.fetches.clone(),
+            targets: targets.collect(),
+            sources: vec![Arc::clone(&probe.source)],
+            budgets: shared.budgets.clone(),
+            progress: self.progress.clone(),
+            seed: rand::random(),
+        };
+        let judging = self.judge_held();
+        let report = fetch::run(job, &shared.config.fetch, &shared.meters);
+        let report = report.await.map_err(|error| Arc::new(LoadError::from(error)))?;
+        for judged in judging {
+            judged.await.unwrap_or_else(|_| Err(Arc::new(LoadError::Cancelled)))?;
+        }
+        let seconds = begun.elapsed().as_secs_f64();
+        Ok(self.summary(report, seconds))
+    }
+
+    /// Hashes what is known only as a whole, on threads of their own, as it arrives.
+    fn judge_held(&self) -> Vec<tokio::task::JoinHandle<Result<(), Arc<LoadError>>>> {
+        let url = self.arrival.probe.source.url();
+        let held = self.arrival.held.files.iter().filter(|file| file.keeper.checks.is_held());
+        held.map(|file| {
+            let (region, keeper, url) = (Arc::clone(&file.region), Arc::clone(&file.keeper), url.to_owned());
+            tokio::task::spawn_blocking(move || keeper.checks.judge_whole(&region, &url))
+        })
+        .collect()
+    }
+
+    fn summary(&self, report: fetch::Report, seconds: f64) -> Summary {
+        let Arrival { probe, held, verdict, .. } = &self.arrival;
+        let bytes = probe.weight_bytes();
+        let mut bytes_by_source = report.bytes_by_source.clone();
+        let found = bytes.saturating_sub(self.plan.fetched_bytes).saturating_sub(self.shared_bytes);
+        for (from, count) in [("cache", found), ("shared", self.shared_bytes)] {
+            if count > 0 {
+                bytes_by_source.push((from.to_owned(), count));
+            }
+        }
+        Summary {
+            bytes,
+            bytes_by_source,
+            seconds,
+            durable_seconds: None,
+            memory_only: held.entry.is_none(),
+            root: verdict.root.map(|root| root.to_string()),
+            fetch: Some(report),
+        }
+    }
+
+    /// Makes what has arrived a finished model of the cache.
+    async fn settle(self, mut summary: Summary) -> Summary {
+        let Self { arrival, finished, .. } = self;
+        let Some(manifest) = arrival.manifest() else { return summary };
+        summary.root = Some(manifest.root().to_string());
+        let Arrival { probe, held, verdict, begun, .. } = arrival;
+        let Some(entry) = held.entry else { return summary };
+        let proof = verdict.proof;
+        let kept = keep_small(&entry, &probe);
+        // A published manifest stays as it was published, byte for byte.
+        let published = verdict.root.and_then(|_| probe.file(crate::probe::MANIFEST)).map(<[u8]>::to_vec);
+        let json = published.unwrap_or_else(|| manifest.to_json());
+        let result = match kept {
+            Ok(()) => entry.finish(&json, proof).await,
+            Err(error) => Err(error),
+        };
+        match result {
+            Ok(model) => {
+                summary.durable_seconds = Some(begun.elapsed().as_secs_f64());
+                // Set once: there is one task.
+                let _ = finished.set(model);
+            }
+            Err(error) => warn("the model is loaded, but the cache could not keep it", &error),
+        }
+        summary
+    }
+}
+
+fn keep_small(entry: &Entry, probe: &Probe) -> Result<(), CacheError> {
+    let files = probe.files.iter().filter(|(name, _)| *name != crate::probe::MANIFEST);
+    files.into_iter().try_for_each(|(name, file)| entry.small_file(name, &file.bytes))
+}
+
+impl Arrival {
+    /// The manifest that decided, or one computed from what was judged; none while a file is not
+    /// complete, as beside an older revision.
+    fn manifest(&self) -> Option<Manifest> {
+        let digests: Option<Vec<_>> = self.held.files.iter().map(|file| file.keeper.checks.digests()).collect();
+        let digests = digests?;
+        if let Some(manifest) = self.verdict.root.and(self.probe.evidence().manifest.as_ref()) {
+            return Some(manifest.clone());
+        }
+        let shards = self.probe.shards.iter().zip(digests).map(|(shard, extents)| ManifestFile {
+            name: shard.object.name.clone(),
+            bytes: shard.object.bytes,
+            extents,
+            tensors: Vec::new(),
+        });
+        let small = self.probe.files.iter().filter(|(name, _)| !crate::probe::speaks_for_others(name));
+        let small = small.map(|(name, file)| ManifestFile {
+            name: name.clone(),
+            bytes: file.object.bytes,
+            extents: crate::verify::digests_of(&file.bytes),
+            tensors: Vec::new(),
+        });
+        Manifest::new(shards.chain(small).collect()).ok()
+    }
+}
+
+fn tensor_digests(manifest: &Manifest) -> BTreeMap<String, wire::digest::Digest> {
+    let tensors = manifest.files().iter().flat_map(|file| &file.tensors);
+    tensors.map(|TensorDigest { name, digest }| (name.clone(), *digest)).collect()
+}
+
+/// Tells everyone who waits for a region when the load ends without its bytes.
+struct FailOnDrop {
+    regions: Vec<Arc<Region>>,
+    error: Option<Arc<LoadError>>,
+}
+
+impl Drop for FailOnDrop {
+    fn drop(&mut self) {
+        let error = self.error.take().unwrap_or_else(|| Arc::new(LoadError::Cancelled));
+        self.regions.iter().for_each(|region| region.fail(Arc::clone(&error)));
+    }
+}

@@ -1,0 +1,239 @@
+//! Whole loads against a real origin on a socket: cold, cached, broken off, corrupted, changed,
+//! without a disk, and a new revision beside an old one.
+#![expect(clippy::unwrap_used, reason = "a test whose set-up fails should fail there")]
+
+use std::collections::BTreeMap;
+use std::path::Path;
+use std::time::Duration;
+
+use loader::remote::Env;
+use loader::{Load, LoadError, Loader, LoaderConfig, OpenOptions, Proof, Summary, Weights};
+use telemetry::metrics::Registry;
+use testkit::origin::{BitFlip, Fault, Faults, Generated, Origin, Script};
+use wire::digest::Digest;
+use wire::evidence::{Expected, Verdict};
+use wire::manifest::{Manifest, ManifestFile, TensorDigest};
+
+const CONFIG: &[u8] = br#"{"model_type":"test"}"#;
+const MODEL: &str = "model.safetensors";
+
+/// A safetensors file: tensors of 3 MB each, so that extents cut through them.
+fn safetensors(seeds: &[u64]) -> Vec<u8> {
+    const BYTES: usize = 3_000_000;
+    let tensor = |place: usize| {
+        format!(
+            "\"layers.{place}\":{{\"dtype\":\"U8\",\"shape\":[{BYTES}],\"data_offsets\":[{},{}]}}",
+            place * BYTES,
+            (place + 1) * BYTES
+        )
+    };
+    let header = format!("{{{}}}", (0..seeds.len()).map(tensor).collect::<Vec<_>>().join(","));
+    let mut bytes = (header.len() as u64).to_le_bytes().to_vec();
+    bytes.extend(header.as_bytes());
+    seeds.iter().for_each(|seed| bytes.extend(Generated::new(BYTES as u64, *seed).bytes(0..BYTES as u64)));
+    bytes
+}
+
+fn order(weights: usize) -> Vec<String> {
+    (0..weights).map(|place| format!("layers.{place}")).collect()
+}
+
+fn manifest(model: &[u8], tensors: usize) -> Manifest {
+    let data = model.len() - tensors * 3_000_000;
+    let digest = |bytes: &[u8]| Digest(*blake3::hash(bytes).as_bytes());
+    let tensor = |place: usize| TensorDigest {
+        name: format!("layers.{place}"),
+        digest: digest(&model[data + place * 3_000_000..][..3_000_000]),
+    };
+    let file = |name: &str, bytes: &[u8], tensors| ManifestFile {
+        name: name.into(),
+        bytes: bytes.len() as u64,
+        extents: bytes.chunks(4 << 20).map(digest).collect(),
+        tensors,
+    };
+    let model = file(MODEL, model, (0..tensors).map(tensor).collect());
+    Manifest::new(vec![file("config.json", CONFIG, Vec::new()), model]).unwrap()
+}
+
+fn origin(model: &[u8]) -> Origin {
+    Origin::builder()
+        .seed(7)
+        .object("m/config.json", CONFIG)
+        .object("m/model.safetensors", model.to_vec())
+        .start()
+        .unwrap()
+}
+
+fn config(cache: Option<&Path>) -> LoaderConfig {
+    let mut config = LoaderConfig::default();
+    config.cache.enabled = cache.is_some();
+    config.cache.root = cache.map(Path::to_owned);
+    config.cache.min_free_bytes = 0;
+    config
+}
+
+fn pinned() -> Verdict {
+    Verdict { proof: Proof::Pinned, ..Verdict::trusted("a test") }
+}
+
+fn proven(manifest: &Manifest) -> Verdict {
+    let expected: BTreeMap<String, Expected> =
+        manifest.files().iter().map(|file| (file.name.clone(), Expected::Extents(file.extents.clone()))).collect();
+    let root = Some(manifest.root());
+    Verdict { proof: Proof::Proven, expected, is_exhaustive: true, root, reasons: Vec::new() }
+}
+
+async fn open(
+    origin: &Origin,
+    config: &LoaderConfig,
+    verdict: &Verdict,
+    base: Option<Weights>,
+) -> Result<Load, LoadError> {
+    let loader = Loader::new(config, Env::default(), &Registry::new()).unwrap();
+    let url = format!("{}/m/", origin.url()).parse().unwrap();
+    let probe = loader.probe(&url).await?;
+    let options = OpenOptions { order: order(64), base, ..OpenOptions::default() };
+    loader.open(probe, verdict, options).await
+}
+
+async fn pull(origin: &Origin, config: &LoaderConfig, verdict: &Verdict) -> (Weights, Summary) {
+    let load = open(origin, config, verdict, None).await.unwrap();
+    let summary = load.finished().await.unwrap();
+    (load.weights, summary)
+}
+
+fn sent(origin: &Origin) -> u64 {
+    origin.account().objects.get("m/model.safetensors").map_or(0, |object| object.bytes_sent)
+}
+
+fn check(weights: &Weights, seeds: &[u64]) {
+    assert!(weights.is_complete());
+    for (place, seed) in seeds.iter().enumerate() {
+        let expected = Generated::new(3_000_000, *seed).bytes(0..3_000_000);
+        assert!(weights.get(&format!("layers.{place}")).unwrap().bytes() == expected, "layers.{place}");
+    }
+}
+
+const SEEDS: [u64; 10] = [1, 2, 3, 4, 5, 6, 7, 8, 9, 10];
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_model_is_loaded_once_and_its_cached_file_is_the_published_one() {
+    let model = safetensors(&SEEDS);
+    let (origin, cache) = (origin(&model), tempfile::tempdir().unwrap());
+    let config = config(Some(cache.path()));
+    let (weights, summary) = pull(&origin, &config, &pinned()).await;
+    check(&weights, &SEEDS);
+    assert_eq!((weights.proof(), summary.memory_only), (Proof::Pinned, false));
+    assert!(summary.durable_seconds.is_some());
+    let root = summary.root.unwrap();
+    let kept = cache.path().join("v1/models").join(root.trim_start_matches("blake3:"));
+    assert!(std::fs::read(kept.join(MODEL)).unwrap() == model);
+    assert_eq!(std::fs::read(kept.join("config.json")).unwrap(), CONFIG);
+    let before = sent(&origin);
+    drop(weights);
+    let (weights, summary) = pull(&origin, &config, &pinned()).await;
+    check(&weights, &SEEDS);
+    assert_eq!(summary.bytes_by_source, [("cache".to_owned(), model.len() as u64)]);
+    assert!(sent(&origin) - before <= 256 << 10, "a hit reads the header again and no more");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn without_a_cache_weights_live_in_memory() {
+    let model = safetensors(&SEEDS);
+    let origin = origin(&model);
+    let (weights, summary) = pull(&origin, &config(None), &pinned()).await;
+    check(&weights, &SEEDS);
+    assert!(summary.memory_only);
+    assert_eq!(summary.durable_seconds, None);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_full_cache_degrades_to_memory() {
+    let model = safetensors(&SEEDS);
+    let (origin, cache) = (origin(&model), tempfile::tempdir().unwrap());
+    let mut config = config(Some(cache.path()));
+    config.cache.quota_bytes = Some(1 << 20);
+    let (weights, summary) = pull(&origin, &config, &pinned()).await;
+    check(&weights, &SEEDS);
+    assert!(summary.memory_only);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_bit_flipped_on_the_way_is_fetched_again_and_one_flipped_for_good_is_named() {
+    let model = safetensors(&SEEDS);
+    let verdict = proven(&manifest(&model, SEEDS.len()));
+    for times in [Some(1), None] {
+        let (origin, cache) = (origin(&model), tempfile::tempdir().unwrap());
+        // Beyond the header's first read.
+        let flip = BitFlip { object: "m/model.safetensors".into(), offset: 9_000_000, bit: 3, times };
+        origin.set_faults(Faults { flips: vec![flip], ..Faults::default() });
+        let load = open(&origin, &config(Some(cache.path())), &verdict, None).await.unwrap();
+        let result = load.finished().await;
+        if times.is_some() {
+            let summary = result.unwrap();
+            check(&load.weights, &SEEDS);
+            assert_eq!((load.weights.proof(), summary.fetch.unwrap().corrupt_extents), (Proof::Proven, 1));
+        } else {
+            let message = format!("{:?}", result.unwrap_err());
+            assert!(message.contains("model.safetensors") && message.contains("8388608..12582912"), "{message}");
+            let damaged = load.weights.get("layers.3").unwrap();
+            assert!(!damaged.is_ready() && damaged.wait().is_err(), "nothing damaged is ever shown");
+        }
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_load_that_was_broken_off_is_gone_on_with() {
+    let model = safetensors(&SEEDS);
+    let (origin, cache) = (origin(&model), tempfile::tempdir().unwrap());
+    let mut config = config(Some(cache.path()));
+    config.fetch.in_flight_bytes = 16 << 20;
+    // The end never comes, until the load is broken off.
+    let stall = Script::always("m/model.safetensors", Fault::Stall { after: 4 << 20, milliseconds: None });
+    origin.set_faults(Faults { scripts: vec![stall], ..Faults::default() });
+    let load = open(&origin, &config, &pinned(), None).await.unwrap();
+    tokio::time::timeout(Duration::from_secs(20), load.weights.ready("layers.0")).await.unwrap().unwrap();
+    drop(load);
+    origin.set_faults(Faults::default());
+    origin.reset_account();
+    let (weights, summary) = pull(&origin, &config, &pinned()).await;
+    check(&weights, &SEEDS);
+    let cached = summary.bytes_by_source.iter().find(|(from, _)| from == "cache").map_or(0, |(_, bytes)| *bytes);
+    assert!(cached > 0, "{summary:?}");
+    assert!(sent(&origin) < model.len() as u64, "what had landed is not fetched again");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_object_that_changes_is_an_error_and_never_a_mix() {
+    let model = safetensors(&SEEDS);
+    let origin = origin(&model);
+    let loader = Loader::new(&config(None), Env::default(), &Registry::new()).unwrap();
+    let probe = loader.probe(&format!("{}/m/", origin.url()).parse().unwrap()).await.unwrap();
+    origin.replace("m/model.safetensors", safetensors(&[11; 10]));
+    let load = loader.open(probe, &pinned(), OpenOptions::default()).await.unwrap();
+    let message = format!("{:?}", load.finished().await.unwrap_err());
+    assert!(message.contains("Changed"), "{message}");
+    assert!(load.weights.ready("layers.0").await.is_err());
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_new_revision_fetches_only_what_changed_and_shares_the_rest() {
+    let old = safetensors(&SEEDS);
+    let mut seeds = SEEDS;
+    seeds[4] = 99;
+    let new = safetensors(&seeds);
+    let (origin, cache) = (origin(&old), tempfile::tempdir().unwrap());
+    let config = config(Some(cache.path()));
+    origin.replace("m/forebay.manifest.json", manifest(&old, 10).to_json());
+    let (base, _) = pull(&origin, &config, &proven(&manifest(&old, 10))).await;
+    origin.replace("m/model.safetensors", new.clone());
+    origin.reset_account();
+    origin.replace("m/forebay.manifest.json", manifest(&new, 10).to_json());
+    let load = open(&origin, &config, &proven(&manifest(&new, 10)), Some(base.clone())).await.unwrap();
+    let summary = load.finished().await.unwrap();
+    check(&load.weights, &seeds);
+    check(&base, &SEEDS);
+    assert!(sent(&origin) < 13 << 20, "the header's extent and those of one tensor: {}", sent(&origin));
+    let shared = summary.bytes_by_source.iter().find(|(from, _)| from == "shared").map_or(0, |(_, bytes)| *bytes);
+    assert_eq!(shared, 9 * 3_000_000);
+}
