@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use super::http::Client;
-use super::{Env, HttpsSource, LocalSource, azure, gcs, s3};
+use super::{Env, HttpsSource, HubSource, LocalSource, azure, gcs, s3};
 use crate::model_url::ModelUrl;
 use crate::source::{Source, SourceError};
 
@@ -22,6 +22,6 @@ pub fn open(url: &ModelUrl, env: &Env, client: &Client) -> Result<Arc<dyn Source
         ModelUrl::Gcs { bucket, prefix } => Arc::new(gcs::open(bucket, prefix, shown, env, client)?),
         ModelUrl::Local(directory) => Arc::new(LocalSource::new(directory.clone())),
         ModelUrl::Http(base) => Arc::new(HttpsSource::new(base.clone(), client.clone())?),
-        ModelUrl::Hub { .. } => return Err(SourceError::Config { url: shown, problem: "is not read yet".to_owned() }),
+        ModelUrl::Hub { repository, revision } => Arc::new(HubSource::new(repository, revision, env, client.clone())?),
     })
 }

@@ -1,6 +1,9 @@
 //! Writing to the test servers, as another tool would.
 
+use std::path::PathBuf;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::{Duration, SystemTime};
 
 use async_trait::async_trait;
 use bytes::Bytes;
@@ -8,11 +11,12 @@ use http::{Method, Request};
 use http_body_util::BodyExt;
 use loader::remote::http::{Client, HttpConfig};
 use object_store::aws::AmazonS3Builder;
-use object_store::azure::{AzureAccessKey, AzureAuthorizer, AzureCredential, MicrosoftAzureBuilder};
+use object_store::azure::{AzureAccessKey, AzureAuthorizer, AzureCredential, MicrosoftAzure, MicrosoftAzureBuilder};
 use object_store::client::{
     HttpClient, HttpConnector, HttpError, HttpErrorKind, HttpRequest, HttpRequestBody, HttpResponse, HttpService,
 };
 use object_store::path::Path;
+use object_store::signer::Signer;
 use object_store::{ClientOptions, ObjectStore, ObjectStoreExt};
 
 /// The bucket or container of every test server.
@@ -28,9 +32,11 @@ pub(crate) const EMULATOR_KEY: &str =
     "Eby8vdM02xNOcqFlqUwJPLlmEtlCDXJ1OUzFT50uSRZ6IFsuFq2UVErCz4I6tq/K1SZFPTOtr/KBHBeksoGMGw==";
 
 /// A writable store.
-pub(crate) struct Store {
-    store: Arc<dyn ObjectStore>,
-    prefix: String,
+pub(crate) enum Store {
+    S3(Arc<dyn ObjectStore>, String),
+    Azure(Box<MicrosoftAzure>, String),
+    /// A folder, and how often it was written to.
+    Folder(PathBuf, AtomicU64),
 }
 
 impl Store {
@@ -38,7 +44,7 @@ impl Store {
         let builder = AmazonS3Builder::new().with_bucket_name(BUCKET).with_endpoint(endpoint).with_allow_http(true);
         let builder = builder.with_access_key_id(KEY_ID).with_secret_access_key(SECRET);
         let store = builder.with_http_connector(Plain::new()).build().unwrap();
-        Self { store: Arc::new(store), prefix: prefix.to_owned() }
+        Self::S3(Arc::new(store), prefix.to_owned())
     }
 
     /// Makes the container, too.
@@ -48,13 +54,47 @@ impl Store {
         let builder = MicrosoftAzureBuilder::new().with_account(EMULATOR_ACCOUNT).with_access_key(EMULATOR_KEY);
         let builder = builder.with_container_name(BUCKET).with_endpoint(endpoint).with_allow_http(true);
         let store = builder.with_http_connector(Plain::new()).build().unwrap();
-        Self { store: Arc::new(store), prefix: prefix.to_owned() }
+        Self::Azure(Box::new(store), prefix.to_owned())
+    }
+
+    pub(crate) fn folder(root: &str, prefix: &str) -> Self {
+        Self::Folder(PathBuf::from(root).join(prefix), AtomicU64::new(0))
     }
 
     pub(crate) async fn put(&self, name: &str, bytes: &[u8]) {
-        let path = Path::parse(format!("{}/{name}", self.prefix)).unwrap();
-        self.store.put(&path, Bytes::copy_from_slice(bytes).into()).await.unwrap();
+        let payload = Bytes::copy_from_slice(bytes).into();
+        match self {
+            Self::S3(store, prefix) => drop(store.put(&path(prefix, name), payload).await.unwrap()),
+            Self::Azure(store, prefix) => drop(store.put(&path(prefix, name), payload).await.unwrap()),
+            Self::Folder(folder, writes) => {
+                let path = folder.join(name);
+                std::fs::create_dir_all(path.parent().unwrap()).unwrap();
+                // As a publisher does: never a file that is half of each. Its date is another each
+                // time, as nginx makes tags of whole seconds.
+                let fresh = folder.join("fresh");
+                std::fs::write(&fresh, bytes).unwrap();
+                let age = Duration::from_secs(100_000 - writes.fetch_add(1, Ordering::Relaxed));
+                std::fs::File::options()
+                    .append(true)
+                    .open(&fresh)
+                    .unwrap()
+                    .set_modified(SystemTime::now() - age)
+                    .unwrap();
+                std::fs::rename(fresh, path).unwrap();
+            }
+        }
     }
+
+    /// A signature that allows reading one blob for a minute.
+    pub(crate) async fn azure_sas(&self, name: &str) -> String {
+        let Self::Azure(store, prefix) = self else { panic!("only Azure has them") };
+        let url = store.signed_url(Method::GET, &path(prefix, name), Duration::from_secs(60)).await.unwrap();
+        url.query().unwrap().to_owned()
+    }
+}
+
+fn path(prefix: &str, name: &str) -> Path {
+    Path::parse(format!("{prefix}/{name}")).unwrap()
 }
 
 /// `PUT CONTAINER?restype=container`; that it is there already is well.
