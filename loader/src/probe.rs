@@ -151,16 +151,24 @@ impl Probe {
     }
 }
 
-/// Looks for objects, all at once; those that are not there are left out.
+/// Looks for objects, all at once; those that are not there are left out. A bucket that may be
+/// read and not listed says "denied" of what is not there, so a denial counts only if nothing at
+/// all is found.
 async fn find_all(source: &dyn Source, names: impl Iterator<Item = String>) -> Result<Vec<Object>, LoadError> {
     let looks = names.map(|name| async move {
         match source.stat(&name).await {
-            Ok(object) => Ok(Some(object)),
-            Err(SourceError::NotFound { .. }) => Ok(None),
+            Ok(object) => Ok(Ok(object)),
+            Err(error @ (SourceError::NotFound { .. } | SourceError::Denied { .. })) => Ok(Err(error)),
             Err(error) => Err(LoadError::from(error)),
         }
     });
-    stream::iter(looks).buffered(CONCURRENCY).try_filter_map(|found| std::future::ready(Ok(found))).try_collect().await
+    let looked: Vec<Result<Object, SourceError>> = stream::iter(looks).buffered(CONCURRENCY).try_collect().await?;
+    let (found, absent): (Vec<_>, Vec<_>) = looked.into_iter().partition(Result::is_ok);
+    let denied = absent.into_iter().filter_map(Result::err).find(|error| matches!(error, SourceError::Denied { .. }));
+    match denied {
+        Some(denied) if found.is_empty() => Err(denied.into()),
+        _ => Ok(found.into_iter().filter_map(Result::ok).collect()),
+    }
 }
 
 /// Reads one small object whole.
