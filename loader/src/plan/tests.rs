@@ -1,3 +1,5 @@
+//! What a plan promises, over arbitrary models.
+
 use std::collections::{BTreeMap, HashSet};
 use std::time::Instant;
 

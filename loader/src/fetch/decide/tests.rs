@@ -1,3 +1,5 @@
+//! What the deciding of ended tries promises.
+
 use proptest::prelude::*;
 use rand::SeedableRng;
 use rand::rngs::StdRng;
