@@ -5,6 +5,7 @@ mod cli;
 mod config;
 mod config_docs;
 mod model;
+mod progress;
 mod run;
 mod serve;
 

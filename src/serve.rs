@@ -1,6 +1,7 @@
 //! Starting the roles, alone or together, and ending them in order.
 
 use crate::config::Config;
+use crate::progress;
 use anyhow::{Context, bail};
 use listen::{Drain, ListenConfig, Listener};
 use rand::Rng;
@@ -8,6 +9,7 @@ use std::net::SocketAddr;
 use telemetry::metrics::Registry;
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::task::JoinHandle;
+use worker::config::StorageConfig;
 use worker::lifecycle::{ModelSource, Worker};
 
 /// A role, or both, at work.
@@ -58,8 +60,10 @@ pub(crate) async fn worker(config: &Config, models: Vec<ModelSource>) -> anyhow:
     let listener = Listener::bind(&config.worker.listen).await?.with_metrics(&registry, "worker");
     let url = url_of(listener.local_addr());
     let drain = Drain::new();
-    let worker = Worker::start(config.worker.clone(), models, registry, drain.clone())?;
+    let storage = StorageConfig { loader: config.loader.clone(), trust: config.trust.clone() };
+    let worker = Worker::start(config.worker.clone(), &storage, models, registry, drain.clone())?;
     let loaded = worker.loaded();
+    tokio::spawn(progress::show(worker.progress()));
     let task = tokio::spawn(async move { Ok(worker.serve(listener).await?) });
     loaded.await?;
     Ok(Running { url, drain, task })

@@ -14,4 +14,4 @@ mod server;
 pub use drain::Drain;
 pub use layers::{RequestId, common_layers};
 pub use request::{error_response, read_json_body};
-pub use server::{ListenConfig, ListenError, Listener};
+pub use server::{ListenConfig, ListenError, Listener, Peer};

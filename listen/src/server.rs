@@ -2,6 +2,7 @@
 
 use crate::drain::Drain;
 use hyper::server::conn::http1;
+use hyper::service::{Service, service_fn};
 use hyper_util::rt::{TokioIo, TokioTimer};
 use hyper_util::server::graceful::GracefulShutdown;
 use hyper_util::service::TowerToHyperService;
@@ -131,11 +132,11 @@ impl Listener {
         let over = notice_over(&drain, Duration::from_millis(self.config.drain_notice_ms));
         tokio::pin!(over);
         loop {
-            let stream = tokio::select! {
+            let (stream, peer) = tokio::select! {
                 biased;
                 () = &mut over => break,
                 accepted = self.socket.accept() => match accepted {
-                    Ok((stream, _)) => stream,
+                    Ok((stream, peer)) => (stream, Peer(peer)),
                     Err(cause) => {
                         tracing::warn!(%cause, "accepting a connection");
                         tokio::time::sleep(ACCEPT_PAUSE).await;
@@ -144,7 +145,7 @@ impl Listener {
                 },
             };
             match Arc::clone(&slots).try_acquire_owned() {
-                Ok(slot) => self.spawn(stream, slot, &builder, app.clone(), &graceful),
+                Ok(slot) => self.spawn((stream, peer), slot, &builder, app.clone(), &graceful),
                 // Dropping the stream closes it.
                 Err(_) => self.count_refused(),
             }
@@ -169,7 +170,7 @@ impl Listener {
 
     fn spawn(
         &self,
-        stream: TcpStream,
+        (stream, peer): (TcpStream, Peer),
         slot: OwnedSemaphorePermit,
         builder: &http1::Builder,
         app: axum::Router,
@@ -179,7 +180,11 @@ impl Listener {
         if let Err(cause) = stream.set_nodelay(true) {
             tracing::debug!(%cause, "setting TCP_NODELAY");
         }
-        let service = TowerToHyperService::new(app);
+        let app = TowerToHyperService::new(app);
+        let service = service_fn(move |mut request: http::Request<hyper::body::Incoming>| {
+            request.extensions_mut().insert(peer);
+            app.call(request)
+        });
         let connection = builder.serve_connection(TokioIo::new(stream), service);
         let watched = graceful.watch(connection);
         let counted = self.meters.as_ref().map(|meters| Counted::new(meters.connections.clone()));
@@ -206,6 +211,10 @@ async fn notice_over(drain: &Drain, notice: Duration) {
     drain.started().await;
     tokio::time::sleep(notice).await;
 }
+
+/// Whom a request came from, as a request extension: the other end of its connection.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Peer(pub SocketAddr);
 
 /// One open connection in a gauge.
 struct Counted(Gauge);

@@ -95,7 +95,8 @@ impl Probe {
     /// There is no model, something cannot be read, or headers, index and manifest are malformed
     /// or at odds; see [`LoadError`].
     pub async fn look(url: &ModelUrl, source: Arc<dyn Source>) -> Result<Self, LoadError> {
-        let found = find_all(source.as_ref(), SMALL_FILES.into_iter().chain([SINGLE]).map(str::to_owned)).await?;
+        let found =
+            find_all(source.as_ref(), SMALL_FILES.into_iter().chain([SINGLE]).map(str::to_owned).collect()).await?;
         let (single, small): (Vec<_>, Vec<_>) = found.into_iter().partition(|object| object.name == SINGLE);
         let reads = small.into_iter().map(|object| read_small(source.as_ref(), object));
         let files: Vec<SmallFile> = stream::iter(reads).buffered(CONCURRENCY).try_collect().await?;
@@ -154,8 +155,8 @@ impl Probe {
 /// Looks for objects, all at once; those that are not there are left out. A bucket that may be
 /// read and not listed says "denied" of what is not there, so a denial counts only if nothing at
 /// all is found.
-async fn find_all(source: &dyn Source, names: impl Iterator<Item = String>) -> Result<Vec<Object>, LoadError> {
-    let looks = names.map(|name| async move {
+async fn find_all(source: &dyn Source, names: Vec<String>) -> Result<Vec<Object>, LoadError> {
+    let looks = names.into_iter().map(|name| async move {
         match source.stat(&name).await {
             Ok(object) => Ok(Ok(object)),
             Err(error @ (SourceError::NotFound { .. } | SourceError::Denied { .. })) => Ok(Err(error)),
@@ -230,7 +231,7 @@ async fn unnamed(url: &ModelUrl, source: &dyn Source) -> Result<Vec<Shard>, Load
         return Err(LoadError::NoModel { url: url.to_string() });
     };
     let names = crate::weights::file_names(directory)?;
-    let objects = find_all(source, names.into_iter()).await?;
+    let objects = find_all(source, names).await?;
     let reads = objects.into_iter().map(|object| read_header(source, object));
     stream::iter(reads).buffered(CONCURRENCY).try_collect().await
 }
@@ -242,7 +243,7 @@ async fn indexed(source: &dyn Source, bytes: &[u8]) -> Result<Vec<Shard>, LoadEr
     if listed.len() > SHARDS_MAX {
         return Err(LoadError::TooManyShards { count: listed.len(), limit: SHARDS_MAX });
     }
-    let objects = find_all(source, listed.keys().map(|name| (*name).to_owned())).await?;
+    let objects = find_all(source, listed.keys().map(|name| (*name).to_owned()).collect()).await?;
     if let Some(missing) = listed.keys().find(|name| !objects.iter().any(|object| object.name == **name)) {
         return Err(LoadError::IndexMissingShard { index: index.path.clone(), file: (*missing).to_owned() });
     }

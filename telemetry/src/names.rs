@@ -136,6 +136,12 @@ pub const WORKER_FINISHED: Def = Def::counter(
 );
 /// Bytes of mapped weights.
 pub const WORKER_WEIGHTS_BYTES: Def = Def::gauge("forebay_worker_weights_bytes", "Bytes of mapped weights", &["model"]);
+/// Swaps of a model's weights.
+pub const WORKER_SWAPS: Def = Def::counter(
+    "forebay_worker_swaps_total",
+    "Swaps of a model's weights for another revision's, by outcome: done, refused, failed",
+    &["model", "outcome"],
+);
 /// Phases of a model's load.
 pub const WORKER_LOAD_SECONDS: Def = Def::gauge(
     "forebay_worker_load_seconds",

@@ -39,6 +39,68 @@ pub struct ModelStatus {
     pub max_model_len: u32,
     /// The queue and KV use right now.
     pub load: Load,
+    /// What is happening to its weights.
+    #[serde(default)]
+    pub phase: ModelPhase,
+    /// Bytes of weights that have arrived and are verified.
+    #[serde(default)]
+    pub bytes_loaded: u64,
+    /// Bytes of weights there are; 0 before their headers are known.
+    #[serde(default)]
+    pub bytes_total: u64,
+    /// Milliseconds until the rest has arrived, at the present rate.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub eta_ms: Option<u64>,
+    /// Which part of the model a step waits for, e.g. `layer 3`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub waiting_for: Option<String>,
+    /// Why the last load or swap failed.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub error: Option<String>,
+}
+
+impl ModelStatus {
+    /// A model of which nothing is known but its name.
+    #[must_use]
+    pub fn unknown(id: impl Into<String>) -> Self {
+        Self {
+            id: id.into(),
+            state: ModelState::Loading,
+            proof: String::new(),
+            created_unix_s: 0,
+            weights_bytes: 0,
+            weights_open_ms: 0.0,
+            ready_after_ms: 0.0,
+            max_model_len: 0,
+            load: Load::default(),
+            phase: ModelPhase::Probing,
+            bytes_loaded: 0,
+            bytes_total: 0,
+            eta_ms: None,
+            waiting_for: None,
+            error: None,
+        }
+    }
+}
+
+/// What is happening to a model's weights.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum ModelPhase {
+    /// Small files and headers are being looked at: requests are refused for now.
+    Probing,
+    /// Weights are arriving: requests are accepted, and wait for the layers they need.
+    Loading,
+    /// All weights are there.
+    Ready,
+    /// The load failed.
+    Failed,
+    /// All weights are there, and those of a new revision are arriving beside them.
+    Swapping,
+    /// Something that a newer worker does.
+    #[default]
+    #[serde(other)]
+    Other,
 }
 
 /// A model's phase.
@@ -86,6 +148,16 @@ mod tests {
         let json = r#"{"version":"9","ready":true,"draining":false,"models":[],"novelty":1}"#;
         let status: WorkerStatus = serde_json::from_str(json).expect("tolerant");
         assert!(status.ready && status.models.is_empty());
+    }
+
+    #[test]
+    fn an_older_or_newer_workers_model_is_read() {
+        let old = r#"{"id":"m","state":"ready","proof":"trusted","created_unix_s":1,"weights_bytes":2,
+            "weights_open_ms":0.5,"ready_after_ms":1.5,"max_model_len":3,
+            "load":{"waiting":0,"running":0,"kv_blocks_used":0,"kv_blocks_total":1}}"#;
+        let model: ModelStatus = serde_json::from_str(old).expect("what workers said before there were phases");
+        assert_eq!((model.phase, model.bytes_total, model.error), (ModelPhase::Other, 0, None));
+        assert_eq!(serde_json::from_str::<ModelPhase>(r#""dreaming""#).expect("tolerant"), ModelPhase::Other);
     }
 
     #[test]

@@ -45,6 +45,15 @@ pub struct WorkerConfig {
     pub scripted_step_ms: u64,
 }
 
+/// Where models come from and whom to believe about them: `[loader]` and `[trust]`.
+#[derive(Debug, Clone, Default, PartialEq)]
+pub struct StorageConfig {
+    /// How models are loaded.
+    pub loader: loader::LoaderConfig,
+    /// Whose models are loaded.
+    pub trust: policy::trust::TrustConfig,
+}
+
 /// What computes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "lowercase")]

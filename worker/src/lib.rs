@@ -10,6 +10,7 @@ mod kernels;
 pub mod lifecycle;
 pub mod memory;
 pub mod model;
+pub mod progress;
 pub mod sampler;
 pub mod server;
 pub mod synth;

@@ -2,8 +2,11 @@
 //!
 //! `generate` turns a request into sequences, `choice` turns a sequence's tokens back into text
 //! (detokenised, stop strings cut), `chat` and `completion` dress that in the API's shapes,
-//! `reply` carries it over HTTP. It knows no tenant, quota or screen; the router has those.
+//! `reply` carries it over HTTP; `admin` is for operators on the same machine. It knows no tenant,
+//! quota or screen; the router has those. It knows no loader either: it asks for a swap and is
+//! given models.
 
+mod admin;
 mod app;
 mod chat;
 mod choice;
@@ -16,17 +19,44 @@ pub use app::app;
 
 use crate::config::WorkerConfig;
 use crate::engine::EngineHandle;
+use crate::progress::{Board, ModelProgress};
 use crate::template::ChatTemplate;
 use crate::tokenizer::Tokenizer;
 use listen::Drain;
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 use std::sync::{Arc, PoisonError, RwLock};
 use std::time::Duration;
 use telemetry::metrics::Registry;
+use tokio::sync::{mpsc, oneshot};
 use wire::openai::ApiError;
-use wire::status::{ModelState, ModelStatus, WorkerStatus};
+use wire::status::{ModelPhase, ModelState, ModelStatus, WorkerStatus};
 
-/// One model that is ready.
+/// When to come back for a model of which nothing is known yet.
+const LOADING_RETRY: Duration = Duration::from_secs(2);
+
+/// A wish for another revision of a model.
+#[derive(Debug)]
+pub(crate) struct SwapRequest {
+    /// The model's name.
+    pub(crate) model: String,
+    /// Where the revision is, as on the command line.
+    pub(crate) source: String,
+    /// Whether it fits; from then on progress is on the board.
+    pub(crate) reply: oneshot::Sender<Result<(), SwapRefusal>>,
+}
+
+/// Why a swap was not begun.
+#[derive(Debug)]
+pub(crate) enum SwapRefusal {
+    /// The source means nothing.
+    Source(String),
+    /// The revision cannot take the place of what is served, or cannot be looked at.
+    Refused(String),
+    /// Something else is under way.
+    Busy(String),
+}
+
+/// One model that takes requests.
 #[derive(Debug)]
 pub struct ServerModel {
     pub(crate) id: String,
@@ -46,26 +76,35 @@ pub struct Server {
     api_key_sha256: Option<String>,
     body_bytes_max: usize,
     liveness_timeout: Duration,
-    /// The models to come, by name; what readiness waits for.
-    expected: BTreeSet<String>,
+    /// How far all models are; what readiness waits for.
+    board: Arc<Board>,
+    swaps: mpsc::Sender<SwapRequest>,
     models: RwLock<BTreeMap<String, Arc<ServerModel>>>,
     registry: Registry,
     drain: Drain,
 }
 
 impl Server {
-    pub(crate) fn new(config: &WorkerConfig, registry: Registry, drain: Drain, expected: BTreeSet<String>) -> Self {
+    pub(crate) fn new(
+        config: &WorkerConfig,
+        registry: Registry,
+        drain: Drain,
+        board: Arc<Board>,
+        swaps: mpsc::Sender<SwapRequest>,
+    ) -> Self {
         Self {
             api_key_sha256: config.api_key.as_ref().map(|key| policy::hash_key(key.reveal())),
             body_bytes_max: config.listen.body_bytes_max,
             liveness_timeout: Duration::from_millis(config.liveness_timeout_ms),
-            expected,
+            board,
+            swaps,
             models: RwLock::new(BTreeMap::new()),
             registry,
             drain,
         }
     }
 
+    /// Takes requests for a model from now on, or for another revision of it.
     pub(crate) fn add(&self, model: ServerModel) {
         let mut models = self.models.write().unwrap_or_else(PoisonError::into_inner);
         models.insert(model.id.clone(), Arc::new(model));
@@ -75,14 +114,28 @@ impl Server {
         self.models.read().unwrap_or_else(PoisonError::into_inner).values().cloned().collect()
     }
 
-    fn model(&self, id: &str) -> Result<Arc<ServerModel>, ApiError> {
+    fn knows(&self, id: &str) -> bool {
+        self.board.of(id).is_some()
+    }
+
+    /// The model of this name, if it takes requests.
+    ///
+    /// # Errors
+    /// It is unknown, still being looked at, or cannot be served.
+    pub(crate) fn model(&self, id: &str) -> Result<Arc<ServerModel>, ApiError> {
         let found = self.models.read().unwrap_or_else(PoisonError::into_inner).get(id).cloned();
-        match found {
-            Some(model) => Ok(model),
-            None if self.expected.contains(id) => {
-                Err(ApiError::overloaded(format!("the model `{id}` is still loading"), Duration::from_secs(2)))
+        let progress = self.board.of(id);
+        match (found, progress) {
+            (_, Some(ModelProgress { phase: ModelPhase::Failed, error, .. })) => {
+                let why = error.unwrap_or_default();
+                Err(ApiError::overloaded(format!("the model `{id}` cannot be served: {why}"), Duration::from_secs(60)))
             }
-            None => Err(ApiError::model_not_found(id)),
+            (Some(model), _) => Ok(model),
+            (None, Some(progress)) => {
+                let wait = progress.eta.unwrap_or(LOADING_RETRY).max(Duration::from_secs(1));
+                Err(ApiError::overloaded(format!("the model `{id}` is still loading"), wait))
+            }
+            (None, None) => Err(ApiError::model_not_found(id)),
         }
     }
 
@@ -91,8 +144,11 @@ impl Server {
         if self.drain.is_draining() {
             return Some("draining");
         }
-        let is_complete = self.models.read().unwrap_or_else(PoisonError::into_inner).len() == self.expected.len();
-        if !is_complete {
+        let models = self.board.all();
+        if models.iter().any(|model| model.phase == ModelPhase::Failed) {
+            return Some("a model cannot be served");
+        }
+        if !models.iter().all(ModelProgress::is_ready) {
             return Some("loading");
         }
         (!self.is_alive()).then_some("an engine has ended or hangs")
@@ -105,22 +161,47 @@ impl Server {
     }
 
     fn status(&self) -> WorkerStatus {
-        let ready = self.models().into_iter().map(|model| ModelStatus {
-            id: model.id.clone(),
-            state: if model.engine.since_beat().is_some() { ModelState::Ready } else { ModelState::Failed },
-            proof: model.proof.clone(),
-            created_unix_s: model.created_unix_s,
-            weights_bytes: model.weights_bytes,
-            weights_open_ms: model.weights_open.as_secs_f64() * 1e3,
-            ready_after_ms: model.ready_after.as_secs_f64() * 1e3,
-            max_model_len: u32::try_from(model.engine.max_model_len()).unwrap_or(u32::MAX),
-            load: model.engine.load(),
+        let models = self.board.all().into_iter().map(|progress| {
+            let found = self.models.read().unwrap_or_else(PoisonError::into_inner).get(&progress.id).cloned();
+            status_of(progress, found.as_deref())
         });
         WorkerStatus {
             version: env!("CARGO_PKG_VERSION").into(),
             ready: self.unready().is_none(),
             draining: self.drain.is_draining(),
-            models: ready.collect(),
+            models: models.collect(),
         }
     }
+}
+
+fn status_of(progress: ModelProgress, model: Option<&ServerModel>) -> ModelStatus {
+    let fault = model.and_then(|model| model.engine.fault());
+    let is_dead = model.is_some_and(|model| model.engine.since_beat().is_none());
+    let state = if is_dead || fault.is_some() || progress.phase == ModelPhase::Failed {
+        ModelState::Failed
+    } else if progress.is_ready() {
+        ModelState::Ready
+    } else {
+        ModelState::Loading
+    };
+    let mut status = ModelStatus {
+        state,
+        phase: if state == ModelState::Failed { ModelPhase::Failed } else { progress.phase },
+        bytes_loaded: progress.bytes_loaded,
+        bytes_total: progress.bytes_total,
+        eta_ms: progress.eta.map(|eta| u64::try_from(eta.as_millis()).unwrap_or(u64::MAX)),
+        error: progress.error.or_else(|| fault.map(str::to_owned)),
+        ..ModelStatus::unknown(progress.id)
+    };
+    if let Some(model) = model {
+        status.proof.clone_from(&model.proof);
+        status.created_unix_s = model.created_unix_s;
+        status.weights_bytes = model.weights_bytes;
+        status.weights_open_ms = model.weights_open.as_secs_f64() * 1e3;
+        status.ready_after_ms = model.ready_after.as_secs_f64() * 1e3;
+        status.max_model_len = u32::try_from(model.engine.max_model_len()).unwrap_or(u32::MAX);
+        status.load = model.engine.load();
+        status.waiting_for = model.engine.waiting_for().map(|part| part.to_string());
+    }
+    status
 }

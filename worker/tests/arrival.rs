@@ -2,6 +2,7 @@
 //! tokens are those of the whole model, and weights that never come end it with their name.
 
 #[path = "arrival/slow.rs"]
+#[expect(dead_code, reason = "shared with the tests of swaps, which use all of it")]
 mod slow;
 
 use loader::LoadError;

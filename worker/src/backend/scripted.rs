@@ -4,7 +4,7 @@
 //! It keeps every position's token in the KV blocks it is given and reads its history back from
 //! them: a scheduler that mixes blocks up gets different text, not silence.
 
-use super::{Backend, Limits, Segment, StepError, WantLogits, check};
+use super::{Backend, Generation, InstallError, Limits, Part, Revision, Segment, StepError, WantLogits, check};
 use crate::sampler::splitmix64;
 use std::time::Duration;
 
@@ -26,6 +26,8 @@ pub struct ScriptedBackend {
     /// The token at each position of each block.
     memory: Vec<u32>,
     logits: Vec<f32>,
+    /// The generations there are, oldest first; each answers differently.
+    generations: Vec<Generation>,
 }
 
 impl ScriptedBackend {
@@ -35,7 +37,7 @@ impl ScriptedBackend {
         let limits = &options.limits;
         let memory = vec![0; limits.kv_blocks * limits.kv_block_tokens];
         let logits = vec![0.0; limits.max_logits_rows * limits.vocab_size];
-        Self { options, memory, logits }
+        Self { options, memory, logits, generations: vec![Generation::default()] }
     }
 
     fn slot(&self, segment: &Segment<'_>, position: usize) -> usize {
@@ -43,9 +45,10 @@ impl ScriptedBackend {
         segment.blocks[position / size] as usize * size + position % size
     }
 
-    /// A hash of the tokens at `0..=position`, as the blocks have them.
-    fn history(&self, segment: &Segment<'_>, position: usize) -> u64 {
-        let hash = (0..=position).fold(0xCBF2_9CE4_8422_2325, |hash: u64, at| {
+    /// A hash of the tokens at `0..=position`, as the blocks have them, different in each generation.
+    fn history(&self, generation: Generation, segment: &Segment<'_>, position: usize) -> u64 {
+        let begin = 0xCBF2_9CE4_8422_2325 ^ u64::from(generation.0);
+        let hash = (0..=position).fold(begin, |hash: u64, at| {
             (hash ^ u64::from(self.memory[self.slot(segment, at)]) ^ ((at as u64) << 32))
                 .wrapping_mul(0x0000_0100_0000_01B3)
         });
@@ -64,7 +67,20 @@ impl Backend for ScriptedBackend {
     }
 
     fn step(&mut self, segments: &[Segment<'_>]) -> Result<&[f32], StepError> {
+        let newest = self.generations.last().copied().unwrap_or_default();
+        self.step_of(newest, segments, &mut |_| true)
+    }
+
+    fn step_of(
+        &mut self,
+        generation: Generation,
+        segments: &[Segment<'_>],
+        _goes_on: &mut dyn FnMut(Part) -> bool,
+    ) -> Result<&[f32], StepError> {
         check(&self.options.limits, segments)?;
+        if !self.generations.contains(&generation) {
+            return Err(StepError::Contract(format!("there is no {generation:?}")));
+        }
         let rows: usize = segments.iter().map(|segment| segment.tokens.len()).sum();
         let pause = self.options.step + self.options.row * u32::try_from(rows).unwrap_or(u32::MAX);
         if !pause.is_zero() {
@@ -79,13 +95,24 @@ impl Backend for ScriptedBackend {
                 self.memory[slot] = token;
                 let is_last = offset + 1 == segment.tokens.len();
                 if segment.want == WantLogits::All || (segment.want == WantLogits::Last && is_last) {
-                    let hash = self.history(segment, position);
+                    let hash = self.history(generation, segment, position);
                     fill(&mut self.logits[row * vocabulary..(row + 1) * vocabulary], hash);
                     row += 1;
                 }
             }
         }
         Ok(&self.logits[..row * vocabulary])
+    }
+
+    fn install(&mut self, _revision: Revision) -> Result<Generation, InstallError> {
+        let newest = self.generations.last().copied().unwrap_or_default();
+        let generation = Generation(newest.0 + 1);
+        self.generations.push(generation);
+        Ok(generation)
+    }
+
+    fn retire(&mut self, generation: Generation) {
+        self.generations.retain(|own| *own != generation);
     }
 }
 

@@ -1,10 +1,10 @@
 //! Routes, layers and the small handlers.
 
-use super::{Server, chat, completion};
+use super::{Server, admin, chat, completion};
 use axum::Json;
 use axum::body::Body;
 use axum::extract::{Path, RawQuery, Request, State};
-use axum::middleware::{Next, from_fn_with_state};
+use axum::middleware::{Next, from_fn, from_fn_with_state};
 use axum::response::{IntoResponse, Response};
 use axum::routing::{get, post};
 use futures_util::stream;
@@ -15,13 +15,16 @@ use std::convert::Infallible;
 use std::sync::Arc;
 use std::time::Duration;
 use telemetry::metrics::CONTENT_TYPE as METRICS_TYPE;
-use tokio::time::interval;
+use tokio::time::{Instant, Interval, MissedTickBehavior, interval};
 use wire::openai::models::{Model, ModelList};
 use wire::openai::{ApiError, ErrorKind};
 use wire::sse;
+use wire::status::WorkerStatus;
 
-/// How often `/status?watch` says something.
+/// How often `/status?watch` says something, if nothing changes.
 const WATCH_EVERY: Duration = Duration::from_secs(1);
+/// How often it looks whether something has changed.
+const WATCH_LOOKS: Duration = Duration::from_millis(250);
 
 /// The application. Behind the key: everything that costs or tells; before it: what probes and
 /// scrapers ask.
@@ -33,12 +36,16 @@ pub fn app(server: Arc<Server>) -> axum::Router {
         .route("/v1/models/{id}", get(model))
         .route("/status", get(status))
         .route_layer(from_fn_with_state(Arc::clone(&server), require_key));
+    let operators = axum::Router::new()
+        .route("/admin/models/{id}/swap", post(admin::swap))
+        .route_layer(from_fn(admin::require_loopback))
+        .route_layer(from_fn_with_state(Arc::clone(&server), require_key));
     let open = axum::Router::new()
         .route("/livez", get(livez))
         .route("/readyz", get(readyz))
         .route("/health", get(readyz))
         .route("/metrics", get(metrics));
-    common_layers(guarded.merge(open).with_state(server))
+    common_layers(guarded.merge(operators).merge(open).with_state(server))
 }
 
 async fn require_key(State(server): State<Arc<Server>>, request: Request, next: Next) -> Response {
@@ -74,29 +81,52 @@ fn describe(model: &super::ServerModel) -> Model {
     Model::new(model.id.clone(), model.created_unix_s, Some(length))
 }
 
-/// One snapshot; with `?watch`, one a second as server-sent events, until the client leaves or the
-/// worker drains.
+/// One snapshot; with `?watch`, server-sent events: one when something has changed, at most four a
+/// second, and one a second anyway, until the client leaves or the worker drains.
 async fn status(State(server): State<Arc<Server>>, RawQuery(query): RawQuery) -> Response {
     let is_watch = query.unwrap_or_default().split('&').any(|part| part.split('=').next() == Some("watch"));
     if !is_watch {
         return Json(server.status()).into_response();
     }
-    let events = stream::unfold(Some(interval(WATCH_EVERY)), move |ticks| {
-        let server = Arc::clone(&server);
-        async move {
-            let mut ticks = ticks?;
-            ticks.tick().await;
-            let status = server.status();
-            let mut bytes = Vec::new();
-            // Strings and numbers always serialise.
-            sse::encode_data(&mut bytes, &serde_json::to_string(&status).unwrap_or_default());
-            let next = (!status.draining).then_some(ticks);
-            Some((Ok::<_, Infallible>(bytes), next))
-        }
+    let mut watch = Watch { server, looks: interval(WATCH_LOOKS), last: None };
+    watch.looks.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    let events = stream::unfold(Some(watch), |watch| async move {
+        let mut watch = watch?;
+        let status = watch.next().await;
+        let mut bytes = Vec::new();
+        // Strings and numbers always serialise.
+        sse::encode_data(&mut bytes, &serde_json::to_string(&status).unwrap_or_default());
+        let next = (!status.draining).then_some(watch);
+        Some((Ok::<_, Infallible>(bytes), next))
     });
     let mut response = Response::new(Body::from_stream(events));
     response.headers_mut().insert(CONTENT_TYPE, HeaderValue::from_static("text/event-stream; charset=utf-8"));
     response
+}
+
+/// Who watches the status, and what was last said.
+struct Watch {
+    server: Arc<Server>,
+    looks: Interval,
+    last: Option<(Instant, WorkerStatus)>,
+}
+
+impl Watch {
+    /// The next snapshot that is worth saying.
+    async fn next(&mut self) -> WorkerStatus {
+        loop {
+            let now = self.looks.tick().await;
+            let status = self.server.status();
+            let is_news = self
+                .last
+                .as_ref()
+                .is_none_or(|(said, last)| *last != status || now.saturating_duration_since(*said) >= WATCH_EVERY);
+            if is_news {
+                self.last = Some((now, status.clone()));
+                return status;
+            }
+        }
+    }
 }
 
 /// Fails when an engine thread has ended or a step does not end; being busy or loading is life.

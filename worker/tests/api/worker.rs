@@ -4,11 +4,12 @@ use super::client::{self, Open, PATIENCE, Reply};
 use listen::{Drain, Listener};
 use serde_json::{Value, json};
 use std::net::SocketAddr;
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 use telemetry::metrics::Registry;
 use tokio::task::JoinHandle;
-use worker::config::WorkerConfig;
-use worker::lifecycle::{ModelSource, Worker};
+use worker::config::{StorageConfig, WorkerConfig};
+use worker::lifecycle::{ModelSource, StartError, Worker};
 
 /// A running worker.
 pub(crate) struct Running {
@@ -19,8 +20,26 @@ pub(crate) struct Running {
     key: Option<String>,
 }
 
-/// Starts a worker; `settings` are laid over the test's own, key by key.
+/// Starts a worker with the bundled model; `settings` are laid over the test's own, key by key.
 pub(crate) async fn start(settings: Value) -> Running {
+    let (worker, loaded) = begin(settings, storage(), vec![ModelSource::Demo]).await;
+    tokio::time::timeout(PATIENCE, loaded).await.expect("loads in time").expect("loads");
+    worker
+}
+
+/// Models are loaded into memory: tests leave nothing behind.
+pub(crate) fn storage() -> StorageConfig {
+    let mut storage = StorageConfig::default();
+    storage.loader.cache.enabled = false;
+    storage
+}
+
+/// Starts a worker that may still be loading, and gives what waits for its models.
+pub(crate) async fn begin(
+    settings: Value,
+    storage: StorageConfig,
+    models: Vec<ModelSource>,
+) -> (Running, impl Future<Output = Result<(), Arc<StartError>>>) {
     let mut config = json!({"listen": {"address": "127.0.0.1:0"}, "backend": "scripted", "scripted_step_ms": 0});
     for (key, value) in settings.as_object().expect("an object") {
         config[key.as_str()] = value.clone();
@@ -34,11 +53,10 @@ pub(crate) async fn start(settings: Value) -> Running {
     let drain = Drain::new();
     let listener = Listener::bind(&config.listen).await.expect("binds");
     let address = listener.local_addr();
-    let worker = Worker::start(config, vec![ModelSource::Demo], registry.clone(), drain.clone()).expect("starts");
+    let worker = Worker::start(config, &storage, models, registry.clone(), drain.clone()).expect("starts");
     let loaded = worker.loaded();
     let task = tokio::spawn(async move { worker.serve(listener).await.expect("serves") });
-    tokio::time::timeout(PATIENCE, loaded).await.expect("loads in time").expect("loads");
-    Running { address, drain, registry, task, key }
+    (Running { address, drain, registry, task, key }, loaded)
 }
 
 impl Running {

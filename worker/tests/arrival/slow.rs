@@ -27,6 +27,20 @@ pub(crate) struct Slow {
 impl Slow {
     /// A fixture of which nothing has arrived.
     pub(crate) fn new(fixture: &str) -> Self {
+        Self::of(fixture, |_, _| {})
+    }
+
+    /// Another revision of a fixture: the rows of one matrix moved. `whole` is the fixture itself.
+    pub(crate) fn changed(fixture: &str) -> Self {
+        Self::of(fixture, |name, bytes| {
+            if name == "model.layers.1.mlp.down_proj.weight" {
+                let half = bytes.len() / 2;
+                bytes.rotate_left(half);
+            }
+        })
+    }
+
+    fn of(fixture: &str, change: impl Fn(&str, &mut Vec<u8>)) -> Self {
         let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/fixtures").join(fixture);
         let config = Config::parse(&fs::read(folder.join("config.json")).expect("config.json")).expect("a config");
         let weights = Weights::open_dir(&folder).expect("weights");
@@ -36,9 +50,17 @@ impl Slow {
         let mut pieces = BTreeMap::new();
         let mut headers: Vec<(Arc<Region>, Header)> = Vec::new();
         for (part, names) in names {
-            let views = names.iter().map(|name| {
+            let tensors: Vec<Vec<u8>> = names
+                .iter()
+                .map(|name| {
+                    let mut bytes = weights.get(name).expect("a tensor").bytes().to_vec();
+                    change(name, &mut bytes);
+                    bytes
+                })
+                .collect();
+            let views = names.iter().zip(&tensors).map(|(name, bytes)| {
                 let tensor = weights.get(name).expect("a tensor");
-                (name, TensorView::new(tensor.dtype(), tensor.shape().to_vec(), tensor.bytes()).expect("a view"))
+                (name, TensorView::new(tensor.dtype(), tensor.shape().to_vec(), bytes).expect("a view"))
             });
             let bytes = safetensors::serialize(views, None).expect("serialised");
             let region = Region::anonymous(&format!("{part} of {fixture}"), bytes.len() as u64).expect("memory");

@@ -260,3 +260,35 @@ proptest! {
         let _ = Config::parse(&bytes);
     }
 }
+
+#[test]
+fn what_a_revision_changes_is_named() {
+    let config = |field: &str, value: Value| {
+        let mut json = json!({
+            "architectures": ["Qwen3ForCausalLM"], "vocab_size": 20, "hidden_size": 8, "intermediate_size": 12,
+            "num_hidden_layers": 2, "num_attention_heads": 4, "num_key_value_heads": 2, "head_dim": 4,
+            "rms_norm_eps": 1e-6, "rope_theta": 10000.0, "max_position_embeddings": 64, "tie_word_embeddings": false,
+        });
+        json[field] = value;
+        Config::parse(json.to_string().as_bytes()).expect("a config")
+    };
+    let base = config("vocab_size", json!(20));
+    assert_eq!(base.difference(&config("torch_dtype", json!("float32"))), None, "tensors decide on types");
+    let changes = [
+        ("architectures", json!(["LlamaForCausalLM"])),
+        ("vocab_size", json!(21)),
+        ("hidden_size", json!(16)),
+        ("intermediate_size", json!(16)),
+        ("num_hidden_layers", json!(3)),
+        ("num_attention_heads", json!(2)),
+        ("num_key_value_heads", json!(4)),
+        ("head_dim", json!(8)),
+        ("rms_norm_eps", json!(1e-5)),
+        ("max_position_embeddings", json!(128)),
+        ("tie_word_embeddings", json!(true)),
+    ];
+    for (field, value) in changes {
+        assert_eq!(base.difference(&config(field, value)), Some(field));
+    }
+    assert_eq!(base.difference(&config("rope_theta", json!(500.0))), Some("rope_parameters"));
+}

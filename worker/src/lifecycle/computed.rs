@@ -1,0 +1,117 @@
+//! From a config and weights to the backend that computes with them, sized by the operator's wishes.
+
+use std::num::NonZeroUsize;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use loader::Weights;
+
+use super::error::ModelError;
+use crate::backend::candle::{CandleBackend, CandleOptions};
+use crate::backend::cpu::{CpuBackend, CpuOptions, KvDtype};
+use crate::backend::scripted::{ScriptedBackend, ScriptedOptions};
+use crate::backend::{Backend, Limits};
+use crate::config::{BackendKind, KvCacheDtype, WorkerConfig};
+use crate::memory::{KV_BLOCK_TOKENS, MemoryOptions, MemoryPlan, plan};
+use crate::model::{Config, Decoder};
+
+/// The most rows of logits a step returns beyond one per sequence: what log probabilities of
+/// prompts are computed in.
+const PROMPT_LOGITS_ROWS: usize = 64;
+/// How many positions the scripted backend has.
+const SCRIPTED_POSITIONS: usize = 32_768;
+
+/// A backend, and what there is to say of it.
+pub(super) struct Computed {
+    pub(super) backend: Box<dyn Backend>,
+    /// What it computes with; none where there are no weights.
+    pub(super) decoder: Option<Arc<Decoder>>,
+    pub(super) max_model_len: usize,
+    /// How long matching and planning took.
+    pub(super) took: Duration,
+}
+
+/// Builds the backend; waits for weights only where the backend copies them. Blocks.
+pub(super) fn compute(
+    config: &WorkerConfig,
+    model: &Config,
+    weights: Option<&Weights>,
+) -> Result<Computed, ModelError> {
+    let Some(weights) = weights else { return Ok(scripted(config, model)) };
+    let begun = Instant::now();
+    let decoder = Arc::new(Decoder::bind(model, weights).map_err(ModelError::Bind)?);
+    let wishes = wishes(config, &decoder);
+    let planned = plan(model, weights.total_bytes(), &wishes).map_err(ModelError::Memory)?;
+    let took = begun.elapsed();
+    let backend = build(config, &decoder, &planned, &wishes)?;
+    Ok(Computed { backend, decoder: Some(decoder), max_model_len: planned.max_model_len, took })
+}
+
+fn wishes(config: &WorkerConfig, decoder: &Decoder) -> MemoryOptions {
+    MemoryOptions {
+        budget_bytes: None,
+        kv_cache_bytes: config.kv_cache_bytes,
+        max_model_len: config.max_model_len,
+        max_num_seqs: config.max_num_seqs,
+        max_rows: config.max_num_batched_tokens,
+        max_logits_rows: logits_rows(config),
+        kv_float: kv_dtype(config.kv_cache_dtype).float(decoder.head().float()),
+    }
+}
+
+fn logits_rows(config: &WorkerConfig) -> usize {
+    (config.max_num_seqs + PROMPT_LOGITS_ROWS).min(config.max_num_seqs.max(config.max_num_batched_tokens))
+}
+
+fn kv_dtype(configured: KvCacheDtype) -> KvDtype {
+    match configured {
+        KvCacheDtype::Auto => KvDtype::Auto,
+        KvCacheDtype::F32 => KvDtype::F32,
+        KvCacheDtype::F16 => KvDtype::F16,
+        KvCacheDtype::Bf16 => KvDtype::Bf16,
+    }
+}
+
+fn build(
+    config: &WorkerConfig,
+    decoder: &Arc<Decoder>,
+    planned: &MemoryPlan,
+    wishes: &MemoryOptions,
+) -> Result<Box<dyn Backend>, ModelError> {
+    let (max_rows, max_logits_rows) = (wishes.max_rows, wishes.max_logits_rows);
+    let max_position = Some(planned.max_model_len);
+    if config.backend == BackendKind::Candle {
+        let options = CandleOptions { max_rows, max_logits_rows, kv_blocks: planned.kv_blocks, max_position };
+        let backend = CandleBackend::new(decoder, &options).map_err(|cause| ModelError::Backend(cause.into()))?;
+        return Ok(Box::new(backend));
+    }
+    let options = CpuOptions {
+        threads: config.threads.and_then(NonZeroUsize::new),
+        max_rows,
+        max_logits_rows,
+        kv_blocks: planned.kv_blocks,
+        kv_dtype: kv_dtype(config.kv_cache_dtype),
+        max_position,
+        instruction_set: None,
+    };
+    let backend = CpuBackend::new(decoder, &options).map_err(|cause| ModelError::Backend(cause.into()))?;
+    Ok(Box::new(backend))
+}
+
+fn scripted(config: &WorkerConfig, model: &Config) -> Computed {
+    let max_model_len = config.max_model_len.unwrap_or(SCRIPTED_POSITIONS);
+    let kv_blocks = (max_model_len * config.max_num_seqs).div_ceil(KV_BLOCK_TOKENS);
+    let limits = Limits {
+        vocab_size: model.vocab_size,
+        max_position: max_model_len,
+        max_rows: config.max_num_batched_tokens,
+        max_logits_rows: logits_rows(config),
+        kv_block_tokens: KV_BLOCK_TOKENS,
+        kv_blocks: config.kv_cache_bytes.map_or(kv_blocks, |bytes| (bytes as usize / (KV_BLOCK_TOKENS * 4)).max(1)),
+        kv_block_bytes: KV_BLOCK_TOKENS * 4,
+    };
+    let max_model_len = max_model_len.min(limits.kv_blocks * KV_BLOCK_TOKENS);
+    let step = Duration::from_millis(config.scripted_step_ms);
+    let backend = ScriptedBackend::new(ScriptedOptions { limits, step, row: Duration::ZERO });
+    Computed { backend: Box::new(backend), decoder: None, max_model_len, took: Duration::ZERO }
+}

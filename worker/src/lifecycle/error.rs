@@ -1,0 +1,110 @@
+//! Why a worker, or one of its models, could not be started or swapped.
+
+use std::sync::Arc;
+
+use loader::{LoadError, ModelUrlError};
+use policy::trust::Refusal;
+use thiserror::Error;
+
+use crate::engine::SwapError;
+use crate::memory::MemoryError;
+use crate::model::{BindError, ConfigError};
+use crate::tokenizer::TextError;
+
+/// Why a worker could not be started.
+#[derive(Debug, Error)]
+pub enum StartError {
+    /// A configuration that cannot be honoured.
+    #[error("checking the configuration: {0}")]
+    Config(String),
+    /// A MODEL argument that means nothing.
+    #[error("the model `{source_text}` {problem}")]
+    Source {
+        /// What was given.
+        source_text: String,
+        /// What is wrong and how to mend it.
+        problem: String,
+    },
+    /// A MODEL argument that is no URL.
+    #[error("the model {0}")]
+    Url(ModelUrlError),
+    /// Two models of one name.
+    #[error("two models are named `{0}`; name one with NAME=DIR")]
+    SameName(String),
+    /// The loader cannot work as configured.
+    #[error("preparing to load models")]
+    Loader(#[source] LoadError),
+    /// One model cannot be served.
+    #[error("loading the model `{model}`")]
+    Load {
+        /// Which.
+        model: String,
+        /// Why.
+        #[source]
+        source: Box<ModelError>,
+    },
+    /// The load ended without a word: a panic in it.
+    #[error("loading the models: the loading task ended early")]
+    Lost,
+}
+
+/// Why a model cannot be served.
+#[derive(Debug, Error)]
+pub enum ModelError {
+    /// The first look failed.
+    #[error("looking at its files")]
+    Probe(#[source] LoadError),
+    /// A file is missing.
+    #[error("reading {place}: there is no {name}; a model directory as Hugging Face publishes it has one")]
+    NoFile {
+        /// Which.
+        name: &'static str,
+        /// Where.
+        place: String,
+    },
+    /// Nobody vouches for it as the configuration demands.
+    #[error("deciding whom to believe")]
+    Untrusted(#[source] Refusal),
+    /// `config.json`.
+    #[error("reading config.json")]
+    Config(#[source] ConfigError),
+    /// Weights.
+    #[error("opening the weights")]
+    Weights(#[source] LoadError),
+    /// Weights that did not all arrive.
+    #[error("loading the weights")]
+    Arrival(#[source] Arc<LoadError>),
+    /// Weights that do not fit the config.
+    #[error("matching the weights with config.json")]
+    Bind(#[source] BindError),
+    /// Tokenizer or template.
+    #[error("reading the tokenizer")]
+    Text(#[source] TextError),
+    /// Too little memory for the wishes.
+    #[error("planning its memory")]
+    Memory(#[source] MemoryError),
+    /// The backend.
+    #[error("building its backend")]
+    Backend(#[source] Box<dyn std::error::Error + Send + Sync>),
+    /// A thread.
+    #[error("starting its engine thread")]
+    Thread(#[source] std::io::Error),
+    /// A revision that cannot replace what is served.
+    #[error("{field} differs from the model being served; start a worker with the new one instead")]
+    Differs {
+        /// What differs.
+        field: String,
+    },
+    /// The backend has no weights to swap, or the engine refused.
+    #[error("swapping its weights")]
+    Swap(#[source] SwapError),
+    /// Another task panicked.
+    #[error("a loading task panicked")]
+    Lost,
+}
+
+/// An error with all its causes, for a line of a log or an answer.
+pub(crate) fn describe(error: &(dyn std::error::Error + 'static)) -> String {
+    let causes = std::iter::successors(Some(error), |error| error.source());
+    causes.map(ToString::to_string).collect::<Vec<_>>().join(": ")
+}

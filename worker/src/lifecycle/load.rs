@@ -1,0 +1,269 @@
+//! One model's way from its place to its requests.
+//!
+//! First look → whom to believe → weights begin to arrive, in execution order, while the tokenizer
+//! is read → the engine takes requests → every weight is there. Requests are answered from the
+//! fourth step on: a prompt waits for the layers it needs and for no others.
+
+use std::pin::Pin;
+use std::sync::Arc;
+use std::time::{Duration, Instant, SystemTime};
+
+use loader::{Load, LoadError, Loader, ModelUrl, OpenOptions, Probe, Weights};
+use telemetry::names;
+use tokio::task::spawn_blocking;
+use tracing::{Instrument, info_span};
+use wire::evidence::Verdict;
+use wire::status::ModelPhase;
+
+use super::Context;
+use super::computed::{Computed, compute};
+use super::error::ModelError;
+use super::files::Files;
+use super::source::ModelSource;
+use crate::config::BackendKind;
+use crate::demo;
+use crate::engine::{EngineHandle, EngineOptions, Meters};
+use crate::model::{Config, Decoder, order};
+use crate::server::ServerModel;
+use crate::template::ChatTemplate;
+use crate::tokenizer::Tokenizer;
+
+/// What a served model is made of: kept while it is served, compared with what is to replace it.
+pub(super) struct Resident {
+    pub(super) files: Arc<Files>,
+    pub(super) config: Config,
+    /// None where the backend has no weights.
+    pub(super) weights: Option<Arrived>,
+}
+
+/// Weights that a backend uses.
+pub(super) struct Arrived {
+    pub(super) decoder: Arc<Decoder>,
+    pub(super) weights: Weights,
+    /// Dropping it would cancel what is on its way, to memory or to the cache's disk.
+    pub(super) load: Option<Load>,
+}
+
+/// What was found of a model, before its weights are.
+pub(super) struct Found {
+    pub(super) files: Arc<Files>,
+    pub(super) config: Config,
+    place: Place,
+}
+
+enum Place {
+    Demo,
+    Elsewhere(Box<Probe>, Verdict),
+}
+
+/// Weights that are opened; their bytes may still be on their way.
+pub(super) struct Opened {
+    pub(super) weights: Weights,
+    pub(super) load: Option<Load>,
+}
+
+// Boxed and of nothing borrowed: the compiler cannot tell that the loader's futures may change threads while they
+// borrow from ours (rust-lang/rust#102211).
+type Boxed<T> = Pin<Box<dyn Future<Output = Result<T, LoadError>> + Send>>;
+
+fn probe(loader: Loader, url: ModelUrl) -> Boxed<Probe> {
+    Box::pin(async move { loader.probe(&url).await })
+}
+
+fn open(loader: Loader, probe: Probe, verdict: Verdict, options: OpenOptions) -> Boxed<Load> {
+    Box::pin(async move { loader.open(probe, &verdict, options).await })
+}
+
+/// Looks at a model and decides whom to believe.
+pub(super) async fn find(context: &Context, source: &ModelSource) -> Result<Found, ModelError> {
+    let (files, place) = match source {
+        ModelSource::Demo => (Files::demo(), Place::Demo),
+        ModelSource::At { url, .. } => {
+            let probe = probe(context.loader.clone(), url.clone()).await.map_err(ModelError::Probe)?;
+            let verdict = context.trust.decide(probe.evidence()).map_err(ModelError::Untrusted)?;
+            for reason in &verdict.reasons {
+                tracing::info!(model = source.name(), %reason, "whom this model's bytes are believed by");
+            }
+            (Files::of(&probe)?, Place::Elsewhere(Box::new(probe), verdict))
+        }
+    };
+    let config = Config::parse(&files.config).map_err(ModelError::Config)?;
+    Ok(Found { files: Arc::new(files), config, place })
+}
+
+impl Found {
+    /// The headers of its weights: name, type and shape of every tensor; none of the bundled model.
+    pub(super) fn headers(&self) -> impl Iterator<Item = &loader::Header> {
+        let probe = match &self.place {
+            Place::Demo => None,
+            Place::Elsewhere(probe, _) => Some(probe),
+        };
+        probe.into_iter().flat_map(|probe| probe.shards()).map(|shard| &shard.header)
+    }
+
+    /// Begins to bring the weights, beside those of `base` and sharing what is the same.
+    pub(super) async fn open(self, context: &Context, base: Option<Weights>) -> Result<Opened, ModelError> {
+        match self.place {
+            Place::Demo => {
+                let weights = demo::weights().map_err(ModelError::Weights)?;
+                Ok(Opened { weights, load: None })
+            }
+            Place::Elsewhere(probe, verdict) => {
+                let options = OpenOptions { order: order(&self.config), base, ..OpenOptions::default() };
+                let load = open(context.loader.clone(), *probe, verdict, options).await.map_err(ModelError::Weights)?;
+                Ok(Opened { weights: load.weights.clone(), load: Some(load) })
+            }
+        }
+    }
+}
+
+/// Brings a model as far as taking requests, and gives what waits for the rest of its weights.
+pub(super) async fn begin(context: &Context, source: &ModelSource) -> Result<Begun, ModelError> {
+    let begun = Instant::now();
+    let name = source.name();
+    let found = find(context, source).instrument(info_span!("look", model = name)).await?;
+    let (files, config) = (Arc::clone(&found.files), found.config.clone());
+    let text = spawn_blocking({
+        let files = Arc::clone(&files);
+        move || read_text(&files)
+    });
+    // Side by side with the tokenizer, which on a near disk takes longer than everything else.
+    let opened = if context.config.backend == BackendKind::Scripted {
+        None
+    } else {
+        Some(found.open(context, None).instrument(info_span!("open", model = name)).await?)
+    };
+    let total = opened.as_ref().map_or(0, |opened| opened.weights.total_bytes());
+    context.board.update(name, |model| (model.phase, model.bytes_total) = (ModelPhase::Loading, total));
+    let weights_open = begun.elapsed();
+    let computed = spawn_blocking({
+        let (config, model) = (context.config.clone(), config.clone());
+        let weights = opened.as_ref().map(|opened| opened.weights.clone());
+        move || compute(&config, &model, weights.as_ref())
+    });
+    let computed = computed.await.map_err(|_| ModelError::Lost)??;
+    let text = text.await.map_err(|_| ModelError::Lost)??;
+    let weights_open = if total == 0 { Duration::ZERO } else { weights_open + computed.took };
+    let decoder = computed.decoder.clone();
+    let proof = opened.as_ref().map_or_else(|| "none".to_owned(), |opened| opened.weights.proof().to_string());
+    let facts = Facts { proof, weights_bytes: total, weights_open, begun };
+    context.server.add(serve(context, name, computed, text, &facts)?);
+    let weights = opened.zip(decoder).map(|(Opened { weights, load }, decoder)| Arrived { decoder, weights, load });
+    Ok(Begun { name: name.to_owned(), resident: Resident { files, config, weights }, begun })
+}
+
+/// A tokenizer and its template, and how long they took to read.
+pub(super) struct Text {
+    pub(super) tokenizer: Tokenizer,
+    pub(super) template: Option<ChatTemplate>,
+    took: Duration,
+}
+
+/// Reads tokenizer and template. Blocks.
+pub(super) fn read_text(files: &Files) -> Result<Text, ModelError> {
+    let begun = Instant::now();
+    let files = files.text();
+    let tokenizer = Tokenizer::parse(&files).map_err(ModelError::Text)?;
+    let template = ChatTemplate::parse(&files, &tokenizer).map_err(ModelError::Text)?;
+    Ok(Text { tokenizer, template, took: begun.elapsed() })
+}
+
+struct Facts {
+    proof: String,
+    weights_bytes: u64,
+    weights_open: Duration,
+    begun: Instant,
+}
+
+/// Starts the engine.
+fn serve(
+    context: &Context,
+    name: &str,
+    computed: Computed,
+    text: Text,
+    facts: &Facts,
+) -> Result<ServerModel, ModelError> {
+    let (config, registry) = (&context.config, &context.registry);
+    let limits = computed.backend.limits().clone();
+    let options = EngineOptions {
+        max_num_seqs: config.max_num_seqs,
+        max_model_len: computed.max_model_len,
+        queue_max: config.queue_max,
+        reader_stall: Duration::from_millis(config.reader_stall_ms),
+    };
+    let meters = Meters::new(registry, name);
+    let engine = EngineHandle::start(computed.backend, options, meters, name).map_err(ModelError::Thread)?;
+    let info = registry.gauge(&names::VLLM_CACHE_CONFIG);
+    info.with_label_values(&[name, &limits.kv_block_tokens.to_string(), &limits.kv_blocks.to_string()]).set(1.0);
+    #[expect(clippy::cast_precision_loss, reason = "a gauge of bytes")]
+    registry.gauge(&names::WORKER_WEIGHTS_BYTES).with_label_values(&[name]).set(facts.weights_bytes as f64);
+    for (phase, took) in [("weights", facts.weights_open), ("tokenizer", text.took)] {
+        registry.gauge(&names::WORKER_LOAD_SECONDS).with_label_values(&[name, phase]).set(took.as_secs_f64());
+    }
+    Ok(ServerModel {
+        id: name.into(),
+        engine,
+        tokenizer: Arc::new(text.tokenizer),
+        template: text.template,
+        created_unix_s: now_unix_s(),
+        proof: facts.proof.clone(),
+        weights_bytes: facts.weights_bytes,
+        weights_open: facts.weights_open,
+        ready_after: facts.begun.elapsed(),
+    })
+}
+
+pub(super) fn now_unix_s() -> u64 {
+    SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default().as_secs()
+}
+
+/// A model that takes requests while its weights arrive.
+pub(super) struct Begun {
+    pub(super) name: String,
+    pub(super) resident: Resident,
+    begun: Instant,
+}
+
+impl Begun {
+    /// Waits for the rest of its weights.
+    pub(super) async fn finish(self, context: &Context) -> Result<(), ModelError> {
+        let Self { name, resident, begun } = self;
+        if let Some(load) = resident.weights.as_ref().and_then(|weights| weights.load.as_ref()) {
+            let arrival = arrive(context, &name, load).instrument(info_span!("arrive", model = name));
+            arrival.await.map_err(ModelError::Arrival)?;
+        }
+        let took = begun.elapsed();
+        context.residents.lock().insert(name.clone(), Arc::new(resident));
+        context.board.update(&name, |model| {
+            (model.phase, model.eta, model.bytes_loaded) = (ModelPhase::Ready, None, model.bytes_total);
+        });
+        let seconds = context.registry.gauge(&names::WORKER_LOAD_SECONDS);
+        seconds.with_label_values(&[&name, "total"]).set(took.as_secs_f64());
+        tracing::info!(model = name, ready_after_ms = took.as_secs_f64() * 1e3, "a model is ready");
+        Ok(())
+    }
+}
+
+/// Waits until all weights of a load are there, and says how far they are.
+pub(super) async fn arrive(context: &Context, name: &str, load: &Load) -> Result<(), Arc<LoadError>> {
+    let total = load.weights.total_bytes();
+    let mut snapshots = load.progress().watch();
+    let arrived = load.arrived();
+    tokio::pin!(arrived);
+    loop {
+        let snapshot = snapshots.borrow_and_update().clone();
+        context.board.update(name, |model| {
+            // What is not to be fetched is there already: from the cache, or shared with an older revision.
+            let missing = snapshot.bytes_total.saturating_sub(snapshot.bytes_done);
+            model.bytes_total = total;
+            model.bytes_loaded = if snapshot.bytes_total == 0 { 0 } else { total.saturating_sub(missing) };
+            model.eta = snapshot.eta_seconds.and_then(|seconds| Duration::try_from_secs_f64(seconds).ok());
+        });
+        tokio::select! {
+            result = &mut arrived => return result.map(drop),
+            changed = snapshots.changed() => if changed.is_err() {
+                return arrived.await.map(drop);
+            },
+        }
+    }
+}

@@ -1,0 +1,75 @@
+//! Where a model comes from, as an operator writes it.
+
+use std::str::FromStr;
+
+use loader::ModelUrl;
+
+use super::error::StartError;
+use crate::demo;
+
+/// Where a model comes from.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum ModelSource {
+    /// The bundled model.
+    Demo,
+    /// A directory of this machine or far storage, laid out as Hugging Face publishes models.
+    At {
+        /// The name it is served under.
+        name: String,
+        /// The place.
+        url: ModelUrl,
+    },
+}
+
+impl ModelSource {
+    /// The name requests use.
+    #[must_use]
+    pub fn name(&self) -> &str {
+        match self {
+            Self::Demo => demo::NAME,
+            Self::At { name, .. } => name,
+        }
+    }
+}
+
+impl FromStr for ModelSource {
+    type Err = StartError;
+
+    /// `demo`, `DIR`, a URL, `NAME=DIR` or `NAME=URL`.
+    fn from_str(text: &str) -> Result<Self, StartError> {
+        if text == demo::NAME {
+            return Ok(Self::Demo);
+        }
+        let (name, place) = match text.split_once('=') {
+            Some((name, place)) if !name.is_empty() && !name.contains('/') => (Some(name.to_owned()), place),
+            _ => (None, text),
+        };
+        let url: ModelUrl = place.parse().map_err(StartError::Url)?;
+        if let ModelUrl::Local(path) = &url
+            && !path.is_dir()
+        {
+            let problem = "is not a directory; give `demo`, a model directory as Hugging Face publishes it, or a URL";
+            return Err(StartError::Source { source_text: text.into(), problem: problem.into() });
+        }
+        Ok(Self::At { name: name.unwrap_or_else(|| url.name()), url })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn places_are_read_and_named() {
+        let name = |text: &str| text.parse::<ModelSource>().map(|source| source.name().to_owned());
+        assert_eq!(name("demo").expect("the demo"), "demo");
+        assert_eq!(name("s3://bucket/models/llama").expect("a URL"), "llama");
+        assert_eq!(name("mine=hf://org/model@main").expect("a named URL"), "mine");
+        assert_eq!(name("https://host/a=b/model/").expect("no name in it"), "model");
+        let here = name(env!("CARGO_MANIFEST_DIR")).expect("a directory");
+        assert_eq!(here, "worker");
+        let error = name("no/such/directory").expect_err("nothing there").to_string();
+        assert!(error.contains("no/such/directory") && error.contains("not a directory"), "{error}");
+        assert!(name("ftp://host/model").is_err());
+    }
+}

@@ -1,0 +1,146 @@
+//! One revision of a model takes the place of another while both compute.
+//!
+//! The new weights arrive beside the old, sharing the tensors that are the same; then they are
+//! installed between two steps; sequences under way end with the weights they began with, and the
+//! old ones go with the last of them. What differs in more than the weights' values is refused
+//! before any weight is fetched, and whatever fails leaves the old revision serving.
+
+use std::sync::Arc;
+use std::time::Instant;
+
+use telemetry::names;
+use tokio::task::spawn_blocking;
+use tracing::{Instrument, info_span};
+use wire::status::ModelPhase;
+
+use super::Context;
+use super::error::{ModelError, StartError, describe};
+use super::load::{Arrived, Found, Opened, Resident, arrive, find, now_unix_s, read_text};
+use super::source::ModelSource;
+use crate::backend::Revision;
+use crate::model::{Decoder, Float, Weight};
+use crate::server::{ServerModel, SwapRefusal, SwapRequest};
+
+/// Answers a request as soon as it is known whether the revision fits, and carries it out.
+pub(super) async fn handle(context: Arc<Context>, request: SwapRequest) {
+    let SwapRequest { model, source, reply } = request;
+    let span = info_span!("swap", model);
+    let (answer, fitting) = match fit(&context, &model, &source).instrument(span.clone()).await {
+        Ok(fitting) => (Ok(()), Some(fitting)),
+        Err(refusal) => (Err(refusal), None),
+    };
+    // Who asked may be gone.
+    let _ = reply.send(answer);
+    let Some((found, old)) = fitting else { return count(&context, &model, "refused") };
+    match carry_out(&context, &model, found, old).instrument(span).await {
+        Ok(()) => count(&context, &model, "done"),
+        Err(error) => {
+            give_up(&context, &model, &error);
+            count(&context, &model, "failed");
+        }
+    }
+}
+
+fn count(context: &Context, model: &str, outcome: &str) {
+    context.registry.counter(&names::WORKER_SWAPS).with_label_values(&[model, outcome]).inc();
+}
+
+/// Finds the revision and what it is to replace, if it can.
+async fn fit(context: &Context, model: &str, source: &str) -> Result<(Found, Arc<Resident>), SwapRefusal> {
+    let source: ModelSource = source.parse().map_err(|error: StartError| SwapRefusal::Source(error.to_string()))?;
+    let old = context.residents.lock().get(model).cloned();
+    let old = old.ok_or_else(|| SwapRefusal::Busy(format!("the model `{model}` is still loading")))?;
+    if !context.board.begin_swap(model) {
+        return Err(SwapRefusal::Busy(format!("a swap of `{model}` is under way")));
+    }
+    match look(context, &source, &old).await {
+        Ok(found) => Ok((found, old)),
+        Err(error) => {
+            give_up(context, model, &error);
+            Err(SwapRefusal::Refused(describe(&error)))
+        }
+    }
+}
+
+fn give_up(context: &Context, model: &str, error: &ModelError) {
+    let why = describe(error);
+    tracing::error!(model, %why, "a swap failed; the old revision goes on serving");
+    context.board.update(model, |model| {
+        (model.phase, model.eta, model.error) = (ModelPhase::Ready, None, Some(why));
+        model.bytes_loaded = model.bytes_total;
+    });
+}
+
+/// Looks at the revision and compares it with what is served.
+async fn look(context: &Context, source: &ModelSource, old: &Resident) -> Result<Found, ModelError> {
+    let found = find(context, source).await?;
+    let differs = |field: &str| Err(ModelError::Differs { field: field.to_owned() });
+    if let Some(field) = old.config.difference(&found.config) {
+        return differs(field);
+    }
+    if let Some(file) = old.files.difference(&found.files) {
+        return differs(file);
+    }
+    let infos = || found.headers().flat_map(|header| &header.tensors);
+    for weight in old.weights.iter().flat_map(|served| served.decoder.tensors()) {
+        let Some(info) = infos().find(|info| info.name == weight.name()) else { continue };
+        if info.shape[..] != *weight.shape() {
+            return differs(&format!("the shape of `{}`", weight.name()));
+        }
+        if Float::of(info.dtype) != Some(Weight::float(weight)) {
+            return differs(&format!("the element type of `{}`", weight.name()));
+        }
+    }
+    Ok(found)
+}
+
+/// Brings the weights, installs them and lets go of the old ones.
+async fn carry_out(context: &Context, name: &str, found: Found, old: Arc<Resident>) -> Result<(), ModelError> {
+    let begun = Instant::now();
+    let (files, config) = (Arc::clone(&found.files), found.config.clone());
+    let text = spawn_blocking({
+        let files = Arc::clone(&files);
+        move || read_text(&files)
+    });
+    let weights = match &old.weights {
+        None => None,
+        Some(old) => Some(bring(context, name, found, old).await?),
+    };
+    let text = text.await.map_err(|_| ModelError::Lost)??;
+    let Ok(served) = context.server.model(name) else { return Err(ModelError::Lost) };
+    let revision =
+        weights.as_ref().map_or(Revision::Scripted, |arrived| Revision::Weights(Arc::clone(&arrived.decoder)));
+    let generation = served.engine.install(revision).await.map_err(ModelError::Swap)?;
+    let proof = weights.as_ref().map_or_else(|| served.proof.clone(), |arrived| arrived.weights.proof().to_string());
+    context.server.add(ServerModel {
+        id: name.to_owned(),
+        engine: served.engine.clone(),
+        tokenizer: Arc::new(text.tokenizer),
+        template: text.template,
+        created_unix_s: now_unix_s(),
+        proof,
+        weights_bytes: weights.as_ref().map_or(0, |arrived| arrived.weights.total_bytes()),
+        weights_open: served.weights_open,
+        ready_after: begun.elapsed(),
+    });
+    context.residents.lock().insert(name.to_owned(), Arc::new(Resident { files, config, weights }));
+    // The last sequence of the old weights ends, the engine lets go of them, and then so do we.
+    served.engine.drained(generation).await;
+    drop(old);
+    context.board.update(name, |model| {
+        (model.phase, model.eta, model.bytes_loaded) = (ModelPhase::Ready, None, model.bytes_total);
+    });
+    tracing::info!(model = name, took_ms = begun.elapsed().as_secs_f64() * 1e3, "a model was swapped");
+    Ok(())
+}
+
+/// Brings all weights of a revision, sharing those that are the same.
+async fn bring(context: &Context, name: &str, found: Found, old: &Arrived) -> Result<Arrived, ModelError> {
+    let config = found.config.clone();
+    let Opened { weights, load } = found.open(context, Some(old.weights.clone())).await?;
+    if let Some(load) = &load {
+        arrive(context, name, load).await.map_err(ModelError::Arrival)?;
+    }
+    let decoder = Arc::new(Decoder::bind(&config, &weights).map_err(ModelError::Bind)?);
+    Ok(Arrived { decoder, weights, load })
+}
