@@ -9,7 +9,7 @@ use serde::Serialize;
 use std::io::{IsTerminal, Write};
 use std::path::Path;
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 use telemetry::metrics::Registry;
 use wire::evidence::Verdict;
 use wire::manifest::{MANIFEST_NAME, Manifest};
@@ -25,6 +25,9 @@ struct Pulled {
     url: String,
     #[serde(flatten)]
     summary: Summary,
+    /// Seconds from the command's beginning, so the look at the model before the load included,
+    /// until every byte was verified.
+    total_seconds: f64,
     gb_per_s: f64,
     proof: String,
     retries: u64,
@@ -36,13 +39,16 @@ struct Pulled {
 
 /// Fetches a model into the cache; reads a local one through.
 pub(crate) async fn pull(config: &Config, args: &ModelArgs) -> anyhow::Result<()> {
+    let begun = Instant::now();
     let (loader, probe, verdict) = look(config, &args.model).await?;
     let options = OpenOptions { order: order(&probe), read_all: true, base: None };
+    let looked = begun.elapsed();
     let load = loader.open(probe, &verdict, options).await?;
     let summary = watch(&load).await?;
     let fetch = summary.fetch.clone().unwrap_or_default();
     let pulled = Pulled {
         url: url(&args.model)?.to_string(),
+        total_seconds: looked.as_secs_f64() + summary.seconds,
         gb_per_s: gigabytes(summary.bytes) / summary.seconds.max(1e-9),
         proof: load.weights.proof().to_string(),
         retries: fetch.retries,
