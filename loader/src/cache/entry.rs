@@ -167,6 +167,21 @@ impl Entry {
         for file in &files {
             self.compare(file, &manifest)?;
         }
+        // All is there, so nobody writes any more, whatever comes now: who wants the model and finds
+        // no finished one may go on with this load.
+        let load = Arc::clone(&self.lock);
+        let finished = self.keep(root, manifest_json, files, proof).await;
+        load.release();
+        finished
+    }
+
+    async fn keep(
+        self,
+        root: Digest,
+        manifest_json: &[u8],
+        files: Vec<CachedFile>,
+        proof: Proof,
+    ) -> Result<Finished, CacheError> {
         self.syncer.flush().await?;
         let lock = Lock::acquire(&self.shelf.layout.lock(root), Mode::Shared, "removing this model").await?;
         let manifest: Arc<[u8]> = manifest_json.into();
@@ -261,10 +276,12 @@ impl Entry {
         Ok(Record { root, proof, files: files.collect::<Result<_, CacheError>>()? })
     }
 
-    /// Every directory that holds a file of ours, so that their names survive.
+    /// Every directory that holds a file of ours, so that their names survive. What a write that
+    /// was broken off left there is removed: a finished model is as published.
     fn sync_directories(&self) -> Result<(), CacheError> {
         let mut open = vec![self.directory.clone()];
         while let Some(directory) = open.pop() {
+            disk::remove_leftovers(&directory);
             disk::sync_directory(&directory)?;
             open.extend(disk::subdirectories(&directory));
         }
