@@ -59,6 +59,9 @@ pub(crate) enum Command {
     /// Reads every byte of a model and holds it against its manifest.
     #[command(after_help = "Example:  forebay verify ./Qwen3-0.6B")]
     Verify(ModelArgs),
+    /// Shows and tends the node's cache of models.
+    #[command(subcommand)]
+    Cache(CacheCommand),
     /// Writes a model of a real geometry with random weights, for benchmarks.
     #[command(after_help = "Example:  forebay synth-model --arch qwen3 --size 0.6b --out /tmp/qwen3-0.6b")]
     SynthModel(SynthArgs),
@@ -83,6 +86,71 @@ pub(crate) enum Command {
 pub(crate) enum EvalCommand {
     /// Open-loop load: latencies counted from when each request should have been sent.
     Load(evals::load::LoadArgs),
+}
+
+/// What is named by ID: a model's root or the beginning of one, or the URL it came from.
+#[derive(Debug, Subcommand)]
+pub(crate) enum CacheCommand {
+    /// Lists models and loads that were broken off.
+    #[command(after_help = "Example:  forebay cache ls --json | jq '.[].urls'")]
+    Ls {
+        /// Prints one JSON array.
+        #[arg(long)]
+        json: bool,
+    },
+    /// Removes models that nobody uses.
+    #[command(after_help = "Example:  forebay cache rm hf://Qwen/Qwen3-0.6B")]
+    Rm {
+        /// What to remove.
+        #[arg(value_name = "ID", required = true)]
+        ids: Vec<String>,
+        /// Prints one JSON array.
+        #[arg(long)]
+        json: bool,
+    },
+    /// Keeps models from being evicted or removed.
+    #[command(after_help = "Example:  forebay cache pin 3f9a1c2b")]
+    Pin {
+        /// What to keep.
+        #[arg(value_name = "ID", required = true)]
+        ids: Vec<String>,
+        /// Prints one JSON array.
+        #[arg(long)]
+        json: bool,
+    },
+    /// Takes `pin` back.
+    #[command(after_help = "Example:  forebay cache unpin 3f9a1c2b")]
+    Unpin {
+        /// What need not be kept.
+        #[arg(value_name = "ID", required = true)]
+        ids: Vec<String>,
+        /// Prints one JSON array.
+        #[arg(long)]
+        json: bool,
+    },
+    /// Removes old broken-off loads and, least recently used first, what is over the quota.
+    #[command(after_help = "Example:  forebay cache gc --target-bytes 50000000000 --dry-run")]
+    Gc {
+        /// What may stay, instead of the configured quota; 0 removes all that may go.
+        #[arg(long, value_name = "BYTES")]
+        target_bytes: Option<u64>,
+        /// Says what would be removed, and removes nothing.
+        #[arg(long)]
+        dry_run: bool,
+        /// Prints one JSON object.
+        #[arg(long)]
+        json: bool,
+    },
+    /// Reads every byte of models and compares it with their manifests; all models without an ID.
+    #[command(after_help = "Example:  forebay cache verify hf://Qwen/Qwen3-0.6B --json")]
+    Verify {
+        /// What to read.
+        #[arg(value_name = "ID")]
+        ids: Vec<String>,
+        /// Prints one JSON array.
+        #[arg(long)]
+        json: bool,
+    },
 }
 
 #[derive(Debug, Subcommand)]

@@ -6,7 +6,7 @@ use crate::cli::{
     Target, TrustFlags,
 };
 use crate::config::{self, Config, Setting};
-use crate::{config_docs, model, serve};
+use crate::{cache, config_docs, model, serve};
 use anyhow::{Context, anyhow};
 use clap::CommandFactory;
 use std::future::Future;
@@ -60,6 +60,7 @@ pub(crate) fn run(cli: Cli) -> anyhow::Result<ExitCode> {
             let config = quiet(&common, trust_settings(&args.trust))?;
             in_runtime(&config, model::verify(&config, &args))
         }
+        Command::Cache(command) => cache::run(&quiet(&common, Vec::new())?.loader.cache, command),
         Command::SynthModel(args) => synth(&args),
         Command::Eval(EvalCommand::Load(args)) => {
             let config = quiet(&common, Vec::new())?;

@@ -6,6 +6,8 @@
 
 #[path = "../../loader/tests/claims/header.rs"]
 mod header;
+#[path = "../../loader/tests/claims/journal.rs"]
+mod journal;
 #[path = "../../wire/tests/claims/manifest.rs"]
 mod manifests;
 mod model_config;
@@ -59,4 +61,10 @@ pub fn oms_statement(data: &[u8]) {
 /// The head of an HTTP answer, and what its fields say.
 pub fn response_head(data: &[u8]) {
     responses::check(data);
+}
+
+/// A cached file's journal: the first half writes one, the second damages it.
+pub fn cache_journal(data: &[u8]) {
+    let (script, damage) = data.split_at(data.len() / 2);
+    journal::check(script, damage);
 }

@@ -78,6 +78,12 @@ fn every_command_has_help_with_an_example() {
         &["synth-model"],
         &["eval", "load"],
         &["completions"],
+        &["cache", "ls"],
+        &["cache", "rm"],
+        &["cache", "pin"],
+        &["cache", "unpin"],
+        &["cache", "gc"],
+        &["cache", "verify"],
         &["policy", "hash-key"],
     ] {
         let output = forebay().args(command).arg("--help").output().expect("runs");

@@ -1,5 +1,6 @@
 //! The built binary, tried as a user would: real processes, real sockets, the bundled model.
 
+mod cache;
 mod client;
 mod commands;
 mod deployment;

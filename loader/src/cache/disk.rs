@@ -17,6 +17,9 @@ use super::layout::Layout;
 /// The most bytes of a JSON file of ours that are read: some 100,000 objects.
 const JSON_BYTES_MAX: u64 = 64 << 20;
 
+/// How the name of a file ends that is not wholly written.
+const LEFTOVER: &str = ".forebay-new";
+
 /// What makes a file the same as it was: written anew, it differs in one of these.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, serde::Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -54,7 +57,7 @@ pub(super) fn write_whole(path: &Path, bytes: &[u8]) -> Result<(), CacheError> {
     let name = path.file_name().unwrap_or_default().to_string_lossy();
     static WRITTEN: AtomicU64 = AtomicU64::new(0);
     let ours = (std::process::id(), WRITTEN.fetch_add(1, Ordering::Relaxed));
-    let beside = parent.join(format!(".{name}.{}.{}.new", ours.0, ours.1));
+    let beside = parent.join(format!(".{name}.{}.{}{LEFTOVER}", ours.0, ours.1));
     let write = || {
         let mut file = File::create(&beside)?;
         file.write_all(bytes)?;
@@ -65,6 +68,15 @@ pub(super) fn write_whole(path: &Path, bytes: &[u8]) -> Result<(), CacheError> {
         let _ = fs::remove_file(&beside);
         CacheError::io("writing", path)(source)
     })
+}
+
+/// Removes what writes that were broken off left in a directory that is ours alone.
+pub(super) fn remove_leftovers(directory: &Path) {
+    for entry in fs::read_dir(directory).into_iter().flatten().flatten() {
+        if entry.file_name().to_string_lossy().ends_with(LEFTOVER) {
+            let _ = fs::remove_file(entry.path());
+        }
+    }
 }
 
 pub(super) fn write_json<T: Serialize>(path: &Path, value: &T) -> Result<(), CacheError> {

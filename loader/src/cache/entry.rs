@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 use std::fs;
 use std::path::{Path, PathBuf};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use blake3::Hash;
 use wire::digest::Digest;
@@ -34,8 +34,16 @@ pub struct Entry {
     syncer: Syncer,
     // Asynchronous, as opening hashes what is in doubt.
     files: tokio::sync::Mutex<BTreeMap<String, CachedFile>>,
-    small: Mutex<BTreeMap<String, Digest>>,
+    small: Mutex<BTreeMap<String, Small>>,
     lock: Arc<Lock>,
+}
+
+/// A small file that was written whole.
+#[derive(Debug, Clone)]
+struct Small {
+    bytes: u64,
+    digest: Digest,
+    extents: Vec<Digest>,
 }
 
 /// One weight file of a load. Clones are of the same file.
@@ -140,15 +148,18 @@ impl Entry {
         CacheError::NoSpace { bytes, root, problem: "the disk is full".into() }
     }
 
-    /// Keeps a small file (`config.json`, the tokenizer, an index) whole. Blocks for as long as
-    /// writing it takes.
+    /// Keeps a small file (`config.json`, the tokenizer, an index) whole; the manifest is
+    /// [`Entry::finish`]'s. Blocks for as long as writing it takes.
     ///
     /// # Errors
     /// A name that is no plain relative path; what the system said.
     pub fn small_file(&self, name: &str, bytes: &[u8]) -> Result<(), CacheError> {
         disk::write_whole(&layout::file(&self.directory, name)?, bytes)?;
-        let digest = Digest(*blake3::hash(bytes).as_bytes());
-        self.small.lock().unwrap_or_else(PoisonError::into_inner).insert(name.to_owned(), digest);
+        let digest = |bytes: &[u8]| Digest(*blake3::hash(bytes).as_bytes());
+        // An extent has 4 MiB.
+        let extents = bytes.chunks(extent::EXTENT_BYTES as usize).map(digest).collect();
+        let small = Small { bytes: bytes.len() as u64, digest: digest(bytes), extents };
+        self.small().insert(name.to_owned(), small);
         Ok(())
     }
 
@@ -163,10 +174,26 @@ impl Entry {
         let error = |source| CacheError::Manifest { directory: self.directory.clone(), source };
         let manifest = Manifest::parse(manifest_json).map_err(error)?;
         let root = manifest.root();
-        let files: Vec<CachedFile> = self.files.lock().await.values().cloned().collect();
-        for file in &files {
-            self.compare(file, &manifest)?;
+        let files = self.files.lock().await.clone();
+        for (name, file) in &files {
+            self.compare(name, file, &manifest)?;
         }
+        self.compare_small(&manifest)?;
+        // All is there, so nobody writes any more, whatever comes now: who wants the model and finds
+        // no finished one may go on with this load.
+        let load = Arc::clone(&self.lock);
+        let finished = self.keep(root, manifest_json, files, proof).await;
+        load.release();
+        finished
+    }
+
+    async fn keep(
+        self,
+        root: Digest,
+        manifest_json: &[u8],
+        files: BTreeMap<String, CachedFile>,
+        proof: Proof,
+    ) -> Result<Finished, CacheError> {
         self.syncer.flush().await?;
         let lock = Lock::acquire(&self.shelf.layout.lock(root), Mode::Shared, "removing this model").await?;
         let manifest: Arc<[u8]> = manifest_json.into();
@@ -174,8 +201,8 @@ impl Entry {
         let directory = self.shelf.layout.model(root);
         let lock = off_thread(move || {
             // Finds what failed to be durable before, and what was dirty without landing.
-            files.iter().try_for_each(|file| file.file.sync())?;
-            let lock = self.publish(root, proof, &text, lock)?;
+            files.values().try_for_each(|file| file.file.sync())?;
+            let lock = self.publish(&self.record(root, proof, files.keys())?, &text, lock)?;
             room::show(&self.shelf);
             Ok(lock)
         });
@@ -183,10 +210,10 @@ impl Entry {
     }
 
     /// Every extent of the file is there and has the manifest's digest.
-    fn compare(&self, file: &CachedFile, manifest: &Manifest) -> Result<(), CacheError> {
-        let name = self.name_of(file.path());
-        let error = |problem| CacheError::Mismatch { directory: self.directory.clone(), file: name.clone(), problem };
-        let listed: &ManifestFile = manifest.file(&name).ok_or_else(|| error("is not in the manifest".to_owned()))?;
+    fn compare(&self, name: &str, file: &CachedFile, manifest: &Manifest) -> Result<(), CacheError> {
+        let error =
+            |problem| CacheError::Mismatch { directory: self.directory.clone(), file: name.to_owned(), problem };
+        let listed: &ManifestFile = manifest.file(name).ok_or_else(|| error("is not in the manifest".to_owned()))?;
         if listed.bytes != file.file.bytes() {
             return Err(error(format!("has {} bytes, not {}", file.file.bytes(), listed.bytes)));
         }
@@ -201,14 +228,26 @@ impl Entry {
         Ok(())
     }
 
-    fn name_of(&self, path: &Path) -> String {
-        path.strip_prefix(&self.directory).unwrap_or(path).display().to_string()
+    /// The small files that the manifest lists are the ones it lists.
+    fn compare_small(&self, manifest: &Manifest) -> Result<(), CacheError> {
+        for (name, small) in self.small().iter() {
+            let listed = manifest.file(name);
+            if listed.is_some_and(|listed| listed.bytes != small.bytes || listed.extents != small.extents) {
+                let problem = "is not what the manifest says".to_owned();
+                return Err(CacheError::Mismatch { directory: self.directory.clone(), file: name.clone(), problem });
+            }
+        }
+        Ok(())
     }
 
-    fn publish(&self, root: Digest, proof: Proof, manifest: &[u8], lock: Lock) -> Result<Lock, CacheError> {
-        let layout = &self.shelf.layout;
+    fn small(&self) -> MutexGuard<'_, BTreeMap<String, Small>> {
+        self.small.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn publish(&self, record: &Record, manifest: &[u8], lock: Lock) -> Result<Lock, CacheError> {
+        let (layout, root, proof) = (&self.shelf.layout, record.root, record.proof);
         disk::write_whole(&layout::manifest(&self.directory), manifest)?;
-        disk::write_json(&layout::record(&self.directory), &self.record(root, proof)?)?;
+        disk::write_json(&layout::record(&self.directory), record)?;
         let _ = disk::touch(&layout::used(&self.directory));
         self.sync_directories()?;
         // The reference first: without its model it says nothing, while a model without one would
@@ -246,13 +285,15 @@ impl Entry {
         Lock::attempt(&path, Mode::Shared)?.map(Way::Free).ok_or_else(in_use)
     }
 
-    fn record(&self, root: Digest, proof: Proof) -> Result<Record, CacheError> {
-        let small = self.small.lock().unwrap_or_else(PoisonError::into_inner).clone();
-        let weights = self.files.try_lock().map(|files| files.keys().cloned().collect::<Vec<_>>()).unwrap_or_default();
-        let names = weights
-            .into_iter()
-            .map(|name| (name, None))
-            .chain(small.into_iter().map(|(name, digest)| (name, Some(digest))));
+    fn record<'a>(
+        &self,
+        root: Digest,
+        proof: Proof,
+        weights: impl Iterator<Item = &'a String>,
+    ) -> Result<Record, CacheError> {
+        let small = self.small().clone();
+        let weights = weights.map(|name| (name.clone(), None));
+        let names = weights.chain(small.into_iter().map(|(name, small)| (name, Some(small.digest))));
         let files = names.map(|(name, digest)| {
             let path = self.directory.join(&name);
             let facts = fs::metadata(&path).map_err(CacheError::io("looking at", &path))?;
@@ -261,10 +302,12 @@ impl Entry {
         Ok(Record { root, proof, files: files.collect::<Result<_, CacheError>>()? })
     }
 
-    /// Every directory that holds a file of ours, so that their names survive.
+    /// Every directory that holds a file of ours, so that their names survive. What a write that
+    /// was broken off left there is removed: a finished model is as published.
     fn sync_directories(&self) -> Result<(), CacheError> {
         let mut open = vec![self.directory.clone()];
         while let Some(directory) = open.pop() {
+            disk::remove_leftovers(&directory);
             disk::sync_directory(&directory)?;
             open.extend(disk::subdirectories(&directory));
         }

@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use wire::digest::Digest;
-use wire::manifest::Manifest;
+use wire::manifest::{MANIFEST_NAME, Manifest, SIGNATURE_NAME};
 use wire::proof::Proof;
 
 use super::check::{self, Wrong};
@@ -122,8 +122,10 @@ enum Examined {
 /// Believes files that are the ones that were finished; reads the others.
 fn examine(directory: &Path, root: Digest, wanted: &[(String, u64)]) -> Result<Examined, CacheError> {
     let Some((mut record, manifest)) = check::describe(directory, root) else { return Ok(Examined::Absent) };
+    // What proves a model is no part of it: under another URL its text may be another.
+    let is_proof = |name: &str| name == MANIFEST_NAME || name == SIGNATURE_NAME;
     let has = |(name, bytes): &(String, u64)| {
-        record.files.iter().any(|file| file.name == *name && file.identity.bytes == *bytes)
+        is_proof(name) || record.files.iter().any(|file| file.name == *name && file.identity.bytes == *bytes)
     };
     if !wanted.iter().all(has) {
         return Ok(Examined::Absent);

@@ -25,7 +25,7 @@ pub(super) enum Mode {
 /// A lock, held until it is dropped.
 #[derive(Debug)]
 pub(super) struct Lock {
-    _file: File,
+    file: File,
     path: PathBuf,
 }
 
@@ -41,7 +41,7 @@ impl Lock {
             };
             match taken {
                 Ok(()) if is_at(&file, path).map_err(error())? => {
-                    return Ok(Some(Self { _file: file, path: path.to_owned() }));
+                    return Ok(Some(Self { file, path: path.to_owned() }));
                 }
                 // Its last holder removed the file between our opening and locking it.
                 Ok(()) => {}
@@ -66,6 +66,12 @@ impl Lock {
             tokio::time::sleep(pause).await;
             pause = (pause * 2).min(LOOK_AGAIN.1);
         }
+    }
+
+    /// Lets go before everyone who holds it is done with it.
+    pub(super) fn release(&self) {
+        // The system refuses this of a closed file only.
+        let _ = self.file.unlock();
     }
 
     /// Removes the lock's file with what it guarded. Only for one that is held alone.

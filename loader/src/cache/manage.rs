@@ -210,8 +210,8 @@ pub(super) fn collect(
     Ok(collected(shelf, &gone))
 }
 
-/// Removes what nobody can use any more: references to models that are gone, and what a removal
-/// that was broken off left.
+/// Removes what nobody can use any more: references to models that are gone, what a removal that
+/// was broken off left, and locks of what is not there.
 fn forget(shelf: &Shelf) {
     for path in references(shelf) {
         let reference: Option<Reference> = disk::read_json(&path);
@@ -220,6 +220,14 @@ fn forget(shelf: &Shelf) {
         }
     }
     let _ = fs::remove_dir_all(shelf.layout.trash());
+    let names: Vec<PathBuf> = room::residents(shelf).iter().map(|one| shelf.layout.lock(one.name)).collect();
+    for entry in fs::read_dir(shelf.layout.locks()).into_iter().flatten().flatten() {
+        let path = entry.path();
+        let is_ours = path != shelf.layout.space_lock() && !names.contains(&path);
+        if is_ours && let Ok(Some(lock)) = Lock::attempt(&path, Mode::Exclusive) {
+            lock.remove();
+        }
+    }
 }
 
 /// All references; what is just being written has another ending.

@@ -29,7 +29,7 @@ impl Model {
             tag: Tag { etag: Some(format!("\"{seed}\"")), ..Tag::default() },
             checksum: None,
         };
-        let objects = vec![object(WEIGHTS, BYTES), object("config.json", 2)];
+        let objects = vec![object(WEIGHTS, BYTES), object("config.json", 2), object("forebay.manifest.json", 99)];
         Self { url: format!("{URL}{seed}"), objects, seed }
     }
 
@@ -156,7 +156,29 @@ async fn what_is_not_the_manifests_is_not_published() {
     model.land(&entry, 0..3).await;
     let error = entry.finish(&other.manifest().to_json(), Proof::Proven).await.unwrap_err();
     assert!(matches!(error, CacheError::Mismatch { .. }), "{error}");
+    let entry = expect_load(cache.begin(&model.wanted()).await);
+    model.land(&entry, 0..3).await;
+    entry.small_file("config.json", b"[]").unwrap();
+    let error = entry.finish(&model.manifest().to_json(), Proof::Proven).await.unwrap_err();
+    assert!(error.to_string().contains("`config.json` is not what the manifest says"), "{error}");
     assert!(cache.models().is_empty());
+}
+
+/// Whoever keeps a finished load's files keeps nobody from what comes after.
+#[tokio::test]
+async fn a_finished_loads_files_hold_no_lock() {
+    let root = tempfile::tempdir().unwrap();
+    let (cache, _) = open(root.path(), |_| {});
+    let model = Model::new(1);
+    let entry = expect_load(cache.begin(&model.wanted()).await);
+    model.land(&entry, 0..3).await;
+    let _kept = entry.file(&model.objects[0]).await.unwrap();
+    let finished = entry.finish(&model.manifest().to_json(), Proof::Pinned).await.unwrap();
+    fs::remove_dir_all(&finished.directory).unwrap();
+    drop(finished);
+    let wanted = model.wanted();
+    let begun = tokio::time::timeout(Duration::from_secs(30), cache.begin(&wanted)).await;
+    drop(expect_load(begun.expect("nobody is waited for")));
 }
 
 #[tokio::test]
