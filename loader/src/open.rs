@@ -119,7 +119,7 @@ impl Loader {
     /// A configuration that cannot be honoured. A cache that cannot be opened is a warning: models
     /// are then loaded into memory only.
     pub fn new(config: &LoaderConfig, env: Env, registry: &Registry) -> Result<Self, LoadError> {
-        let client = Client::new(&config.http)?;
+        let client = Client::metered(&config.http, registry)?;
         let cache = config.cache.enabled.then(|| Cache::open(&config.cache, registry));
         let cache = cache.and_then(|opened| {
             opened.inspect_err(|error| warn("the cache cannot be used: models are loaded into memory only", error)).ok()

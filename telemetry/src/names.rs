@@ -185,6 +185,15 @@ pub const LOADER_IN_FLIGHT_BYTES: Def =
 /// Reads that may be in flight.
 pub const LOADER_CONCURRENCY: Def =
     Def::gauge("forebay_loader_concurrency", "Reads that may be in flight at present", &[]);
+/// Connections to storage.
+pub const LOADER_CONNECTIONS: Def = Def::gauge(
+    "forebay_loader_connections",
+    "Connections to storage: in_use (at most connections_per_host_max for each host), idle (at most pool_idle_max)",
+    &["state"],
+);
+/// Connections made.
+pub const LOADER_CONNECTIONS_MADE: Def =
+    Def::counter("forebay_loader_connections_made_total", "Connections to storage that were made", &[]);
 /// One fetch with all its tries.
 pub const LOADER_FETCH_SECONDS: Def = Def::histogram(
     "forebay_loader_fetch_seconds",

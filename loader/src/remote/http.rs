@@ -13,6 +13,7 @@ mod connection;
 mod error;
 mod exchange;
 pub mod head;
+mod meters;
 mod part;
 mod pool;
 mod refusal;
@@ -23,17 +24,19 @@ mod tests;
 
 use std::ops::Range;
 use std::sync::Arc;
-use std::time::{Instant, SystemTime};
+use std::time::Instant;
 
 use bytes::Bytes;
 use http::header::LOCATION;
 use http::response::Parts;
 use http::{Method, Request, Response, StatusCode};
+use telemetry::metrics::Registry;
 
 use crate::landing::Landing;
 use crate::source::{Object, SourceError};
 use connect::Connector;
 use exchange::{Answer, Failure};
+use meters::Meters;
 use pool::{Bounds, Pool};
 use target::Target;
 
@@ -51,6 +54,7 @@ struct Shared {
     config: HttpConfig,
     connector: Connector,
     pool: Pool,
+    meters: Meters,
 }
 
 impl Client {
@@ -59,13 +63,22 @@ impl Client {
     /// # Errors
     /// [`SourceError::Config`]: the configured certification authorities cannot be read.
     pub fn new(config: &HttpConfig) -> Result<Self, SourceError> {
+        Self::metered(config, &Registry::default())
+    }
+
+    /// [`Client::new`] whose connections are shown in `registry`.
+    ///
+    /// # Errors
+    /// As [`Client::new`].
+    pub fn metered(config: &HttpConfig, registry: &Registry) -> Result<Self, SourceError> {
         let connector = Connector::new(config).map_err(|error| error.about("reading over HTTP", "", ""))?;
         let bounds = Bounds {
             in_use_max: config.connections_per_host_max,
             idle_max: config.pool_idle_max,
             idle_timeout: config.pool_idle_timeout(),
         };
-        Ok(Self { shared: Arc::new(Shared { config: config.clone(), connector, pool: Pool::new(bounds) }) })
+        let (pool, meters) = (Pool::new(bounds), Meters::new(registry));
+        Ok(Self { shared: Arc::new(Shared { config: config.clone(), connector, pool, meters }) })
     }
 
     /// Does one small request: metadata, tokens, listings. The answer is given whatever its status
@@ -167,7 +180,7 @@ impl Client {
         Err(self.too_many_redirections())
     }
 
-    /// How many connections are idle, for a gauge.
+    /// How many connections are idle.
     #[must_use]
     pub fn idle_connections(&self) -> usize {
         self.shared.pool.idle()
@@ -198,34 +211,30 @@ impl Client {
     async fn refused(&self, answer: &mut Answer) -> HttpError {
         let within = self.shared.config.first_byte_timeout();
         let body = answer.beginning(self.shared.config.error_body_bytes_max, within).await;
-        let headers = &answer.head.headers;
-        HttpError::Refused {
-            host: answer.target.to_string(),
-            status: answer.head.status.as_u16(),
-            code: error_code(headers, &body),
-            retry_after: retry_after(headers, SystemTime::now()),
-        }
+        HttpError::refused(&answer.target.to_string(), answer.head.status, &answer.head.headers, &body)
     }
 
     /// Sends a request and awaits the head of its answer, on a connection from the pool or, if
     /// there is none or it turns out to be closed, on a new one.
     async fn open(&self, request: &Request<Bytes>, fresh: bool) -> Result<Answer, HttpError> {
-        let Shared { config, connector, pool } = &*self.shared;
+        let Shared { config, connector, pool, meters } = &*self.shared;
         let target = Target::of(request.uri())?;
-        let permit = pool.permit(&target).await;
+        let in_use = meters.in_use(pool.permit(&target).await);
         if !fresh && request::is_repeatable(request.method()) {
             let pooled = pool.take(&target, Instant::now(), connection::Connection::is_quiet);
+            meters.idle.set(pool.idle() as f64);
             if let Some(connection) = pooled {
                 match exchange::exchange(connection, request, &target, config).await {
-                    Ok(answer) => return Ok(answer.holding(permit)),
+                    Ok(answer) => return Ok(answer.holding(in_use)),
                     Err(Failure::Stale(_)) => {}
                     Err(Failure::Other(error)) => return Err(error),
                 }
             }
         }
         let connection = connector.connect(&target, config).await?;
+        meters.made.inc();
         let answer = exchange::exchange(connection, request, &target, config).await;
-        answer.map(|answer| answer.holding(permit)).map_err(|failure| failure.on_new_connection(&target))
+        answer.map(|answer| answer.holding(in_use)).map_err(|failure| failure.on_new_connection(&target))
     }
 
     /// Puts the connection of a finished answer into the pool, if it can be used again.
@@ -233,6 +242,7 @@ impl Client {
         let (parts, target, connection) = answer.into_parts();
         if let Some(connection) = connection {
             self.shared.pool.put(&target, connection, Instant::now());
+            self.shared.meters.idle.set(self.shared.pool.idle() as f64);
         }
         parts
     }

@@ -106,8 +106,7 @@ impl HubSource {
             return Err(self.config(problem.to_owned()));
         }
         if !answer.status().is_success() {
-            let (parts, body) = answer.into_parts();
-            let error = HttpError::refused(&self.account, &parts, &body);
+            let error = HttpError::refused(&self.account, answer.status(), answer.headers(), answer.body());
             return Err(self.about(error, &name));
         }
         let revision: Option<Revision> = serde_json::from_slice(answer.body()).ok();

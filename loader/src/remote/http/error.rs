@@ -4,7 +4,7 @@
 use std::io;
 use std::time::{Duration, SystemTime};
 
-use http::response::Parts;
+use http::{HeaderMap, StatusCode};
 use thiserror::Error;
 
 use super::head::HeadError;
@@ -121,12 +121,12 @@ impl HttpError {
 
     /// What an error's answer tells, its body as far as it was read.
     #[must_use]
-    pub fn refused(host: &str, parts: &Parts, body: &[u8]) -> Self {
+    pub fn refused(host: &str, status: StatusCode, headers: &HeaderMap, body: &[u8]) -> Self {
         Self::Refused {
             host: host.to_owned(),
-            status: parts.status.as_u16(),
-            code: error_code(&parts.headers, body),
-            retry_after: retry_after(&parts.headers, SystemTime::now()),
+            status: status.as_u16(),
+            code: error_code(headers, body),
+            retry_after: retry_after(headers, SystemTime::now()),
         }
     }
 

@@ -6,7 +6,6 @@ use std::time::Duration;
 use bytes::Bytes;
 use http::response::Parts;
 use http::{Request, Response};
-use tokio::sync::OwnedSemaphorePermit;
 use tokio::time::timeout;
 
 use super::body::Body;
@@ -14,6 +13,7 @@ use super::config::HttpConfig;
 use super::connection::Connection;
 use super::error::HttpError;
 use super::head::{self, Framing, Head};
+use super::meters::InUse;
 use super::request::head_bytes;
 use super::target::Target;
 use crate::landing::Landing;
@@ -48,7 +48,7 @@ pub(super) struct Answer {
     pub target: Target,
     connection: Connection,
     body: Body,
-    permit: Option<OwnedSemaphorePermit>,
+    in_use: Option<InUse>,
 }
 
 /// Sends `request` and awaits the head of its answer.
@@ -73,7 +73,7 @@ pub(super) async fn exchange(
     let framing = head.framing(request.method());
     let framing = framing.map_err(|source| Failure::Other(HttpError::Head { host: target.to_string(), source }))?;
     let body = Body::new(framing, config.idle_timeout());
-    Ok(Answer { head, framing, target: target.clone(), connection, body, permit: None })
+    Ok(Answer { head, framing, target: target.clone(), connection, body, in_use: None })
 }
 
 async fn receive_head(connection: &mut Connection, target: &Target, config: &HttpConfig) -> Result<Head, Failure> {
@@ -105,9 +105,9 @@ async fn receive_head(connection: &mut Connection, target: &Target, config: &Htt
 }
 
 impl Answer {
-    /// Keeps the permit as long as the answer is being received.
-    pub(super) fn holding(mut self, permit: OwnedSemaphorePermit) -> Self {
-        self.permit = Some(permit);
+    /// Keeps the leave to use a connection as long as the answer is being received.
+    pub(super) fn holding(mut self, in_use: InUse) -> Self {
+        self.in_use = Some(in_use);
         self
     }
 

@@ -231,7 +231,9 @@ async fn a_small_answer_has_a_bound() {
 async fn a_dropped_read_gives_its_connection_up() {
     let whole = part(0, "abcdefghij");
     let server = serve(vec![whole[..whole.len() - 6].to_owned()]);
-    let client = Client::new(&HttpConfig { connections_per_host_max: 1, ..HttpConfig::default() }).expect("a client");
+    let registry = Registry::default();
+    let config = HttpConfig { connections_per_host_max: 1, ..HttpConfig::default() };
+    let client = Client::metered(&config, &registry).expect("a client");
     let mut landing = Landing::small(0..10);
     let progress = landing.progress();
     tokio::select! {
@@ -242,4 +244,6 @@ async fn a_dropped_read_gives_its_connection_up() {
     let target = Target::of(server.get().uri()).expect("a target");
     let permit = client.shared.pool.permit(&target);
     drop(tokio::time::timeout(Duration::from_secs(5), permit).await.expect("its place is free again"));
+    let in_use = registry.gauge(&telemetry::names::LOADER_CONNECTIONS).with_label_values(&["in_use"]);
+    assert_eq!(in_use.get(), 0.0);
 }
