@@ -11,8 +11,8 @@ use super::oms::OmsError;
 pub enum Refusal {
     /// Less is proven than must be.
     #[error(
-        "loading {place}: proof is required and there is none (it would be {proof}); publish digests with \
-         `forebay manifest {place} --write`, or set `trust.require_proof = false`"
+        "loading {place}: proof is required and there is none (it would be {proof}); its publisher puts \
+         digests beside it with `forebay manifest DIR --write`; or set `trust.require_proof = false`"
     )]
     ProofRequired {
         /// Where the model is.
@@ -41,7 +41,7 @@ pub enum Refusal {
     /// The signature is over another manifest than the one that is there.
     #[error(
         "loading {place}: `forebay.manifest.json` is not the file that was signed; fetch it again, or sign the model \
-         again after `forebay manifest {place} --write`"
+         again after `forebay manifest DIR --write`"
     )]
     ManifestNotAsSigned {
         /// Where the model is.
