@@ -93,7 +93,7 @@ async fn race(shared: &Arc<Shared>, piece: &Piece, landing: &mut Landing) -> Rac
         let look_again = match watch.verdict(piece.history.stalls) {
             Verdict::Fine(at) => at,
             Verdict::Stalled(stall) if hedge.is_none() => {
-                shared.tally.request("stalled");
+                watch.given_up(stall);
                 break Raced::Ended(Ended::Stalled(stall));
             }
             Verdict::Slow if hedge.is_none() && hedged != Some(extent) => {
@@ -180,10 +180,16 @@ impl<'a> Watch<'a> {
         self.pulse.verdict(now(), &patience, self.shared.others())
     }
 
+    fn given_up(&self, stall: Stall) {
+        self.shared.observed(self.source).given_up(stall, self.pulse.silent_for(now()));
+        self.shared.tally.request("stalled");
+    }
+
     fn finished(&self, result: Result<(), SourceError>) -> Ended {
         match result {
             Ok(()) => {
-                self.shared.observed(self.source).finished(self.pulse.landed(), self.pulse.elapsed(now()));
+                let (bytes, took) = (self.pulse.landed(), self.pulse.elapsed(now()));
+                self.shared.observed(self.source).finished(bytes, took, self.pulse.longest_silence());
                 self.shared.tally.request("ok");
                 Ended::Complete
             }

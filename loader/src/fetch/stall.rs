@@ -10,8 +10,8 @@ use super::config::FetchConfig;
 /// How many of the latest observations count.
 const KEPT: usize = 64;
 
-/// First bytes seen before they say something about the next one.
-const FIRST_BYTES_ENOUGH: usize = 4;
+/// Observations of a kind before they say something about the next one.
+const ENOUGH: usize = 4;
 
 /// Finished requests seen before "slow" means something.
 const PACES_ENOUGH: usize = 8;
@@ -61,6 +61,8 @@ impl Recent {
 #[derive(Debug, Clone, Default)]
 pub(super) struct Observed {
     first_byte_s: Recent,
+    /// The longest silence within each body.
+    silence_s: Recent,
     /// Seconds a byte, of requests that were read to their end.
     pace: Recent,
 }
@@ -70,10 +72,21 @@ impl Observed {
         self.first_byte_s.push(after.as_secs_f64());
     }
 
+    /// A body of so many bytes was read to its end.
     #[expect(clippy::cast_precision_loss, reason = "sizes stay far below 2^52 bytes")]
-    pub(super) fn finished(&mut self, bytes: u64, took: Duration) {
+    pub(super) fn finished(&mut self, bytes: u64, took: Duration, longest_silence: Duration) {
         if bytes > 0 {
             self.pace.push(took.as_secs_f64() / bytes as f64);
+            self.silence_s.push(longest_silence.as_secs_f64());
+        }
+    }
+
+    /// A request was given up after so much silence. It counts as an observation, or only the fast
+    /// would be seen: where more than one in twenty is given up, patience was too short and grows.
+    pub(super) fn given_up(&mut self, stall: Stall, after: Duration) {
+        match stall {
+            Stall::FirstByte => self.first_byte_s.push(after.as_secs_f64()),
+            Stall::Body => self.silence_s.push(after.as_secs_f64()),
         }
     }
 
@@ -85,11 +98,16 @@ impl Observed {
     /// How patient to be; `stalls` of the same fetch so far double it each time, so that a source
     /// that has become slower is not given up again and again.
     pub(super) fn patience(&self, config: &FetchConfig, stalls: u32) -> Patience {
-        let known = self.first_byte_s.ring.len() >= FIRST_BYTES_ENOUGH;
-        let tail = self.first_byte_s.quantile(0.95).filter(|_| known).map(|p95| Duration::from_secs_f64(4.0 * p95));
+        let tail = |recent: &Recent| {
+            let p95 = recent.quantile(0.95).filter(|_| recent.ring.len() >= ENOUGH);
+            p95.map(|p95| Duration::from_secs_f64(4.0 * p95))
+        };
         let doubled = |patience: Duration| patience.saturating_mul(1 << stalls.min(8)).min(PATIENCE_MAX);
-        let first_byte = tail.map_or(config.first_byte_initial(), |tail| tail.max(config.first_byte_floor()));
-        let silence = tail.unwrap_or(config.first_byte_initial() / 4).max(config.silence_floor());
+        let first_byte = tail(&self.first_byte_s);
+        let silence =
+            first_byte.unwrap_or(config.first_byte_initial() / 4).max(tail(&self.silence_s).unwrap_or_default());
+        let first_byte = first_byte.unwrap_or(config.first_byte_initial()).max(config.first_byte_floor());
+        let silence = silence.max(config.silence_floor());
         let usual = (self.pace.ring.len() >= PACES_ENOUGH)
             .then(|| Some(Usual { median: self.pace.quantile(0.5)?, p95: self.pace.quantile(0.95)? }))
             .flatten();
@@ -149,6 +167,7 @@ pub(super) struct Pulse {
     landed: u64,
     first_byte_at: Option<Instant>,
     last_byte_at: Instant,
+    longest_silence: Duration,
     /// What had landed in the whole load when our last byte came.
     all_landed_then: u64,
     /// Where the current stride began: when, our bytes, and everybody's.
@@ -164,6 +183,7 @@ impl Pulse {
             landed: 0,
             first_byte_at: None,
             last_byte_at: now,
+            longest_silence: Duration::ZERO,
             all_landed_then: others.landed,
             stride: (now, 0, others.landed),
         }
@@ -175,6 +195,9 @@ impl Pulse {
             return;
         }
         self.landed = landed;
+        if self.first_byte_at.is_some() {
+            self.longest_silence = self.longest_silence.max(self.silent_for(now));
+        }
         self.first_byte_at.get_or_insert(now);
         self.last_byte_at = now;
         self.all_landed_then = all_landed;
@@ -187,6 +210,16 @@ impl Pulse {
     /// How long the first byte took.
     pub(super) fn first_byte_after(&self) -> Option<Duration> {
         self.first_byte_at.map(|at| at.saturating_duration_since(self.began))
+    }
+
+    /// Since the last byte, or since the request was made.
+    pub(super) fn silent_for(&self, now: Instant) -> Duration {
+        now.saturating_duration_since(self.last_byte_at)
+    }
+
+    /// The longest time between two bytes.
+    pub(super) fn longest_silence(&self) -> Duration {
+        self.longest_silence
     }
 
     pub(super) fn elapsed(&self, now: Instant) -> Duration {
@@ -267,7 +300,7 @@ mod tests {
         let mut observed = Observed::default();
         for _ in 0..20 {
             observed.first_byte(millis(10));
-            observed.finished(8 * MEBIBYTE, millis(80));
+            observed.finished(8 * MEBIBYTE, millis(80), millis(5));
         }
         observed
     }
@@ -286,6 +319,18 @@ mod tests {
         pulse.note(begin + millis(150), 1, 1);
         assert!(!matches!(pulse.verdict(begin + millis(399), &patience(0), ALONE), Verdict::Stalled(_)));
         assert_eq!(pulse.verdict(begin + millis(400), &patience(0), ALONE), Verdict::Stalled(Stall::Body));
+    }
+
+    #[test]
+    fn giving_up_now_and_then_changes_nothing_and_giving_up_often_makes_patient() {
+        let limit = |observed: &Observed| observed.patience(&FetchConfig::default(), 0);
+        let mut observed = observed();
+        observed.given_up(Stall::FirstByte, millis(150));
+        observed.given_up(Stall::Body, millis(250));
+        assert_eq!(limit(&observed), patience(0));
+        observed.given_up(Stall::FirstByte, millis(150));
+        observed.given_up(Stall::Body, millis(250));
+        assert_eq!((limit(&observed).first_byte, limit(&observed).silence), (millis(600), millis(1000)));
     }
 
     #[test]

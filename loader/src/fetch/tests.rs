@@ -8,9 +8,10 @@ use telemetry::metrics::Registry;
 use wire::extent::EXTENT_BYTES;
 
 use super::*;
-use link::{CONTENT_BYTES, Digests, Fault, LinkSource, content, target};
+use link::{CHUNK_BYTES, CONTENT_BYTES, Digests, Fault, LinkSource, content, target};
 
 const FETCH_BYTES: u64 = 2 * EXTENT_BYTES;
+const CHUNK: u64 = CHUNK_BYTES as u64;
 const LINK: u64 = 200_000_000;
 
 /// One load of one file.
@@ -134,8 +135,8 @@ async fn a_body_that_stops_is_resumed_where_it_stopped_on_a_fresh_connection() {
     let resumed: Vec<_> = asked.iter().filter(|asked| asked.range.end == stalled.end).skip(1).collect();
     assert_eq!(resumed.len(), 1);
     assert!(resumed[0].fresh);
-    // All that came before the stall is kept: 5,000,000 bytes in buffers of 256 KiB.
-    assert_eq!(resumed[0].range.start, stalled.start + 5_000_000 / (256 << 10) * (256 << 10));
+    // All that came before the stall is kept: 5,000,000 bytes in whole chunks.
+    assert_eq!(resumed[0].range.start, stalled.start + 5_000_000 / CHUNK * CHUNK);
     assert_eq!((report.stalls, report.discarded_bytes, report.hedges), (1, 0, 0));
 }
 
@@ -145,7 +146,7 @@ async fn a_broken_body_is_resumed_at_once() {
     let report = load.succeed().await;
     let asked = load.sources[0].asked();
     let resumed = asked.iter().find(|asked| asked.range.start % EXTENT_BYTES != 0).expect("it goes on mid-body");
-    assert_eq!(resumed.range.start, asked[2].range.start + 1_000_000 / (256 << 10) * (256 << 10));
+    assert_eq!(resumed.range.start, asked[2].range.start + 1_000_000 / CHUNK * CHUNK);
     assert_eq!((report.retries, report.discarded_bytes), (1, 0));
 }
 

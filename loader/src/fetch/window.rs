@@ -80,6 +80,10 @@ impl Window {
     /// `full`: there was work for more requests than were allowed.
     pub(super) fn observe(&mut self, now: Instant, landed: u64, full: bool) {
         let elapsed = now.saturating_duration_since(self.trial_began);
+        if self.landed_then == 0 {
+            // Connecting is no measure of anything: the first trial begins with the first byte.
+            return self.begin_trial(now, landed);
+        }
         if elapsed < TRIAL {
             return;
         }
@@ -225,7 +229,7 @@ mod tests {
     fn after_a_refusal_it_recovers_one_by_one() {
         let begin = Instant::now();
         let mut window = fresh(begin);
-        window.slow_down(begin, Duration::ZERO, 0);
+        window.slow_down(begin, Duration::ZERO, 1);
         let mut sizes = vec![window.size()];
         for step in 1..=6 {
             window.observe(begin + TRIAL * step, u64::from(step) * 1000, true);

@@ -20,6 +20,9 @@ use wire::extent::EXTENT_BYTES;
 /// The largest object of these tests.
 pub(super) const CONTENT_BYTES: u64 = 64 * EXTENT_BYTES;
 
+/// How much the link carries at a time.
+pub(super) const CHUNK_BYTES: usize = 256 << 10;
+
 /// The bytes of every object: its first so many.
 pub(super) fn content() -> &'static [u8] {
     static CONTENT: OnceLock<Vec<u8>> = OnceLock::new();
@@ -146,7 +149,7 @@ impl LinkSource {
         let own_rate = if let Some(Fault::Slow(rate)) = fault { rate } else { self.per_connection };
         while landing.remaining() > 0 {
             let at = landing.position();
-            let count = landing.buffer().len();
+            let count = landing.buffer().len().min(CHUNK_BYTES);
             own += seconds(count as u64, own_rate);
             sleep_until(self.carried(count as u64).max(own)).await;
             let done = at - begin + count as u64;
@@ -156,7 +159,7 @@ impl LinkSource {
                 _ => {}
             }
             let from = usize::try_from(at).expect("a test's object is small");
-            landing.buffer().copy_from_slice(&content()[from..from + count]);
+            landing.buffer()[..count].copy_from_slice(&content()[from..from + count]);
             match fault {
                 Some(Fault::Flip(at)) if (done - count as u64..done).contains(&at) => landing.buffer()[0] ^= 1,
                 _ => {}
