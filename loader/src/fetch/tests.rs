@@ -307,6 +307,21 @@ async fn bytes_that_another_load_is_writing_are_not_written_twice() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn a_second_try_that_comes_right_after_the_first_is_thrown_away() {
+    let load = single(EXTENT_BYTES, nothing);
+    load.succeed().await;
+    let job = load.job();
+    let tally = Tally::new(&Meters::new(&Registry::new()), job.sources.iter().map(|source| source.url()));
+    let shared = Arc::new(Shared::new(job.targets, job.sources, job.budgets, &load.config, tally));
+    let reservation = shared.budgets.in_flight().reserve(EXTENT_BYTES).expect("nothing is in flight");
+    let piece = Piece::new(0, 0..1, reservation, Instant::now());
+    let late = vec![0; usize::try_from(EXTENT_BYTES).expect("an extent fits")];
+    piece.install(&shared, 0, blake3::hash(&late), &late, 0).expect("the extent is there already");
+    assert_eq!(get(&shared.tally.discarded_bytes), EXTENT_BYTES);
+    assert!(load.keeper.kept().values().all(|times| *times == 1), "what was there stays");
+}
+
+#[tokio::test(start_paused = true)]
 async fn jobs_that_cannot_work_are_refused() {
     let load = single(EXTENT_BYTES, nothing);
     let meters = Meters::new(&Registry::new());
