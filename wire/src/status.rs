@@ -33,7 +33,7 @@ pub struct ModelStatus {
     pub weights_bytes: u64,
     /// Milliseconds that opening and validating the weights took.
     pub weights_open_ms: f64,
-    /// Milliseconds from the start of the load until the model was ready.
+    /// Milliseconds from the start of the load, or of the last swap, until every weight was there; 0 before.
     pub ready_after_ms: f64,
     /// The longest sequence, prompt and completion together, in tokens.
     pub max_model_len: u32,

@@ -20,6 +20,8 @@ pub struct ModelProgress {
     pub bytes_total: u64,
     /// Time until the rest has arrived, at the present rate.
     pub eta: Option<Duration>,
+    /// How long it took until all weights were there; none before.
+    pub ready_after: Option<Duration>,
     /// Why the last load or swap failed.
     pub error: Option<String>,
 }
@@ -45,6 +47,7 @@ impl Board {
             bytes_loaded: 0,
             bytes_total: 0,
             eta: None,
+            ready_after: None,
             error: None,
         };
         Self(watch::Sender::new(ids.into_iter().map(fresh).collect()))
@@ -57,6 +60,14 @@ impl Board {
             let before = model.clone();
             change(model);
             *model != before
+        });
+    }
+
+    /// All weights are there, `took` after the load or swap began.
+    pub(crate) fn ready(&self, id: &str, took: Duration) {
+        self.update(id, |model| {
+            (model.phase, model.eta, model.bytes_loaded) = (ModelPhase::Ready, None, model.bytes_total);
+            model.ready_after = Some(took);
         });
     }
 

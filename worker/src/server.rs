@@ -67,7 +67,6 @@ pub struct ServerModel {
     pub(crate) proof: String,
     pub(crate) weights_bytes: u64,
     pub(crate) weights_open: Duration,
-    pub(crate) ready_after: Duration,
 }
 
 /// What the handlers share.
@@ -189,6 +188,7 @@ fn status_of(progress: ModelProgress, model: Option<&ServerModel>) -> ModelStatu
         phase: if state == ModelState::Failed { ModelPhase::Failed } else { progress.phase },
         bytes_loaded: progress.bytes_loaded,
         bytes_total: progress.bytes_total,
+        ready_after_ms: progress.ready_after.map_or(0.0, |took| took.as_secs_f64() * 1e3),
         eta_ms: progress.eta.map(|eta| u64::try_from(eta.as_millis()).unwrap_or(u64::MAX)),
         error: progress.error.or_else(|| fault.map(str::to_owned)),
         ..ModelStatus::unknown(progress.id)
@@ -198,7 +198,6 @@ fn status_of(progress: ModelProgress, model: Option<&ServerModel>) -> ModelStatu
         status.created_unix_s = model.created_unix_s;
         status.weights_bytes = model.weights_bytes;
         status.weights_open_ms = model.weights_open.as_secs_f64() * 1e3;
-        status.ready_after_ms = model.ready_after.as_secs_f64() * 1e3;
         status.max_model_len = u32::try_from(model.engine.max_model_len()).unwrap_or(u32::MAX);
         status.load = model.engine.load();
         status.waiting_for = model.engine.waiting_for().map(|part| part.to_string());

@@ -4,11 +4,10 @@
 //! is read → the engine takes requests → every weight is there. Requests are answered from the
 //! fourth step on: a prompt waits for the layers it needs and for no others.
 
-use std::pin::Pin;
 use std::sync::Arc;
 use std::time::{Duration, Instant, SystemTime};
 
-use loader::{Load, LoadError, Loader, ModelUrl, OpenOptions, Probe, Weights};
+use loader::{Load, LoadError, OpenOptions, Probe, Weights};
 use telemetry::names;
 use tokio::task::spawn_blocking;
 use tracing::{Instrument, info_span};
@@ -62,24 +61,12 @@ pub(super) struct Opened {
     pub(super) load: Option<Load>,
 }
 
-// Boxed and of nothing borrowed: the compiler cannot tell that the loader's futures may change threads while they
-// borrow from ours (rust-lang/rust#102211).
-type Boxed<T> = Pin<Box<dyn Future<Output = Result<T, LoadError>> + Send>>;
-
-fn probe(loader: Loader, url: ModelUrl) -> Boxed<Probe> {
-    Box::pin(async move { loader.probe(&url).await })
-}
-
-fn open(loader: Loader, probe: Probe, verdict: Verdict, options: OpenOptions) -> Boxed<Load> {
-    Box::pin(async move { loader.open(probe, &verdict, options).await })
-}
-
 /// Looks at a model and decides whom to believe.
 pub(super) async fn find(context: &Context, source: &ModelSource) -> Result<Found, ModelError> {
     let (files, place) = match source {
         ModelSource::Demo => (Files::demo(), Place::Demo),
         ModelSource::At { url, .. } => {
-            let probe = probe(context.loader.clone(), url.clone()).await.map_err(ModelError::Probe)?;
+            let probe = context.loader.probe(url).await.map_err(ModelError::Probe)?;
             let verdict = context.trust.decide(probe.evidence()).map_err(ModelError::Untrusted)?;
             for reason in &verdict.reasons {
                 tracing::info!(model = source.name(), %reason, "whom this model's bytes are believed by");
@@ -110,7 +97,7 @@ impl Found {
             }
             Place::Elsewhere(probe, verdict) => {
                 let options = OpenOptions { order: order(&self.config), base, ..OpenOptions::default() };
-                let load = open(context.loader.clone(), *probe, verdict, options).await.map_err(ModelError::Weights)?;
+                let load = context.loader.open(*probe, &verdict, options).await.map_err(ModelError::Weights)?;
                 Ok(Opened { weights: load.weights.clone(), load: Some(load) })
             }
         }
@@ -146,7 +133,7 @@ pub(super) async fn begin(context: &Context, source: &ModelSource) -> Result<Beg
     let weights_open = if total == 0 { Duration::ZERO } else { weights_open + computed.took };
     let decoder = computed.decoder.clone();
     let proof = opened.as_ref().map_or_else(|| "none".to_owned(), |opened| opened.weights.proof().to_string());
-    let facts = Facts { proof, weights_bytes: total, weights_open, begun };
+    let facts = Facts { proof, weights_bytes: total, weights_open };
     context.server.add(serve(context, name, computed, text, &facts)?);
     let weights = opened.zip(decoder).map(|(Opened { weights, load }, decoder)| Arrived { decoder, weights, load });
     Ok(Begun { name: name.to_owned(), resident: Resident { files, config, weights }, begun })
@@ -172,7 +159,6 @@ struct Facts {
     proof: String,
     weights_bytes: u64,
     weights_open: Duration,
-    begun: Instant,
 }
 
 /// Starts the engine.
@@ -209,7 +195,6 @@ fn serve(
         proof: facts.proof.clone(),
         weights_bytes: facts.weights_bytes,
         weights_open: facts.weights_open,
-        ready_after: facts.begun.elapsed(),
     })
 }
 
@@ -234,9 +219,7 @@ impl Begun {
         }
         let took = begun.elapsed();
         context.residents.lock().insert(name.clone(), Arc::new(resident));
-        context.board.update(&name, |model| {
-            (model.phase, model.eta, model.bytes_loaded) = (ModelPhase::Ready, None, model.bytes_total);
-        });
+        context.board.ready(&name, took);
         let seconds = context.registry.gauge(&names::WORKER_LOAD_SECONDS);
         seconds.with_label_values(&[&name, "total"]).set(took.as_secs_f64());
         tracing::info!(model = name, ready_after_ms = took.as_secs_f64() * 1e3, "a model is ready");

@@ -121,15 +121,12 @@ async fn carry_out(context: &Context, name: &str, found: Found, old: Arc<Residen
         proof,
         weights_bytes: weights.as_ref().map_or(0, |arrived| arrived.weights.total_bytes()),
         weights_open: served.weights_open,
-        ready_after: begun.elapsed(),
     });
     context.residents.lock().insert(name.to_owned(), Arc::new(Resident { files, config, weights }));
     // The last sequence of the old weights ends, the engine lets go of them, and then so do we.
     served.engine.drained(generation).await;
     drop(old);
-    context.board.update(name, |model| {
-        (model.phase, model.eta, model.bytes_loaded) = (ModelPhase::Ready, None, model.bytes_total);
-    });
+    context.board.ready(name, begun.elapsed());
     tracing::info!(model = name, took_ms = begun.elapsed().as_secs_f64() * 1e3, "a model was swapped");
     Ok(())
 }

@@ -73,6 +73,7 @@ async fn a_request_is_taken_as_soon_as_headers_are_there_and_answered_with_the_l
     let ready = status(&worker).await;
     assert_eq!((ready.state, ready.phase), (ModelState::Ready, ModelPhase::Ready));
     assert_eq!(ready.bytes_loaded, revision.weight_bytes());
+    assert!(waiting.ready_after_ms == 0.0 && ready.ready_after_ms > 0.0);
     assert_eq!((ready.eta_ms, ready.error, ready.waiting_for), (None, None, None));
 }
 
