@@ -21,13 +21,12 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
     let file = directory.join("regions.tmp");
     let shared = PathBuf::from("/dev/shm/regions.tmp");
     for round in 0..4 {
-        let kinds: [(&str, Box<dyn Fn() -> Result<Arc<Region>, loader::LoadError>>); 3] = [
-            ("a file of the disk, mapped", Box::new(|| Region::create_file(&file, bytes))),
-            ("memory with a name (tmpfs)", Box::new(|| Region::create_file(&shared, bytes))),
-            ("memory without, huge pages", Box::new(|| Region::anonymous("regions", bytes))),
-        ];
-        for (name, make) in kinds {
-            let region = make()?;
+        for name in ["a file of the disk", "memory with a name (tmpfs)", "memory without, huge pages"] {
+            let region: Arc<Region> = match name {
+                "a file of the disk" => Region::create_file(&file, bytes)?,
+                "memory with a name (tmpfs)" => Region::create_file(&shared, bytes)?,
+                _ => Region::anonymous("regions", bytes)?,
+            };
             let begun = Instant::now();
             for extent in 0..bytes.div_ceil(EXTENT_BYTES) {
                 let length = (bytes - extent * EXTENT_BYTES).min(EXTENT_BYTES) as usize;

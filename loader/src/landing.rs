@@ -164,6 +164,13 @@ impl Landing {
             };
             self.hasher.update(bytes);
         }
+        if let Space::Region(lease) = &mut self.space {
+            let settled = lease.settle(offset(&self.range, to));
+            settled.map_err(|error| LandingError::Keep {
+                object: lease.region().name().to_owned(),
+                problem: error.to_string(),
+            })?;
+        }
         self.position = to;
         self.progress.fetch_add(count as u64, Ordering::Relaxed);
         if count > 0 && (to == self.range.end || to.is_multiple_of(EXTENT_BYTES)) {

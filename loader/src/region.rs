@@ -47,8 +47,9 @@ enum Memory {
     /// A finished file.
     File(memmap2::Mmap),
     Embedded(&'static [u8]),
-    /// Being filled: a file's pages, or memory of the process.
-    Filling(MmapRaw, Arrival),
+    /// Being filled: a file, mapped to be read and written by system calls, or memory of the
+    /// process without one.
+    Filling(MmapRaw, Arrival, Option<File>),
 }
 
 impl Region {
@@ -71,8 +72,9 @@ impl Region {
         Ok(Arc::new(Self { _entry: Some(entry), memory: Memory::File(mapping), name: path.display().to_string() }))
     }
 
-    /// Maps a file of `bytes` bytes, to be filled in place. Its blocks are allocated first, so
-    /// that writing to the mapping cannot meet a full disk; what the file already holds stays and
+    /// Maps a file of `bytes` bytes, to be filled in place: written by system calls, read through
+    /// the mapping, the same pages. Its blocks are allocated first, so that writing cannot meet a
+    /// full disk; what the file already holds stays and
     /// can be believed with [`Region::adopt`].
     ///
     /// # Errors
@@ -91,9 +93,9 @@ impl Region {
                 _ => map_error(source),
             })?;
         }
-        let mapping = MmapOptions::new().len(in_memory(bytes)).map_raw(&file).map_err(map_error)?;
+        let mapping = MmapOptions::new().len(in_memory(bytes)).map_raw_read_only(&file).map_err(map_error)?;
         let entry = enter(path, mapping.as_ptr(), mapping.len())?;
-        let memory = Memory::Filling(mapping, Arrival::new(bytes));
+        let memory = Memory::Filling(mapping, Arrival::new(bytes), Some(file));
         Ok(Arc::new(Self { _entry: Some(entry), memory, name: path.display().to_string() }))
     }
 
@@ -112,7 +114,7 @@ impl Region {
         let mapping = MmapRaw::from(mapping);
         // Advice: where there are no huge pages, small ones do.
         let _ = mapping.advise(memmap2::Advice::HugePage);
-        let memory = Memory::Filling(mapping, Arrival::new(bytes));
+        let memory = Memory::Filling(mapping, Arrival::new(bytes), None);
         Ok(Arc::new(Self { _entry: None, memory, name: name.to_owned() }))
     }
 
@@ -129,7 +131,7 @@ impl Region {
         match &self.memory {
             Memory::File(mapping) => mapping.get(range),
             Memory::Embedded(bytes) => bytes.get(range),
-            Memory::Filling(mapping, arrival) => {
+            Memory::Filling(mapping, arrival, _) => {
                 let inside = range.start <= range.end && range.end as u64 <= self.len();
                 if !inside || !arrival.is_verified(&(range.start as u64..range.end as u64)) {
                     return None;
@@ -154,7 +156,7 @@ impl Region {
         match &self.memory {
             Memory::File(mapping) => mapping.len() as u64,
             Memory::Embedded(bytes) => bytes.len() as u64,
-            Memory::Filling(_, arrival) => arrival.bytes(),
+            Memory::Filling(_, arrival, _) => arrival.bytes(),
         }
     }
 
@@ -169,7 +171,7 @@ impl Region {
     /// finished.
     #[must_use]
     pub fn lease(self: &Arc<Self>, range: Range<u64>) -> Option<Lease> {
-        let Memory::Filling(_, arrival) = &self.memory else { return None };
+        let Memory::Filling(_, arrival, _) = &self.memory else { return None };
         let whole = range.start.is_multiple_of(EXTENT_BYTES)
             && range.start < range.end
             && (range.end == arrival.bytes()
@@ -184,11 +186,13 @@ impl Region {
         self.take(extent).map(|mut lease| lease.publish(extent)).is_some()
     }
 
-    /// Copies a verified extent in. Whether it was still missing; if not, the bytes are not
-    /// needed.
+    /// Copies a verified extent in. Whether it was still missing and could be written; if it was
+    /// there, the bytes are not needed.
     pub fn fill_extent(self: &Arc<Self>, extent: u64, bytes: &[u8]) -> bool {
         let Some(mut lease) = self.take(extent) else { return false };
-        lease.bytes_mut(0..bytes.len()).copy_from_slice(bytes);
+        if lease.write(bytes).is_err() {
+            return false;
+        }
         lease.publish(extent);
         true
     }
@@ -200,14 +204,14 @@ impl Region {
     /// Shows nothing of what arrives until [`Region::show`]: what this object must be is known
     /// only of the whole. To be called before anything is published.
     pub fn hold(&self) {
-        if let Memory::Filling(_, arrival) = &self.memory {
+        if let Memory::Filling(_, arrival, _) = &self.memory {
             arrival.hold();
         }
     }
 
     /// Shows what was held: it was found right.
     pub fn show(&self) {
-        if let Memory::Filling(_, arrival) = &self.memory {
+        if let Memory::Filling(_, arrival, _) = &self.memory {
             arrival.show();
         }
     }
@@ -222,7 +226,7 @@ impl Region {
         match &self.memory {
             Memory::File(mapping) => Ok(&mapping[start..end]),
             Memory::Embedded(bytes) => Ok(&bytes[start..end]),
-            Memory::Filling(mapping, arrival) => {
+            Memory::Filling(mapping, arrival, _) => {
                 arrival.wait_arrived(&range)?;
                 // SAFETY: the range lies within the mapping (the arrival has checked) and has been
                 // published: no lease covers it or ever will, so nobody writes it.
@@ -234,7 +238,7 @@ impl Region {
     /// Whether every extent that the range touches is there, shown or held.
     pub(crate) fn has_arrived(&self, range: Range<u64>) -> bool {
         match &self.memory {
-            Memory::Filling(_, arrival) => arrival.has_arrived(&range),
+            Memory::Filling(_, arrival, _) => arrival.has_arrived(&range),
             Memory::File(_) | Memory::Embedded(_) => true,
         }
     }
@@ -243,7 +247,7 @@ impl Region {
     #[must_use]
     pub fn is_verified(&self, range: Range<u64>) -> bool {
         match &self.memory {
-            Memory::Filling(_, arrival) => arrival.is_verified(&range),
+            Memory::Filling(_, arrival, _) => arrival.is_verified(&range),
             Memory::File(_) | Memory::Embedded(_) => true,
         }
     }
@@ -252,7 +256,7 @@ impl Region {
     #[must_use]
     pub fn is_complete(&self) -> bool {
         match &self.memory {
-            Memory::Filling(_, arrival) => arrival.is_complete(),
+            Memory::Filling(_, arrival, _) => arrival.is_complete(),
             Memory::File(_) | Memory::Embedded(_) => true,
         }
     }
@@ -261,7 +265,7 @@ impl Region {
     #[must_use]
     pub fn verified(&self) -> Vec<u64> {
         match &self.memory {
-            Memory::Filling(_, arrival) => arrival.verified(),
+            Memory::Filling(_, arrival, _) => arrival.verified(),
             Memory::File(_) | Memory::Embedded(_) => (0..extent::count(self.len())).collect(),
         }
     }
@@ -272,7 +276,7 @@ impl Region {
     /// Why the load failed.
     pub fn wait(&self, range: Range<u64>) -> Result<(), Arc<LoadError>> {
         match &self.memory {
-            Memory::Filling(_, arrival) => arrival.wait(&range),
+            Memory::Filling(_, arrival, _) => arrival.wait(&range),
             Memory::File(_) | Memory::Embedded(_) => Ok(()),
         }
     }
@@ -283,7 +287,7 @@ impl Region {
     /// Why the load failed.
     pub async fn ready(&self, range: Range<u64>) -> Result<(), Arc<LoadError>> {
         match &self.memory {
-            Memory::Filling(_, arrival) => arrival.ready(&range).await,
+            Memory::Filling(_, arrival, _) => arrival.ready(&range).await,
             Memory::File(_) | Memory::Embedded(_) => Ok(()),
         }
     }
@@ -294,14 +298,14 @@ impl Region {
     /// Why the load failed.
     pub fn wait_for(&self, range: Range<u64>, patience: Duration) -> Result<bool, Arc<LoadError>> {
         match &self.memory {
-            Memory::Filling(_, arrival) => arrival.wait_for(&range, patience),
+            Memory::Filling(_, arrival, _) => arrival.wait_for(&range, patience),
             Memory::File(_) | Memory::Embedded(_) => Ok(true),
         }
     }
 
     /// Ends all waiting: the load has failed, and what is missing will not come.
     pub fn fail(&self, error: Arc<LoadError>) {
-        if let Memory::Filling(_, arrival) = &self.memory {
+        if let Memory::Filling(_, arrival, _) = &self.memory {
             arrival.fail(error);
         }
     }
@@ -330,15 +334,31 @@ impl Region {
     /// Hidden contract: only regions that are being filled have leases.
     fn arrival(&self) -> &Arrival {
         match &self.memory {
-            Memory::Filling(_, arrival) => arrival,
+            Memory::Filling(_, arrival, _) => arrival,
             Memory::File(_) | Memory::Embedded(_) => unreachable!("a finished region has no leases"),
         }
     }
 
+    /// The memory of a region without a file.
     fn writable(&self) -> *mut u8 {
         match &self.memory {
-            Memory::Filling(mapping, _) => mapping.as_mut_ptr(),
+            Memory::Filling(mapping, _, None) => mapping.as_mut_ptr(),
+            _ => unreachable!("files are written by system calls"),
+        }
+    }
+
+    fn readable(&self) -> *const u8 {
+        match &self.memory {
+            Memory::Filling(mapping, ..) => mapping.as_ptr(),
             Memory::File(_) | Memory::Embedded(_) => unreachable!("a finished region has no leases"),
+        }
+    }
+
+    /// The file that is being filled.
+    fn file(&self) -> Option<&File> {
+        match &self.memory {
+            Memory::Filling(_, _, file) => file.as_ref(),
+            Memory::File(_) | Memory::Embedded(_) => None,
         }
     }
 }
@@ -462,8 +482,8 @@ mod tests {
         for region in regions {
             assert_eq!(region.view(0..1), None);
             let mut lease = region.lease(0..EXTENT_BYTES).unwrap();
-            lease.bytes_mut(0..3).copy_from_slice(b"abc");
-            assert_eq!(region.view(0..1), None, "leased is not verified");
+            lease.write(&[b"abc", &[7; EXTENT_BYTES as usize - 3][..]].concat()).unwrap();
+            assert_eq!(region.view(0..1), None, "written is not verified");
             lease.publish(0);
             assert_eq!(region.view(0..3).unwrap(), b"abc");
             assert_eq!(region.view(0..EXTENT_BYTES as usize + 1), None, "the next extent is missing");

@@ -10,7 +10,7 @@ use wire::extent::EXTENT_BYTES;
 use super::budget::Reservation;
 use super::decide::{FetchError, History};
 use super::shared::Shared;
-use crate::landing::{Judge, Landed, Landing};
+use crate::landing::{Judge, Landed, Landing, LandingError};
 
 /// One fetch, from its first try to its last.
 pub(super) struct Piece {
@@ -91,12 +91,10 @@ impl Piece {
             }
             return Err(FetchError::Busy { object: object(), range });
         };
-        lease.bytes_mut(0..bytes.len()).copy_from_slice(bytes);
-        target.keeper.keep(extent, digest, lease.bytes(0..bytes.len())).map_err(|source| FetchError::Permanent {
-            object: object(),
-            range,
-            source: Box::new(source.into()),
-        })?;
+        let kept =
+            lease.write(bytes).map_err(|error| LandingError::Keep { object: object(), problem: error.to_string() });
+        let kept = kept.and_then(|()| target.keeper.keep(extent, digest, bytes));
+        kept.map_err(|source| FetchError::Permanent { object: object(), range, source: Box::new(source.into()) })?;
         lease.publish(extent);
         shared.tally.verified(source, bytes.len() as u64);
         self.reservation.release(bytes.len() as u64);
