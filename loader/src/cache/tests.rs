@@ -6,6 +6,7 @@ use crate::region::Region;
 use crate::source::{Object, Tag};
 use std::fs;
 use std::path::Path;
+use telemetry::names;
 use wire::EXTENT_BYTES;
 use wire::manifest::{Manifest, ManifestFile};
 use wire::proof::Proof;
@@ -104,9 +105,9 @@ async fn a_finished_model_is_a_plain_directory_and_a_hit() {
     let Begin::Finished(hit) = cache.begin(&model.wanted()).await.unwrap() else { panic!("not a hit") };
     assert_eq!((hit.root, hit.proof, &hit.directory), (finished.root, Proof::Pinned, &finished.directory));
     let text = registry.render();
-    assert!(text.contains("forebay_loader_cache_lookups_total{outcome=\"hit\"} 1"), "{text}");
-    assert!(text.contains("forebay_loader_cache_lookups_total{outcome=\"miss\"} 1"), "{text}");
-    assert!(text.contains("forebay_loader_cache_unsynced_bytes 0"), "{text}");
+    assert!(shows(&text, &names::LOADER_CACHE_LOOKUPS, "{outcome=\"hit\"} 1"), "{text}");
+    assert!(shows(&text, &names::LOADER_CACHE_LOOKUPS, "{outcome=\"miss\"} 1"), "{text}");
+    assert!(shows(&text, &names::LOADER_CACHE_UNSYNCED_BYTES, " 0"), "{text}");
 }
 
 #[tokio::test]
@@ -268,7 +269,7 @@ async fn the_oldest_unused_model_makes_room_and_pins_and_users_are_spared() {
     let third = models[2].load(&cache).await;
     assert!(cache.lookup(&models[0].wanted()).await.unwrap().is_none(), "the oldest is gone");
     assert!(cache.lookup(&models[1].wanted()).await.unwrap().is_some());
-    assert!(registry.render().contains("forebay_loader_cache_evictions_total 1"));
+    assert!(shows(&registry.render(), &names::LOADER_CACHE_EVICTIONS, " 1"));
     drop(third);
     cache.pin(&models[1].url).unwrap();
     assert!(matches!(cache.remove(&models[1].url), Err(CacheError::Pinned { .. })));
@@ -312,6 +313,11 @@ async fn a_load_broken_off_long_ago_is_collected() {
     let past = SystemTime::now() - Duration::from_secs(61);
     fs::File::options().write(true).open(used).unwrap().set_modified(past).unwrap();
     assert_eq!(cache.gc(None, false).unwrap().removed.len(), 1);
+}
+
+/// Whether this metric has these labels and this value.
+fn shows(text: &str, metric: &telemetry::metrics::Def, rest: &str) -> bool {
+    text.lines().any(|line| line.strip_prefix(metric.name) == Some(rest))
 }
 
 /// A dropped load's thread makes its bytes durable before it lets go.
