@@ -76,6 +76,13 @@ struct Brought {
     source: usize,
 }
 
+impl Brought {
+    /// Where the extent ends in its object.
+    fn end(&self) -> u64 {
+        self.extent * EXTENT_BYTES + self.bytes.len() as u64
+    }
+}
+
 async fn race(shared: &Arc<Shared>, piece: &Piece, landing: &mut Landing) -> Raced {
     let source = piece.history.source;
     let options = ReadOptions { fresh_connection: piece.history.fresh };
@@ -107,11 +114,13 @@ async fn race(shared: &Arc<Shared>, piece: &Piece, landing: &mut Landing) -> Rac
             biased;
             result = watch.read(read.as_mut()) => break Raced::Ended(watch.finished(result)),
             (result, done) = end_of(&mut hedge) => match result {
-                Ok(brought) => {
+                // Both may have come with the same poll: then the first try has published it.
+                Ok(brought) if begins_at + watch.pulse.landed() < brought.end() => {
                     done.win(shared);
                     shared.tally.request("overtaken");
                     break Raced::Overtaken(brought);
                 }
+                Ok(_) => done.lose(shared, "overtaken"),
                 Err(problem) => done.lose(shared, outcome(&problem)),
             },
             () = sleep_until(look_again.into()) => {}

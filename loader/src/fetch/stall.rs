@@ -22,6 +22,10 @@ const PATIENCE_MAX: Duration = Duration::from_secs(20);
 /// Over how long a crawl is measured.
 const STRIDE: Duration = Duration::from_secs(1);
 
+/// How soon, and how late, a request is looked at again.
+const LOOK_MIN: Duration = Duration::from_millis(25);
+const LOOK_MAX: Duration = Duration::from_millis(100);
+
 /// Requests that finish sooner are not worth a second try.
 const HEDGE_AFTER: Duration = Duration::from_millis(200);
 
@@ -246,10 +250,8 @@ impl Pulse {
         if slow_from.is_some_and(|from| now >= from) {
             return Verdict::Slow;
         }
-        let stride_end = self.stride.0 + STRIDE;
-        // A limit may become shorter as others go on.
-        let next = silent_until.min(stride_end).min(self.last_byte_at + limit / 4 + Duration::from_millis(1));
-        let next = next.max(now + Duration::from_millis(25)).min(silent_until.max(now));
+        // What is known of the source changes meanwhile, so it looks again soon.
+        let next = silent_until.min(self.stride.0 + STRIDE).clamp(now + LOOK_MIN, now + LOOK_MAX).min(silent_until);
         Verdict::Fine(slow_from.map_or(next, |from| from.min(next)))
     }
 

@@ -168,6 +168,16 @@ async fn many_slow_requests_stay_within_the_hedge_budget() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn two_tries_that_bring_an_extent_in_the_same_instant_keep_it_once() {
+    let source = LinkSource::new("https://origin/model", 5 * LINK, |number, range| match number {
+        10 => Some(Fault::Tie),
+        _ => (range.start == 10 * FETCH_BYTES).then_some(Fault::TieBreak),
+    });
+    let report = Load::new(CONTENT_BYTES, vec![source], FetchConfig::default()).succeed().await;
+    assert!(report.hedges >= 1 && report.discarded_bytes >= EXTENT_BYTES, "the second try came in vain: {report:?}");
+}
+
+#[tokio::test(start_paused = true)]
 async fn a_corrupt_extent_comes_from_the_other_source() {
     let sources = vec![
         LinkSource::new("az://west/model", LINK, |_, range| {

@@ -9,6 +9,7 @@ use std::sync::{Arc, Mutex, OnceLock};
 use std::time::Duration;
 
 use async_trait::async_trait;
+use tokio::sync::Notify;
 use tokio::time::{Instant, sleep, sleep_until};
 
 use crate::Region;
@@ -54,6 +55,10 @@ pub(super) enum Fault {
     /// The whole body at so many bytes a second.
     Slow(u64),
     WrongRange,
+    /// Slow, and the first extent's last chunk comes only together with the other try's.
+    Tie,
+    /// The other try: its last chunk comes together with the first try's.
+    TieBreak,
 }
 
 /// A request as the source saw it.
@@ -76,6 +81,9 @@ pub(super) struct LinkSource {
     free_at: Mutex<Instant>,
     asked: Mutex<Vec<Asked>>,
     open: AtomicUsize,
+    /// The first of two tries waits for the second.
+    tied: Notify,
+    tie: Notify,
 }
 
 impl fmt::Debug for LinkSource {
@@ -101,6 +109,8 @@ impl LinkSource {
             free_at: Mutex::new(Instant::now()),
             asked: Mutex::default(),
             open: AtomicUsize::new(0),
+            tied: Notify::new(),
+            tie: Notify::new(),
         }
     }
 
@@ -146,7 +156,11 @@ impl LinkSource {
     async fn body(&self, object: &Object, landing: &mut Landing, fault: Option<Fault>) -> Result<(), SourceError> {
         let begin = landing.position();
         let mut own = Instant::now();
-        let own_rate = if let Some(Fault::Slow(rate)) = fault { rate } else { self.per_connection };
+        let own_rate = match fault {
+            Some(Fault::Slow(rate)) => rate,
+            Some(Fault::Tie) => 12_500_000,
+            _ => self.per_connection,
+        };
         while landing.remaining() > 0 {
             let at = landing.position();
             let count = landing.buffer().len().min(CHUNK_BYTES);
@@ -155,6 +169,15 @@ impl LinkSource {
             let done = at - begin + count as u64;
             match fault {
                 Some(Fault::Stall(after)) if done > after => std::future::pending().await,
+                Some(Fault::Tie) if done == EXTENT_BYTES => {
+                    self.tied.notify_one();
+                    self.tie.notified().await;
+                }
+                Some(Fault::TieBreak) if done == EXTENT_BYTES => {
+                    self.tied.notified().await;
+                    self.tie.notify_waiters();
+                    tokio::task::yield_now().await;
+                }
                 Some(Fault::Reset(after)) if done > after => return Err(self.transient(object, "reset")),
                 _ => {}
             }
