@@ -192,8 +192,8 @@ pub(crate) struct EngineFlags {
 
 #[derive(Debug, Args)]
 pub(crate) struct ServeArgs {
-    /// Model directories as Hugging Face publishes them, optionally as NAME=DIR; `demo` is the
-    /// bundled model, and the default.
+    /// Models: directories as Hugging Face publishes them, or URLs as for `forebay pull`, optionally
+    /// as NAME=MODEL; `demo` is the bundled model, and the default.
     #[arg(value_name = "MODEL")]
     pub(crate) models: Vec<String>,
     /// Where the API listens [default: 127.0.0.1:8080].
@@ -201,6 +201,8 @@ pub(crate) struct ServeArgs {
     pub(crate) listen: Option<SocketAddr>,
     #[command(flatten)]
     pub(crate) engine: EngineFlags,
+    #[command(flatten)]
+    pub(crate) trust: TrustFlags,
 }
 
 #[derive(Debug, Args)]
@@ -215,7 +217,8 @@ pub(crate) struct RouterArgs {
 
 #[derive(Debug, Args)]
 pub(crate) struct WorkerArgs {
-    /// Model directories, optionally as NAME=DIR; `demo` is the bundled model.
+    /// Directories or URLs, as for `forebay serve`, optionally as NAME=MODEL; `demo` is the bundled
+    /// model.
     #[arg(value_name = "MODEL", required = true)]
     pub(crate) models: Vec<String>,
     /// Where the worker listens [default: 127.0.0.1:8081]. Beyond loopback an API key is required.
@@ -223,6 +226,8 @@ pub(crate) struct WorkerArgs {
     pub(crate) listen: Option<SocketAddr>,
     #[command(flatten)]
     pub(crate) engine: EngineFlags,
+    #[command(flatten)]
+    pub(crate) trust: TrustFlags,
 }
 
 /// Which server to talk to.
@@ -273,7 +278,7 @@ pub(crate) struct ModelsArgs {
 #[derive(Debug, Args)]
 pub(crate) struct ModelArgs {
     /// A directory or a URL: az://ACCOUNT/CONTAINER/PREFIX, s3://BUCKET/PREFIX, gs://BUCKET/PREFIX,
-    /// https://HOST/PREFIX/, hf://ORG/NAME[@REV].
+    /// https://HOST/PREFIX/, hf://ORG/NAME or hf://ORG/NAME@REV.
     #[arg(value_name = "MODEL")]
     pub(crate) model: String,
     /// Prints the result as one JSON object.

@@ -23,7 +23,8 @@ pub(crate) fn run(cli: Cli) -> anyhow::Result<ExitCode> {
     let Cli { common, command } = cli;
     match command {
         Command::Serve(args) => {
-            let settings = with_listen("router", args.listen, engine_settings(&args.engine));
+            let mut settings = with_listen("router", args.listen, engine_settings(&args.engine));
+            settings.extend(trust_settings(&args.trust));
             let config = load(&common, settings)?;
             let models = serve::sources(&args.models, true)?;
             in_runtime(&config, async { serve::until_signal(serve::both(&config, models).await?).await })
@@ -37,7 +38,8 @@ pub(crate) fn run(cli: Cli) -> anyhow::Result<ExitCode> {
             in_runtime(&config, async { serve::until_signal(serve::router(&config).await?).await })
         }
         Command::Worker(args) => {
-            let settings = with_listen("worker", args.listen, engine_settings(&args.engine));
+            let mut settings = with_listen("worker", args.listen, engine_settings(&args.engine));
+            settings.extend(trust_settings(&args.trust));
             let config = load(&common, settings)?;
             let models = serve::sources(&args.models, false)?;
             in_runtime(&config, async { serve::until_signal(serve::worker(&config, models).await?).await })
