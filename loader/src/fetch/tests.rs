@@ -173,8 +173,12 @@ async fn two_tries_that_bring_an_extent_in_the_same_instant_keep_it_once() {
         10 => Some(Fault::Tie),
         _ => (range.start == 10 * FETCH_BYTES).then_some(Fault::TieBreak),
     });
-    let report = Load::new(CONTENT_BYTES, vec![source], FetchConfig::default()).succeed().await;
+    let load = Load::new(CONTENT_BYTES, vec![source], FetchConfig::default());
+    let report = load.succeed().await;
     assert!(report.hedges >= 1 && report.discarded_bytes >= EXTENT_BYTES, "the second try came in vain: {report:?}");
+    let asked = load.sources[0].asked();
+    let rest = 10 * FETCH_BYTES + EXTENT_BYTES;
+    assert!(asked.iter().all(|asked| asked.range.start != rest || asked.fresh), "the first try goes on: {asked:?}");
 }
 
 #[tokio::test(start_paused = true)]
