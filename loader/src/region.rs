@@ -100,7 +100,7 @@ impl Region {
     }
 
     /// Memory of `bytes` bytes without a file, to be filled: for when there is no disk. It asks
-    /// for huge pages, which cost a seventh of small ones to touch first (docs/performance.md).
+    /// for huge pages (docs/decisions/0008).
     ///
     /// # Errors
     /// [`LoadError::NoMemory`] if the machine has less memory available than that.
