@@ -41,7 +41,7 @@ struct Pulled {
 pub(crate) async fn pull(config: &Config, args: &ModelArgs) -> anyhow::Result<()> {
     let begun = Instant::now();
     let (loader, probe, verdict) = look(config, &args.model).await?;
-    let options = OpenOptions { order: order(&probe), read_all: true, base: None };
+    let options = OpenOptions { order: order(&probe), read_all: true, to_cache: true, base: None };
     let looked = begun.elapsed();
     let load = loader.open(probe, &verdict, options).await?;
     let summary = watch(&load).await?;

@@ -124,7 +124,7 @@ impl Suite<'_> {
             let buffer = landing.buffer();
             let count = buffer.len().min(missing);
             buffer[..count].copy_from_slice(&bytes[from..from + count]);
-            landing.filled(count).map_err(|error| error.to_string())?;
+            landing.filled(count).await.map_err(|error| error.to_string())?;
             missing -= count;
         }
         self.lands(object, bytes, landing, ReadOptions::default()).await?;

@@ -9,7 +9,7 @@
 use std::fmt;
 use std::ops::Range;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
 use thiserror::Error;
 
@@ -82,7 +82,30 @@ pub struct Landing {
     position: u64,
     hasher: blake3::Hasher,
     judge: Option<Judge>,
-    progress: Arc<AtomicU64>,
+    /// An extent has wholly come and is not judged yet.
+    is_due: bool,
+    progress: Arc<Progress>,
+}
+
+/// How far a landing is, for others to watch.
+#[derive(Debug, Default)]
+pub struct Progress {
+    landed: AtomicU64,
+    is_writing: AtomicBool,
+}
+
+impl Progress {
+    /// Bytes that have landed so far, those of refused extents included.
+    #[must_use]
+    pub fn landed(&self) -> u64 {
+        self.landed.load(Ordering::Relaxed)
+    }
+
+    /// Whether it waits for the disk at the moment, and for nobody else.
+    #[must_use]
+    pub fn is_writing(&self) -> bool {
+        self.is_writing.load(Ordering::Relaxed)
+    }
 }
 
 impl Landing {
@@ -108,7 +131,7 @@ impl Landing {
 
     fn new(space: Space, range: Range<u64>, judge: Option<Judge>) -> Self {
         let position = range.start;
-        Self { space, range, position, hasher: blake3::Hasher::new(), judge, progress: Arc::default() }
+        Self { space, range, position, hasher: blake3::Hasher::new(), judge, is_due: false, progress: Arc::default() }
     }
 
     /// The object's bytes that are wanted.
@@ -129,9 +152,9 @@ impl Landing {
         self.range.end - self.position
     }
 
-    /// A counter of bytes landed so far that others may watch: stalls are seen by it.
+    /// What others may watch: stalls are seen by it.
     #[must_use]
-    pub fn progress(&self) -> Arc<AtomicU64> {
+    pub fn progress(&self) -> Arc<Progress> {
         Arc::clone(&self.progress)
     }
 
@@ -147,12 +170,13 @@ impl Landing {
         }
     }
 
-    /// Says that the first `count` bytes of [`Landing::buffer`] have come.
+    /// Says that the first `count` bytes of [`Landing::buffer`] have come, and waits until they are
+    /// in place. Broken off, it is ended by [`Landing::settle`] before anything else lands.
     ///
     /// # Errors
-    /// The judge refused the extent they finish; the landing is then back at that extent's
-    /// beginning, and what came of it counts as not landed.
-    pub fn filled(&mut self, count: usize) -> Result<(), LandingError> {
+    /// The judge refused the extent they finish, or they could not be written; the landing is then
+    /// back at that extent's beginning, and what came of it counts as not landed.
+    pub async fn filled(&mut self, count: usize) -> Result<(), LandingError> {
         let from = self.position;
         let to = from + count as u64;
         assert!(to <= self.range.end, "no more came than there was room for");
@@ -164,20 +188,49 @@ impl Landing {
             };
             self.hasher.update(bytes);
         }
-        if let Space::Region(lease) = &mut self.space {
-            let settled = lease.settle(offset(&self.range, to));
-            settled.map_err(|error| LandingError::Keep {
-                object: lease.region().name().to_owned(),
-                problem: error.to_string(),
-            })?;
-        }
         self.position = to;
-        self.progress.fetch_add(count as u64, Ordering::Relaxed);
-        if count > 0 && (to == self.range.end || to.is_multiple_of(EXTENT_BYTES)) {
-            self.finish_extent()
-        } else {
-            Ok(())
+        self.is_due = count > 0 && (to == self.range.end || to.is_multiple_of(EXTENT_BYTES));
+        self.progress.landed.fetch_add(count as u64, Ordering::Relaxed);
+        if let Space::Region(lease) = &mut self.space {
+            let is_writing = lease.settle(offset(&self.range, to), self.judge.clone());
+            self.progress.is_writing.store(is_writing, Ordering::Relaxed);
         }
+        self.settle().await
+    }
+
+    /// Ends what a reading that was broken off has left behind: bytes on their way to the disk, and
+    /// an extent that was not judged yet.
+    ///
+    /// # Errors
+    /// As [`Landing::filled`].
+    pub async fn settle(&mut self) -> Result<(), LandingError> {
+        if let Err(error) = self.quiet().await {
+            self.is_due = false;
+            self.hasher.reset();
+            self.position = self.extent_begin();
+            return Err(error);
+        }
+        if std::mem::take(&mut self.is_due) { self.finish_extent() } else { Ok(()) }
+    }
+
+    /// Waits until nothing is on its way to the disk; before the landing is given up for another.
+    ///
+    /// # Errors
+    /// What was on its way could not be written.
+    pub async fn quiet(&mut self) -> Result<(), LandingError> {
+        let Space::Region(lease) = &mut self.space else { return Ok(()) };
+        let settled = lease.settled().await;
+        self.progress.is_writing.store(false, Ordering::Relaxed);
+        settled.map_err(|error| LandingError::Keep {
+            object: lease.region().name().to_owned(),
+            problem: error.to_string(),
+        })
+    }
+
+    /// Where the extent begins that the last byte belongs to.
+    fn extent_begin(&self) -> u64 {
+        let extent = self.position.saturating_sub(1) / EXTENT_BYTES;
+        (extent * EXTENT_BYTES).max(self.range.start)
     }
 
     /// The bytes of a landing with a buffer of its own; none for a landing in a region.
@@ -193,8 +246,8 @@ impl Landing {
         let Some(judge) = &self.judge else { return Ok(()) };
         let digest = self.hasher.finalize();
         self.hasher.reset();
-        let extent = (self.position - 1) / EXTENT_BYTES;
-        let begin = (extent * EXTENT_BYTES).max(self.range.start);
+        let begin = self.extent_begin();
+        let extent = begin / EXTENT_BYTES;
         let within = offset(&self.range, begin)..offset(&self.range, self.position);
         let verdict = match &mut self.space {
             Space::Region(lease) => {
@@ -239,13 +292,13 @@ mod tests {
     }
 
     /// Feeds a landing from `object` in gulps of at most `gulp` bytes.
-    fn feed(landing: &mut Landing, object: &[u8], gulp: usize) -> Result<(), LandingError> {
+    async fn feed(landing: &mut Landing, object: &[u8], gulp: usize) -> Result<(), LandingError> {
         while landing.remaining() > 0 {
             let from = usize::try_from(landing.position()).unwrap();
             let buffer = landing.buffer();
             let count = buffer.len().min(gulp);
             buffer[..count].copy_from_slice(&object[from..from + count]);
-            landing.filled(count)?;
+            landing.filled(count).await?;
         }
         Ok(())
     }
@@ -262,23 +315,56 @@ mod tests {
         (judge, seen)
     }
 
-    #[test]
-    fn every_extent_is_hashed_as_it_lands_whatever_the_gulps() {
+    /// Memory, a file, and a file written past the page cache.
+    fn every_kind(bytes: u64) -> (tempfile::TempDir, [Arc<Region>; 3]) {
+        // Not in /tmp, which may be memory that knows no direct writes.
+        let directory = tempfile::tempdir_in(env!("CARGO_MANIFEST_DIR")).unwrap();
+        let file = Region::create_file(&directory.path().join("read"), bytes).unwrap();
+        let unread = Region::create_unread_file(&directory.path().join("unread"), bytes).unwrap();
+        (directory, [Region::anonymous("memory", bytes).unwrap(), file, unread])
+    }
+
+    #[tokio::test]
+    async fn every_extent_is_hashed_as_it_lands_whatever_the_gulps() {
         let bytes = 2 * EXTENT_BYTES + 12_345;
         let object = object(bytes);
         for gulp in [1_000_003, 7_777, usize::MAX] {
-            let region = Region::anonymous("region", bytes).unwrap();
-            let (judge, seen) = recording();
-            let lease = region.lease(0..bytes).unwrap();
-            feed(&mut Landing::in_region(lease, judge), &object, gulp).unwrap();
-            let expected: Vec<_> = (0..).zip(object.chunks(EXTENT_BYTES as usize).map(blake3::hash)).collect();
-            assert_eq!(*seen.lock().unwrap(), expected);
-            assert_eq!(region.bytes().unwrap(), object);
+            let (_directory, regions) = every_kind(bytes);
+            for region in regions {
+                let (judge, seen) = recording();
+                let lease = region.lease(0..bytes).unwrap();
+                feed(&mut Landing::in_region(lease, judge), &object, gulp).await.unwrap();
+                let expected: Vec<_> = (0..).zip(object.chunks(EXTENT_BYTES as usize).map(blake3::hash)).collect();
+                assert_eq!(*seen.lock().unwrap(), expected);
+                assert!(region.bytes().unwrap() == object, "{region:?}");
+            }
         }
     }
 
-    #[test]
-    fn a_refused_extent_is_not_seen_and_lands_again_from_its_beginning() {
+    #[tokio::test]
+    async fn a_landing_that_was_broken_off_while_writing_is_settled_and_goes_on() {
+        let bytes = EXTENT_BYTES + 10;
+        let object = object(bytes);
+        let (_directory, regions) = every_kind(bytes);
+        for region in regions {
+            let (judge, seen) = recording();
+            let mut landing = Landing::in_region(region.lease(0..bytes).unwrap(), judge);
+            while landing.remaining() > 0 {
+                let from = usize::try_from(landing.position()).unwrap();
+                let buffer = landing.buffer();
+                buffer.copy_from_slice(&object[from..from + buffer.len()]);
+                let count = buffer.len();
+                // Polled once, then dropped, as a reading that is given up.
+                let _ = futures_util::FutureExt::now_or_never(landing.filled(count));
+                landing.settle().await.unwrap();
+            }
+            assert_eq!(seen.lock().unwrap().len(), 2, "{region:?}");
+            assert!(region.bytes().unwrap() == object, "{region:?}");
+        }
+    }
+
+    #[tokio::test]
+    async fn a_refused_extent_is_not_seen_and_lands_again_from_its_beginning() {
         let bytes = 2 * EXTENT_BYTES;
         let object = object(bytes);
         let region = Region::anonymous("region", bytes).unwrap();
@@ -293,22 +379,22 @@ mod tests {
             Ok(())
         });
         let mut landing = Landing::in_region(region.lease(0..bytes).unwrap(), judge);
-        assert!(feed(&mut landing, &object, usize::MAX).is_err());
+        assert!(feed(&mut landing, &object, usize::MAX).await.is_err());
         assert_eq!(landing.position(), EXTENT_BYTES);
         assert_eq!(region.verified(), [0]);
-        feed(&mut landing, &object, usize::MAX).unwrap();
+        feed(&mut landing, &object, usize::MAX).await.unwrap();
         assert_eq!(region.bytes().unwrap(), object);
     }
 
-    #[test]
-    fn a_small_landing_gives_its_bytes_and_a_bounce_is_judged() {
+    #[tokio::test]
+    async fn a_small_landing_gives_its_bytes_and_a_bounce_is_judged() {
         let object = object(EXTENT_BYTES + 10);
         let mut small = Landing::small(5..20);
-        feed(&mut small, &object, 4).unwrap();
+        feed(&mut small, &object, 4).await.unwrap();
         assert_eq!(small.into_bytes().unwrap(), object[5..20]);
         let (judge, seen) = recording();
         let mut bounce = Landing::bounce(EXTENT_BYTES..EXTENT_BYTES + 10, judge);
-        feed(&mut bounce, &object, 3).unwrap();
+        feed(&mut bounce, &object, 3).await.unwrap();
         assert_eq!(*seen.lock().unwrap(), [(1, blake3::hash(&object[EXTENT_BYTES as usize..]))]);
     }
 }

@@ -58,6 +58,9 @@ pub struct OpenOptions {
     pub order: Vec<String>,
     /// Read every byte of a local directory before returning, rather than when it is touched.
     pub read_all: bool,
+    /// Nobody is about to read the weights: they are to be brought into the cache alone, past the
+    /// page cache where that can be.
+    pub to_cache: bool,
     /// An older revision whose unchanged tensors are to be shared.
     pub base: Option<Weights>,
 }

@@ -13,6 +13,7 @@
 #![expect(unsafe_code, reason = "mapping a file is unsafe: others could change it under us")]
 
 mod arrival;
+mod file;
 mod lease;
 mod table;
 mod truncation;
@@ -30,6 +31,7 @@ use wire::extent::{self, EXTENT_BYTES};
 
 use crate::LoadError;
 use arrival::Arrival;
+use file::FilledFile;
 
 pub use lease::Lease;
 pub use truncation::on_truncation;
@@ -49,7 +51,7 @@ enum Memory {
     Embedded(&'static [u8]),
     /// Being filled: a file, mapped to be read and written by system calls, or memory of the
     /// process without one.
-    Filling(MmapRaw, Arrival, Option<File>),
+    Filling(MmapRaw, Arrival, Option<FilledFile>),
 }
 
 impl Region {
@@ -80,6 +82,20 @@ impl Region {
     /// # Errors
     /// [`LoadError::NoSpace`] if the disk or a quota is full; otherwise as [`Region::map_file`].
     pub fn create_file(path: &Path, bytes: u64) -> Result<Arc<Self>, LoadError> {
+        Self::filling(path, bytes, FilledFile::new)
+    }
+
+    /// [`Region::create_file`] for a file that nobody is about to read: it is written past the page
+    /// cache where the file system can do that, which costs neither memory nor copies. Its bytes
+    /// can be viewed all the same; they are then read from disk.
+    ///
+    /// # Errors
+    /// As [`Region::create_file`].
+    pub fn create_unread_file(path: &Path, bytes: u64) -> Result<Arc<Self>, LoadError> {
+        Self::filling(path, bytes, |file| FilledFile::past_page_cache(file, path))
+    }
+
+    fn filling(path: &Path, bytes: u64, filled: impl FnOnce(File) -> FilledFile) -> Result<Arc<Self>, LoadError> {
         let (file, length) = open(path, OpenOptions::new().read(true).write(true).create(true).truncate(false))?;
         let map_error = |source| LoadError::MapFile { path: path.to_owned(), source };
         if length > bytes {
@@ -95,7 +111,7 @@ impl Region {
         }
         let mapping = MmapOptions::new().len(in_memory(bytes)).map_raw_read_only(&file).map_err(map_error)?;
         let entry = enter(path, mapping.as_ptr(), mapping.len())?;
-        let memory = Memory::Filling(mapping, Arrival::new(bytes), Some(file));
+        let memory = Memory::Filling(mapping, Arrival::new(bytes), Some(filled(file)));
         Ok(Arc::new(Self { _entry: Some(entry), memory, name: path.display().to_string() }))
     }
 
@@ -355,7 +371,7 @@ impl Region {
     }
 
     /// The file that is being filled.
-    fn file(&self) -> Option<&File> {
+    fn file(&self) -> Option<&FilledFile> {
         match &self.memory {
             Memory::Filling(_, _, file) => file.as_ref(),
             Memory::File(_) | Memory::Embedded(_) => None,
@@ -503,6 +519,22 @@ mod tests {
             drop(first);
             assert!(region.lease(0..EXTENT_BYTES).is_none(), "verified");
             assert!(region.lease(EXTENT_BYTES..3 * EXTENT_BYTES).is_some(), "given back by the drop");
+        }
+    }
+
+    #[tokio::test]
+    async fn a_range_is_not_free_before_the_last_write_to_it_has_ended() {
+        let (_directory, [region, _]) = both_kinds(EXTENT_BYTES);
+        let Memory::Filling(_, _, Some(file)) = &region.memory else { panic!("{region:?}") };
+        let turn = file.turn();
+        let mut lease = region.lease(0..EXTENT_BYTES).unwrap();
+        let count = lease.bytes_mut(0..EXTENT_BYTES as usize).len();
+        assert!(lease.settle(count, ()), "a full window is on its way");
+        drop(lease);
+        assert!(region.lease(0..EXTENT_BYTES).is_none(), "a write is under way");
+        drop(turn);
+        while region.lease(0..EXTENT_BYTES).is_none() {
+            tokio::task::yield_now().await;
         }
     }
 

@@ -7,7 +7,7 @@
 use std::future::{Future, pending, poll_fn};
 use std::ops::Range;
 use std::pin::Pin;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::Ordering;
 use std::sync::{Arc, OnceLock};
 use std::time::{Duration, Instant};
 
@@ -19,7 +19,7 @@ use super::decide::{Ended, FetchError};
 use super::piece::Piece;
 use super::shared::Shared;
 use super::stall::{Pulse, Stall, Verdict};
-use crate::landing::{Landed, Landing, LandingError};
+use crate::landing::{Landed, Landing, LandingError, Progress};
 use crate::source::{ReadOptions, SourceError};
 
 /// How often a slow request is looked at.
@@ -33,6 +33,13 @@ pub(super) fn now() -> Instant {
 /// Tries once to bring what is missing of `piece`.
 pub(super) async fn attempt(shared: &Arc<Shared>, piece: &mut Piece) -> Result<Ended, FetchError> {
     let Some(mut landing) = piece.land(shared)? else { return Ok(Ended::Complete) };
+    // What a try that was given up has left on its way.
+    if let Err(refused) = landing.settle().await {
+        return Ok(failed(shared, piece, landing, refused.into()));
+    }
+    if landing.remaining() == 0 {
+        return Ok(Ended::Complete);
+    }
     let source = piece.history.source;
     let object = &shared.targets[piece.file].objects[source].name;
     let wait = shared.budgets.request(shared.sources[source].account(), &blob(shared, source, object), now());
@@ -42,20 +49,30 @@ pub(super) async fn attempt(shared: &Arc<Shared>, piece: &mut Piece) -> Result<E
     shared.hedges().asked(landing.remaining());
     match race(shared, piece, &mut landing).await {
         Raced::Ended(Ended::Complete) => Ok(Ended::Complete),
+        Raced::Ended(Ended::Failed(problem)) => Ok(failed(shared, piece, landing, problem)),
         Raced::Ended(ended) => {
-            if let Ended::Failed(SourceError::Landing(LandingError::Corrupt { range, .. })) = &ended {
-                shared.tally.discarded(range.end - range.start);
-            }
             piece.keep(landing);
             Ok(ended)
         }
         Raced::Overtaken(brought) => {
             shared.tally.discarded(landing.position() % EXTENT_BYTES);
+            // Its range is free when nothing of it is on its way to the disk; whether that was
+            // written matters no more.
+            let _ = landing.quiet().await;
             drop(landing);
             piece.install(shared, brought.extent, brought.digest, &brought.bytes, brought.source)?;
             Ok(if piece.missing(shared).is_empty() { Ended::Complete } else { Ended::Overtaken })
         }
     }
+}
+
+/// The landing is kept for the next try.
+fn failed(shared: &Shared, piece: &mut Piece, landing: Landing, problem: SourceError) -> Ended {
+    if let SourceError::Landing(LandingError::Corrupt { range, .. }) = &problem {
+        shared.tally.discarded(range.end - range.start);
+    }
+    piece.keep(landing);
+    Ended::Failed(problem)
 }
 
 /// What a blob's request budget is called.
@@ -145,7 +162,7 @@ fn outcome(problem: &SourceError) -> &'static str {
 struct Watch<'a> {
     shared: &'a Shared,
     source: usize,
-    progress: Arc<AtomicU64>,
+    progress: Arc<Progress>,
     landed_before: u64,
     pulse: Pulse,
     _reading: super::shared::Reading<'a>,
@@ -154,7 +171,7 @@ struct Watch<'a> {
 impl<'a> Watch<'a> {
     fn new(shared: &'a Shared, source: usize, landing: &Landing) -> Self {
         let progress = landing.progress();
-        let landed_before = progress.load(Ordering::Relaxed);
+        let landed_before = progress.landed();
         let reading = shared.reading();
         let pulse = Pulse::new(now(), landing.remaining(), shared.others());
         Self { shared, source, progress, landed_before, pulse, _reading: reading }
@@ -171,7 +188,7 @@ impl<'a> Watch<'a> {
     }
 
     fn note(&mut self) {
-        let landed = self.progress.load(Ordering::Relaxed) - self.landed_before;
+        let landed = self.progress.landed() - self.landed_before;
         let more = landed - self.pulse.landed();
         if more == 0 {
             return;
@@ -186,6 +203,9 @@ impl<'a> Watch<'a> {
 
     fn verdict(&mut self, stalls: u32) -> Verdict {
         let patience = self.shared.observed(self.source).patience(&self.shared.config, stalls);
+        if self.progress.is_writing() {
+            self.pulse.excuse(now());
+        }
         self.pulse.verdict(now(), &patience, self.shared.others())
     }
 
@@ -216,7 +236,7 @@ type SecondTry = Pin<Box<dyn Future<Output = Result<Brought, SourceError>> + Sen
 struct Hedge {
     extent: u64,
     read: SecondTry,
-    progress: Arc<AtomicU64>,
+    progress: Arc<Progress>,
     pulse: Pulse,
     source: usize,
     /// The buffer counts as bytes in flight.
@@ -246,19 +266,19 @@ impl Hedge {
     /// Whether it is no better than what it was to overtake.
     fn is_stuck(&mut self, shared: &Shared) -> bool {
         let others = shared.others();
-        self.pulse.note(now(), self.progress.load(Ordering::Relaxed), others.landed);
+        self.pulse.note(now(), self.progress.landed(), others.landed);
         let patience = shared.observed(self.source).patience(&shared.config, 0);
         matches!(self.pulse.verdict(now(), &patience, others), Verdict::Stalled(Stall::FirstByte | Stall::Body))
     }
 
     fn win(self, shared: &Shared) {
         shared.tally.request("ok");
-        shared.tally.hedged(self.progress.load(Ordering::Relaxed));
+        shared.tally.hedged(self.progress.landed());
     }
 
     /// Its bytes are thrown away.
     fn lose(self, shared: &Shared, outcome: &str) {
-        let bytes = self.progress.load(Ordering::Relaxed);
+        let bytes = self.progress.landed();
         shared.tally.request(outcome);
         shared.tally.hedged(bytes);
         shared.tally.discarded(bytes);

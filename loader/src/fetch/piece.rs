@@ -48,11 +48,11 @@ impl Piece {
     }
 
     /// The destination of the next try: the one of the last try where it was kept, so that a body
-    /// goes on in the middle of an extent. Nothing if all has come.
+    /// goes on in the middle of an extent; it may have nothing left to come. Nothing if all has come.
     pub(super) fn land(&mut self, shared: &Arc<Shared>) -> Result<Option<Landing>, FetchError> {
         self.reading_from.store(self.history.source, Ordering::Relaxed);
         if let Some(landing) = self.landing.take() {
-            return Ok(Some(landing).filter(|landing| landing.remaining() > 0));
+            return Ok(Some(landing));
         }
         let missing = self.missing(shared);
         if missing.is_empty() {

@@ -207,6 +207,11 @@ impl Pulse {
         self.all_landed_then = all_landed;
     }
 
+    /// What comes is waiting for us and not we for it: no silence counts up to now.
+    pub(super) fn excuse(&mut self, now: Instant) {
+        self.last_byte_at = now;
+    }
+
     pub(super) fn landed(&self) -> u64 {
         self.landed
     }

@@ -40,7 +40,7 @@ pub(super) async fn open(
             Err(error) => in_memory(&error),
         },
     };
-    let held = Held::new(&probe, verdict, place).await?;
+    let held = Held::new(&probe, verdict, &options, place).await?;
     Arrival { shared, probe, verdict: verdict.clone(), options, held, begun }.begin()
 }
 
@@ -120,9 +120,9 @@ struct File {
 
 impl Held {
     /// Makes room; if the disk has none, in memory.
-    async fn new(probe: &Probe, verdict: &Verdict, place: Place) -> Result<Self, LoadError> {
+    async fn new(probe: &Probe, verdict: &Verdict, options: &OpenOptions, place: Place) -> Result<Self, LoadError> {
         if let Place::Cache(entry) = place {
-            match Self::in_cache(&entry, probe, verdict).await {
+            match Self::in_cache(&entry, probe, verdict, options).await {
                 Ok(files) => return Ok(Self { entry: Some(entry), files }),
                 Err(Room::Cache(error)) => drop(in_memory(&error)),
                 Err(Room::Region(error @ LoadError::NoSpace { .. })) => {
@@ -138,11 +138,19 @@ impl Held {
         Ok(Self { entry: None, files: probe.shards.iter().map(file).collect::<Result<_, LoadError>>()? })
     }
 
-    async fn in_cache(entry: &Entry, probe: &Probe, verdict: &Verdict) -> Result<Vec<File>, Room> {
+    async fn in_cache(
+        entry: &Entry,
+        probe: &Probe,
+        verdict: &Verdict,
+        options: &OpenOptions,
+    ) -> Result<Vec<File>, Room> {
         let mut files = Vec::with_capacity(probe.shards.len());
         for shard in &probe.shards {
             let cached = entry.file(&shard.object).await.map_err(Room::Cache)?;
-            let region = Region::create_file(cached.path(), shard.object.bytes).map_err(Room::Region)?;
+            // What is judged as a whole is read once more.
+            let is_unread = options.to_cache && !checks_of(shard, verdict).is_held();
+            let create = if is_unread { Region::create_unread_file } else { Region::create_file };
+            let region = create(cached.path(), shard.object.bytes).map_err(Room::Region)?;
             let found: Vec<(u64, blake3::Hash)> = cached.found().to_vec();
             let file = File::new(region, Some(cached), shard, verdict);
             file.believe(&found, probe.source.url());

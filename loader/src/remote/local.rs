@@ -125,7 +125,7 @@ impl Source for LocalSource {
                 let buffer = landing.buffer();
                 let count = buffer.len().min(rest.len());
                 buffer[..count].copy_from_slice(&rest[..count]);
-                landing.filled(count)?;
+                landing.filled(count).await?;
                 rest = &rest[count..];
             }
         }

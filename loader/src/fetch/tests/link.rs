@@ -187,7 +187,7 @@ impl LinkSource {
                 Some(Fault::Flip(at)) if (done - count as u64..done).contains(&at) => landing.buffer()[0] ^= 1,
                 _ => {}
             }
-            landing.filled(count)?;
+            landing.filled(count).await?;
         }
         Ok(())
     }

@@ -118,7 +118,7 @@ impl Answer {
             let received = self.body.receive(&mut self.connection, landing.buffer()).await;
             match received.map_err(|error| broken(&self.target, doing, error))? {
                 0 => return Err(broken(&self.target, doing, closed())),
-                count => landing.filled(count)?,
+                count => landing.filled(count).await?,
             }
         }
         // Of a body in chunks, the last chunk is still to come.

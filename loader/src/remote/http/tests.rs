@@ -238,7 +238,7 @@ async fn a_dropped_read_gives_its_connection_up() {
     let progress = landing.progress();
     tokio::select! {
         outcome = read(&server, &client, &mut landing) => panic!("{outcome:?}"),
-        () = async { while progress.load(Ordering::Relaxed) < 4 { tokio::task::yield_now().await } } => {}
+        () = async { while progress.landed() < 4 { tokio::task::yield_now().await } } => {}
     }
     assert_eq!(client.idle_connections(), 0);
     let target = Target::of(server.get().uri()).expect("a target");
