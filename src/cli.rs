@@ -49,7 +49,7 @@ pub(crate) enum Command {
     Models(ModelsArgs),
     /// Fetches a model into the cache of this machine; a local directory is read through.
     #[command(after_help = "Example:  forebay pull s3://models/qwen3-0.6b --json")]
-    Pull(ModelArgs),
+    Pull(PullArgs),
     /// Shows what a load would read, in which order. Reads headers only.
     #[command(after_help = "Example:  forebay plan hf://Qwen/Qwen3-0.6B --rank 0 --ranks 2")]
     Plan(PlanArgs),
@@ -272,6 +272,15 @@ pub(crate) struct ModelsArgs {
     /// Prints the server's JSON.
     #[arg(long)]
     pub(crate) json: bool,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct PullArgs {
+    #[command(flatten)]
+    pub(crate) model: ModelArgs,
+    /// Leaves the weights in memory as well (the page cache), for a worker that starts soon.
+    #[arg(long)]
+    pub(crate) warm: bool,
 }
 
 /// A model, wherever it is.

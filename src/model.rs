@@ -1,6 +1,6 @@
 //! `pull`, `plan`, `manifest` and `verify`: models before anyone serves them.
 
-use crate::cli::{ManifestArgs, ModelArgs, PlanArgs};
+use crate::cli::{ManifestArgs, ModelArgs, PlanArgs, PullArgs};
 use crate::config::Config;
 use anyhow::{Context, anyhow, bail};
 use loader::probe::Probe;
@@ -38,10 +38,11 @@ struct Pulled {
 }
 
 /// Fetches a model into the cache; reads a local one through.
-pub(crate) async fn pull(config: &Config, args: &ModelArgs) -> anyhow::Result<()> {
+pub(crate) async fn pull(config: &Config, args: &PullArgs) -> anyhow::Result<()> {
+    let PullArgs { model: args, warm } = args;
     let begun = Instant::now();
     let (loader, probe, verdict) = look(config, &args.model).await?;
-    let options = OpenOptions { order: order(&probe), read_all: true, to_cache: true, base: None };
+    let options = OpenOptions { order: order(&probe), read_all: true, to_cache: !warm, base: None };
     let looked = begun.elapsed();
     let load = loader.open(probe, &verdict, options).await?;
     let summary = watch(&load).await?;

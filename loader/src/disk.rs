@@ -1,9 +1,11 @@
 //! Reading mapped files from disk at the disk's speed: many pages at once, in the order in which
 //! they will be wanted, looked at once on the way.
 //!
-//! Touching a mapping page by page waits for the disk at every readahead window. Populating large
-//! pieces from several threads keeps the disk's queue full (measured: docs/performance.md). This
-//! file knows neither what the bytes mean nor whom to believe.
+//! Touching a mapping page by page waits for the disk at every readahead window, and has the kernel
+//! map what it reads. System calls for large pieces, from several threads, keep the disk's queue
+//! full; the bytes are looked at in a buffer that stays in the processor's cache, and the mapping
+//! shows the same pages (measured: docs/performance.md). This file knows neither what the bytes
+//! mean nor whom to believe.
 
 use std::ops::Range;
 use std::sync::Arc;
@@ -15,9 +17,9 @@ use wire::extent;
 
 use crate::{LoadError, Region};
 
-/// How many pieces are being read at once. Eight pieces of one extent saturate the disks tried;
-/// more only spreads the order of arrival.
-pub const READERS: usize = 8;
+/// How many pieces are being read at once. Four pieces of one extent saturate the disks tried; more
+/// only spreads the order of arrival.
+pub const READERS: usize = 4;
 
 /// One extent of one file.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -50,8 +52,9 @@ pub fn read(files: &[Arc<Region>], pieces: &[Piece], cancelled: &AtomicBool, loo
     let failed = Mutex::new(None);
     let is_over = || cancelled.load(Ordering::Relaxed) || lock(&failed).is_some();
     let work = || {
+        let mut buffer = Vec::new();
         while let Some(piece) = pieces.get(next.fetch_add(1, Ordering::Relaxed)).filter(|_| !is_over()) {
-            if let Err(error) = read_piece(files, piece, look) {
+            if let Err(error) = read_piece(files, piece, &mut buffer, look) {
                 lock(&failed).get_or_insert(error);
             }
         }
@@ -64,13 +67,11 @@ pub fn read(files: &[Arc<Region>], pieces: &[Piece], cancelled: &AtomicBool, loo
     lock(&failed).take().map_or(Ok(()), Err)
 }
 
-fn read_piece(files: &[Arc<Region>], piece: &Piece, look: &Look<'_>) -> Result<(), LoadError> {
+fn read_piece(files: &[Arc<Region>], piece: &Piece, buffer: &mut Vec<u8>, look: &Look<'_>) -> Result<(), LoadError> {
     let region = &files[piece.file];
     let range = extent::range(region.len(), piece.extent).unwrap_or_default();
-    // A hint: if it fails, the pages come when they are touched.
-    let _ = region.populate(range.clone());
-    let (start, end) = (range.start as usize, range.end as usize);
-    match region.view(start..end) {
+    let bytes = region.read(range.start as usize..range.end as usize, buffer);
+    match bytes.map_err(|source| LoadError::ReadFile { path: region.name().into(), source })? {
         Some(bytes) => look(piece, range, bytes),
         None => Ok(()),
     }

@@ -132,6 +132,15 @@ pub enum LoadError {
         /// The directory.
         directory: String,
     },
+    /// A file could not be read.
+    #[error("reading {path}; it may have been cut short while it was read, or the disk fails")]
+    ReadFile {
+        /// The file.
+        path: PathBuf,
+        /// What the system said.
+        #[source]
+        source: io::Error,
+    },
     /// Someone asked for a tensor that no file holds.
     #[error("there is no tensor `{name}`")]
     NoTensor {

@@ -21,7 +21,7 @@ mod truncation;
 use std::fmt;
 use std::fs::{File, OpenOptions};
 use std::ops::Range;
-use std::os::unix::fs::OpenOptionsExt;
+use std::os::unix::fs::{FileExt, OpenOptionsExt};
 use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
@@ -47,7 +47,7 @@ pub struct Region {
 
 enum Memory {
     /// A finished file.
-    File(memmap2::Mmap),
+    File(memmap2::Mmap, File),
     Embedded(&'static [u8]),
     /// Being filled: a file, mapped to be read and written by system calls, or memory of the
     /// process without one.
@@ -71,7 +71,11 @@ impl Region {
         let mapping = unsafe { memmap2::Mmap::map(&file) }
             .map_err(|source| LoadError::MapFile { path: path.to_owned(), source })?;
         let entry = enter(path, mapping.as_ptr(), mapping.len())?;
-        Ok(Arc::new(Self { _entry: Some(entry), memory: Memory::File(mapping), name: path.display().to_string() }))
+        Ok(Arc::new(Self {
+            _entry: Some(entry),
+            memory: Memory::File(mapping, file),
+            name: path.display().to_string(),
+        }))
     }
 
     /// Maps a file of `bytes` bytes, to be filled in place: written by system calls, read through
@@ -145,7 +149,7 @@ impl Region {
     #[must_use]
     pub fn view(&self, range: Range<usize>) -> Option<&[u8]> {
         match &self.memory {
-            Memory::File(mapping) => mapping.get(range),
+            Memory::File(mapping, _) => mapping.get(range),
             Memory::Embedded(bytes) => bytes.get(range),
             Memory::Filling(mapping, arrival, _) => {
                 let inside = range.start <= range.end && range.end as u64 <= self.len();
@@ -170,7 +174,7 @@ impl Region {
     #[must_use]
     pub fn len(&self) -> u64 {
         match &self.memory {
-            Memory::File(mapping) => mapping.len() as u64,
+            Memory::File(mapping, _) => mapping.len() as u64,
             Memory::Embedded(bytes) => bytes.len() as u64,
             Memory::Filling(_, arrival, _) => arrival.bytes(),
         }
@@ -240,7 +244,7 @@ impl Region {
     pub(crate) fn arrived(&self, range: Range<u64>) -> Result<&[u8], Arc<LoadError>> {
         let (start, end) = (in_memory(range.start), in_memory(range.end));
         match &self.memory {
-            Memory::File(mapping) => Ok(&mapping[start..end]),
+            Memory::File(mapping, _) => Ok(&mapping[start..end]),
             Memory::Embedded(bytes) => Ok(&bytes[start..end]),
             Memory::Filling(mapping, arrival, _) => {
                 arrival.wait_arrived(&range)?;
@@ -255,7 +259,7 @@ impl Region {
     pub(crate) fn has_arrived(&self, range: Range<u64>) -> bool {
         match &self.memory {
             Memory::Filling(_, arrival, _) => arrival.has_arrived(&range),
-            Memory::File(_) | Memory::Embedded(_) => true,
+            Memory::File(..) | Memory::Embedded(_) => true,
         }
     }
 
@@ -264,7 +268,7 @@ impl Region {
     pub fn is_verified(&self, range: Range<u64>) -> bool {
         match &self.memory {
             Memory::Filling(_, arrival, _) => arrival.is_verified(&range),
-            Memory::File(_) | Memory::Embedded(_) => true,
+            Memory::File(..) | Memory::Embedded(_) => true,
         }
     }
 
@@ -273,7 +277,7 @@ impl Region {
     pub fn is_complete(&self) -> bool {
         match &self.memory {
             Memory::Filling(_, arrival, _) => arrival.is_complete(),
-            Memory::File(_) | Memory::Embedded(_) => true,
+            Memory::File(..) | Memory::Embedded(_) => true,
         }
     }
 
@@ -282,7 +286,7 @@ impl Region {
     pub fn verified(&self) -> Vec<u64> {
         match &self.memory {
             Memory::Filling(_, arrival, _) => arrival.verified(),
-            Memory::File(_) | Memory::Embedded(_) => (0..extent::count(self.len())).collect(),
+            Memory::File(..) | Memory::Embedded(_) => (0..extent::count(self.len())).collect(),
         }
     }
 
@@ -293,7 +297,7 @@ impl Region {
     pub fn wait(&self, range: Range<u64>) -> Result<(), Arc<LoadError>> {
         match &self.memory {
             Memory::Filling(_, arrival, _) => arrival.wait(&range),
-            Memory::File(_) | Memory::Embedded(_) => Ok(()),
+            Memory::File(..) | Memory::Embedded(_) => Ok(()),
         }
     }
 
@@ -304,7 +308,7 @@ impl Region {
     pub async fn ready(&self, range: Range<u64>) -> Result<(), Arc<LoadError>> {
         match &self.memory {
             Memory::Filling(_, arrival, _) => arrival.ready(&range).await,
-            Memory::File(_) | Memory::Embedded(_) => Ok(()),
+            Memory::File(..) | Memory::Embedded(_) => Ok(()),
         }
     }
 
@@ -315,7 +319,7 @@ impl Region {
     pub fn wait_for(&self, range: Range<u64>, patience: Duration) -> Result<bool, Arc<LoadError>> {
         match &self.memory {
             Memory::Filling(_, arrival, _) => arrival.wait_for(&range, patience),
-            Memory::File(_) | Memory::Embedded(_) => Ok(true),
+            Memory::File(..) | Memory::Embedded(_) => Ok(true),
         }
     }
 
@@ -326,19 +330,20 @@ impl Region {
         }
     }
 
-    /// Reads the pages of a range of a mapped file into memory and maps them, so that the first
-    /// touch costs nothing. Blocks.
+    /// The bytes of a range, none of which need be in memory yet: those of a mapped file are read
+    /// into `buffer`, which brings them into the page cache at the disk's speed, as touching the
+    /// mapping does not (docs/performance.md). Nothing where [`Region::view`] shows nothing. Blocks.
     ///
     /// # Errors
-    /// What the system said; the bytes can be touched all the same.
-    pub fn populate(&self, range: Range<u64>) -> std::io::Result<()> {
-        match &self.memory {
-            Memory::File(mapping) if !range.is_empty() => {
-                let (start, end) = (in_memory(range.start), in_memory(range.end));
-                mapping.advise_range(memmap2::Advice::PopulateRead, start, end - start)
-            }
-            _ => Ok(()),
+    /// What the system said; a file that has become shorter.
+    pub fn read<'a>(&'a self, range: Range<usize>, buffer: &'a mut Vec<u8>) -> std::io::Result<Option<&'a [u8]>> {
+        let Memory::File(mapping, file) = &self.memory else { return Ok(self.view(range)) };
+        if range.start > range.end || range.end > mapping.len() {
+            return Ok(None);
         }
+        buffer.resize(range.len(), 0);
+        file.read_exact_at(buffer, range.start as u64)?;
+        Ok(Some(buffer))
     }
 
     /// The file's path as it was given, or the name of the embedded bytes.
@@ -351,7 +356,7 @@ impl Region {
     fn arrival(&self) -> &Arrival {
         match &self.memory {
             Memory::Filling(_, arrival, _) => arrival,
-            Memory::File(_) | Memory::Embedded(_) => unreachable!("a finished region has no leases"),
+            Memory::File(..) | Memory::Embedded(_) => unreachable!("a finished region has no leases"),
         }
     }
 
@@ -366,7 +371,7 @@ impl Region {
     fn readable(&self) -> *const u8 {
         match &self.memory {
             Memory::Filling(mapping, ..) => mapping.as_ptr(),
-            Memory::File(_) | Memory::Embedded(_) => unreachable!("a finished region has no leases"),
+            Memory::File(..) | Memory::Embedded(_) => unreachable!("a finished region has no leases"),
         }
     }
 
@@ -374,7 +379,7 @@ impl Region {
     fn file(&self) -> Option<&FilledFile> {
         match &self.memory {
             Memory::Filling(_, _, file) => file.as_ref(),
-            Memory::File(_) | Memory::Embedded(_) => None,
+            Memory::File(..) | Memory::Embedded(_) => None,
         }
     }
 }
@@ -434,7 +439,7 @@ fn in_memory(bytes: u64) -> usize {
 impl fmt::Debug for Region {
     fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
         let kind = match &self.memory {
-            Memory::File(_) => "mapped",
+            Memory::File(..) => "mapped",
             Memory::Embedded(_) => "embedded",
             Memory::Filling(..) => "being filled",
         };
@@ -456,6 +461,9 @@ mod tests {
         std::fs::write(directory.path().join("new"), b"second").unwrap();
         std::fs::rename(directory.path().join("new"), &path).unwrap();
         assert_eq!(region.bytes().unwrap(), b"first");
+        let mut buffer = Vec::new();
+        assert_eq!(region.read(1..5, &mut buffer).unwrap().unwrap(), b"irst");
+        assert!(region.read(1..6, &mut buffer).unwrap().is_none(), "beyond the end");
         assert_eq!(region.name(), path.display().to_string());
     }
 
