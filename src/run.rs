@@ -47,7 +47,7 @@ pub(crate) fn run(cli: Cli) -> anyhow::Result<ExitCode> {
         Command::Chat(args) => chat(&common, args),
         Command::Models(args) => models(&common, args),
         Command::Pull(args) => {
-            let config = quiet(&common, trust_settings(&args.trust))?;
+            let config = quiet(&common, trust_settings(&args.model.trust))?;
             in_runtime(&config, model::pull(&config, &args))
         }
         Command::Plan(args) => {
