@@ -35,6 +35,11 @@ impl FilledFile {
         Self { direct, ..Self::new(file) }
     }
 
+    /// Whether what is written stays in the page cache.
+    pub(super) fn is_cached(&self) -> bool {
+        self.direct.is_none()
+    }
+
     /// Writes `bytes` where they belong in the file; blocks.
     pub(super) fn write(&self, bytes: &[u8], at: u64) -> io::Result<()> {
         if let Some(direct) = self.direct.as_ref().filter(|_| is_aligned(bytes, at)) {

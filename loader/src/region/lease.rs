@@ -179,6 +179,7 @@ impl Window {
     /// Writes what lies before `end` in the object, and begins there anew.
     fn write(mut self, region: &Region, end: u64) -> (Self, io::Result<()>) {
         let length = (end - self.from) as usize;
+        region.make_pages(self.from..end);
         let written = region.file().map_or(Ok(()), |file| file.write(&self.bytes[..length], self.from));
         self.from = end;
         (self, written)
