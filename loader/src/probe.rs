@@ -157,7 +157,7 @@ impl Probe {
 /// all is found.
 async fn find_all(source: &dyn Source, names: Vec<String>) -> Result<Vec<Object>, LoadError> {
     let looks = names.into_iter().map(|name| async move {
-        match source.stat(&name).await {
+        match stat(source, &name).await {
             Ok(object) => Ok(Ok(object)),
             Err(error @ (SourceError::NotFound { .. } | SourceError::Denied { .. })) => Ok(Err(error)),
             Err(error) => Err(LoadError::from(error)),
@@ -182,25 +182,50 @@ async fn read_small(source: &dyn Source, object: Object) -> Result<SmallFile, Lo
     Ok(SmallFile { object, bytes })
 }
 
+/// What an object is now; asked again if the store is busy.
+async fn stat(source: &dyn Source, name: &str) -> Result<Object, SourceError> {
+    let mut tries = Tries::default();
+    loop {
+        match source.stat(name).await {
+            Err(error) => tries.again(error).await?,
+            found => return found,
+        }
+    }
+}
+
 /// Reads a small part of an object.
 pub(crate) async fn read_part(source: &dyn Source, object: &Object, from: u64, to: u64) -> Result<Vec<u8>, LoadError> {
-    let mut attempt = 0;
+    let mut tries = Tries::default();
     let mut landing = Landing::small(from..to);
     while landing.remaining() > 0 {
-        match source.read(object, &mut landing, ReadOptions::default()).await {
-            Ok(()) => {}
-            Err(error) if error.is_retryable() && attempt < ATTEMPTS_MAX => {
-                attempt += 1;
-                tokio::time::sleep(pause(&error, attempt)).await;
-            }
-            Err(error) => return Err(error.into()),
+        if let Err(error) = source.read(object, &mut landing, ReadOptions::default()).await {
+            tries.again(error).await?;
         }
     }
     Ok(landing.into_bytes().unwrap_or_default())
 }
 
-/// How often a small read is tried again: with the pauses below, for about five seconds.
-const ATTEMPTS_MAX: u32 = 6;
+/// How often a small request is made again: with the pauses below, for about five seconds.
+const TRIES_MAX: u32 = 6;
+
+/// A small request's failures so far.
+#[derive(Default)]
+struct Tries(u32);
+
+impl Tries {
+    /// Waits for the next try.
+    ///
+    /// # Errors
+    /// The failure itself, if there is to be none.
+    async fn again(&mut self, error: SourceError) -> Result<(), SourceError> {
+        if !error.is_retryable() || self.0 >= TRIES_MAX {
+            return Err(error);
+        }
+        self.0 += 1;
+        tokio::time::sleep(pause(&error, self.0)).await;
+        Ok(())
+    }
+}
 
 fn pause(error: &SourceError, attempt: u32) -> std::time::Duration {
     let backoff = std::time::Duration::from_millis(50) * 2u32.pow(attempt.min(6));

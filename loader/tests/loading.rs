@@ -183,6 +183,17 @@ async fn a_bit_flipped_on_the_way_is_fetched_again_and_one_flipped_for_good_is_n
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn a_store_that_is_busy_at_first_is_asked_again_for_every_file() {
+    let model = safetensors(&SEEDS);
+    let origin = origin(&model);
+    let busy = Fault::Status { status: 503, retry_after_seconds: None };
+    let script = Script { object: None, first: 1, last: 2, fault: busy };
+    origin.set_faults(Faults { scripts: vec![script], ..Faults::default() });
+    let (weights, _) = pull(&origin, &config(None), &pinned()).await;
+    check(&weights, &SEEDS);
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn a_load_that_was_broken_off_is_gone_on_with() {
     let model = safetensors(&SEEDS);
     let (origin, cache) = (origin(&model), tempfile::tempdir().unwrap());
