@@ -188,6 +188,27 @@ pub(crate) struct EngineFlags {
     /// The most tokens one step computes, prompts and decodes together.
     #[arg(long, value_name = "TOKENS")]
     pub(crate) max_num_batched_tokens: Option<usize>,
+    /// Bytes of memory for the weights, activations and KV caches of all models together.
+    #[arg(long, value_name = "BYTES", conflicts_with = "gpu_memory_utilization")]
+    pub(crate) memory_bytes: Option<u64>,
+    /// The same as a share of the machine's memory, e.g. 0.8 (vLLM's name; on CPUs, too).
+    #[arg(long, value_name = "SHARE")]
+    pub(crate) gpu_memory_utilization: Option<f64>,
+    /// Bytes of the KV cache, per model.
+    #[arg(long, value_name = "BYTES")]
+    pub(crate) kv_cache_memory_bytes: Option<u64>,
+    /// The format of keys and values: `auto`, `f32`, `f16` or `bf16`.
+    #[arg(long, value_name = "NAME")]
+    pub(crate) kv_cache_dtype: Option<String>,
+    /// Share KV blocks among requests that begin alike (the default).
+    #[arg(long, overrides_with = "no_enable_prefix_caching")]
+    pub(crate) enable_prefix_caching: bool,
+    /// Compute every prompt as if it were the first.
+    #[arg(long)]
+    pub(crate) no_enable_prefix_caching: bool,
+    /// Who goes first: `priority` (by the requests' `priority`) or `fcfs`.
+    #[arg(long, value_name = "NAME")]
+    pub(crate) scheduling_policy: Option<String>,
 }
 
 #[derive(Debug, Args)]

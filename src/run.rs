@@ -103,15 +103,28 @@ fn with_listen(table: &str, address: Option<SocketAddr>, mut settings: Vec<Setti
 }
 
 fn engine_settings(flags: &EngineFlags) -> Vec<Setting> {
-    let numbers = [
-        ("threads", flags.threads),
-        ("max_model_len", flags.max_model_len),
-        ("max_num_seqs", flags.max_num_seqs),
-        ("max_num_batched_tokens", flags.max_num_batched_tokens),
+    fn text(value: Option<impl ToString>) -> Option<String> {
+        value.map(|value| value.to_string())
+    }
+    let caching = match (flags.enable_prefix_caching, flags.no_enable_prefix_caching) {
+        (_, true) => Some(false),
+        (true, false) => Some(true),
+        (false, false) => None,
+    };
+    let settings = [
+        ("threads", text(flags.threads)),
+        ("max_model_len", text(flags.max_model_len)),
+        ("max_num_seqs", text(flags.max_num_seqs)),
+        ("max_num_batched_tokens", text(flags.max_num_batched_tokens)),
+        ("memory_bytes", text(flags.memory_bytes)),
+        ("gpu_memory_utilization", text(flags.gpu_memory_utilization)),
+        ("kv_cache_memory_bytes", text(flags.kv_cache_memory_bytes)),
+        ("enable_prefix_caching", text(caching)),
+        ("kv_cache_dtype", flags.kv_cache_dtype.clone()),
+        ("scheduling_policy", flags.scheduling_policy.clone()),
+        ("backend", flags.backend.clone()),
     ];
-    let numbers = numbers.into_iter().filter_map(|(key, value)| Some((format!("worker.{key}"), value?.to_string())));
-    let backend = flags.backend.iter().map(|name| ("worker.backend".to_owned(), name.clone()));
-    numbers.chain(backend).collect()
+    settings.into_iter().filter_map(|(key, value)| Some((format!("worker.{key}"), value?))).collect()
 }
 
 fn trust_settings(flags: &TrustFlags) -> Vec<Setting> {

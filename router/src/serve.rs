@@ -15,7 +15,9 @@ use std::sync::Arc;
 use std::time::Duration;
 use tracing::Instrument;
 use tracing::field::Empty;
-use wire::headers::{IGNORED, RATELIMIT_LIMIT_REQUESTS, RATELIMIT_REMAINING_REQUESTS, RATELIMIT_RESET_REQUESTS};
+use wire::headers::{
+    CACHE_SALT, IGNORED, RATELIMIT_LIMIT_REQUESTS, RATELIMIT_REMAINING_REQUESTS, RATELIMIT_RESET_REQUESTS,
+};
 use wire::openai::{ApiError, Peek};
 
 /// `POST /v1/chat/completions`.
@@ -120,6 +122,8 @@ async fn admit(
     let mut headers = forwarded_headers(&parts.headers, core.config.worker_api_key.as_ref());
     // Only a worker may say what it ignored.
     headers.remove(IGNORED);
+    // Each tenant has its own prefix cache at the workers; a client's word for another's is overwritten.
+    headers.insert(CACHE_SALT, cache_salt(who.tenant()));
     telemetry::trace::inject(&mut headers);
     let path = match endpoint {
         Endpoint::Chat => "/v1/chat/completions",
@@ -127,6 +131,12 @@ async fn admit(
     };
     let choices = (peek.n.max(1) as usize).saturating_mul(peek.prompts);
     Ok(Asked { admitted, model, choices, call: Call { path, headers, body }, slot })
+}
+
+/// What a worker is told of a tenant: a digest, which any header can hold.
+fn cache_salt(tenant: &str) -> HeaderValue {
+    // Hexadecimal is always a header's value.
+    HeaderValue::try_from(policy::hash_key(tenant)).unwrap_or(HeaderValue::from_static(""))
 }
 
 /// What clients are told to wait while we shut down: about a rolling restart's step.

@@ -66,6 +66,9 @@ pub const TTFT_EDGES_S: &[f64] =
 /// Upper edges, in seconds, for the time per token (OpenTelemetry's GenAI conventions, with two finer ones).
 pub const ITL_EDGES_S: &[f64] =
     &[0.001, 0.005, 0.01, 0.025, 0.05, 0.075, 0.1, 0.15, 0.2, 0.3, 0.4, 0.5, 0.75, 1.0, 2.5];
+/// Upper edges, in seconds, for what a turn of the engine takes beside the kernels: 3 % of steps of 1 ms to 1 s.
+pub const STEP_OVERHEAD_EDGES_S: &[f64] =
+    &[0.000_03, 0.000_1, 0.000_2, 0.000_5, 0.001, 0.002, 0.005, 0.01, 0.02, 0.05, 0.1];
 /// Upper edges, in seconds, for whole requests (OpenTelemetry's GenAI conventions).
 pub const REQUEST_EDGES_S: &[f64] =
     &[0.01, 0.02, 0.04, 0.08, 0.16, 0.32, 0.64, 1.28, 2.56, 5.12, 10.24, 20.48, 40.96, 81.92];

@@ -3,7 +3,7 @@
 //! Units are seconds, bytes and ratios. A counter's name ends in `_total`. vLLM's names are kept
 //! letter for letter, so that dashboards and autoscalers made for it work unchanged.
 
-use crate::metrics::{Def, ITL_EDGES_S, REQUEST_EDGES_S, TTFT_EDGES_S};
+use crate::metrics::{Def, ITL_EDGES_S, REQUEST_EDGES_S, STEP_OVERHEAD_EDGES_S, TTFT_EDGES_S};
 
 // --- listen -------------------------------------------------------------------------------------
 
@@ -119,6 +119,31 @@ pub const WORKER_QUEUE_TIME: Def = Def::histogram(
 /// One step of the backend.
 pub const WORKER_STEP: Def =
     Def::histogram("forebay_worker_step_seconds", "One step of the backend", &["model"], ITL_EDGES_S);
+/// What a turn of the engine takes beside the backend's step.
+pub const WORKER_STEP_OVERHEAD: Def = Def::histogram(
+    "forebay_worker_step_overhead_seconds",
+    "What a turn of the engine took outside the backend: planning, sampling, handing out",
+    &["model"],
+    STEP_OVERHEAD_EDGES_S,
+);
+/// Prompt tokens looked up in the prefix cache.
+pub const WORKER_PREFIX_QUERIES: Def = Def::counter(
+    "forebay_worker_prefix_cache_queries_total",
+    "Prompt tokens that were looked up in the prefix cache",
+    &["model"],
+);
+/// Prompt tokens found there.
+pub const WORKER_PREFIX_HITS: Def = Def::counter(
+    "forebay_worker_prefix_cache_hits_total",
+    "Prompt tokens that were found in the prefix cache and not computed",
+    &["model"],
+);
+/// Blocks of the prefix cache.
+pub const WORKER_PREFIX_BLOCKS: Def = Def::gauge(
+    "forebay_worker_prefix_cache_blocks",
+    "Full KV blocks that can be shared, in use or not; at most all blocks there are",
+    &["model"],
+);
 /// Prompt tokens of the sequences that started.
 pub const WORKER_PROMPT_TOKENS: Def =
     Def::counter("forebay_worker_prompt_tokens_total", "Prompt tokens of the sequences that started", &["model"]);
@@ -261,6 +286,12 @@ pub const VLLM_E2E: Def =
     Def::histogram("vllm:e2e_request_latency_seconds", "From submission to the end", &["model_name"], REQUEST_EDGES_S);
 /// As `forebay_worker_prompt_tokens_total`.
 pub const VLLM_PROMPT_TOKENS: Def = Def::counter("vllm:prompt_tokens_total", "Prompt tokens", &["model_name"]);
+/// As `forebay_worker_prefix_cache_queries_total`.
+pub const VLLM_PREFIX_QUERIES: Def =
+    Def::counter("vllm:prefix_cache_queries_total", "Prompt tokens looked up in the prefix cache", &["model_name"]);
+/// As `forebay_worker_prefix_cache_hits_total`.
+pub const VLLM_PREFIX_HITS: Def =
+    Def::counter("vllm:prefix_cache_hits_total", "Prompt tokens found in the prefix cache", &["model_name"]);
 /// As `forebay_worker_generation_tokens_total`.
 pub const VLLM_GENERATION_TOKENS: Def = Def::counter("vllm:generation_tokens_total", "Sampled tokens", &["model_name"]);
 /// As `forebay_worker_preemptions_total`.

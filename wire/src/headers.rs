@@ -14,6 +14,10 @@ pub const KV_USAGE: &str = "x-forebay-kv-usage";
 /// On a router's response: the worker that answered.
 pub const WORKER: &str = "x-forebay-worker";
 
+/// On a router's request to a worker: whose prefixes may be shared with whom. A digest of the tenant; what a client
+/// says of it never passes a router.
+pub const CACHE_SALT: &str = "x-forebay-cache-salt";
+
 /// W3C Trace Context.
 pub const TRACEPARENT: &str = "traceparent";
 

@@ -18,4 +18,4 @@ pub use completion::CompletionRequest;
 pub use error::{ApiError, ErrorKind};
 pub use parse::{Parsed, Peek};
 pub use sampling::Sampling;
-pub use usage::Usage;
+pub use usage::{PromptTokensDetails, Usage};

@@ -139,6 +139,42 @@ impl Load {
     }
 }
 
+/// Changes of one model's prefix cache, on `GET /status/kv-events?model=M&from=N`: for who wants to know which worker
+/// holds which prefix.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct KvEvents {
+    /// The model.
+    pub model: String,
+    /// Tokens per block.
+    pub block_tokens: u32,
+    /// The number of the first event here. Where it is not the one asked for, those between were forgotten, or the
+    /// worker was started anew: the reader takes the cache for empty and follows from here.
+    pub first: u64,
+    /// What to ask for next.
+    pub next: u64,
+    /// The events, in order.
+    pub events: Vec<KvEvent>,
+}
+
+/// One change of a prefix cache. Blocks are named by 32 hexadecimal digits that say their tokens, everything before
+/// them, the weights and whose they are.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(tag = "type", rename_all = "snake_case")]
+pub enum KvEvent {
+    /// A full block can be shared from now on.
+    Stored {
+        /// Its name.
+        block: String,
+        /// The name of the block before; none for a prompt's first.
+        parent: Option<String>,
+    },
+    /// It cannot any more.
+    Removed {
+        /// Its name.
+        block: String,
+    },
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

@@ -7,7 +7,7 @@ use serde::{Deserialize, Serialize};
 use std::net::SocketAddr;
 
 /// The process that computes. Every bound of the engine is here.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields, default)]
 pub struct WorkerConfig {
     /// Where it listens. 8081, so that a router can have 8080 on the same machine.
@@ -29,10 +29,30 @@ pub struct WorkerConfig {
     /// The most tokens one step computes. 512 keeps a step on a small model under about half a
     /// second on two cores, which is what a long prompt may delay a running stream by.
     pub max_num_batched_tokens: usize,
-    /// Bytes of the KV cache, per model; derived from the sequences above, at most 4 GiB, where absent.
-    pub kv_cache_bytes: Option<u64>,
+    /// The most tokens of prompts in a step that also decodes: what a long prompt may slow running streams by. 64 of
+    /// them take about as long as a small batch's decode on CPUs, so that a stream is slowed to half its pace.
+    pub max_prefill_tokens_beside_decodes: usize,
+    /// Bytes of memory for the weights, activations and KV caches of all models together; what weights and activations
+    /// leave is KV cache, to the block. Where absent, see `gpu_memory_utilization`.
+    pub memory_bytes: Option<u64>,
+    /// The same as a share of the machine's memory, or of the control group's, above 0 to 1 (vLLM's name; on CPUs,
+    /// too). Where both are absent nothing is filled up, and more than the machine has is refused.
+    pub gpu_memory_utilization: Option<f64>,
+    /// Bytes of the KV cache, per model; what the budget above leaves where absent, or without a budget enough for
+    /// the sequences above, at most 4 GiB.
+    #[serde(alias = "kv_cache_bytes")]
+    pub kv_cache_memory_bytes: Option<u64>,
     /// The format of keys and values. `auto` is f32 for models stored in f32 and f16 for others.
     pub kv_cache_dtype: KvCacheDtype,
+    /// Whether full KV blocks are kept and shared by requests that begin alike. On: what it costs is a hash per
+    /// sixteen tokens.
+    pub enable_prefix_caching: bool,
+    /// Who goes first: `priority` is by the requests' `priority`, lower first; `fcfs` is first come, first served,
+    /// and a request with a priority is refused. `priority`, since requests without one are served as they come.
+    pub scheduling_policy: SchedulingPolicy,
+    /// What one level of priority is worth in time waited, in milliseconds: who has waited that much longer goes
+    /// before who is one level more urgent, so that nobody starves. 10 s is about an answer's length on CPUs.
+    pub priority_level_ms: u64,
     /// The most sequences that may wait for the engine; beyond it the answer is 503. 256 is some
     /// minutes of work for a CPU, and nobody waits longer.
     pub queue_max: usize,
@@ -66,6 +86,16 @@ pub enum BackendKind {
     Scripted,
 }
 
+/// Who goes first.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "lowercase")]
+pub enum SchedulingPolicy {
+    /// First come, first served.
+    Fcfs,
+    /// By the requests' `priority`.
+    Priority,
+}
+
 /// The format of keys and values.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "lowercase")]
@@ -91,8 +121,14 @@ impl Default for WorkerConfig {
             max_model_len: None,
             max_num_seqs: 16,
             max_num_batched_tokens: 512,
-            kv_cache_bytes: None,
+            max_prefill_tokens_beside_decodes: 64,
+            memory_bytes: None,
+            gpu_memory_utilization: None,
+            kv_cache_memory_bytes: None,
             kv_cache_dtype: KvCacheDtype::Auto,
+            enable_prefix_caching: true,
+            scheduling_policy: SchedulingPolicy::Priority,
+            priority_level_ms: 10_000,
             queue_max: 256,
             reader_stall_ms: 60_000,
             liveness_timeout_ms: 60_000,
@@ -115,12 +151,19 @@ impl WorkerConfig {
         let sizes = [
             ("max_num_seqs", Some(self.max_num_seqs)),
             ("max_num_batched_tokens", Some(self.max_num_batched_tokens)),
+            ("max_prefill_tokens_beside_decodes", Some(self.max_prefill_tokens_beside_decodes)),
             ("queue_max", Some(self.queue_max)),
             ("threads", self.threads),
             ("max_model_len", self.max_model_len),
         ];
         if let Some((name, _)) = sizes.into_iter().find(|(_, size)| *size == Some(0)) {
             return Some(format!("worker.{name}: must be at least 1"));
+        }
+        if self.memory_bytes.is_some() && self.gpu_memory_utilization.is_some() {
+            return Some("worker.memory_bytes: give it or gpu_memory_utilization, not both".into());
+        }
+        if self.gpu_memory_utilization.is_some_and(|share| !(share > 0.0 && share <= 1.0)) {
+            return Some("worker.gpu_memory_utilization: a share is above 0 and at most 1".into());
         }
         (self.max_num_batched_tokens < self.max_num_seqs).then(|| {
             format!(

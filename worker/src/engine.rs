@@ -1,21 +1,32 @@
 //! The engine: one thread that owns the backend and turns submissions into tokens.
 //!
-//! A step is schedule → forward → sample → hand out, and each part is a file: `scheduler` (pure),
-//! the backend, `sampler` (pure), `thread`. Tokens go out over a bounded channel per request; a
-//! reader that is slow pauses its own sequences and nobody else's, one that is gone frees them
-//! within a step. The engine knows token ids only: no text, no HTTP.
+//! A step is plan → compute → take in → hand out. All but computing is the `core`, which is pure: its scheduler, KV
+//! blocks, prefix cache and sequences know no clock, no thread and no channel; `thread` wraps clock, backend and
+//! channels around it. Tokens go out over a bounded channel per request; a reader that is slow pauses its own
+//! sequences and nobody else's, one that is gone frees them within a step. The engine knows token ids only: no text,
+//! no HTTP.
 //!
 //! Weights may arrive while it works, and may be replaced between two steps ([`EngineHandle::install`]): a sequence
 //! keeps to the generation of weights it was admitted under, and the old one is let go with its last sequence.
 
+mod admission;
 mod blocks;
+mod core;
+mod events;
 mod meters;
+mod order;
+mod prefix;
+mod reader;
 mod scheduler;
 mod sequence;
 mod shared;
+mod state;
 mod thread;
 
+pub use blocks::KvChange;
+pub use events::{CHANGES_MAX, KvChangesRead};
 pub use meters::Meters;
+pub use prefix::{BlockName, CacheSalt};
 pub use sequence::{Cancel, Event, FinishReason, SequenceParams, Submission};
 
 use crate::backend::{Backend, Generation, InstallError, Limits, Part, Revision};
@@ -35,10 +46,16 @@ pub struct EngineOptions {
     pub max_num_seqs: usize,
     /// The longest sequence, prompt and completion together.
     pub max_model_len: usize,
+    /// The most rows of prompts in a step that has decodes, too; at least 1.
+    pub max_prompt_rows_beside_decodes: usize,
     /// The most sequences that may wait.
     pub queue_max: usize,
     /// How long a sequence may stay paused for a slow reader before it is ended.
     pub reader_stall: Duration,
+    /// Whether full KV blocks are kept and shared by sequences that begin alike.
+    pub enable_prefix_caching: bool,
+    /// What one level of priority is worth in time waited; none: first come, first served.
+    pub priority_level: Option<Duration>,
 }
 
 /// Why a submission was not taken.
@@ -177,11 +194,23 @@ impl EngineHandle {
         }
     }
 
+    /// What changed in the prefix cache from change number `from` on, at most `most` of it.
+    #[must_use]
+    pub fn kv_changes(&self, from: u64, most: usize) -> KvChangesRead {
+        self.shared.kv_changes.read(from, most)
+    }
+
     /// How long ago the engine thread last showed life; `None` when it has ended. Waiting for work
     /// or for weights counts as life; a step that does not end does not.
     #[must_use]
     pub fn since_beat(&self) -> Option<Duration> {
         self.shared.since_beat()
+    }
+
+    /// Whether a sequence's priority counts.
+    #[must_use]
+    pub fn has_priorities(&self) -> bool {
+        self.options.priority_level.is_some()
     }
 
     /// The longest sequence, prompt and completion together.

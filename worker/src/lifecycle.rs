@@ -18,6 +18,7 @@ pub use error::{ModelError, StartError};
 pub use source::ModelSource;
 
 use crate::config::{StorageConfig, WorkerConfig};
+use crate::memory::MemoryError;
 use crate::progress::{Board, ModelProgress};
 use crate::server::{self, Server, SwapRequest};
 use listen::{Drain, ListenError, Listener};
@@ -142,11 +143,19 @@ async fn work(
     }
 }
 
-/// Begins every model in turn, and waits for the weights of all of them at once.
+/// Looks at every model, divides the memory between them, begins one after the other, and waits for the weights of
+/// all of them at once.
 async fn load_all(context: &Arc<Context>, models: &[ModelSource]) -> Result<(), StartError> {
     let mut arrivals = tokio::task::JoinSet::new();
+    let mut looked = Vec::with_capacity(models.len());
     for source in models {
-        let begun = load::begin(context, source).await.map_err(|cause| failed(context, source.name(), cause))?;
+        looked.push(load::look(context, source).await.map_err(|cause| failed(context, source.name(), cause))?);
+    }
+    let needs: Vec<_> = looked.iter().map(|model| model.need(&context.config)).collect();
+    let shares = computed::shares(&context.config, &needs).map_err(|cause| over_budget(context, models, cause))?;
+    for (model, share) in looked.into_iter().zip(shares) {
+        let name = model.name().to_owned();
+        let begun = model.begin(context, share).await.map_err(|cause| failed(context, &name, cause))?;
         let context = Arc::clone(context);
         arrivals.spawn(async move {
             let name = begun.name.clone();
@@ -157,6 +166,14 @@ async fn load_all(context: &Arc<Context>, models: &[ModelSource]) -> Result<(), 
         arrived.unwrap_or(Err(StartError::Lost))?;
     }
     Ok(())
+}
+
+/// All models together want more memory than there is.
+fn over_budget(context: &Context, models: &[ModelSource], cause: MemoryError) -> StartError {
+    let names: Vec<&str> = models.iter().map(ModelSource::name).collect();
+    let why = ModelError::Memory(cause.clone());
+    names.iter().for_each(|name| drop(failed(context, name, ModelError::Memory(cause.clone()))));
+    StartError::Load { model: names.join(", "), source: Box::new(why) }
 }
 
 fn failed(context: &Context, model: &str, cause: ModelError) -> StartError {

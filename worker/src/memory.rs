@@ -1,7 +1,13 @@
 //! How much memory a model takes: a pure function from its config and the operator's wishes.
 //!
 //! Weights are mapped, not allocated: their bytes count once a node however many read them. The
-//! arena and the KV storage are ours. It knows no device and allocates nothing.
+//! arena and the KV storage are ours. `split` divides one budget between the models of a worker, `machine` says what
+//! there is. It knows no device and allocates nothing.
+
+pub mod machine;
+mod split;
+
+pub use split::{Need, split};
 
 use thiserror::Error;
 
@@ -19,9 +25,11 @@ pub const KV_BYTES_DEFAULT: u64 = 4 << 30;
 /// What the operator wishes.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct MemoryOptions {
-    /// Memory there is for weights, arena and KV storage together; unknown if none.
+    /// Memory that weights, arena and KV storage are to take together: the KV storage gets what the others leave.
     pub budget_bytes: Option<u64>,
-    /// The size of the KV storage (`--kv-cache-bytes`); derived if none.
+    /// What they may not exceed, since the machine has no more; unknown if none.
+    pub limit_bytes: Option<u64>,
+    /// The size of the KV storage (`--kv-cache-memory-bytes`); the rest of the budget, or derived, if none.
     pub kv_cache_bytes: Option<u64>,
     /// The longest sequence in tokens (`--max-model-len`); what the model and the KV storage allow
     /// if none.
@@ -62,7 +70,7 @@ impl MemoryPlan {
 }
 
 /// Why the wishes do not fit.
-#[derive(Debug, Error, PartialEq, Eq)]
+#[derive(Debug, Clone, Error, PartialEq, Eq)]
 pub enum MemoryError {
     /// A wish for nothing.
     #[error("planning memory: {0} must be at least 1")]
@@ -78,7 +86,7 @@ pub enum MemoryError {
     /// The KV storage does not hold one sequence of the length asked for.
     #[error(
         "planning memory: a sequence of {tokens} tokens needs {needed_bytes} bytes of KV storage, and there are \
-         {available_bytes}; lower max_model_len or raise kv_cache_bytes"
+         {available_bytes}; lower max_model_len or raise kv_cache_memory_bytes"
     )]
     KvTooSmall {
         /// The length that does not fit.
@@ -91,7 +99,7 @@ pub enum MemoryError {
     /// Everything together exceeds the budget.
     #[error(
         "planning memory: weights {weights_bytes}, activations {arena_bytes} and KV storage {kv_bytes} bytes exceed \
-         the budget of {budget_bytes} bytes; lower kv_cache_bytes, max_model_len or max_num_batched_tokens"
+         the budget of {budget_bytes} bytes; lower kv_cache_memory_bytes, max_model_len or max_num_batched_tokens"
     )]
     OverBudget {
         /// Mapped weights.
@@ -124,9 +132,9 @@ pub fn kv_block_bytes(config: &Config, kv_float: Float) -> u64 {
 
 /// Plans a model's memory.
 ///
-/// The KV storage is what was asked for; else enough for `max_num_seqs` sequences of the longest
-/// kind, at most [`KV_BYTES_DEFAULT`] and at most what the budget leaves. Where no `max_model_len`
-/// was asked for, it is cut to what the storage holds.
+/// The KV storage is what was asked for; else what the budget leaves, to the block; else, without a budget, enough
+/// for `max_num_seqs` sequences of the longest kind, at most [`KV_BYTES_DEFAULT`] and at most what the limit leaves.
+/// Where no `max_model_len` was asked for, it is cut to what the storage holds.
 ///
 /// # Errors
 /// The wishes exceed the model, the KV storage or the budget; the error has the numbers.
@@ -144,12 +152,14 @@ pub fn plan(config: &Config, weights_bytes: u64, options: &MemoryOptions) -> Res
     let block_bytes = kv_block_bytes(config, options.kv_float);
     let wanted_len = options.max_model_len.unwrap_or(available);
     let sequence_bytes = blocks_of(wanted_len) as u64 * block_bytes;
-    let left = options.budget_bytes.map(|budget| budget.saturating_sub(weights_bytes).saturating_sub(arena_bytes));
+    let bound = options.budget_bytes.into_iter().chain(options.limit_bytes).min();
+    let left = bound.map(|bound| bound.saturating_sub(weights_bytes).saturating_sub(arena_bytes));
     let derived = sequence_bytes.saturating_mul(options.max_num_seqs as u64).min(KV_BYTES_DEFAULT.max(block_bytes));
-    let kv_bytes = options.kv_cache_bytes.unwrap_or_else(|| derived.min(left.unwrap_or(u64::MAX)));
+    let wanted = if options.budget_bytes.is_some() { u64::MAX } else { derived };
+    let kv_bytes = options.kv_cache_bytes.unwrap_or_else(|| wanted.min(left.unwrap_or(u64::MAX)));
     let kv_blocks = usize::try_from(kv_bytes / block_bytes).unwrap_or(usize::MAX).min(u32::MAX as usize);
     let kv_bytes = kv_blocks as u64 * block_bytes;
-    if let Some(budget_bytes) = options.budget_bytes.filter(|_| left.is_some_and(|left| kv_bytes.max(1) > left)) {
+    if let Some(budget_bytes) = bound.filter(|_| left.is_some_and(|left| kv_bytes.max(1) > left)) {
         return Err(MemoryError::OverBudget { weights_bytes, arena_bytes, kv_bytes, budget_bytes });
     }
     let max_model_len = wanted_len.min(kv_blocks.saturating_mul(KV_BLOCK_TOKENS));

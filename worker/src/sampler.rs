@@ -4,7 +4,10 @@
 //! so batching, preemption and company change nothing. The order of the steps is vLLM's: bans and
 //! biases, penalties, temperature, then min-p, top-k and top-p. It knows no request and no text.
 
+mod weigh;
+
 use std::cmp::Ordering;
+use weigh::Scale;
 
 /// How to choose, all defaults resolved.
 #[derive(Debug, Clone, PartialEq)]
@@ -76,62 +79,71 @@ pub struct Scratch {
     candidates: Vec<(f32, u32)>,
     /// How often each token occurred; all zero between calls.
     counts: Vec<u32>,
+    maxima: Vec<f32>,
+    sums: Vec<f64>,
 }
 
 /// Chooses the next token from `logits` (one per vocabulary entry).
 pub fn sample(logits: &[f32], params: &Params, history: History<'_>, scratch: &mut Scratch) -> u32 {
-    if is_plain(params, history) {
-        return argmax(logits);
+    if is_raw(params, history) {
+        return draw(logits, params, history, scratch);
     }
-    scratch.logits.clear();
-    scratch.logits.extend_from_slice(logits);
-    adjust(&mut scratch.logits, params, history, &mut scratch.counts);
-    if params.temperature == 0.0 {
-        return argmax(&scratch.logits);
-    }
-    let draw = uniform(params.seed, history.generated.len() as u64);
-    scratch.candidates.clear();
-    collect(&scratch.logits, params, &mut scratch.candidates);
-    pick(&mut scratch.candidates, params, draw)
+    let mut adjusted = std::mem::take(&mut scratch.logits);
+    adjusted.clear();
+    adjusted.extend_from_slice(logits);
+    adjust(&mut adjusted, params, history, &mut scratch.counts);
+    let id = draw(&adjusted, params, history, scratch);
+    scratch.logits = adjusted;
+    id
 }
 
 /// The log probability of `token` and of the `top` likeliest, from raw logits.
 #[must_use]
 pub fn logprobs(logits: &[f32], token: u32, top: usize, scratch: &mut Scratch) -> Logprobs {
-    let largest = logits.iter().copied().fold(f32::NEG_INFINITY, f32::max);
-    let sum: f64 = logits.iter().map(|&logit| f64::from(logit - largest).exp()).sum();
+    let scale = Scale { largest: weigh::largest(logits), temperature: 1.0, floor: 0.0 };
+    let sum = scale.sum_up(logits, &mut scratch.sums);
     #[expect(clippy::cast_possible_truncation, reason = "a log probability needs no more than f32")]
-    let log_sum = largest + sum.ln() as f32;
-    let candidates = &mut scratch.candidates;
-    candidates.clear();
+    let log_sum = scale.largest + sum.ln() as f32;
+    scratch.candidates.clear();
     if top > 0 {
-        candidates.extend(logits.iter().copied().zip(0..));
-        keep_largest(candidates, top);
+        take_largest(logits, top, scratch);
     }
     Logprobs {
         chosen: logits.get(token as usize).map_or(f32::NEG_INFINITY, |logit| logit - log_sum),
-        top: candidates.iter().map(|&(logit, id)| (id, logit - log_sum)).collect(),
+        top: scratch.candidates.iter().map(|&(logit, id)| (id, logit - log_sum)).collect(),
     }
 }
 
-fn is_plain(params: &Params, history: History<'_>) -> bool {
-    params.temperature == 0.0
-        && params.logit_bias.is_empty()
+/// Chooses from logits that are what they are to be.
+fn draw(logits: &[f32], params: &Params, history: History<'_>, scratch: &mut Scratch) -> u32 {
+    if params.temperature == 0.0 {
+        return weigh::argmax(logits);
+    }
+    let uniform = uniform(params.seed, history.generated.len() as u64);
+    // p ≥ min_p × p_max, and p_max weighs 1.
+    let (largest, temperature, floor) = (weigh::largest(logits), params.temperature, params.min_p);
+    let scale = Scale { largest, temperature, floor };
+    if params.top_k > 0 && params.top_k < logits.len() {
+        take_largest(logits, params.top_k, scratch);
+        let total = scratch.candidates.iter().map(|&(logit, _)| f64::from(scale.weight(logit))).sum();
+        keep_nucleus(&mut scratch.candidates, scale, total, params.top_p);
+        return pick(&scratch.candidates, scale, uniform);
+    }
+    let total = scale.sum_up(logits, &mut scratch.sums);
+    if params.top_p < 1.0 {
+        take_nucleus(logits, scale, total, params.top_p, scratch);
+        return pick(&scratch.candidates, scale, uniform);
+    }
+    scale.reach(logits, &scratch.sums, uniform * total)
+}
+
+/// Whether the logits are taken as they are.
+fn is_raw(params: &Params, history: History<'_>) -> bool {
+    params.logit_bias.is_empty()
         && params.presence_penalty == 0.0
         && params.frequency_penalty == 0.0
         && params.repetition_penalty == 1.0
         && history.banned.is_empty()
-}
-
-/// The lowest id among the largest logits; a NaN never wins.
-fn argmax(logits: &[f32]) -> u32 {
-    let mut best = (f32::NEG_INFINITY, 0);
-    for (&logit, id) in logits.iter().zip(0..) {
-        if logit > best.0 {
-            best = (logit, id);
-        }
-    }
-    best.1
 }
 
 fn adjust(logits: &mut [f32], params: &Params, history: History<'_>, counts: &mut Vec<u32>) {
@@ -181,44 +193,16 @@ fn penalise_occurrence(logits: &mut [f32], params: &Params, generated: &[u32], c
     }
 }
 
-/// The candidates left by min-p, their logits divided by the temperature.
-fn collect(logits: &[f32], params: &Params, out: &mut Vec<(f32, u32)>) {
-    let largest = logits.iter().copied().fold(f32::NEG_INFINITY, f32::max);
-    // p ≥ min_p × p_max, in logits; ln 0 is −∞ and keeps everything.
-    let floor = largest / params.temperature + params.min_p.ln();
-    let scaled = logits.iter().zip(0..).map(|(&logit, id)| (logit / params.temperature, id));
-    out.extend(scaled.filter(|&(logit, _)| logit >= floor && logit > f32::NEG_INFINITY));
-}
-
-fn pick(candidates: &mut Vec<(f32, u32)>, params: &Params, draw: f64) -> u32 {
-    let Some(largest) = candidates.iter().map(|&(logit, _)| logit).reduce(f32::max) else { return 0 };
-    if params.top_k > 0 && params.top_k < candidates.len() {
-        keep_largest(candidates, params.top_k);
-    }
-    let weight = |logit: f32| f64::from(logit - largest).exp();
-    if params.top_p < 1.0 {
-        let total: f64 = candidates.iter().map(|&(logit, _)| weight(logit)).sum();
-        keep_nucleus(candidates, total * f64::from(params.top_p), weight);
-    }
-    let total: f64 = candidates.iter().map(|&(logit, _)| weight(logit)).sum();
-    let mut left = draw * total;
-    for &(logit, id) in candidates.iter() {
-        left -= weight(logit);
-        if left < 0.0 {
-            return id;
-        }
-    }
-    // Rounding may leave a crumb: it belongs to the last.
-    candidates.last().map_or(0, |&(_, id)| id)
-}
-
 /// Falling logits, then rising ids.
 fn by_rank(left: &(f32, u32), right: &(f32, u32)) -> Ordering {
     right.0.total_cmp(&left.0).then(left.1.cmp(&right.1))
 }
 
-/// Keeps the `count` largest, in rank order.
-fn keep_largest(candidates: &mut Vec<(f32, u32)>, count: usize) {
+/// Makes the `count` largest the candidates, in rank order.
+fn take_largest(logits: &[f32], count: usize, scratch: &mut Scratch) {
+    let candidates = &mut scratch.candidates;
+    candidates.clear();
+    weigh::gather(logits, weigh::threshold(logits, count, &mut scratch.maxima), candidates);
     if count < candidates.len() {
         candidates.select_nth_unstable_by(count, by_rank);
         candidates.truncate(count);
@@ -226,26 +210,44 @@ fn keep_largest(candidates: &mut Vec<(f32, u32)>, count: usize) {
     candidates.sort_unstable_by(by_rank);
 }
 
-/// Keeps the smallest set of the largest whose weights reach `goal`, in rank order. Sorts only as
-/// much as that takes, doubling.
-fn keep_nucleus(candidates: &mut Vec<(f32, u32)>, goal: f64, weight: impl Fn(f32) -> f64) {
-    let mut sorted = 256.min(candidates.len());
+/// Makes the smallest set of the largest whose weights reach `top_p` of `total` the candidates, in rank order. Takes
+/// only as many as that needs, fourfold each time.
+fn take_nucleus(logits: &[f32], scale: Scale, total: f64, top_p: f32, scratch: &mut Scratch) {
+    let mut count = 256.min(logits.len());
     loop {
-        if sorted < candidates.len() {
-            candidates.select_nth_unstable_by(sorted, by_rank);
+        take_largest(logits, count, scratch);
+        if keep_nucleus(&mut scratch.candidates, scale, total, top_p) || count == logits.len() {
+            return;
         }
-        candidates[..sorted].sort_unstable_by(by_rank);
-        let mut sum = 0.0;
-        let end = candidates[..sorted].iter().position(|&(logit, _)| {
-            sum += weight(logit);
-            sum >= goal
-        });
-        match end {
-            Some(last) => return candidates.truncate(last + 1),
-            None if sorted == candidates.len() => return,
-            None => sorted = (sorted * 4).min(candidates.len()),
-        }
+        count = (count * 4).min(logits.len());
     }
+}
+
+/// Cuts ranked candidates to the smallest set whose weights reach `top_p` of `total`; false where all of them do not.
+fn keep_nucleus(candidates: &mut Vec<(f32, u32)>, scale: Scale, total: f64, top_p: f32) -> bool {
+    let goal = total * f64::from(top_p);
+    let mut sum = 0.0;
+    let end = candidates.iter().position(|&(logit, _)| {
+        sum += f64::from(scale.weight(logit));
+        sum >= goal
+    });
+    if let Some(last) = end {
+        candidates.truncate(last + 1);
+    }
+    end.is_some()
+}
+
+/// Draws one of the candidates by their weights.
+fn pick(candidates: &[(f32, u32)], scale: Scale, uniform: f64) -> u32 {
+    let weights = || candidates.iter().map(|&(logit, id)| (f64::from(scale.weight(logit)), id));
+    let total: f64 = weights().map(|(weight, _)| weight).sum();
+    let mut left = uniform * total;
+    let found = weights().find(|(weight, _)| {
+        left -= weight;
+        left < 0.0
+    });
+    // Rounding may leave a crumb: it belongs to the last that weighs anything.
+    found.or_else(|| weights().filter(|(weight, _)| *weight > 0.0).last()).map_or(0, |(_, id)| id)
 }
 
 /// A number in [0, 1) from a seed and a counter: two rounds of splitmix64 (Steele et al. 2014).
@@ -272,20 +274,20 @@ mod tests {
 
     const NONE: History<'static> = History { prompt: &[], generated: &[], banned: &[] };
 
-    fn draw(logits: &[f32], params: &Params, history: History<'_>) -> u32 {
+    fn chosen(logits: &[f32], params: &Params, history: History<'_>) -> u32 {
         sample(logits, params, history, &mut Scratch::default())
     }
 
     #[test]
     fn greedy_takes_the_lowest_of_equal_tokens_and_never_nan() {
         let params = Params { temperature: 0.0, ..Params::default() };
-        assert_eq!(draw(&[1.0, 3.0, 3.0, f32::NAN], &params, NONE), 1);
+        assert_eq!(chosen(&[1.0, 3.0, 3.0, f32::NAN], &params, NONE), 1);
     }
 
     #[test]
     fn banned_tokens_do_not_come() {
         let params = Params { temperature: 0.0, ..Params::default() };
-        assert_eq!(draw(&[1.0, 3.0, 2.0], &params, History { banned: &[1], ..NONE }), 2);
+        assert_eq!(chosen(&[1.0, 3.0, 2.0], &params, History { banned: &[1], ..NONE }), 2);
     }
 
     #[test]
@@ -293,14 +295,14 @@ mod tests {
         let logits = [2.0, 1.9, -1.0];
         let greedy = Params { temperature: 0.0, ..Params::default() };
         let seen = History { generated: &[0], ..NONE };
-        assert_eq!(draw(&logits, &greedy, seen), 0);
-        assert_eq!(draw(&logits, &Params { presence_penalty: 0.2, ..greedy.clone() }, seen), 1);
-        assert_eq!(draw(&logits, &Params { frequency_penalty: 0.2, ..greedy.clone() }, seen), 1);
-        assert_eq!(draw(&logits, &Params { repetition_penalty: 1.2, ..greedy.clone() }, seen), 1);
+        assert_eq!(chosen(&logits, &greedy, seen), 0);
+        assert_eq!(chosen(&logits, &Params { presence_penalty: 0.2, ..greedy.clone() }, seen), 1);
+        assert_eq!(chosen(&logits, &Params { frequency_penalty: 0.2, ..greedy.clone() }, seen), 1);
+        assert_eq!(chosen(&logits, &Params { repetition_penalty: 1.2, ..greedy.clone() }, seen), 1);
         let prompted = History { prompt: &[0], ..NONE };
-        assert_eq!(draw(&logits, &Params { presence_penalty: 2.0, ..greedy.clone() }, prompted), 0);
-        assert_eq!(draw(&logits, &Params { repetition_penalty: 1.2, ..greedy.clone() }, prompted), 1);
-        assert_eq!(draw(&logits, &Params { logit_bias: vec![(2, 10.0)], ..greedy }, NONE), 2);
+        assert_eq!(chosen(&logits, &Params { presence_penalty: 2.0, ..greedy.clone() }, prompted), 0);
+        assert_eq!(chosen(&logits, &Params { repetition_penalty: 1.2, ..greedy.clone() }, prompted), 1);
+        assert_eq!(chosen(&logits, &Params { logit_bias: vec![(2, 10.0)], ..greedy }, NONE), 2);
     }
 
     #[test]
@@ -322,7 +324,7 @@ mod tests {
         let logits = [0.5_f32.ln(), 0.3_f32.ln(), 0.2_f32.ln()];
         let mut counts = [0_u32; 3];
         for seed in 0..20_000 {
-            counts[draw(&logits, &Params { seed, ..Params::default() }, NONE) as usize] += 1;
+            counts[chosen(&logits, &Params { seed, ..Params::default() }, NONE) as usize] += 1;
         }
         for (count, expected) in counts.iter().zip([10_000.0, 6_000.0, 4_000.0]) {
             assert!((f64::from(*count) - expected).abs() < 300.0, "{counts:?}");
@@ -347,8 +349,8 @@ mod tests {
             seed in any::<u64>(),
         ) {
             let params = Params { top_k, top_p, min_p, seed, ..Params::default() };
-            let token = draw(&logits, &params, NONE);
-            prop_assert_eq!(token, draw(&logits, &params, NONE));
+            let token = chosen(&logits, &params, NONE);
+            prop_assert_eq!(token, chosen(&logits, &params, NONE));
             // The reference: sort everything, filter, renormalise, filter.
             let mut ranked: Vec<(f32, u32)> = logits.iter().copied().zip(0..).collect();
             ranked.sort_by(by_rank);

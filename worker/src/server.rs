@@ -12,6 +12,7 @@ mod chat;
 mod choice;
 mod completion;
 mod generate;
+mod kv_events;
 mod reply;
 mod stop;
 

@@ -10,6 +10,8 @@ mod worker_process;
 
 #[path = "api/answers.rs"]
 mod answers;
+#[path = "api/cache.rs"]
+mod cache;
 #[path = "api/errors.rs"]
 mod errors;
 #[path = "api/life.rs"]

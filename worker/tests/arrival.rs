@@ -16,7 +16,9 @@ use tokio::sync::mpsc;
 use worker::backend::candle::{CandleBackend, CandleOptions};
 use worker::backend::cpu::{CpuBackend, CpuOptions, Tier};
 use worker::backend::{Backend, Generation, Part, Segment, StepError, WantLogits};
-use worker::engine::{Cancel, EngineHandle, EngineOptions, Event, Meters, SequenceParams, Submission, SubmitError};
+use worker::engine::{
+    CacheSalt, Cancel, EngineHandle, EngineOptions, Event, Meters, SequenceParams, Submission, SubmitError,
+};
 use worker::model::Decoder;
 use worker::sampler::Params;
 
@@ -99,7 +101,15 @@ type Events = mpsc::Receiver<(u32, Event)>;
 
 fn engine(decoder: &Arc<Decoder>) -> EngineHandle {
     let reader_stall = Duration::from_secs(60);
-    let options = EngineOptions { max_num_seqs: 4, max_model_len: 64, queue_max: 16, reader_stall };
+    let options = EngineOptions {
+        max_num_seqs: 4,
+        max_model_len: 64,
+        queue_max: 16,
+        max_prompt_rows_beside_decodes: 64,
+        reader_stall,
+        enable_prefix_caching: true,
+        priority_level: None,
+    };
     let meters = Meters::new(&Registry::new(), "slow");
     EngineHandle::start(Box::new(cpu(decoder, Tier::best())), options, meters, "slow").expect("a thread")
 }
@@ -114,7 +124,15 @@ fn submit(engine: &EngineHandle) -> Result<Events, SubmitError> {
         prompt_logprobs: None,
     };
     let prompt = PROMPT.to_vec();
-    engine.submit(vec![Submission { prompt, params, index: 0, events, cancel: Cancel::default() }])?;
+    engine.submit(vec![Submission {
+        prompt,
+        params,
+        index: 0,
+        priority: 0,
+        salt: CacheSalt::default(),
+        events,
+        cancel: Cancel::default(),
+    }])?;
     Ok(receiver)
 }
 

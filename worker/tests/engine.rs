@@ -10,7 +10,8 @@ use tokio::sync::mpsc;
 use worker::backend::scripted::{ScriptedBackend, ScriptedOptions};
 use worker::backend::{Backend, Limits, Segment, StepError};
 use worker::engine::{
-    Cancel, EngineHandle, EngineOptions, Event, FinishReason, Meters, SequenceParams, Submission, SubmitError,
+    CacheSalt, Cancel, EngineHandle, EngineOptions, Event, FinishReason, Meters, SequenceParams, Submission,
+    SubmitError,
 };
 use worker::sampler::Params;
 
@@ -70,7 +71,15 @@ fn start_patient(limits: Limits, max_num_seqs: usize, step: Duration, reader_sta
     let steps = Arc::new(AtomicUsize::new(0));
     let inner = ScriptedBackend::new(ScriptedOptions { limits, step, row: Duration::ZERO });
     let backend = Watched { inner, steps: Arc::clone(&steps) };
-    let options = EngineOptions { max_num_seqs, max_model_len: 512, queue_max: 1000, reader_stall };
+    let options = EngineOptions {
+        max_num_seqs,
+        max_model_len: 512,
+        queue_max: 1000,
+        max_prompt_rows_beside_decodes: 64,
+        reader_stall,
+        enable_prefix_caching: true,
+        priority_level: None,
+    };
     let meters = Meters::new(&Registry::new(), "m");
     Started { engine: EngineHandle::start(Box::new(backend), options, meters, "test").expect("a thread"), steps }
 }
@@ -86,7 +95,18 @@ fn submission(prompt: Vec<u32>, seed: u64, max_tokens: usize, room: usize) -> (S
         stop_ids: Vec::new(),
         prompt_logprobs: seed.is_multiple_of(3).then_some(1),
     };
-    (Submission { prompt, params, index: 0, events, cancel: Cancel::default() }, receiver)
+    (
+        Submission {
+            prompt,
+            params,
+            index: 0,
+            priority: 0,
+            salt: CacheSalt::default(),
+            events,
+            cancel: Cancel::default(),
+        },
+        receiver,
+    )
 }
 
 /// Reads a sequence to its end.

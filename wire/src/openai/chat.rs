@@ -145,6 +145,8 @@ struct RawChat {
     ignore_eos: Option<bool>,
     stop: Option<OneOrMany>,
     stop_token_ids: Option<Vec<u32>>,
+    priority: Option<i64>,
+    cache_salt: Option<String>,
 }
 
 impl ChatRequest {
@@ -192,6 +194,8 @@ impl ChatRequest {
             ignore_eos: raw.ignore_eos,
             stop: raw.stop,
             stop_token_ids: raw.stop_token_ids,
+            priority: raw.priority,
+            cache_salt: raw.cache_salt,
         };
         let stream = raw.stream.unwrap_or(false);
         Ok(Self {

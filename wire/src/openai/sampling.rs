@@ -15,6 +15,9 @@ pub const STOP_BYTES_MAX: usize = 256;
 /// The most entries of `logit_bias`, OpenAI's own bound.
 pub const LOGIT_BIAS_MAX: usize = 300;
 
+/// The longest `cache_salt` in bytes: it is a secret or a name, not a text.
+pub const CACHE_SALT_BYTES_MAX: usize = 256;
+
 /// Validated sampling parameters. `None` means "as the model's `generation_config.json` says".
 #[derive(Debug, Clone, PartialEq)]
 pub struct Sampling {
@@ -50,6 +53,10 @@ pub struct Sampling {
     pub stop_token_ids: Vec<u32>,
     /// `None`: no log probabilities. `Some(k)`: the chosen token's and those of the `k` likeliest.
     pub logprobs: Option<u32>,
+    /// vLLM's `priority`: lower goes first, 0 where nothing is said.
+    pub priority: i64,
+    /// vLLM's `cache_salt`: prefixes are shared among requests of one salt; empty where nothing is said.
+    pub cache_salt: String,
 }
 
 /// The raw fields, as they were typed; see `request_with_sampling`.
@@ -70,6 +77,8 @@ pub(super) struct RawSampling {
     pub(super) ignore_eos: Option<bool>,
     pub(super) stop: Option<super::parse::OneOrMany>,
     pub(super) stop_token_ids: Option<Vec<u32>>,
+    pub(super) priority: Option<i64>,
+    pub(super) cache_salt: Option<String>,
 }
 
 impl RawSampling {
@@ -91,6 +100,8 @@ impl RawSampling {
             stop: stop(self.stop)?,
             stop_token_ids: self.stop_token_ids.unwrap_or_default(),
             logprobs,
+            priority: self.priority.unwrap_or(0),
+            cache_salt: cache_salt(self.cache_salt)?,
         };
         if sampling.top_p == Some(0.0) {
             return Err(ApiError::invalid(
@@ -157,6 +168,18 @@ fn logit_bias(raw: BTreeMap<String, f64>) -> Result<Vec<(u32, f32)>, ApiError> {
             Ok((id, in_range(&path, Some(bias), -100.0, 100.0)?.unwrap_or(0.0)))
         })
         .collect()
+}
+
+/// As in vLLM, a salt that is given is not empty.
+fn cache_salt(raw: Option<String>) -> Result<String, ApiError> {
+    match raw {
+        None => Ok(String::new()),
+        Some(salt) if (1..=CACHE_SALT_BYTES_MAX).contains(&salt.len()) => Ok(salt),
+        Some(salt) => {
+            let message = format!("a `cache_salt` has 1 to {CACHE_SALT_BYTES_MAX} bytes, not {}", salt.len());
+            Err(ApiError::invalid("cache_salt", message))
+        }
+    }
 }
 
 fn stop(raw: Option<super::parse::OneOrMany>) -> Result<Vec<String>, ApiError> {

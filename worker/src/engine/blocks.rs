@@ -1,35 +1,267 @@
-//! Who has which KV block: a free list.
+//! Who has which KV block, and which full blocks may be used again.
+//!
+//! A block is counted by its holders. One that nobody holds is free, and keeps its name while it waits to be taken:
+//! blocks without a name go first, then the one that was let go the longest ago (vLLM's prefix cache works so). A
+//! sequence lets its last block go first, so that a chain is eaten from its end. It knows no sequence and no token.
 
-/// The blocks nobody holds.
+use super::prefix::BlockName;
+use std::collections::HashMap;
+
+/// The end of the queue.
+const NONE: u32 = u32::MAX;
+
+/// What changed in the prefix cache.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum KvChange {
+    /// A full block can be found from now on.
+    Stored {
+        /// Its name.
+        block: BlockName,
+        /// The name of the one before; none for the first of a sequence.
+        parent: Option<BlockName>,
+    },
+    /// It cannot any more.
+    Removed {
+        /// Its name.
+        block: BlockName,
+    },
+}
+
+#[derive(Debug, Clone)]
+struct Slot {
+    holders: u32,
+    name: Option<BlockName>,
+    /// Its neighbours in the queue, while nobody holds it.
+    before: u32,
+    after: u32,
+}
+
+/// All blocks of one model.
 #[derive(Debug)]
 pub(super) struct BlockPool {
-    free: Vec<u32>,
-    total: usize,
+    slots: Vec<Slot>,
+    names: HashMap<BlockName, u32>,
+    /// The queue of free blocks: the one to be taken next, and the last.
+    first: u32,
+    last: u32,
+    free: usize,
+    changes: Vec<KvChange>,
 }
 
 impl BlockPool {
     pub(super) fn new(total: usize) -> Self {
-        let total_u32 = u32::try_from(total).unwrap_or(u32::MAX);
-        // Taken from the end, so that low blocks are used first.
-        Self { free: (0..total_u32).rev().collect(), total }
+        let slot = Slot { holders: 0, name: None, before: NONE, after: NONE };
+        let mut pool = Self {
+            slots: vec![slot; total],
+            names: HashMap::new(),
+            first: NONE,
+            last: NONE,
+            free: 0,
+            changes: Vec::new(),
+        };
+        (0..u32::try_from(total).unwrap_or(NONE)).for_each(|block| pool.queue_last(block));
+        pool
     }
 
+    /// Blocks that nobody holds, named ones among them.
     pub(super) fn free(&self) -> usize {
-        self.free.len()
+        self.free
     }
 
+    /// Blocks that somebody holds.
     pub(super) fn used(&self) -> usize {
-        self.total - self.free.len()
+        self.slots.len() - self.free
     }
 
-    /// Adds `count` blocks to `held`; the scheduler has checked that there are as many.
+    /// Blocks that can be found by their names, held or not.
+    pub(super) fn named(&self) -> usize {
+        self.names.len()
+    }
+
+    /// How many hold it.
+    pub(super) fn holders(&self, block: u32) -> u32 {
+        self.slots[block as usize].holders
+    }
+
+    /// The block of this name.
+    pub(super) fn find(&self, name: &BlockName) -> Option<u32> {
+        self.names.get(name).copied()
+    }
+
+    /// Adds `count` free blocks to `held`; the scheduler has checked that there are as many.
     pub(super) fn take(&mut self, count: usize, held: &mut Vec<u32>) {
-        assert!(count <= self.free.len(), "scheduled {count} blocks of {}", self.free.len());
-        held.extend(self.free.drain(self.free.len() - count..).rev());
+        assert!(count <= self.free, "scheduled {count} blocks of {}", self.free);
+        for _ in 0..count {
+            let block = self.first;
+            self.unqueue(block);
+            let slot = &mut self.slots[block as usize];
+            slot.holders = 1;
+            if let Some(name) = slot.name.take() {
+                self.names.remove(&name);
+                self.changes.push(KvChange::Removed { block: name });
+            }
+            held.push(block);
+        }
     }
 
+    /// Holds a block that was found by its name.
+    pub(super) fn hold(&mut self, block: u32, held: &mut Vec<u32>) {
+        if self.slots[block as usize].holders == 0 {
+            self.unqueue(block);
+        }
+        self.slots[block as usize].holders += 1;
+        held.push(block);
+    }
+
+    /// Names a full block that was computed, unless another has the name already.
+    pub(super) fn name(&mut self, block: u32, name: BlockName, parent: Option<BlockName>) {
+        let slot = &mut self.slots[block as usize];
+        assert!(slot.holders > 0, "block {block} is named and nobody's");
+        if slot.name.is_none() && !self.names.contains_key(&name) {
+            slot.name = Some(name);
+            self.names.insert(name, block);
+            self.changes.push(KvChange::Stored { block: name, parent });
+        }
+    }
+
+    /// Lets every block of `held` go, the last first.
     pub(super) fn give_back(&mut self, held: &mut Vec<u32>) {
-        self.free.append(held);
-        assert!(self.free.len() <= self.total, "a block was given back twice");
+        while let Some(block) = held.pop() {
+            let slot = &mut self.slots[block as usize];
+            assert!(slot.holders > 0, "block {block} was given back twice");
+            slot.holders -= 1;
+            match (slot.holders, slot.name.is_some()) {
+                (0, true) => self.queue_last(block),
+                (0, false) => self.queue_first(block),
+                _ => {}
+            }
+        }
+    }
+
+    /// What has changed in the cache since this was asked the last time.
+    pub(super) fn changes(&mut self) -> std::vec::Drain<'_, KvChange> {
+        self.changes.drain(..)
+    }
+
+    fn queue_first(&mut self, block: u32) {
+        let after = std::mem::replace(&mut self.first, block);
+        self.link(block, NONE, after);
+    }
+
+    fn queue_last(&mut self, block: u32) {
+        let before = std::mem::replace(&mut self.last, block);
+        self.link(block, before, NONE);
+    }
+
+    fn link(&mut self, block: u32, before: u32, after: u32) {
+        (self.slots[block as usize].before, self.slots[block as usize].after) = (before, after);
+        match before {
+            NONE => self.first = block,
+            before => self.slots[before as usize].after = block,
+        }
+        match after {
+            NONE => self.last = block,
+            after => self.slots[after as usize].before = block,
+        }
+        self.free += 1;
+    }
+
+    fn unqueue(&mut self, block: u32) {
+        let Slot { before, after, .. } = self.slots[block as usize];
+        match before {
+            NONE => self.first = after,
+            before => self.slots[before as usize].after = after,
+        }
+        match after {
+            NONE => self.last = before,
+            after => self.slots[after as usize].before = before,
+        }
+        self.free -= 1;
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::prefix::CacheSalt;
+    use super::*;
+    use crate::backend::Generation;
+    use proptest::prelude::*;
+
+    fn name(number: u32) -> BlockName {
+        BlockName::root(&CacheSalt::default(), Generation(0)).then(&[number])
+    }
+
+    /// Takes blocks, names them from `first` on, and lets them go.
+    fn cached(pool: &mut BlockPool, first: u32, count: u32) {
+        let mut held = Vec::new();
+        pool.take(count as usize, &mut held);
+        for (block, number) in held.iter().zip(first..) {
+            pool.name(*block, name(number), number.checked_sub(1).map(name));
+        }
+        pool.give_back(&mut held);
+    }
+
+    #[test]
+    fn who_was_let_go_the_longest_ago_makes_room_and_a_chain_is_eaten_from_its_end() {
+        let mut pool = BlockPool::new(5);
+        cached(&mut pool, 0, 2);
+        cached(&mut pool, 10, 2);
+        let mut held = Vec::new();
+        pool.take(2, &mut held);
+        let there = |pool: &BlockPool| [0, 1, 10, 11].map(|number| pool.find(&name(number)).is_some());
+        assert_eq!(
+            there(&pool),
+            [true, false, true, true],
+            "first the one without a name, then the oldest chain's end"
+        );
+        pool.hold(pool.find(&name(0)).expect("there"), &mut held);
+        pool.take(2, &mut held);
+        assert_eq!(there(&pool), [true, false, false, false], "who is held stays");
+        assert_eq!((pool.free(), pool.used(), pool.named()), (0, 5, 1));
+        let removed = pool.changes().filter(|change| matches!(change, KvChange::Removed { .. })).count();
+        assert_eq!(removed, 3);
+    }
+
+    #[test]
+    fn the_second_block_of_a_name_is_nobodys_find() {
+        let mut pool = BlockPool::new(2);
+        let (mut one, mut other) = (Vec::new(), Vec::new());
+        pool.take(1, &mut one);
+        pool.take(1, &mut other);
+        pool.name(one[0], name(1), None);
+        pool.name(other[0], name(1), None);
+        assert_eq!((pool.find(&name(1)), pool.named(), pool.changes().count()), (Some(one[0]), 1, 1));
+        pool.give_back(&mut one);
+        pool.give_back(&mut other);
+        assert_eq!((pool.free(), pool.find(&name(1))), (2, Some(0)));
+    }
+
+    proptest! {
+        #[test]
+        fn blocks_are_held_as_often_as_they_are_held_and_none_is_lost(
+            deeds in prop::collection::vec((0_u8..4, 0_usize..6, 0_u32..8), 1..200),
+        ) {
+            const TOTAL: usize = 12;
+            let mut pool = BlockPool::new(TOTAL);
+            let mut holders: Vec<Vec<u32>> = vec![Vec::new(); 6];
+            for (deed, who, number) in deeds {
+                match deed {
+                    0 if pool.free() > 0 => pool.take(1 + number as usize % pool.free(), &mut holders[who]),
+                    1 => if let Some(block) = pool.find(&name(number)) { pool.hold(block, &mut holders[who]) },
+                    2 => if let Some(&block) = holders[who].last() { pool.name(block, name(number), None) },
+                    3 => pool.give_back(&mut holders[who]),
+                    _ => {}
+                }
+                let mut counts = [0_u32; TOTAL];
+                holders.iter().flatten().for_each(|&block| counts[block as usize] += 1);
+                for (block, count) in (0..).zip(counts) {
+                    prop_assert_eq!(pool.holders(block), count);
+                }
+                prop_assert_eq!(pool.used(), counts.iter().filter(|&&count| count > 0).count());
+                let found: Vec<u32> = (0..8).filter_map(|number| pool.find(&name(number))).collect();
+                prop_assert_eq!(found.len(), pool.named());
+                prop_assert!(found.iter().all(|block| found.iter().filter(|other| *other == block).count() == 1));
+            }
+        }
     }
 }

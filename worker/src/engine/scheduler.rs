@@ -1,8 +1,8 @@
 //! What the next step computes: a pure function of facts.
 //!
 //! Decodes come first, oldest first, so that no prompt stalls a running stream by more than one
-//! step's budget; then prompts in chunks with the rows that are left (Agrawal et al. 2024); then
-//! new sequences while there is room for their whole prompt. When blocks run out the youngest
+//! step's budget, which is smaller while there are decodes; then prompts in chunks with the rows
+//! that are left (Agrawal et al. 2024); then new sequences while there is room for their whole prompt. When blocks run out the youngest
 //! running sequence gives its own back and is computed again later (vLLM's recompute).
 
 /// A running sequence, oldest first.
@@ -12,8 +12,10 @@ pub(super) struct Running {
     pub(super) pending: usize,
     /// Tokens that are.
     pub(super) computed: usize,
-    /// Blocks it holds.
+    /// Blocks it holds, or would share when it starts.
     pub(super) blocks: usize,
+    /// How many of those nobody holds: they stop being free when it starts.
+    pub(super) revived: usize,
     /// Whether each row returns logits (the prompt's log probabilities are wanted).
     pub(super) all_logits: bool,
     /// Whether its reader is full.
@@ -24,12 +26,16 @@ pub(super) struct Running {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) struct Budget {
     pub(super) rows: usize,
+    /// The most rows of prompts in a step that has decodes, too: what running streams may be slowed by.
+    pub(super) prompt_rows_beside_decodes: usize,
     pub(super) logits_rows: usize,
     pub(super) free_blocks: usize,
     pub(super) total_blocks: usize,
     pub(super) block_tokens: usize,
     /// Sequences that may still start.
     pub(super) seats: usize,
+    /// Sequences that may take part: those that wake up beside as many others wait for their turn.
+    pub(super) runs: usize,
 }
 
 /// A part of a step.
@@ -50,61 +56,78 @@ pub(super) struct Plan {
     pub(super) runs: Vec<Run>,
     /// Running sequences that give their blocks back first, by falling index.
     pub(super) preempted: Vec<usize>,
-    /// How many of the waiting start, in their order.
-    pub(super) admitted: usize,
+    /// Which of the waiting start, by rising index.
+    pub(super) admitted: Vec<usize>,
 }
 
-/// Plans a step. `waiting` are the pending tokens of the sequences that wait, first come first.
-pub(super) fn schedule(running: &[Running], waiting: &[Running], mut budget: Budget) -> Plan {
-    let mut plan = Plan::default();
+/// Plans a step into `plan`. `waiting` are those that may start, with their indices, first come first; the next is
+/// asked for only when the one before was admitted. `freed` says how many blocks become free when a running sequence
+/// gives its own back, after those it was asked about before.
+pub(super) fn schedule(
+    running: &[Running],
+    waiting: impl Iterator<Item = (usize, Running)>,
+    mut freed: impl FnMut(usize) -> usize,
+    mut budget: Budget,
+    plan: &mut Plan,
+) {
+    plan.runs.clear();
+    plan.preempted.clear();
+    plan.admitted.clear();
     let mut alive = running.len();
-    let decodes = (0..running.len()).filter(|&index| running[index].pending == 1);
-    let prefills = (0..running.len()).filter(|&index| running[index].pending > 1);
-    for index in decodes.chain(prefills) {
-        if index >= alive || running[index].is_paused {
-            continue;
+    let mut place = |plan: &mut Plan, budget: &mut Budget, index: usize| {
+        if index >= alive || running[index].is_paused || plan.runs.len() >= budget.runs {
+            return;
         }
-        let Some(tokens) = chunk(&running[index], &budget) else { continue };
+        let Some(tokens) = chunk(&running[index], budget) else { return };
         let need = blocks_needed(&running[index], tokens, budget.block_tokens);
         while need > budget.free_blocks && alive > index {
             alive -= 1;
             plan.preempted.push(alive);
-            budget.free_blocks += running[alive].blocks;
-            // What the victim was planned to do comes back too.
-            if let Some(at) = plan.runs.iter().position(|run| run.index == alive) {
-                let undone = plan.runs.remove(at);
-                budget.rows += undone.tokens;
-                budget.free_blocks += undone.new_blocks;
-                budget.logits_rows += logits_rows(&running[alive], undone.tokens);
-            }
+            budget.free_blocks += freed(alive);
+            undo(plan, budget, alive, &running[alive]);
         }
         if alive > index {
-            take(&mut plan, &mut budget, index, &running[index], tokens, need);
+            take(plan, budget, index, &running[index], tokens, need);
         }
+    };
+    let is_decode = |index: &usize| running[*index].pending == 1;
+    (0..running.len()).filter(is_decode).for_each(|index| place(plan, &mut budget, index));
+    if !plan.runs.is_empty() {
+        budget.rows = budget.rows.min(budget.prompt_rows_beside_decodes);
     }
+    (0..running.len()).filter(|index| !is_decode(index)).for_each(|index| place(plan, &mut budget, index));
     if plan.preempted.is_empty() {
-        admit(&mut plan, &mut budget, running.len(), waiting);
+        admit(plan, &mut budget, running.len(), waiting);
     }
     plan.runs.sort_unstable_by_key(|run| run.index);
-    plan
 }
 
-fn admit(plan: &mut Plan, budget: &mut Budget, first: usize, waiting: &[Running]) {
-    for (offset, sequence) in waiting.iter().enumerate() {
-        if offset >= budget.seats {
-            return;
-        }
+/// Takes back what a sequence was planned to do.
+fn undo(plan: &mut Plan, budget: &mut Budget, index: usize, sequence: &Running) {
+    if let Some(at) = plan.runs.iter().position(|run| run.index == index) {
+        let undone = plan.runs.remove(at);
+        budget.rows += undone.tokens;
+        budget.free_blocks += undone.new_blocks;
+        budget.logits_rows += logits_rows(sequence, undone.tokens);
+    }
+}
+
+fn admit(plan: &mut Plan, budget: &mut Budget, first: usize, mut waiting: impl Iterator<Item = (usize, Running)>) {
+    while plan.admitted.len() < budget.seats && plan.runs.len() < budget.runs && budget.rows > 0 {
+        let Some((index, sequence)) = waiting.next() else { return };
         // Room for the whole prompt and one token more, or it would soon be preempted; a prompt that is only scored
         // may fill the cache to its end.
-        let prompt = blocks_needed(sequence, sequence.pending, budget.block_tokens);
-        let roomy = blocks_needed(sequence, sequence.pending + 1, budget.block_tokens).min(budget.total_blocks);
-        let Some(tokens) = chunk(sequence, budget) else { return };
-        if roomy.max(prompt) > budget.free_blocks {
+        let prompt = blocks_needed(&sequence, sequence.pending, budget.block_tokens);
+        let total = budget.total_blocks.saturating_sub(sequence.blocks);
+        let roomy = blocks_needed(&sequence, sequence.pending + 1, budget.block_tokens).min(total);
+        let Some(tokens) = chunk(&sequence, budget) else { return };
+        if roomy.max(prompt) + sequence.revived > budget.free_blocks {
             return;
         }
-        let need = blocks_needed(sequence, tokens, budget.block_tokens);
-        take(plan, budget, first + offset, sequence, tokens, need);
-        plan.admitted += 1;
+        let need = blocks_needed(&sequence, tokens, budget.block_tokens);
+        budget.free_blocks -= sequence.revived;
+        take(plan, budget, first + plan.admitted.len(), &sequence, tokens, need);
+        plan.admitted.push(index);
     }
 }
 
@@ -143,16 +166,32 @@ mod tests {
     const BLOCK: usize = 4;
 
     fn sequence(pending: usize, computed: usize) -> Running {
-        Running { pending, computed, blocks: computed.div_ceil(BLOCK), all_logits: false, is_paused: false }
+        Running { pending, computed, blocks: computed.div_ceil(BLOCK), revived: 0, all_logits: false, is_paused: false }
+    }
+
+    fn plan(running: &[Running], waiting: &[Running], budget: Budget) -> Plan {
+        let mut plan = Plan::default();
+        let waiting = waiting.iter().cloned().enumerate();
+        schedule(running, waiting, |index| running[index].blocks, budget, &mut plan);
+        plan
     }
 
     fn budget(rows: usize, free_blocks: usize) -> Budget {
-        Budget { rows, logits_rows: rows, free_blocks, total_blocks: 1000, block_tokens: BLOCK, seats: 8 }
+        Budget {
+            rows,
+            prompt_rows_beside_decodes: rows,
+            logits_rows: rows,
+            free_blocks,
+            total_blocks: 1000,
+            block_tokens: BLOCK,
+            seats: 8,
+            runs: 8,
+        }
     }
 
     #[test]
     fn decodes_run_before_an_older_prompt() {
-        let plan = schedule(&[sequence(100, 0), sequence(1, 8)], &[], budget(10, 100));
+        let plan = plan(&[sequence(100, 0), sequence(1, 8)], &[], budget(10, 100));
         assert_eq!(
             plan.runs,
             [Run { index: 0, tokens: 9, new_blocks: 3 }, Run { index: 1, tokens: 1, new_blocks: 1 },]
@@ -161,29 +200,29 @@ mod tests {
 
     #[test]
     fn the_youngest_gives_way_when_blocks_run_out() {
-        let plan = schedule(&[sequence(1, 8), sequence(1, 7), sequence(1, 4)], &[sequence(1, 0)], budget(10, 0));
+        let plan = plan(&[sequence(1, 8), sequence(1, 7), sequence(1, 4)], &[sequence(1, 0)], budget(10, 0));
         assert_eq!(plan.preempted, [2]);
-        assert_eq!(plan.admitted, 0);
+        assert!(plan.admitted.is_empty());
         assert_eq!(plan.runs.iter().map(|run| run.index).collect::<Vec<_>>(), [0, 1]);
     }
 
     #[test]
     fn a_sequence_waits_until_its_whole_prompt_fits() {
-        assert_eq!(schedule(&[], &[sequence(8, 0)], budget(4, 2)).admitted, 0);
-        assert_eq!(schedule(&[], &[sequence(8, 0)], budget(4, 3)).admitted, 1);
+        assert_eq!(plan(&[], &[sequence(8, 0)], budget(4, 2)).admitted.len(), 0);
+        assert_eq!(plan(&[], &[sequence(8, 0)], budget(4, 3)).admitted.len(), 1);
     }
 
     #[test]
     fn a_prompt_that_fills_the_whole_cache_starts() {
         let whole = Budget { total_blocks: 2, ..budget(8, 2) };
-        assert_eq!(schedule(&[], &[sequence(8, 0)], whole).admitted, 1);
-        assert_eq!(schedule(&[], &[sequence(9, 0)], whole).admitted, 0);
+        assert_eq!(plan(&[], &[sequence(8, 0)], whole).admitted.len(), 1);
+        assert_eq!(plan(&[], &[sequence(9, 0)], whole).admitted.len(), 0);
     }
 
     #[test]
     fn a_paused_sequence_keeps_its_blocks_and_rests() {
         let paused = Running { is_paused: true, ..sequence(1, 8) };
-        let plan = schedule(&[paused, sequence(1, 4)], &[], budget(4, 4));
+        let plan = plan(&[paused, sequence(1, 4)], &[], budget(4, 4));
         assert_eq!(plan.runs.iter().map(|run| run.index).collect::<Vec<_>>(), [1]);
     }
 
@@ -210,21 +249,26 @@ mod tests {
             let waiting: Vec<Running> = waiting.into_iter().map(|pending| sequence(pending, 0)).collect();
             let held: usize = running.iter().map(|sequence| sequence.blocks).sum();
             let total_blocks = free_blocks + held;
-            let budget = Budget { rows, logits_rows, free_blocks, total_blocks, block_tokens: BLOCK, seats };
-            let plan = schedule(&running, &waiting, budget);
+            let budget = Budget { rows, prompt_rows_beside_decodes: 16, logits_rows, free_blocks, total_blocks, block_tokens: BLOCK, seats, runs: 6 };
+            let plan = plan(&running, &waiting, budget);
+            let decodes = |run: &&Run| run.index < running.len() && running[run.index].pending == 1;
+            if plan.runs.iter().any(|run| decodes(&run)) && plan.preempted.is_empty() {
+                let prompts: usize = plan.runs.iter().filter(|run| !decodes(run)).map(|run| run.tokens).sum();
+                prop_assert!(prompts <= 16, "{} rows of prompts beside decodes", prompts);
+            }
             let all: Vec<&Running> = running.iter().chain(&waiting).collect();
             let freed: usize = plan.preempted.iter().map(|&index| running[index].blocks).sum();
             prop_assert!(plan.runs.iter().map(|run| run.tokens).sum::<usize>() <= rows);
             prop_assert!(plan.runs.iter().map(|run| run.new_blocks).sum::<usize>() <= free_blocks + freed);
             let logits: usize = plan.runs.iter().map(|run| super::logits_rows(all[run.index], run.tokens)).sum();
             prop_assert!(logits <= logits_rows);
-            prop_assert!(plan.admitted <= seats);
+            prop_assert!(plan.admitted.len() <= seats && plan.runs.len() <= 6);
             for run in &plan.runs {
                 let sequence = all[run.index];
                 prop_assert!(run.tokens >= 1 && run.tokens <= sequence.pending && !sequence.is_paused);
                 prop_assert!((sequence.blocks + run.new_blocks) * BLOCK >= sequence.computed + run.tokens);
                 prop_assert!(!plan.preempted.contains(&run.index));
-                prop_assert!(run.index < running.len() + plan.admitted);
+                prop_assert!(run.index < running.len() + plan.admitted.len());
             }
             // The oldest that may run does run, if the cache could hold it alone: no starvation.
             if let Some(oldest) = running.iter().position(|sequence| !sequence.is_paused)

@@ -1,5 +1,6 @@
 //! What the engine is asked, and what it answers.
 
+use super::prefix::CacheSalt;
 use crate::sampler::{Logprobs, Params};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -14,6 +15,10 @@ pub struct Submission {
     pub params: SequenceParams,
     /// Which of the request's sequences this is; comes back with every event.
     pub index: u32,
+    /// Lower goes first (vLLM's `priority`); counts where the engine has a priority level.
+    pub priority: i64,
+    /// Whose prefixes it shares: those of the same salt.
+    pub salt: CacheSalt,
     /// Where events go. Shared by a request's sequences; when its receiver is dropped, they end.
     pub events: mpsc::Sender<(u32, Event)>,
     /// Ends this sequence alone: its reader has all it wants (a stop string was found).
@@ -53,6 +58,8 @@ impl Cancel {
 /// What a sequence tells its reader.
 #[derive(Debug, Clone, PartialEq)]
 pub enum Event {
+    /// So many tokens of the prompt were found in the prefix cache. Comes first, and only where there were any.
+    Cached(usize),
     /// Log probabilities of prompt tokens from the second on; the first has none.
     PromptLogprobs(Vec<Logprobs>),
     /// A generated token.

@@ -1,5 +1,6 @@
 //! What engine thread and handles share: gauges and signs of life.
 
+use super::events::KvChanges;
 use crate::backend::{Generation, Part};
 use std::sync::OnceLock;
 use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
@@ -23,6 +24,8 @@ pub(super) struct Shared {
     pub(super) blocks_used: AtomicU32,
     /// Recent seconds per finished sequence × 1000, for `retry-after`.
     pub(super) sequence_ms: AtomicU64,
+    /// What changed in the prefix cache.
+    pub(super) kv_changes: KvChanges,
     waiting_for: AtomicU64,
     fault: OnceLock<String>,
     oldest: watch::Sender<Generation>,
@@ -38,6 +41,7 @@ impl Shared {
             running: AtomicU32::new(0),
             blocks_used: AtomicU32::new(0),
             sequence_ms: AtomicU64::new(1000),
+            kv_changes: KvChanges::default(),
             waiting_for: AtomicU64::new(NOTHING),
             fault: OnceLock::new(),
             oldest: watch::Sender::new(Generation::default()),
@@ -57,6 +61,13 @@ impl Shared {
         }
         let beat = Duration::from_millis(self.beat_ms.load(Ordering::Relaxed));
         Some(self.begun.elapsed().saturating_sub(beat))
+    }
+
+    /// Notes how long a sequence took: a running mean over about eight of them.
+    pub(super) fn note_pace(&self, took: Duration) {
+        let pace_ms = u64::try_from(took.as_millis()).unwrap_or(u64::MAX);
+        let old_ms = self.sequence_ms.load(Ordering::Relaxed);
+        self.sequence_ms.store(old_ms - old_ms / 8 + pace_ms / 8, Ordering::Relaxed);
     }
 
     /// Says what the step waits for.

@@ -1,14 +1,15 @@
-//! The engine thread: the only owner of backend, blocks and sequences.
+//! The engine thread: the only owner of backend and core. It brings in what is submitted, reads the clock, computes
+//! what the core has planned, and tells the meters.
 
-use super::blocks::BlockPool;
+use super::core::{Core, Notice};
 use super::meters::{Meters, add, observe, set};
-use super::scheduler::{Budget, Plan, Run, Running, schedule};
-use super::sequence::{Event, FinishReason, Submission};
+use super::reader::Channel;
+use super::scheduler::Run;
+use super::sequence::Submission;
 use super::shared::Shared;
+use super::state::{Ask, End};
 use super::{EngineOptions, Message};
-use crate::backend::{Backend, Generation, InstallError, Part, Revision, Segment, StepError, WantLogits};
-use crate::sampler::{self, History, Logprobs, Scratch};
-use std::collections::VecDeque;
+use crate::backend::{Backend, Generation, InstallError, Part, Revision, Segment, StepError};
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::atomic::Ordering;
 use std::sync::mpsc::{Receiver, RecvTimeoutError, TryRecvError};
@@ -19,106 +20,13 @@ const IDLE: Duration = Duration::from_millis(100);
 /// How long to rest when every sequence waits for its reader.
 const PAUSED: Duration = Duration::from_millis(2);
 
-/// One sequence in the engine.
-struct Sequence {
-    ask: Submission,
-    generated: Vec<u32>,
-    blocks: Vec<u32>,
-    /// Which weights it is computed with; decided when it is first admitted.
-    generation: Option<Generation>,
-    /// Tokens whose keys and values are in the blocks.
-    computed: usize,
-    /// Prompt positions whose log probabilities were reported; a preemption does not repeat them.
-    reported: usize,
-    queued_at: Instant,
-    started_at: Option<Instant>,
-    last_token_at: Option<Instant>,
-    paused_since: Option<Instant>,
-    end: Option<End>,
-}
-
-/// Why a sequence leaves.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum End {
-    Finished(FinishReason),
-    Abandoned,
-    Failed,
-}
-
-impl Sequence {
-    fn new(ask: Submission) -> Self {
-        Self {
-            ask,
-            generated: Vec::new(),
-            blocks: Vec::new(),
-            generation: None,
-            computed: 0,
-            reported: 0,
-            queued_at: Instant::now(),
-            started_at: None,
-            last_token_at: None,
-            paused_since: None,
-            end: None,
-        }
-    }
-
-    fn len(&self) -> usize {
-        self.ask.prompt.len() + self.generated.len()
-    }
-
-    fn wants_prompt_logprobs(&self) -> bool {
-        self.ask.params.prompt_logprobs.is_some() && self.reported + 1 < self.ask.prompt.len()
-    }
-
-    fn facts(&self) -> Running {
-        Running {
-            pending: self.len() - self.computed,
-            computed: self.computed,
-            blocks: self.blocks.len(),
-            all_logits: self.wants_prompt_logprobs(),
-            is_paused: self.paused_since.is_some(),
-        }
-    }
-
-    /// Why it leaves, where its reader wants no more of it.
-    fn unwanted(&self) -> Option<End> {
-        if self.ask.cancel.is_cancelled() {
-            return Some(End::Finished(FinishReason::Stop));
-        }
-        self.ask.events.is_closed().then_some(End::Abandoned)
-    }
-
-    /// A step sends at most two events per sequence of the request.
-    fn reader_is_full(&self) -> bool {
-        let sender = &self.ask.events;
-        sender.capacity() < (sender.max_capacity() / 4).max(2)
-    }
-
-    fn send(&mut self, event: Event) {
-        // Room was checked before the sequence was scheduled, so this fails where the reader is gone: with all it
-        // wanted, or in the middle.
-        if self.ask.events.try_send((self.ask.index, event)).is_err() {
-            self.end = self.end.or(self.unwanted()).or(Some(End::Abandoned));
-        }
-    }
-
-    fn fail(&mut self, why: &str) {
-        self.send(Event::Failed(why.into()));
-        self.end = Some(End::Failed);
-    }
-}
-
 struct Engine<'a> {
     backend: Box<dyn Backend>,
-    options: &'a EngineOptions,
+    core: Core<Channel>,
     shared: &'a Shared,
     meters: &'a Meters,
-    pool: BlockPool,
-    waiting: VecDeque<Sequence>,
-    running: Vec<Sequence>,
-    scratch: Scratch,
-    /// The backend's generations of weights, oldest first; at least one.
-    generations: Vec<Generation>,
+    /// How long the backend computed in this turn.
+    computing: Duration,
 }
 
 /// Runs until every handle is gone. A panic in a step ends the engine, visibly.
@@ -129,24 +37,15 @@ pub(super) fn run(
     shared: &Shared,
     meters: &Meters,
 ) {
-    let pool = BlockPool::new(backend.limits().kv_blocks);
-    let mut engine = Engine {
-        backend,
-        options,
-        shared,
-        meters,
-        pool,
-        waiting: VecDeque::new(),
-        running: Vec::new(),
-        scratch: Scratch::default(),
-        generations: vec![Generation::default()],
-    };
+    let core = Core::new(options.clone(), backend.limits().clone(), Instant::now());
+    let mut engine = Engine { backend, core, shared, meters, computing: Duration::ZERO };
     let ended = catch_unwind(AssertUnwindSafe(|| engine.work(&inbox)));
     shared.is_dead.store(true, Ordering::Release);
     if ended.is_err() {
         tracing::error!("the engine thread panicked; liveness fails from now on");
     }
-    engine.fail_all("the engine has ended");
+    engine.core.fail_all("the engine has ended");
+    shared.waiting.store(0, Ordering::Release);
     // Whoever sent between the check and here is told too: dropping the inbox closes their channels.
     drop(inbox);
     engine.publish();
@@ -154,32 +53,15 @@ pub(super) fn run(
 
 impl Engine<'_> {
     fn work(&mut self, inbox: &Receiver<Message>) {
-        loop {
-            self.shared.beat();
-            if !self.receive(inbox) {
-                return;
-            }
-            self.drop_abandoned();
-            self.let_go();
-            let plan = self.plan();
-            if plan.runs.is_empty() && plan.preempted.is_empty() {
-                if !(self.running.is_empty() && self.waiting.is_empty()) {
-                    std::thread::sleep(PAUSED);
-                }
-            } else {
-                self.apply(&plan);
-                // Before the step, so that who reads a token finds its sequence counted.
-                self.publish();
-                self.step(&plan.runs);
-                self.retire();
-            }
-            self.publish();
+        while self.receive(inbox) {
+            self.turn();
         }
     }
 
     /// Takes what was submitted; waits a moment when there is nothing to do. False: no handle is left.
     fn receive(&mut self, inbox: &Receiver<Message>) -> bool {
-        if self.running.is_empty() && self.waiting.is_empty() {
+        self.shared.beat();
+        if self.core.is_idle() {
             match inbox.recv_timeout(IDLE) {
                 Ok(message) => self.heed(message),
                 Err(RecvTimeoutError::Timeout) => {}
@@ -190,14 +72,17 @@ impl Engine<'_> {
             match inbox.try_recv() {
                 Ok(message) => self.heed(message),
                 Err(TryRecvError::Empty) => return true,
-                Err(TryRecvError::Disconnected) => return !(self.running.is_empty() && self.waiting.is_empty()),
+                Err(TryRecvError::Disconnected) => return !self.core.is_idle(),
             }
         }
     }
 
     fn heed(&mut self, message: Message) {
         match message {
-            Message::Submit(sequences) => self.waiting.extend(sequences.into_iter().map(Sequence::new)),
+            Message::Submit(sequences) => {
+                let now = Instant::now();
+                sequences.into_iter().for_each(|sequence| self.core.submit(ask(sequence), now));
+            }
             Message::Install(revision, reply) => {
                 let installed = self.install(revision);
                 // Who asked may be gone; what was installed stays.
@@ -208,152 +93,80 @@ impl Engine<'_> {
 
     fn install(&mut self, revision: Revision) -> Result<Generation, InstallError> {
         let generation = self.backend.install(revision)?;
-        self.generations.push(generation);
+        self.core.install(generation);
         Ok(generation)
     }
 
-    fn newest(&self) -> Generation {
-        self.generations.last().copied().unwrap_or_default()
+    /// One turn: who leaves, what is computed, what came of it.
+    fn turn(&mut self) {
+        let begun = Instant::now();
+        self.computing = Duration::ZERO;
+        let waiting = self.core.waiting();
+        self.core.drop_unwanted(begun);
+        self.let_go();
+        let is_step = self.core.plan(begun);
+        self.count_waiting(waiting);
+        // Before the step, so that who reads a token finds its sequence counted.
+        self.publish();
+        if is_step {
+            self.step();
+            self.core.retire(Instant::now());
+            self.publish();
+            self.meters.overhead_s.observe(begun.elapsed().saturating_sub(self.computing).as_secs_f64());
+        } else if !self.core.is_idle() {
+            std::thread::sleep(PAUSED);
+        }
     }
 
-    /// Lets go of the generations that no sequence uses any more.
     fn let_go(&mut self) {
-        if self.generations.len() == 1 {
-            return;
-        }
-        let newest = self.newest();
-        let sequences = || self.running.iter().chain(&self.waiting);
-        let (kept, unused): (Vec<_>, Vec<_>) = self.generations.iter().partition(|generation| {
-            **generation == newest || sequences().any(|sequence| sequence.generation == Some(**generation))
-        });
-        unused.into_iter().for_each(|generation| self.backend.retire(generation));
-        self.generations = kept;
-        self.shared.set_oldest(self.generations.first().copied().unwrap_or(newest));
+        let backend = &mut self.backend;
+        let oldest = self.core.let_go(|generation| backend.retire(generation));
+        self.shared.set_oldest(oldest);
     }
 
-    /// Ends the sequences whose reader is gone or has enough, and those whose reader has not moved for too long.
-    fn drop_abandoned(&mut self) {
-        let now = Instant::now();
-        for sequence in &mut self.running {
-            if let Some(end) = sequence.unwanted() {
-                sequence.end = Some(end);
-            } else if !sequence.reader_is_full() {
-                sequence.paused_since = None;
-            } else if now.duration_since(*sequence.paused_since.get_or_insert(now)) > self.options.reader_stall {
-                sequence.end = Some(End::Abandoned);
-            }
-        }
-        self.retire();
-        for index in (0..self.waiting.len()).rev() {
-            let Some(end) = self.waiting[index].unwanted() else { continue };
-            if let Some(sequence) = self.waiting.remove(index) {
-                self.shared.waiting.fetch_sub(1, Ordering::AcqRel);
-                self.count(&sequence, end);
-            }
-        }
-    }
-
-    /// Sequences that wait for their reader. They keep their blocks while nobody needs them, and no seat: who does
-    /// not read must not keep others from being served.
-    fn paused(&self) -> usize {
-        self.running.iter().filter(|sequence| sequence.paused_since.is_some()).count()
-    }
-
-    fn plan(&self) -> Plan {
-        let limits = self.backend.limits();
-        let budget = Budget {
-            rows: limits.max_rows,
-            logits_rows: limits.max_logits_rows,
-            free_blocks: self.pool.free(),
-            total_blocks: limits.kv_blocks,
-            block_tokens: limits.kv_block_tokens,
-            seats: self.options.max_num_seqs.saturating_sub(self.running.len() - self.paused()),
-        };
-        let running: Vec<Running> = self.running.iter().map(Sequence::facts).collect();
-        let waiting: Vec<Running> = self.waiting.iter().take(budget.seats).map(Sequence::facts).collect();
-        schedule(&running, &waiting, budget)
-    }
-
-    fn apply(&mut self, plan: &Plan) {
-        for &index in &plan.preempted {
-            let mut sequence = self.running.remove(index);
-            self.pool.give_back(&mut sequence.blocks);
-            sequence.computed = 0;
-            add(&self.meters.preemptions, 1);
-            self.shared.waiting.fetch_add(1, Ordering::AcqRel);
-            self.waiting.push_front(sequence);
-        }
-        let (now, newest) = (Instant::now(), self.newest());
-        for _ in 0..plan.admitted {
-            let Some(mut sequence) = self.waiting.pop_front() else { break };
-            self.shared.waiting.fetch_sub(1, Ordering::AcqRel);
-            if sequence.started_at.is_none() {
-                self.meters.queue_s.observe(now.duration_since(sequence.queued_at).as_secs_f64());
-                add(&self.meters.prompt_tokens, sequence.ask.prompt.len());
-                sequence.started_at = Some(now);
-                sequence.generation = Some(newest);
-            }
-            self.running.push(sequence);
-        }
-        for run in &plan.runs {
-            self.pool.take(run.new_blocks, &mut self.running[run.index].blocks);
+    /// Handles add to `waiting` when they submit; what the core did to its queue since it had `before` is added here.
+    fn count_waiting(&self, before: usize) {
+        let now = self.core.waiting();
+        if now >= before {
+            self.shared.waiting.fetch_add(narrow(now - before), Ordering::AcqRel);
+        } else {
+            self.shared.waiting.fetch_sub(narrow(before - now), Ordering::AcqRel);
         }
     }
 
     /// One step: a part of it for each generation of weights that its sequences use.
-    fn step(&mut self, runs: &[Run]) {
-        let generation_of = |run: &Run| self.running[run.index].generation;
-        if let [only] = self.generations[..] {
-            return self.step_of(only, runs);
+    fn step(&mut self) {
+        let mut runs = self.core.take_runs();
+        self.core.group(&mut runs);
+        let mut rest = &runs[..];
+        while let Some(first) = rest.first() {
+            let generation = self.core.generation_of(first);
+            let count = rest.iter().take_while(|run| self.core.generation_of(run) == generation).count();
+            let (part, others) = rest.split_at(count);
+            self.step_of(generation, part);
+            rest = others;
         }
-        let parts: Vec<(Generation, Vec<Run>)> = self
-            .generations
-            .iter()
-            .map(|&generation| {
-                (generation, runs.iter().copied().filter(|run| generation_of(run) == Some(generation)).collect())
-            })
-            .collect();
-        for (generation, runs) in parts.iter().filter(|(_, runs): &&(_, Vec<Run>)| !runs.is_empty()) {
-            self.step_of(*generation, runs);
-        }
+        self.core.keep(runs);
     }
 
     fn step_of(&mut self, generation: Generation, runs: &[Run]) {
-        let begun = Instant::now();
-        let chunks: Vec<Vec<u32>> = runs.iter().map(|run| pending(&self.running[run.index], run.tokens)).collect();
-        let wants: Vec<WantLogits> = runs.iter().map(|run| want(&self.running[run.index], run.tokens)).collect();
-        let segments: Vec<Segment<'_>> = runs
-            .iter()
-            .zip(&chunks)
-            .zip(&wants)
-            .map(|((run, tokens), &want)| {
-                let sequence = &self.running[run.index];
-                Segment { tokens, start: sequence.computed, blocks: &sequence.blocks, want }
-            })
-            .collect();
-        let vocabulary = self.backend.limits().vocab_size;
-        let (shared, running) = (self.shared, &self.running);
+        let Self { backend, core, shared, .. } = self;
+        let segments: Vec<Segment<'_>> = runs.iter().map(|run| core.segment(run)).collect();
         let mut goes_on = |part: Part| {
             shared.beat();
             shared.set_waiting_for(Some(part));
-            runs.iter().any(|run| running[run.index].unwanted().is_none())
+            runs.iter().any(|run| core.is_wanted(run))
         };
-        let computed = self.backend.step_of(generation, &segments, &mut goes_on);
+        let begun = Instant::now();
+        let computed = backend.step_of(generation, &segments, &mut goes_on);
+        let now = Instant::now();
+        drop(segments);
         shared.set_waiting_for(None);
+        self.computing += now.duration_since(begun);
         match computed {
             Ok(logits) => {
-                self.meters.step_s.observe(begun.elapsed().as_secs_f64());
-                let mut rows = logits.chunks_exact(vocabulary);
-                for (run, &want) in runs.iter().zip(&wants) {
-                    let count = match want {
-                        WantLogits::None => 0,
-                        WantLogits::Last => 1,
-                        WantLogits::All => run.tokens,
-                    };
-                    let own: Vec<&[f32]> = rows.by_ref().take(count).collect();
-                    let sequence = &mut self.running[run.index];
-                    advance(sequence, run.tokens, &own, self.options.max_model_len, self.meters, &mut self.scratch);
-                }
+                self.meters.step_s.observe(now.duration_since(begun).as_secs_f64());
+                core.take_in(runs, logits, now);
             }
             Err(error) => self.end_all(runs, &error),
         }
@@ -370,138 +183,64 @@ impl Engine<'_> {
             self.shared.set_fault(&why);
         }
         tracing::error!(%why, sequences = runs.len(), "a step failed; its sequences end");
-        runs.iter().for_each(|run| self.running[run.index].fail(&why));
+        self.core.fail(runs, &why);
     }
 
-    /// Takes ended sequences out and their blocks back.
-    fn retire(&mut self) {
-        for index in (0..self.running.len()).rev() {
-            let Some(end) = self.running[index].end else { continue };
-            let mut sequence = self.running.remove(index);
-            self.pool.give_back(&mut sequence.blocks);
-            self.count(&sequence, end);
-            // A running mean over about eight sequences.
-            let pace = u64::try_from(sequence.queued_at.elapsed().as_millis()).unwrap_or(u64::MAX);
-            let old = self.shared.sequence_ms.load(Ordering::Relaxed);
-            self.shared.sequence_ms.store(old - old / 8 + pace / 8, Ordering::Relaxed);
-        }
-    }
-
-    fn count(&self, sequence: &Sequence, end: End) {
-        match end {
-            End::Finished(reason) => {
-                observe(&self.meters.e2e_s, sequence.queued_at.elapsed().as_secs_f64());
-                self.meters.finished(reason.as_str());
-            }
-            End::Abandoned => self.meters.finished("abort"),
-            End::Failed => self.meters.finished("error"),
-        }
-    }
-
-    fn fail_all(&mut self, why: &str) {
-        let mut sequences: Vec<Sequence> = self.running.drain(..).chain(self.waiting.drain(..)).collect();
-        sequences.iter_mut().for_each(|sequence| sequence.fail(why));
-        self.shared.waiting.store(0, Ordering::Release);
-    }
-
-    fn publish(&self) {
-        let narrow = |count: usize| u32::try_from(count).unwrap_or(u32::MAX);
-        let running = narrow(self.running.len());
-        let used = narrow(self.pool.used());
+    /// Tells gauges and counters how things are and what has happened.
+    fn publish(&mut self) {
+        let running = narrow(self.core.running());
+        let used = narrow(self.core.blocks_used());
         self.shared.running.store(running, Ordering::Relaxed);
         self.shared.blocks_used.store(used, Ordering::Relaxed);
         set(&self.meters.running, f64::from(running));
         set(&self.meters.waiting, f64::from(self.shared.waiting.load(Ordering::Relaxed)));
         let total = narrow(self.backend.limits().kv_blocks).max(1);
         set(&self.meters.kv_usage, f64::from(used) / f64::from(total));
+        self.meters.cached_blocks.set(f64::from(narrow(self.core.blocks_cached())));
+        self.core.notices().for_each(|notice| tell(notice, self.meters, self.shared));
+        self.shared.kv_changes.extend(self.core.changes());
     }
 }
 
-/// The next `count` tokens whose keys and values are missing.
-fn pending(sequence: &Sequence, count: usize) -> Vec<u32> {
-    let all = sequence.ask.prompt.iter().chain(&sequence.generated);
-    all.skip(sequence.computed).take(count).copied().collect()
+fn ask(submission: Submission) -> Ask<Channel> {
+    let Submission { prompt, params, index, priority, salt, events, cancel } = submission;
+    Ask { prompt, params, priority, salt, reader: Channel { events, index, cancel } }
 }
 
-fn want(sequence: &Sequence, tokens: usize) -> WantLogits {
-    if sequence.wants_prompt_logprobs() {
-        WantLogits::All
-    } else if sequence.computed + tokens == sequence.len() {
-        WantLogits::Last
-    } else {
-        WantLogits::None
-    }
-}
-
-/// Takes in one sequence's part of a step: reports on the prompt, samples, decides on the end.
-fn advance(
-    sequence: &mut Sequence,
-    tokens: usize,
-    logits: &[&[f32]],
-    max_model_len: usize,
-    meters: &Meters,
-    scratch: &mut Scratch,
-) {
-    let first = sequence.computed;
-    sequence.computed += tokens;
-    if let Some(top) = sequence.ask.params.prompt_logprobs.filter(|_| sequence.wants_prompt_logprobs()) {
-        report_prompt(sequence, first, logits, top, scratch);
-    }
-    let (Some(row), true) = (logits.last(), sequence.computed == sequence.len()) else { return };
-    if sequence.ask.params.max_tokens == 0 {
-        sequence.send(Event::PromptDone);
-        sequence.end = sequence.end.or(Some(End::Finished(FinishReason::Length)));
-        return;
-    }
-    let (id, logprobs) = choose(sequence, row, scratch);
-    let now = Instant::now();
-    match sequence.last_token_at.replace(now) {
-        None => observe(&meters.ttft_s, now.duration_since(sequence.queued_at).as_secs_f64()),
-        Some(last) => observe(&meters.itl_s, now.duration_since(last).as_secs_f64()),
-    }
-    add(&meters.generation_tokens, 1);
-    sequence.generated.push(id);
-    let finish = finish(sequence, id, max_model_len);
-    sequence.send(Event::Token { id, logprobs, finish });
-    sequence.end = sequence.end.or(finish.map(End::Finished));
-}
-
-/// Logits at position p say how likely token p + 1 was.
-fn report_prompt(sequence: &mut Sequence, first: usize, logits: &[&[f32]], top: usize, scratch: &mut Scratch) {
-    let prompt = &sequence.ask.prompt;
-    let entries: Vec<Logprobs> = logits
-        .iter()
-        .zip(first + 1..prompt.len())
-        // Computed again after a preemption: what was reported is not repeated.
-        .filter(|(_, position)| *position > sequence.reported)
-        .map(|(row, position)| sampler::logprobs(row, prompt[position], top, scratch))
-        .collect();
-    sequence.reported += entries.len();
-    if !entries.is_empty() {
-        sequence.send(Event::PromptLogprobs(entries));
+fn tell(notice: Notice, meters: &Meters, shared: &Shared) {
+    match notice {
+        Notice::Started { waited, prompt, cached } => {
+            meters.queue_s.observe(waited.as_secs_f64());
+            add(&meters.prompt_tokens, prompt);
+            add(&meters.prefix_queries, prompt);
+            add(&meters.prefix_hits, cached);
+        }
+        Notice::Preempted => add(&meters.preemptions, 1),
+        Notice::First(after) => {
+            observe(&meters.ttft_s, after.as_secs_f64());
+            add(&meters.generation_tokens, 1);
+        }
+        Notice::Next(after) => {
+            observe(&meters.itl_s, after.as_secs_f64());
+            add(&meters.generation_tokens, 1);
+        }
+        Notice::Ended(end, took) => {
+            let reason = match end {
+                End::Finished(reason) => {
+                    observe(&meters.e2e_s, took.as_secs_f64());
+                    shared.note_pace(took);
+                    reason.as_str()
+                }
+                End::Abandoned => "abort",
+                End::Failed => "error",
+            };
+            meters.finished(reason);
+        }
     }
 }
 
-fn choose(sequence: &Sequence, row: &[f32], scratch: &mut Scratch) -> (u32, Option<Logprobs>) {
-    let params = &sequence.ask.params;
-    let is_early = sequence.generated.len() < params.min_tokens;
-    let history = History {
-        prompt: &sequence.ask.prompt,
-        generated: &sequence.generated,
-        banned: if is_early { &params.stop_ids } else { &[] },
-    };
-    let id = sampler::sample(row, &params.sampling, history, scratch);
-    let logprobs = params.sampling.logprobs.map(|top| sampler::logprobs(row, id, top, scratch));
-    (id, logprobs)
-}
-
-fn finish(sequence: &Sequence, id: u32, max_model_len: usize) -> Option<FinishReason> {
-    let params = &sequence.ask.params;
-    if params.stop_ids.contains(&id) && sequence.generated.len() > params.min_tokens {
-        return Some(FinishReason::Stop);
-    }
-    let is_full = sequence.generated.len() >= params.max_tokens || sequence.len() >= max_model_len;
-    is_full.then_some(FinishReason::Length)
+fn narrow(count: usize) -> u32 {
+    u32::try_from(count).unwrap_or(u32::MAX)
 }
 
 fn describe(error: &StepError) -> String {

@@ -12,8 +12,9 @@ use crate::backend::cpu::{CpuBackend, CpuOptions, KvDtype};
 use crate::backend::scripted::{ScriptedBackend, ScriptedOptions};
 use crate::backend::{Backend, Limits};
 use crate::config::{BackendKind, KvCacheDtype, WorkerConfig};
-use crate::memory::{KV_BLOCK_TOKENS, MemoryOptions, MemoryPlan, plan};
-use crate::model::{Config, Decoder};
+use crate::memory::machine::available_bytes;
+use crate::memory::{KV_BLOCK_TOKENS, MemoryError, MemoryOptions, MemoryPlan, Need, plan, split};
+use crate::model::{Config, Decoder, Float};
 
 /// The most rows of logits a step returns beyond one per sequence: what log probabilities of
 /// prompts are computed in.
@@ -36,26 +37,65 @@ pub(super) fn compute(
     config: &WorkerConfig,
     model: &Config,
     weights: Option<&Weights>,
+    share: Share,
 ) -> Result<Computed, ModelError> {
     let Some(weights) = weights else { return Ok(scripted(config, model)) };
     let begun = Instant::now();
     let decoder = Arc::new(Decoder::bind(model, weights).map_err(ModelError::Bind)?);
-    let wishes = wishes(config, &decoder);
+    let wishes = wishes(config, share, decoder.head().float());
     let planned = plan(model, weights.total_bytes(), &wishes).map_err(ModelError::Memory)?;
     let took = begun.elapsed();
     let backend = build(config, &decoder, &planned, &wishes)?;
     Ok(Computed { backend, decoder: Some(decoder), max_model_len: planned.max_model_len, took })
 }
 
-fn wishes(config: &WorkerConfig, decoder: &Decoder) -> MemoryOptions {
+/// What of the worker's memory a model may take.
+#[derive(Debug, Clone, Copy, Default)]
+pub(super) struct Share {
+    /// What it is to take, where the operator said so.
+    budget_bytes: Option<u64>,
+    /// What it may not exceed, where the machine's memory is known.
+    limit_bytes: Option<u64>,
+}
+
+/// Divides the worker's memory between its models: what the operator gave it, or else what the machine has.
+///
+/// # Errors
+/// What the models need without question exceeds it; the error has the sums.
+pub(super) fn shares(config: &WorkerConfig, needs: &[Option<Need>]) -> Result<Vec<Share>, MemoryError> {
+    let machine = available_bytes();
+    #[expect(clippy::cast_precision_loss, clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "a share")]
+    let share_of = |whole: u64| config.gpu_memory_utilization.map(|share| (whole as f64 * share) as u64);
+    let budget = config.memory_bytes.or_else(|| share_of(machine?));
+    let counted: Vec<Need> = needs.iter().copied().flatten().collect();
+    let divide = |whole: Option<u64>| whole.map(|whole| split(whole, &counted)).transpose();
+    let (budgets, limits) = (divide(budget)?, divide(machine)?);
+    let mut at = 0..;
+    let shares = needs.iter().map(|need| {
+        // Those that are not counted take nothing worth dividing.
+        let index = need.and_then(|_| at.next());
+        let of = |parts: &Option<Vec<u64>>| parts.as_ref()?.get(index?).copied();
+        Share { budget_bytes: of(&budgets), limit_bytes: of(&limits) }
+    });
+    Ok(shares.collect())
+}
+
+/// What a model of so many bytes of weights needs.
+pub(super) fn need(config: &WorkerConfig, model: &Config, weights_bytes: u64) -> Need {
+    // Whether keys and values are f16 or f32 is known with the weights; to divide by, 16 bits will do.
+    Need::of(model, weights_bytes, &wishes(config, Share::default(), Float::Bf16))
+}
+
+fn wishes(config: &WorkerConfig, share: Share, head: Float) -> MemoryOptions {
     MemoryOptions {
-        budget_bytes: None,
-        kv_cache_bytes: config.kv_cache_bytes,
+        budget_bytes: share.budget_bytes,
+        limit_bytes: share.limit_bytes,
+        kv_cache_bytes: config.kv_cache_memory_bytes,
         max_model_len: config.max_model_len,
         max_num_seqs: config.max_num_seqs,
         max_rows: config.max_num_batched_tokens,
         max_logits_rows: logits_rows(config),
-        kv_float: kv_dtype(config.kv_cache_dtype).float(decoder.head().float()),
+        kv_float: kv_dtype(config.kv_cache_dtype).float(head),
     }
 }
 
@@ -107,7 +147,9 @@ fn scripted(config: &WorkerConfig, model: &Config) -> Computed {
         max_rows: config.max_num_batched_tokens,
         max_logits_rows: logits_rows(config),
         kv_block_tokens: KV_BLOCK_TOKENS,
-        kv_blocks: config.kv_cache_bytes.map_or(kv_blocks, |bytes| (bytes as usize / (KV_BLOCK_TOKENS * 4)).max(1)),
+        kv_blocks: config
+            .kv_cache_memory_bytes
+            .map_or(kv_blocks, |bytes| (bytes as usize / (KV_BLOCK_TOKENS * 4)).max(1)),
         kv_block_bytes: KV_BLOCK_TOKENS * 4,
     };
     let max_model_len = max_model_len.min(limits.kv_blocks * KV_BLOCK_TOKENS);

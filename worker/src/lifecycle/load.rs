@@ -9,19 +9,20 @@ use std::time::{Duration, Instant, SystemTime};
 
 use loader::{Load, LoadError, OpenOptions, Probe, Weights};
 use telemetry::names;
-use tokio::task::spawn_blocking;
+use tokio::task::{JoinHandle, spawn_blocking};
 use tracing::{Instrument, info_span};
 use wire::evidence::Verdict;
 use wire::status::ModelPhase;
 
 use super::Context;
-use super::computed::{Computed, compute};
+use super::computed::{Computed, Share, compute, need};
 use super::error::ModelError;
 use super::files::Files;
 use super::source::ModelSource;
-use crate::config::BackendKind;
+use crate::config::{BackendKind, SchedulingPolicy, WorkerConfig};
 use crate::demo;
 use crate::engine::{EngineHandle, EngineOptions, Meters};
+use crate::memory::Need;
 use crate::model::{Config, Decoder, order};
 use crate::server::ServerModel;
 use crate::template::ChatTemplate;
@@ -104,8 +105,19 @@ impl Found {
     }
 }
 
-/// Brings a model as far as taking requests, and gives what waits for the rest of its weights.
-pub(super) async fn begin(context: &Context, source: &ModelSource) -> Result<Begun, ModelError> {
+/// A model whose weights have begun to arrive, and whose memory is to be planned.
+pub(super) struct Looked {
+    name: String,
+    files: Arc<Files>,
+    config: Config,
+    opened: Option<Opened>,
+    text: JoinHandle<Result<Text, ModelError>>,
+    begun: Instant,
+    weights_open: Duration,
+}
+
+/// Looks at a model and lets its weights and its tokenizer come.
+pub(super) async fn look(context: &Context, source: &ModelSource) -> Result<Looked, ModelError> {
     let begun = Instant::now();
     let name = source.name();
     let found = find(context, source).instrument(info_span!("look", model = name)).await?;
@@ -123,20 +135,43 @@ pub(super) async fn begin(context: &Context, source: &ModelSource) -> Result<Beg
     let total = opened.as_ref().map_or(0, |opened| opened.weights.total_bytes());
     context.board.update(name, |model| (model.phase, model.bytes_total) = (ModelPhase::Loading, total));
     let weights_open = begun.elapsed();
-    let computed = spawn_blocking({
-        let (config, model) = (context.config.clone(), config.clone());
-        let weights = opened.as_ref().map(|opened| opened.weights.clone());
-        move || compute(&config, &model, weights.as_ref())
-    });
-    let computed = computed.await.map_err(|_| ModelError::Lost)??;
-    let text = text.await.map_err(|_| ModelError::Lost)??;
-    let weights_open = if total == 0 { Duration::ZERO } else { weights_open + computed.took };
-    let decoder = computed.decoder.clone();
-    let proof = opened.as_ref().map_or_else(|| "none".to_owned(), |opened| opened.weights.proof().to_string());
-    let facts = Facts { proof, weights_bytes: total, weights_open };
-    context.server.add(serve(context, name, computed, text, &facts)?);
-    let weights = opened.zip(decoder).map(|(Opened { weights, load }, decoder)| Arrived { decoder, weights, load });
-    Ok(Begun { name: name.to_owned(), resident: Resident { files, config, weights }, begun })
+    Ok(Looked { name: name.to_owned(), files, config, opened, text, begun, weights_open })
+}
+
+impl Looked {
+    pub(super) fn name(&self) -> &str {
+        &self.name
+    }
+
+    fn weights_bytes(&self) -> u64 {
+        self.opened.as_ref().map_or(0, |opened| opened.weights.total_bytes())
+    }
+
+    /// What of the worker's memory it needs; none where there are no weights to count.
+    pub(super) fn need(&self, config: &WorkerConfig) -> Option<Need> {
+        self.opened.as_ref().map(|_| need(config, &self.config, self.weights_bytes()))
+    }
+
+    /// Brings it, in its share of the memory, as far as taking requests, and gives what waits for the rest of its
+    /// weights.
+    pub(super) async fn begin(self, context: &Context, share: Share) -> Result<Begun, ModelError> {
+        let total = self.weights_bytes();
+        let Self { name, files, config, opened, text, begun, weights_open } = self;
+        let computed = spawn_blocking({
+            let (config, model) = (context.config.clone(), config.clone());
+            let weights = opened.as_ref().map(|opened| opened.weights.clone());
+            move || compute(&config, &model, weights.as_ref(), share)
+        });
+        let computed = computed.await.map_err(|_| ModelError::Lost)??;
+        let text = text.await.map_err(|_| ModelError::Lost)??;
+        let weights_open = if total == 0 { Duration::ZERO } else { weights_open + computed.took };
+        let decoder = computed.decoder.clone();
+        let proof = opened.as_ref().map_or_else(|| "none".to_owned(), |opened| opened.weights.proof().to_string());
+        let facts = Facts { proof, weights_bytes: total, weights_open };
+        context.server.add(serve(context, &name, computed, text, &facts)?);
+        let weights = opened.zip(decoder).map(|(Opened { weights, load }, decoder)| Arrived { decoder, weights, load });
+        Ok(Begun { name, resident: Resident { files, config, weights }, begun })
+    }
 }
 
 /// A tokenizer and its template, and how long they took to read.
@@ -175,7 +210,11 @@ fn serve(
         max_num_seqs: config.max_num_seqs,
         max_model_len: computed.max_model_len,
         queue_max: config.queue_max,
+        max_prompt_rows_beside_decodes: config.max_prefill_tokens_beside_decodes,
         reader_stall: Duration::from_millis(config.reader_stall_ms),
+        enable_prefix_caching: config.enable_prefix_caching,
+        priority_level: (config.scheduling_policy == SchedulingPolicy::Priority)
+            .then(|| Duration::from_millis(config.priority_level_ms)),
     };
     let meters = Meters::new(registry, name);
     let engine = EngineHandle::start(computed.backend, options, meters, name).map_err(ModelError::Thread)?;

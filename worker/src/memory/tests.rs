@@ -15,6 +15,7 @@ fn config() -> Config {
 fn options() -> MemoryOptions {
     MemoryOptions {
         budget_bytes: None,
+        limit_bytes: None,
         kv_cache_bytes: None,
         max_model_len: None,
         max_num_seqs: 4,
@@ -59,6 +60,27 @@ fn a_budget_bounds_everything_together() {
     assert_eq!(error, MemoryError::OverBudget { weights_bytes, arena_bytes, kv_bytes, budget_bytes });
     let no_room = MemoryOptions { budget_bytes: Some(10), ..options() };
     assert!(matches!(plan(&config(), 1000, &no_room), Err(MemoryError::OverBudget { .. })));
+}
+
+#[test]
+fn weights_activations_and_kv_are_the_budget_to_the_block() {
+    for extra in [0, 1, BLOCK - 1] {
+        let budget = 1000 + arena_bytes(&config(), 32, 4) + 500 * BLOCK + extra;
+        let options = MemoryOptions { budget_bytes: Some(budget), limit_bytes: Some(budget), ..options() };
+        let plan = plan(&config(), 1000, &options).expect("a plan");
+        assert_eq!(plan.total_bytes(), budget - extra);
+    }
+}
+
+#[test]
+fn the_machines_limit_refuses_and_does_not_invite() {
+    let arena = arena_bytes(&config(), 32, 4);
+    let wide = MemoryOptions { limit_bytes: Some(1 << 40), ..options() };
+    assert_eq!(plan(&config(), 1000, &wide).expect("a plan").kv_blocks, 4 * 16, "what the sequences need");
+    let narrow = MemoryOptions { limit_bytes: Some(1000 + arena + 5 * BLOCK), ..options() };
+    assert_eq!(plan(&config(), 1000, &narrow).expect("a plan").kv_blocks, 5);
+    let over = MemoryOptions { budget_bytes: Some(1 << 41), kv_cache_bytes: Some(6 * BLOCK), ..narrow };
+    assert!(matches!(plan(&config(), 1000, &over), Err(MemoryError::OverBudget { .. })), "whatever was asked for");
 }
 
 #[test]

@@ -1,6 +1,6 @@
 //! Routes, layers and the small handlers.
 
-use super::{Server, admin, chat, completion};
+use super::{Server, admin, chat, completion, kv_events};
 use axum::Json;
 use axum::body::Body;
 use axum::extract::{Path, RawQuery, Request, State};
@@ -35,6 +35,7 @@ pub fn app(server: Arc<Server>) -> axum::Router {
         .route("/v1/models", get(models))
         .route("/v1/models/{id}", get(model))
         .route("/status", get(status))
+        .route("/status/kv-events", get(kv_events::handle))
         .route_layer(from_fn_with_state(Arc::clone(&server), require_key));
     let operators = axum::Router::new()
         .route("/admin/models/{id}/swap", post(admin::swap))

@@ -71,7 +71,7 @@ async fn answer(
         move || prompt(&model, &request).map(|prompt| (request, prompt))
     })
     .await?;
-    let generation = submit(&model, vec![prompt], &request.sampling, "messages")?;
+    let generation = submit(&model, vec![prompt], &request.sampling, "messages", headers)?;
     let frame = Frame { id: format!("chatcmpl-{id}"), created: now_unix_s(), model: model.id.clone() };
     let response = if request.stream {
         let choices = request.sampling.n as usize;

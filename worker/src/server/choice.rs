@@ -21,6 +21,8 @@ pub(super) struct PreparedPrompt {
 pub(super) struct Choice {
     pub(super) generated: u32,
     pub(super) finish: Option<&'static str>,
+    /// Tokens of its prompt that were found in the prefix cache.
+    pub(super) cached: u32,
     tokenizer: Arc<Tokenizer>,
     detokenizer: Detokenizer,
     stops: StopStrings,
@@ -71,6 +73,7 @@ impl Choice {
         Self {
             generated: 0,
             finish: None,
+            cached: 0,
             tokenizer,
             detokenizer,
             stops: StopStrings::new(&sampling.stop),
@@ -92,6 +95,10 @@ impl Choice {
         }
         let mut piece = match event {
             Event::Failed(why) => return Err(why),
+            Event::Cached(tokens) => {
+                self.cached = u32::try_from(tokens).unwrap_or(u32::MAX);
+                return Ok(Piece::default());
+            }
             Event::PromptLogprobs(entries) => {
                 self.take_prompt(&entries);
                 return Ok(Piece::default());

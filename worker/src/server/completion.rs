@@ -48,7 +48,7 @@ async fn answer(
         }
     })
     .await?;
-    let generation = submit(&model, prompts, &request.sampling, "prompt")?;
+    let generation = submit(&model, prompts, &request.sampling, "prompt", headers)?;
     let mut dress = CompletionDress {
         id: format!("cmpl-{id}"),
         created: now_unix_s(),

@@ -2,10 +2,12 @@
 
 use super::ServerModel;
 use super::choice::{Choice, PreparedPrompt};
-use crate::engine::{Cancel, Event, SequenceParams, Submission, SubmitError};
+use crate::engine::{CacheSalt, Cancel, Event, SequenceParams, Submission, SubmitError};
 use crate::sampler::Params;
+use http::HeaderMap;
 use std::time::Duration;
 use tokio::sync::mpsc;
+use wire::headers::CACHE_SALT;
 use wire::openai::{ApiError, ErrorKind, Sampling};
 
 /// Events that may wait for a reader, per sequence. A full channel pauses its sequences.
@@ -17,6 +19,8 @@ pub(super) struct Generation {
     pub(super) events: mpsc::Receiver<(u32, Event)>,
     pub(super) choices: Vec<Choice>,
     pub(super) prompt_tokens: u32,
+    /// How many choices each prompt has, at least one.
+    pub(super) choices_per_prompt: usize,
 }
 
 /// Prepares a prompt where it holds nobody up: to tokenise megabytes takes seconds, and the runtime's few threads carry
@@ -31,7 +35,8 @@ pub(super) async fn apart<T: Send + 'static>(
     joined.unwrap_or_else(|_| Err(ApiError::new(ErrorKind::Internal, "preparing the prompt failed")))
 }
 
-/// Submits `n` sequences per prompt. `param` is the field that holds the prompt.
+/// Submits `n` sequences per prompt. `param` is the field that holds the prompt; `headers` may say whose prefixes it
+/// shares.
 ///
 /// # Errors
 /// 400 where a prompt is empty, holds an unknown token or does not fit; 503 where the queue is full.
@@ -40,14 +45,17 @@ pub(super) fn submit(
     prompts: Vec<PreparedPrompt>,
     sampling: &Sampling,
     param: &str,
+    headers: &HeaderMap,
 ) -> Result<Generation, ApiError> {
     check_bias(model, sampling)?;
+    check_priority(model, sampling)?;
     let n = sampling.n as usize;
     let count = prompts.len() * n;
     let (sender, events) = mpsc::channel((count * EVENTS_PER_SEQUENCE).max(EVENTS_PER_SEQUENCE));
     // Without a seed each request draws its own; with one, the same request draws the same.
     #[expect(clippy::cast_sign_loss, reason = "any 64 bits are a seed")]
     let seed = sampling.seed.map_or_else(rand::random::<u64>, |seed| seed as u64);
+    let salt = salt(headers, sampling);
     let mut submissions = Vec::with_capacity(count);
     let mut choices = Vec::with_capacity(count);
     let mut prompt_tokens = 0;
@@ -64,13 +72,31 @@ pub(super) fn submit(
                 prompt: prompt.tokens.clone(),
                 params,
                 index,
+                priority: sampling.priority,
+                salt,
                 events: sender.clone(),
                 cancel,
             });
         }
     }
     model.engine.submit(submissions).map_err(refused)?;
-    Ok(Generation { events, choices, prompt_tokens })
+    Ok(Generation { events, choices, prompt_tokens, choices_per_prompt: n.max(1) })
+}
+
+/// A priority that would mean nothing is a wish silently ignored (vLLM refuses it too).
+fn check_priority(model: &ServerModel, sampling: &Sampling) -> Result<(), ApiError> {
+    if sampling.priority == 0 || model.engine.has_priorities() {
+        return Ok(());
+    }
+    let message = "this worker serves first come, first served; leave `priority` out, or start it with \
+                   `--scheduling-policy priority`";
+    Err(ApiError::unsupported("priority", message))
+}
+
+/// Whose prefixes a request shares: those of its tenant, as a router names it, and of its own `cache_salt`.
+fn salt(headers: &HeaderMap, sampling: &Sampling) -> CacheSalt {
+    let tenant = headers.get(CACHE_SALT).and_then(|value| value.to_str().ok()).unwrap_or_default();
+    CacheSalt::new(tenant, &sampling.cache_salt)
 }
 
 /// A bias on a token that does not exist would be a wish silently ignored.

@@ -60,7 +60,10 @@ async fn next(generation: &mut Generation) -> Result<(u32, Piece), ApiError> {
 }
 
 fn usage(generation: &Generation) -> Usage {
-    Usage::new(generation.prompt_tokens, generation.choices.iter().map(|choice: &Choice| choice.generated).sum())
+    let completion_tokens = generation.choices.iter().map(|choice: &Choice| choice.generated).sum();
+    // A prompt's further choices share what the first one computed: that is not what a client asks about.
+    let firsts = generation.choices.iter().step_by(generation.choices_per_prompt);
+    Usage::new(generation.prompt_tokens, completion_tokens).with_cached(firsts.map(|choice| choice.cached).sum())
 }
 
 fn record(span: &Span, usage: Usage) {

@@ -243,7 +243,7 @@ async fn same_seed_same_text_in_any_company() {
 #[tokio::test]
 async fn a_prompt_as_long_as_the_model_allows_can_be_scored() {
     // Four blocks of 16 positions: the prompt fills the cache to the last one.
-    let worker = start(json!({"max_model_len": 64, "kv_cache_bytes": 4 * 64})).await;
+    let worker = start(json!({"max_model_len": 64, "kv_cache_memory_bytes": 4 * 64})).await;
     let ids: Vec<u32> = (100..164).collect();
     let answer = worker.complete(json!({"prompt": ids, "echo": true, "logprobs": 1, "max_tokens": 0})).await;
     assert_eq!(answer["choices"][0]["logprobs"]["token_logprobs"].as_array().map(Vec::len), Some(64));

@@ -104,7 +104,7 @@ async fn blocks_run_out_and_every_answer_is_whole_all_the_same() {
     let roomy = start(json!({})).await;
     let request = |seed: u64| json!({"seed": seed, "max_tokens": 120, "temperature": 1, "ignore_eos": true});
     let expected = futures_util::future::join_all((0..6).map(|seed| roomy.chat(request(seed)))).await;
-    let tight = start(json!({"kv_cache_bytes": 24 * SCRIPTED_BLOCK_BYTES, "max_model_len": 256})).await;
+    let tight = start(json!({"kv_cache_memory_bytes": 24 * SCRIPTED_BLOCK_BYTES, "max_model_len": 256})).await;
     let found = futures_util::future::join_all((0..6).map(|seed| tight.chat(request(seed)))).await;
     for (seed, (expected, found)) in expected.iter().zip(&found).enumerate() {
         assert_eq!(expected["choices"], found["choices"], "seed {seed}");

@@ -1,0 +1,88 @@
+//! Who of the waiting may start next, with what the prefix cache spares it: asked one by one, by the scheduler.
+
+use super::blocks::BlockPool;
+use super::prefix::BlockName;
+use super::reader::Reader;
+use super::scheduler::Running;
+use super::state::Sequence;
+use crate::backend::Generation;
+use std::collections::VecDeque;
+
+/// How many sequences beyond the seats are looked at in one step. It bounds a step's work where many wait for the same
+/// prompt to be computed.
+const LOOK_BEYOND: usize = 32;
+
+/// The waiting in their order, but for those that would compute now what a running sequence is about to have computed:
+/// the choices of one request, and requests of one long prompt, wait for the first of them and share its blocks.
+pub(super) struct Prospects<'a, R> {
+    waiting: &'a mut VecDeque<Sequence<R>>,
+    pool: &'a BlockPool,
+    newest: Generation,
+    /// Positions per block; none where prefixes are not cached.
+    block_tokens: Option<usize>,
+    /// The next blocks that running sequences fill.
+    leaders: Vec<BlockName>,
+    at: usize,
+    end: usize,
+}
+
+impl<'a, R: Reader> Prospects<'a, R> {
+    pub(super) fn new(
+        running: &[Sequence<R>],
+        waiting: &'a mut VecDeque<Sequence<R>>,
+        pool: &'a BlockPool,
+        newest: Generation,
+        block_tokens: Option<usize>,
+        seats: usize,
+    ) -> Self {
+        let end = waiting.len().min(seats.saturating_add(LOOK_BEYOND));
+        let awake = running.iter().filter(|sequence| sequence.paused_since.is_none());
+        // Whom nobody follows needs no leader.
+        let size = block_tokens.filter(|_| end > 0);
+        let leaders = size.map_or_else(Vec::new, |size| awake.filter_map(|sequence| next_of(sequence, size)).collect());
+        Self { waiting, pool, newest, block_tokens, leaders, at: 0, end }
+    }
+
+    /// What a sequence is spared: how many of its blocks are in the cache, how many of those nobody holds, and the
+    /// name of the first that is not there.
+    fn spared(&mut self, index: usize, block_tokens: usize) -> (usize, usize, Option<BlockName>) {
+        let sequence = &mut self.waiting[index];
+        sequence.name_blocks(sequence.generation.unwrap_or(self.newest), block_tokens);
+        let names = sequence.skippable(block_tokens);
+        let (mut hits, mut revived) = (0, 0);
+        for name in names {
+            let Some(block) = self.pool.find(name) else { break };
+            hits += 1;
+            revived += usize::from(self.pool.holders(block) == 0);
+        }
+        (hits, revived, names.get(hits).copied())
+    }
+}
+
+impl<R: Reader> Iterator for Prospects<'_, R> {
+    type Item = (usize, Running);
+
+    fn next(&mut self) -> Option<Self::Item> {
+        while self.at < self.end {
+            let index = self.at;
+            self.at += 1;
+            let mut facts = self.waiting[index].facts();
+            let Some(block_tokens) = self.block_tokens else { return Some((index, facts)) };
+            let (hits, revived, missing) = self.spared(index, block_tokens);
+            if missing.is_some_and(|missing| self.leaders.contains(&missing)) {
+                continue;
+            }
+            // The scheduler asks for the next one only when it has admitted this one.
+            self.leaders.extend(missing);
+            (facts.computed, facts.blocks, facts.revived) = (hits * block_tokens, hits, revived);
+            facts.pending -= facts.computed;
+            return Some((index, facts));
+        }
+        None
+    }
+}
+
+/// The block that a running sequence fills next, where its tokens are known.
+fn next_of<R: Reader>(sequence: &Sequence<R>, block_tokens: usize) -> Option<BlockName> {
+    sequence.names.get(sequence.computed / block_tokens).copied()
+}

@@ -1,0 +1,448 @@
+//! The core in simulation: no thread, no clock but its own, the scripted backend for a device.
+
+use super::super::prefix::CacheSalt;
+use super::super::reader::Reading;
+use super::super::sequence::{FinishReason, SequenceParams};
+use super::*;
+use crate::backend::scripted::{ScriptedBackend, ScriptedOptions};
+use crate::backend::{Backend, Revision};
+use crate::sampler::{Params, splitmix64};
+use proptest::prelude::*;
+use std::cell::RefCell;
+use std::rc::Rc;
+
+/// What a reader has heard, and how it is.
+#[derive(Debug)]
+struct Log {
+    tokens: Vec<u32>,
+    reported: usize,
+    cached: usize,
+    finish: Option<FinishReason>,
+    reading: Reading,
+}
+
+#[derive(Debug, Clone)]
+struct Listener(Rc<RefCell<Log>>);
+
+impl Listener {
+    fn new() -> Self {
+        let (tokens, reported, cached, finish, reading) = (Vec::new(), 0, 0, None, Reading::Ready);
+        Self(Rc::new(RefCell::new(Log { tokens, reported, cached, finish, reading })))
+    }
+
+    fn set(&self, reading: Reading) {
+        self.0.borrow_mut().reading = reading;
+    }
+
+    fn tokens(&self) -> Vec<u32> {
+        self.0.borrow().tokens.clone()
+    }
+
+    fn is_finished(&self) -> bool {
+        self.0.borrow().finish.is_some()
+    }
+}
+
+impl Reader for Listener {
+    fn reading(&self) -> Reading {
+        self.0.borrow().reading
+    }
+
+    fn send(&mut self, event: Event) -> bool {
+        let mut log = self.0.borrow_mut();
+        assert!(log.finish.is_none(), "nothing comes after the end");
+        match event {
+            Event::Cached(tokens) => log.cached = tokens,
+            Event::PromptLogprobs(entries) => log.reported += entries.len(),
+            Event::PromptDone => log.finish = Some(FinishReason::Length),
+            Event::Failed(why) => panic!("{why}"),
+            Event::Token { id, finish, .. } => {
+                log.tokens.push(id);
+                log.finish = finish;
+            }
+        }
+        log.reading != Reading::Gone
+    }
+}
+
+const BLOCK: usize = 4;
+const STEP: Duration = Duration::from_millis(100);
+
+/// A worker in small: sizes that make everything scarce.
+#[derive(Debug, Clone)]
+struct Sizes {
+    kv_blocks: usize,
+    max_rows: usize,
+    max_num_seqs: usize,
+    caches: bool,
+    level: Option<Duration>,
+}
+
+const ROOMY: Sizes = Sizes { kv_blocks: 400, max_rows: 64, max_num_seqs: 8, caches: true, level: None };
+
+struct Simulation {
+    core: Core<Listener>,
+    backend: ScriptedBackend,
+    now: Instant,
+    rows: usize,
+    preempted: usize,
+}
+
+impl Simulation {
+    fn new(sizes: &Sizes) -> Self {
+        let limits = Limits {
+            vocab_size: 37,
+            max_position: 400,
+            max_rows: sizes.max_rows,
+            max_logits_rows: sizes.max_rows.min(sizes.max_num_seqs + 3),
+            kv_block_tokens: BLOCK,
+            kv_blocks: sizes.kv_blocks,
+            kv_block_bytes: 16,
+        };
+        let options = EngineOptions {
+            max_num_seqs: sizes.max_num_seqs,
+            max_model_len: 400.min(sizes.kv_blocks * BLOCK),
+            max_prompt_rows_beside_decodes: 12,
+            queue_max: usize::MAX,
+            reader_stall: Duration::from_secs(20),
+            enable_prefix_caching: sizes.caches,
+            priority_level: sizes.level,
+        };
+        let now = Instant::now();
+        let scripted = ScriptedOptions { limits: limits.clone(), step: Duration::ZERO, row: Duration::ZERO };
+        let core = Core::new(options, limits, now);
+        Self { core, backend: ScriptedBackend::new(scripted), now, rows: 0, preempted: 0 }
+    }
+
+    fn submit(&mut self, ask: Ask<Listener>) -> Listener {
+        let listener = ask.reader.clone();
+        self.core.submit(ask, self.now);
+        listener
+    }
+
+    fn install(&mut self) {
+        let generation = self.backend.install(Revision::Scripted).expect("installs");
+        self.core.install(generation);
+    }
+
+    /// One turn, as the thread takes it, with everything checked that must always be so. False: nothing was done.
+    fn turn(&mut self) -> bool {
+        self.now += STEP;
+        self.core.drop_unwanted(self.now);
+        let backend = &mut self.backend;
+        self.core.let_go(|generation| backend.retire(generation));
+        let is_step = self.core.plan(self.now);
+        check(&self.core);
+        let mut runs = self.core.take_runs();
+        self.core.group(&mut runs);
+        let rows: usize = runs.iter().map(|run| run.tokens).sum();
+        assert!(rows <= self.core.limits.max_rows, "{rows} rows");
+        self.rows += rows;
+        let mut rest = &runs[..];
+        while let Some(first) = rest.first() {
+            let generation = self.core.generation_of(first);
+            let count = rest.iter().take_while(|run| self.core.generation_of(run) == generation).count();
+            let part;
+            (part, rest) = rest.split_at(count);
+            let segments: Vec<Segment<'_>> = part.iter().map(|run| self.core.segment(run)).collect();
+            // The backend checks the rows of logits, the blocks and the positions.
+            let logits = self.backend.step_of(generation, &segments, &mut |_| true).expect("a step within its limits");
+            drop(segments);
+            self.core.take_in(part, logits, self.now);
+        }
+        self.core.keep(runs);
+        self.core.retire(self.now);
+        check(&self.core);
+        self.preempted += self.core.notices().filter(|notice| *notice == Notice::Preempted).count();
+        self.core.changes().for_each(drop);
+        is_step
+    }
+
+    /// Until everybody is served; who must not wait for a reader.
+    fn finish(&mut self) {
+        let mut idle = 0;
+        while !self.core.is_idle() {
+            idle = if self.turn() { 0 } else { idle + 1 };
+            // A paused reader is given up after its 20 seconds.
+            assert!(idle < 300, "nothing moves: {} wait, {} run", self.core.waiting(), self.core.running());
+        }
+        assert_eq!(self.core.blocks_used(), 0, "every block came back");
+    }
+}
+
+/// What is true between any two deeds: blocks are held exactly as often as sequences hold them, seats and order kept.
+fn check(core: &Core<Listener>) {
+    let mut holders = vec![0_u32; core.limits.kv_blocks];
+    for sequence in &core.running {
+        sequence.blocks.iter().for_each(|&block| holders[block as usize] += 1);
+        assert!(sequence.blocks.len() * BLOCK >= sequence.computed);
+        assert!(sequence.computed < sequence.tokens.len(), "there is always a token to compute");
+    }
+    for (block, &count) in (0..).zip(&holders) {
+        assert_eq!(core.pool.holders(block), count, "block {block}");
+    }
+    assert_eq!(core.pool.used(), holders.iter().filter(|&&count| count > 0).count());
+    assert!(core.waiting.iter().all(|sequence| sequence.blocks.is_empty() && sequence.computed == 0));
+    assert!(core.waiting.iter().is_sorted_by_key(|sequence| sequence.order));
+    assert!(core.plan.runs.len() <= core.options.max_num_seqs);
+}
+
+/// A prompt: `shared` tokens that all of its group have, then its own.
+fn prompt(group: u64, shared: usize, own: usize, seed: u64) -> Vec<u32> {
+    let token = |stream: u64, at: usize| (splitmix64(stream ^ ((at as u64) << 20)) % 37) as u32;
+    (0..shared).map(|at| token(group, at)).chain((0..own).map(|at| token(seed | 1 << 60, at))).collect()
+}
+
+fn ask(prompt: Vec<u32>, seed: u64, max_tokens: usize) -> Ask<Listener> {
+    let params = SequenceParams {
+        sampling: Params { seed, temperature: 1.5, ..Params::default() },
+        max_tokens,
+        min_tokens: 0,
+        stop_ids: vec![],
+        prompt_logprobs: None,
+    };
+    Ask { prompt, params, priority: 0, salt: CacheSalt::default(), reader: Listener::new() }
+}
+
+/// What a sequence says when it is alone and nothing is cached.
+fn alone(prompt: Vec<u32>, seed: u64, max_tokens: usize) -> Vec<u32> {
+    let mut simulation = Simulation::new(&Sizes { caches: false, ..ROOMY });
+    let listener = simulation.submit(ask(prompt, seed, max_tokens));
+    simulation.finish();
+    listener.tokens()
+}
+
+#[derive(Debug, Clone)]
+struct Arrival {
+    /// Turns before it comes.
+    after: usize,
+    group: u64,
+    shared: usize,
+    own: usize,
+    max_tokens: usize,
+    seed: u64,
+    priority: i64,
+    salt: u8,
+    scores_prompt: bool,
+    fate: Fate,
+}
+
+/// What its reader does.
+#[derive(Debug, Clone, Copy, PartialEq)]
+enum Fate {
+    Reads,
+    /// Leaves after so many tokens.
+    Leaves(usize),
+    /// Has enough after so many tokens.
+    Cancels(usize),
+    /// Rests for so many turns after its first token.
+    Rests(usize),
+}
+
+fn arrivals(most: usize) -> impl Strategy<Value = Vec<Arrival>> {
+    let fate = prop_oneof![
+        6 => Just(Fate::Reads),
+        1 => (0_usize..12).prop_map(Fate::Leaves),
+        1 => (0_usize..12).prop_map(Fate::Cancels),
+        1 => (1_usize..20).prop_map(Fate::Rests),
+    ];
+    let sizes = (0_usize..4, 0_u64..3, 0_usize..40, 1_usize..24, 0_usize..30);
+    let rest = (0_u64..1000, -3_i64..4, 0_u8..2, prop::bool::weighted(0.15), fate);
+    let arrival = (sizes, rest).prop_map(|((after, group, shared, own, max_tokens), rest)| {
+        let (seed, priority, salt, scores_prompt, fate) = rest;
+        Arrival { after, group, shared, own, max_tokens, seed, priority, salt, scores_prompt, fate }
+    });
+    prop::collection::vec(arrival, 1..most)
+}
+
+fn live_on(listener: &Listener, fate: Fate, age: usize) {
+    let said = listener.tokens().len();
+    match fate {
+        Fate::Leaves(after) if said >= after => listener.set(Reading::Gone),
+        Fate::Cancels(after) if said >= after => listener.set(Reading::Satisfied),
+        Fate::Rests(turns) if said == 1 && age < 40 + turns => listener.set(Reading::Full),
+        Fate::Rests(_) => listener.set(Reading::Ready),
+        _ => {}
+    }
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(150))]
+    #[test]
+    fn whatever_company_shortage_and_cache_do_a_sequences_text_is_its_own(
+        asks in arrivals(30),
+        kv_blocks in 24_usize..60,
+        max_rows in 3_usize..40,
+        max_num_seqs in 1_usize..6,
+        caches in prop::bool::weighted(0.8),
+        swap_at in 0_usize..200,
+    ) {
+        let max_rows = max_rows.max(max_num_seqs);
+        let level = Some(Duration::from_secs(1));
+        let mut simulation = Simulation::new(&Sizes { kv_blocks, max_rows, max_num_seqs, caches, level });
+        let mut listeners: Vec<(Listener, usize)> = Vec::new();
+        let mut turn = 0;
+        for arrival in &asks {
+            for _ in 0..arrival.after {
+                turn += 1;
+                if turn == swap_at {
+                    simulation.install();
+                }
+                simulation.turn();
+                listeners.iter().zip(&asks).for_each(|((one, since), ask)| live_on(one, ask.fate, turn - since));
+            }
+            let tokens = prompt(arrival.group, arrival.shared, arrival.own, arrival.seed);
+            let mut asked = ask(tokens, arrival.seed, arrival.max_tokens);
+            asked.priority = arrival.priority;
+            asked.salt = CacheSalt::new(&arrival.salt.to_string(), "");
+            asked.params.prompt_logprobs = arrival.scores_prompt.then_some(1);
+            listeners.push((simulation.submit(asked), turn));
+        }
+        while !simulation.core.is_idle() {
+            turn += 1;
+            prop_assert!(turn < 20_000, "it does not end");
+            simulation.turn();
+            listeners.iter().zip(&asks).for_each(|((one, since), ask)| live_on(one, ask.fate, turn - since));
+        }
+        prop_assert_eq!(simulation.core.blocks_used(), 0);
+        for ((listener, _), arrival) in listeners.iter().zip(&asks) {
+            let tokens = prompt(arrival.group, arrival.shared, arrival.own, arrival.seed);
+            let length = tokens.len();
+            if arrival.scores_prompt {
+                prop_assert_eq!(listener.0.borrow().cached, 0);
+                if listener.is_finished() {
+                    prop_assert_eq!(listener.0.borrow().reported, length - 1);
+                }
+            }
+            if turn < swap_at {
+                let expected = alone(tokens, arrival.seed, arrival.max_tokens);
+                let said = listener.tokens();
+                prop_assert_eq!(&said[..], &expected[..said.len()]);
+                if listener.is_finished() {
+                    prop_assert_eq!(said.len(), expected.len());
+                }
+            }
+            if matches!(arrival.fate, Fate::Reads) {
+                prop_assert!(listener.is_finished());
+            }
+        }
+    }
+
+    #[test]
+    fn cached_and_uncached_give_the_same_text(asks in arrivals(20), kv_blocks in 24_usize..200) {
+        let texts = [true, false].map(|caches| {
+            let mut simulation = Simulation::new(&Sizes { kv_blocks, caches, ..ROOMY });
+            let listeners: Vec<Listener> = asks.iter().map(|arrival| {
+                (0..arrival.after).for_each(|_| _ = simulation.turn());
+                let tokens = prompt(arrival.group, arrival.shared, arrival.own, arrival.seed);
+                simulation.submit(ask(tokens, arrival.seed, arrival.max_tokens))
+            }).collect();
+            simulation.finish();
+            listeners.iter().map(Listener::tokens).collect::<Vec<_>>()
+        });
+        prop_assert_eq!(&texts[0], &texts[1]);
+    }
+}
+
+#[test]
+fn thousands_of_sequences_in_little_memory_all_say_what_they_would_alone() {
+    let sizes = Sizes { kv_blocks: 60, max_rows: 48, max_num_seqs: 16, ..ROOMY };
+    let mut simulation = Simulation::new(&sizes);
+    let mut listeners = Vec::new();
+    for at in 0..4000_u64 {
+        let random = splitmix64(at);
+        let (shared, own, tokens) =
+            (random as usize % 60, 1 + (random >> 8) as usize % 30, (random >> 16) as usize % 24);
+        let mut asked = ask(prompt(random % 7, shared, own, at), at, tokens);
+        asked.priority = (random >> 24) as i64 % 5;
+        listeners.push((simulation.submit(asked), shared, own, tokens, random % 7));
+        if at.is_multiple_of(3) {
+            simulation.turn();
+        }
+    }
+    simulation.finish();
+    assert!(simulation.preempted > 20, "only {} preemptions: not scarce enough to tell", simulation.preempted);
+    let cached = listeners.iter().map(|(listener, ..)| listener.0.borrow().cached).sum::<usize>();
+    assert!(cached > 10_000, "only {cached} tokens were cached");
+    for (at, (listener, shared, own, tokens, group)) in (0..).zip(&listeners).step_by(40) {
+        assert!(listener.is_finished());
+        assert_eq!(listener.tokens(), alone(prompt(*group, *shared, *own, at), at, *tokens), "sequence {at}");
+    }
+}
+
+#[test]
+fn a_conversation_pays_for_its_new_tokens_only() {
+    let mut simulation = Simulation::new(&ROOMY);
+    let first = simulation.submit(ask(prompt(1, 50, 10, 0), 1, 20));
+    simulation.finish();
+    assert_eq!(simulation.rows, 60 + 19);
+    let mut next = prompt(1, 50, 10, 0);
+    next.extend(first.tokens());
+    next.extend([5; 9]);
+    let second = simulation.submit(ask(next.clone(), 2, 1));
+    simulation.finish();
+    // Of 80 tokens the last was sampled and never computed: 79, of which 76 fill blocks.
+    assert_eq!(second.0.borrow().cached, 76);
+    assert_eq!(simulation.rows, 79 + next.len() - 76);
+}
+
+#[test]
+fn the_choices_of_a_request_compute_its_prompt_once() {
+    let mut simulation = Simulation::new(&Sizes { max_rows: 20, ..ROOMY });
+    for seed in 0..5 {
+        simulation.submit(ask(prompt(1, 90, 0, 0), seed, 1));
+    }
+    simulation.finish();
+    // 88 of 90 tokens fill blocks.
+    assert_eq!(simulation.rows, 90 + 4 * 2);
+}
+
+#[test]
+fn one_token_is_always_computed() {
+    let mut simulation = Simulation::new(&ROOMY);
+    for seed in 0..2 {
+        let listener = simulation.submit(ask(prompt(1, 8 * BLOCK, 0, 0), seed, 3));
+        simulation.finish();
+        assert_eq!(listener.0.borrow().cached, if seed == 0 { 0 } else { 7 * BLOCK });
+    }
+}
+
+#[test]
+fn neither_tenants_nor_weights_share() {
+    let mut simulation = Simulation::new(&ROOMY);
+    let mut cached_of = |tenant: &str, swaps: bool| {
+        if swaps {
+            simulation.install();
+        }
+        let asked = Ask { salt: CacheSalt::new(tenant, ""), ..ask(prompt(1, 30, 0, 0), 1, 2) };
+        let listener = simulation.submit(asked);
+        simulation.finish();
+        listener.0.borrow().cached
+    };
+    assert_eq!(
+        [("a", false), ("b", false), ("a", false), ("a", true), ("a", false)]
+            .map(|(tenant, swaps)| cached_of(tenant, swaps)),
+        [0, 0, 28, 0, 28]
+    );
+}
+
+#[test]
+fn the_urgent_go_first_and_nobody_starves() {
+    let level = Duration::from_secs(2);
+    let mut simulation = Simulation::new(&Sizes { max_num_seqs: 2, level: Some(level), ..ROOMY });
+    let patient = Ask { priority: 3, ..ask(prompt(9, 0, 8, 9), 9, 4) };
+    (0..8).for_each(|seed| drop(simulation.submit(ask(prompt(1, 0, 8, seed), seed, 12))));
+    let patient = simulation.submit(patient);
+    let mut waited = Duration::ZERO;
+    // More of the urgent than can be served, for ever.
+    for seed in 100.. {
+        drop(simulation.submit(ask(prompt(1, 0, 8, seed), seed, 12)));
+        (0..6).for_each(|_| _ = simulation.turn());
+        waited += STEP * 6;
+        if !patient.tokens().is_empty() {
+            break;
+        }
+        assert!(waited < level * 3 + Duration::from_secs(15), "it starves");
+    }
+    assert!(waited >= level * 3, "three levels are worth six seconds, and it was served after {waited:?}");
+}

@@ -1,0 +1,77 @@
+//! What changed in the prefix cache, kept for those who want to know which worker holds which prefix: a ring.
+
+use super::blocks::KvChange;
+use parking_lot::Mutex;
+use std::collections::VecDeque;
+
+/// How many changes are kept. A cache of 64 k tokens has 4096 blocks, so that a reader may miss about one whole
+/// turnover of it before it must begin anew; 8192 changes take some 0.8 MB.
+pub const CHANGES_MAX: usize = 8192;
+
+/// The latest changes, numbered from 0.
+#[derive(Debug, Default)]
+pub(super) struct KvChanges {
+    ring: Mutex<Ring>,
+}
+
+#[derive(Debug, Default)]
+struct Ring {
+    changes: VecDeque<KvChange>,
+    /// The number of the first one kept.
+    first: u64,
+}
+
+/// Some of the changes.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct KvChangesRead {
+    /// The number of the first change here. Where it is above the one asked for, those between were forgotten, and
+    /// who follows must take the cache for empty and begin anew.
+    pub first: u64,
+    /// The changes, in order.
+    pub changes: Vec<KvChange>,
+}
+
+impl KvChanges {
+    /// Adds changes; the oldest are forgotten beyond [`CHANGES_MAX`].
+    pub(super) fn extend(&self, changes: impl ExactSizeIterator<Item = KvChange>) {
+        if changes.len() == 0 {
+            return;
+        }
+        let mut ring = self.ring.lock();
+        for change in changes {
+            if ring.changes.len() == CHANGES_MAX {
+                ring.changes.pop_front();
+                ring.first += 1;
+            }
+            ring.changes.push_back(change);
+        }
+    }
+
+    /// At most `most` changes from number `from` on.
+    pub(super) fn read(&self, from: u64, most: usize) -> KvChangesRead {
+        let ring = self.ring.lock();
+        let first = from.clamp(ring.first, ring.first + ring.changes.len() as u64);
+        let skip = usize::try_from(first - ring.first).unwrap_or(usize::MAX);
+        KvChangesRead { first, changes: ring.changes.iter().skip(skip).take(most).copied().collect() }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::prefix::{BlockName, CacheSalt};
+    use super::*;
+    use crate::backend::Generation;
+
+    #[test]
+    fn who_missed_changes_is_told() {
+        let change = KvChange::Removed { block: BlockName::root(&CacheSalt::default(), Generation(0)) };
+        let changes = KvChanges::default();
+        changes.extend(vec![change; CHANGES_MAX].into_iter());
+        assert_eq!(changes.read(3, 2), KvChangesRead { first: 3, changes: vec![change; 2] });
+        changes.extend(vec![change; 5].into_iter());
+        assert_eq!(changes.read(3, 1).first, 5, "0 to 4 are gone");
+        let end = CHANGES_MAX as u64 + 5;
+        assert_eq!(changes.read(end, 9), KvChangesRead { first: end, changes: vec![] });
+        assert_eq!(changes.read(u64::MAX, 9).first, end, "a reader of an earlier life begins where we are");
+    }
+}
