@@ -1,0 +1,237 @@
+"""What the engine benchmarks stand on: child processes, servers, llama.cpp and torch installed once, the machine's name.
+
+Knows nothing of what is measured. Whatever is started here is ended by stop_children(), also on error or interrupt.
+"""
+import http.client
+import json
+import os
+import platform
+import shutil
+import signal
+import socket
+import subprocess
+import sys
+import tarfile
+import tempfile
+import time
+from pathlib import Path
+
+HERE = Path(__file__).resolve().parent
+ROOT = HERE.parents[2]
+PINS = {"llama": "llama-cpp-python==0.3.36",
+        "tools": ["cmake==4.4.4", "ninja==1.13.2", "gguf==0.19.0"],
+        "torch": ["torch==2.15.0", "transformers==5.23.0", "numpy"]}
+READY_TIMEOUT_S = 120
+
+
+def scratch():
+    """Where models and peers are kept from one run to the next."""
+    cache = os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"
+    folder = Path(os.environ.get("FOREBAY_BENCH_DIR") or Path(cache) / "forebay-bench").resolve()
+    folder.mkdir(parents=True, exist_ok=True)
+    return folder
+
+
+def target():
+    """Where cargo puts release builds."""
+    return Path(os.environ.get("CARGO_TARGET_DIR") or ROOT / "target").resolve() / "release"
+
+
+def synth_model(forebay, folder, arch, size):
+    """A model of random weights, made once."""
+    out = folder / "models" / f"{arch}-{size}"
+    if not (out / "config.json").exists():
+        partial = out.with_name(out.name + ".partial")
+        shutil.rmtree(partial, ignore_errors=True)
+        partial.parent.mkdir(parents=True, exist_ok=True)
+        call([forebay, "synth-model", "--arch", arch, "--size", size, "--dtype", "bf16", "--seed", "1", "--out",
+              partial])
+        partial.rename(out)
+    return out
+
+
+def gguf(model, folder, tools):
+    """The same model as llama.cpp reads it, made once."""
+    out = folder / "models" / f"{model.name}.gguf"
+    out.parent.mkdir(exist_ok=True)
+    newest = max(f.stat().st_mtime for f in model.iterdir())
+    if not out.exists() or out.stat().st_mtime < newest:
+        call([tools / "python", HERE / "to_gguf.py", model, out])
+    return out
+
+
+# -----------------------------------------------------------------------------------------------------------------
+# Processes
+
+
+CHILDREN = []
+
+
+def start(command, **how):
+    """Starts a process in its own group; whatever happens, stop_children ends it."""
+    child = subprocess.Popen([str(c) for c in command], start_new_session=True, **how)
+    CHILDREN.append(child)
+    return child
+
+
+def stop_children():
+    for child in CHILDREN:
+        stop(child)
+
+
+def stop(child):
+    for sig, patience in ((signal.SIGTERM, 10), (signal.SIGKILL, 10)):
+        if child.poll() is not None:
+            return
+        try:
+            os.killpg(child.pid, sig)
+            child.wait(patience)
+        except (ProcessLookupError, subprocess.TimeoutExpired):
+            pass
+
+
+class Server:
+    """A server process on a free loopback port, from start to end."""
+
+    def __init__(self, command, flag, ready_path, as_address=False):
+        with socket.socket() as s:
+            s.bind(("127.0.0.1", 0))
+            self.port = s.getsockname()[1]
+        self.command = [*command, flag, f"127.0.0.1:{self.port}" if as_address else self.port]
+        self.ready_path = ready_path
+
+    def __enter__(self):
+        self.log = tempfile.TemporaryFile("w+")
+        self.started = time.monotonic()
+        self.child = start(self.command, stdin=subprocess.DEVNULL, stdout=self.log, stderr=subprocess.STDOUT)
+        return self
+
+    def __exit__(self, *_):
+        stop(self.child)
+        self.log.close()
+
+    def wait(self):
+        """Seconds from process start to the first 200 of the readiness path."""
+        while time.monotonic() - self.started < READY_TIMEOUT_S:
+            if self.child.poll() is not None:
+                break
+            try:
+                if self.request("GET", self.ready_path)[0] == 200:
+                    return time.monotonic() - self.started
+            except OSError:
+                pass
+            time.sleep(0.002)
+        self.log.seek(0)
+        fail(f"{shown(self.command)} was not ready; it said:\n{self.log.read()[-2000:]}")
+
+    def request(self, method, path, body=None):
+        connection = http.client.HTTPConnection("127.0.0.1", self.port, timeout=60)
+        try:
+            connection.request(method, path, body and json.dumps(body), {"Content-Type": "application/json"})
+            response = connection.getresponse()
+            return response.status, response.read()
+        finally:
+            connection.close()
+
+    def get(self, path):
+        status, body = self.request("GET", path)
+        return json.loads(body) if status == 200 else {}
+
+    def complete(self, model):
+        """The one request: a prompt of some hundred tokens, 16 tokens back."""
+        body = {"model": model, "prompt": "The forebay holds the water above the turbines. " * 10, "max_tokens": 16,
+                "temperature": 0, "ignore_eos": True}
+        status, said = self.request("POST", "/v1/completions", body)
+        if status != 200:
+            fail(f"{shown(self.command)}: POST /v1/completions gave {status}: {said[:500]!r}")
+
+    def peak_bytes(self):
+        with open(f"/proc/{self.child.pid}/status") as f:
+            return next(int(line.split()[1]) * 1024 for line in f if line.startswith("VmHWM"))
+
+
+def warm(files):
+    """Reads the files just before they are needed: unmapped page cache is dropped soon after its last use."""
+    buffer = bytearray(1 << 22)
+    for path in files:
+        if path.is_file():
+            with open(path, "rb", buffering=0) as f:
+                while f.readinto(buffer):
+                    pass
+
+
+def call(command, capture=False, **how):
+    command = [str(c) for c in command]
+    if not capture:
+        note(f"$ {shown(command)}")
+    child = start(command, text=True, stdout=subprocess.PIPE if capture else sys.stderr,
+                  stderr=subprocess.PIPE if capture else None, **how)
+    out, err = child.communicate()
+    if child.returncode != 0:
+        fail(f"{shown(command)} ended with {child.returncode}\n{(err or '')[-2000:]}")
+    return out
+
+
+def shown(command):
+    return " ".join(str(c) for c in command)
+
+
+def note(text):
+    print(text, file=sys.stderr, flush=True)
+
+
+def fail(text):
+    sys.exit(f"engine benchmark: {text}")
+
+
+# -----------------------------------------------------------------------------------------------------------------
+# Peers: installed once
+
+
+def virtual_environment(folder, packages):
+    """A virtual environment with these packages; an existing one is taken as it is. Returns its bin folder."""
+    if not (folder / "bin" / "python").exists():
+        try:
+            call([sys.executable, "-m", "venv", folder])
+            call([folder / "bin" / "pip", "install", "--quiet", *packages])
+        except BaseException:
+            shutil.rmtree(folder, ignore_errors=True)  # half an environment would be taken as whole next time
+            raise
+    return folder / "bin"
+
+
+def install_tools(scratch):
+    return virtual_environment(scratch / "tools", PINS["tools"])
+
+
+def install_torch(scratch):
+    return virtual_environment(scratch / "torch", PINS["torch"]) / "python"
+
+
+def install_llama(scratch):
+    """Builds llama-bench and llama-server unless they are there; returns the build folder."""
+    build, source = scratch / "llama-build", scratch / "src"
+    if all((build / "bin" / name).exists() for name in ("llama-bench", "llama-server")):
+        return build
+    tools = install_tools(scratch)
+    call([tools / "pip", "download", "--quiet", "--no-deps", "--no-binary", "llama-cpp-python", PINS["llama"],
+          "-d", source])
+    with tarfile.open(next(source.glob("llama_cpp_python-*.tar.gz"))) as archive:
+        archive.extractall(source, filter="data")
+    vendored = next(source.glob("llama_cpp_python-*/vendor/llama.cpp"))
+    off = ["BUILD_SHARED_LIBS", "LLAMA_OPENSSL", "LLAMA_BUILD_TESTS", "LLAMA_BUILD_EXAMPLES", "LLAMA_BUILD_APP",
+           "LLAMA_BUILD_UI", "LLAMA_USE_PREBUILT_UI"]
+    call([tools / "cmake", "-S", vendored, "-B", build, "-G", "Ninja", f"-DCMAKE_MAKE_PROGRAM={tools / 'ninja'}",
+          "-DCMAKE_BUILD_TYPE=Release", "-DGGML_NATIVE=ON", *[f"-D{name}=OFF" for name in off]])
+    call(["nice", "-n", "10", tools / "cmake", "--build", build, "--target", "llama-bench", "llama-server"])
+    return build
+
+
+def machine():
+    info = Path("/proc/cpuinfo").read_text()
+    line = lambda key: next((l.split(":", 1)[1].strip() for l in info.splitlines() if l.startswith(key)), "?")
+    flags = set(line("flags").split())
+    simd = next((f for f in ("avx512_bf16", "avx512f", "avx2") if f in flags), platform.machine())
+    memory = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") / 2**30
+    return (f"{os.cpu_count()} cores of {line('model name')} (family {line('cpu family')}, {simd}), {memory:.0f} GiB, "
+            f"Linux {platform.release().split('-')[0]}")
