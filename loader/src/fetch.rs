@@ -111,6 +111,27 @@ impl Report {
     pub fn bytes(&self) -> u64 {
         self.bytes_by_source.iter().map(|(_, bytes)| bytes).sum()
     }
+
+    /// This one and a later one of the same sources, which brought again what this one brought.
+    #[must_use]
+    pub(crate) fn then(self, later: Self) -> Self {
+        Self {
+            bytes_by_source: self.bytes_by_source,
+            seconds: self.seconds + later.seconds,
+            requests: self.requests + later.requests,
+            retries: self.retries + later.retries,
+            hedges: self.hedges + later.hedges,
+            hedged_bytes: self.hedged_bytes + later.hedged_bytes,
+            discarded_bytes: self.discarded_bytes
+                + later.discarded_bytes
+                + later.bytes_by_source.iter().map(|(_, bytes)| bytes).sum::<u64>(),
+            stalls: self.stalls + later.stalls,
+            throttles: self.throttles + later.throttles,
+            corrupt_extents: self.corrupt_extents + later.corrupt_extents,
+            in_flight_max_bytes: self.in_flight_max_bytes.max(later.in_flight_max_bytes),
+            concurrency_max: self.concurrency_max.max(later.concurrency_max),
+        }
+    }
 }
 
 /// Fetches everything the job asks for; returns when all of it is verified and in place.

@@ -236,6 +236,13 @@ impl Region {
         }
     }
 
+    /// Forgets what has arrived of a held region: as a whole it was found wrong.
+    pub(crate) fn begin_again(&self) {
+        if let Memory::Filling(_, arrival, _) = &self.memory {
+            arrival.begin_again();
+        }
+    }
+
     /// Blocks until the range has arrived and gives its bytes, held or not: for the one who judges
     /// the whole.
     ///

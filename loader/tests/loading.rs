@@ -10,7 +10,7 @@ use loader::remote::Env;
 use loader::{Load, LoadError, Loader, LoaderConfig, OpenOptions, Proof, Summary, Weights};
 use telemetry::metrics::Registry;
 use testkit::origin::{BitFlip, Fault, Faults, Generated, Origin, Script};
-use wire::digest::Digest;
+use wire::digest::{AnyDigest, Digest};
 use wire::evidence::{Expected, Verdict};
 use wire::manifest::{Manifest, ManifestFile, TensorDigest};
 
@@ -178,6 +178,30 @@ async fn a_bit_flipped_on_the_way_is_fetched_again_and_one_flipped_for_good_is_n
             assert!(message.contains("model.safetensors") && message.contains("8388608..12582912"), "{message}");
             let damaged = load.weights.get("layers.3").unwrap();
             assert!(!damaged.is_ready() && damaged.wait().is_err(), "nothing damaged is ever shown");
+        }
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_file_known_only_as_a_whole_is_fetched_once_more_and_never_shown_while_it_is_wrong() {
+    let model = safetensors(&SEEDS);
+    let whole = AnyDigest::Blake3(Digest(*blake3::hash(&model).as_bytes()));
+    let expected = BTreeMap::from([(MODEL.to_owned(), Expected::Whole(whole))]);
+    let verdict = Verdict { proof: Proof::Proven, expected, ..Verdict::trusted("a test") };
+    for (with_cache, times) in [(true, Some(1)), (false, Some(1)), (true, None)] {
+        let (origin, cache) = (origin(&model), tempfile::tempdir().unwrap());
+        let flip = BitFlip { object: "m/model.safetensors".into(), offset: 9_000_000, bit: 3, times };
+        origin.set_faults(Faults { flips: vec![flip], ..Faults::default() });
+        let cache = with_cache.then(|| cache.path());
+        let load = open(&origin, &config(cache), &verdict, None).await.unwrap();
+        let result = load.finished().await;
+        if times.is_some() {
+            assert_eq!(result.unwrap().fetch.unwrap().discarded_bytes, model.len() as u64);
+            check(&load.weights, &SEEDS);
+        } else {
+            let message = format!("{:?}", result.unwrap_err());
+            assert!(message.contains("Corrupt") && message.contains("model.safetensors"), "{message}");
+            assert!(load.weights.get("layers.3").unwrap().wait().is_err(), "nothing of it is ever shown");
         }
     }
 }

@@ -6,6 +6,7 @@ use std::sync::{Arc, OnceLock};
 use std::time::Instant;
 
 use tokio::sync::watch;
+use tokio::task::JoinHandle;
 use wire::evidence::Verdict;
 use wire::extent;
 use wire::manifest::{Manifest, ManifestFile, TensorDigest};
@@ -15,7 +16,7 @@ use super::{AbortOnDrop, Load, OpenOptions, Shared, State, Summary, warn};
 use crate::cache::{Begin, CacheError, CachedFile, Entry, Finished, Wanted};
 use crate::fetch::{self, Job, Keeper, Progress, Target};
 use crate::landing::LandingError;
-use crate::plan::{Plan, PlanOptions, Slice, Slices};
+use crate::plan::{Fetch, Plan, PlanOptions, Slice, Slices};
 use crate::probe::{Probe, Shard};
 use crate::verify::Checks;
 use crate::weights::Weights;
@@ -285,41 +286,82 @@ impl Task {
         self.arrival.held.files.iter().map(|file| Arc::clone(&file.region)).collect()
     }
 
-    /// Fetches and verifies everything.
+    /// Fetches and verifies everything. A file that is known only as a whole and was found wrong is
+    /// fetched once more, as nobody can say where it is wrong.
     async fn arrive(&self) -> Result<Summary, Arc<LoadError>> {
-        let Arrival { shared, probe, held, begun, .. } = &self.arrival;
-        let targets = held.files.iter().zip(&probe.shards).map(|(file, shard)| Target {
+        let held = (0..).zip(&self.arrival.held.files).filter(|(_, file)| file.keeper.checks.is_held());
+        let held: Vec<usize> = held.map(|(place, _)| place).collect();
+        let (mut report, wrong) = self.bring(self.plan.fetches.clone(), &held).await?;
+        if !wrong.is_empty() {
+            let again: Vec<usize> = wrong
+                .into_iter()
+                .map(|(place, error)| {
+                    warn("a file is not what it must be as a whole: it is fetched once more", &*error);
+                    place
+                })
+                .collect();
+            let (second, wrong) = self.bring(self.whole(&again)?, &again).await?;
+            if let Some((_, error)) = wrong.into_iter().next() {
+                return Err(error);
+            }
+            report = report.then(second);
+        }
+        let seconds = self.arrival.begun.elapsed().as_secs_f64();
+        Ok(self.summary(report, seconds))
+    }
+
+    /// Fetches, and judges the files of `held` meanwhile. Says which of them were found wrong.
+    async fn bring(
+        &self,
+        fetches: Vec<Fetch>,
+        held: &[usize],
+    ) -> Result<(fetch::Report, Vec<(usize, Arc<LoadError>)>), Arc<LoadError>> {
+        let Arrival { shared, probe, held: Held { files, .. }, .. } = &self.arrival;
+        let targets = files.iter().zip(&probe.shards).map(|(file, shard)| Target {
             objects: vec![shard.object.clone()],
             region: Arc::clone(&file.region),
             keeper: Arc::clone(&file.keeper) as _,
         });
         let job = Job {
-            fetches: self.plan.fetches.clone(),
+            fetches,
             targets: targets.collect(),
             sources: vec![Arc::clone(&probe.source)],
             budgets: shared.budgets.clone(),
             progress: self.progress.clone(),
             seed: rand::random(),
         };
-        let judging = self.judge_held();
+        let judging = self.judge(held);
         let report = fetch::run(job, &shared.config.fetch, &shared.meters);
         let report = report.await.map_err(|error| Arc::new(LoadError::from(error)))?;
-        for judged in judging {
-            judged.await.unwrap_or_else(|_| Err(Arc::new(LoadError::Cancelled)))?;
+        let mut wrong = Vec::new();
+        for (place, judged) in judging {
+            match judged.await.unwrap_or_else(|_| Err(Arc::new(LoadError::Cancelled))) {
+                Err(error) if matches!(*error, LoadError::Corrupt { .. }) => wrong.push((place, error)),
+                result => result?,
+            }
         }
-        let seconds = begun.elapsed().as_secs_f64();
-        Ok(self.summary(report, seconds))
+        Ok((report, wrong))
+    }
+
+    /// Fetches for every byte of some files, of which nothing counts any more.
+    fn whole(&self, files: &[usize]) -> Result<Vec<Fetch>, LoadError> {
+        let Arrival { shared, probe, held, options, .. } = &self.arrival;
+        files.iter().for_each(|place| held.files[*place].region.begin_again());
+        let fetch_bytes = shared.config.fetch.fetch_bytes;
+        let every_byte = PlanOptions { fetch_bytes, every_byte: true, ..PlanOptions::default() };
+        let others = |file: usize, _| !files.contains(&file);
+        Ok(probe.plan_without(&options.order, &Slices::default(), &every_byte, &others)?.fetches)
     }
 
     /// Hashes what is known only as a whole, on threads of their own, as it arrives.
-    fn judge_held(&self) -> Vec<tokio::task::JoinHandle<Result<(), Arc<LoadError>>>> {
+    fn judge(&self, held: &[usize]) -> Vec<(usize, JoinHandle<Result<(), Arc<LoadError>>>)> {
         let url = self.arrival.probe.source.url();
-        let held = self.arrival.held.files.iter().filter(|file| file.keeper.checks.is_held());
-        held.map(|file| {
+        let judge = |place: &usize| {
+            let file = &self.arrival.held.files[*place];
             let (region, keeper, url) = (Arc::clone(&file.region), Arc::clone(&file.keeper), url.to_owned());
-            tokio::task::spawn_blocking(move || keeper.checks.judge_whole(&region, &url))
-        })
-        .collect()
+            (*place, tokio::task::spawn_blocking(move || keeper.checks.judge_whole(&region, &url)))
+        };
+        held.iter().map(judge).collect()
     }
 
     fn summary(&self, report: fetch::Report, seconds: f64) -> Summary {

@@ -91,6 +91,19 @@ impl Arrival {
         self.wake();
     }
 
+    /// Forgets what has arrived, as long as nobody was shown it.
+    pub(super) fn begin_again(&self) {
+        let _guard = self.lock();
+        if !self.is_held() {
+            return;
+        }
+        let arrived = self
+            .states
+            .iter()
+            .filter(|state| state.compare_exchange(VERIFIED, MISSING, Ordering::AcqRel, Ordering::Relaxed).is_ok());
+        self.missing.fetch_add(arrived.count() as u64, Ordering::AcqRel);
+    }
+
     fn wake(&self) {
         self.changed.notify_all();
         self.notify.notify_waiters();
