@@ -247,7 +247,7 @@ fn pick(candidates: &[(f32, u32)], scale: Scale, uniform: f64) -> u32 {
         left < 0.0
     });
     // Rounding may leave a crumb: it belongs to the last that weighs anything.
-    found.or_else(|| weights().filter(|(weight, _)| *weight > 0.0).last()).map_or(0, |(_, id)| id)
+    found.or_else(|| weights().rfind(|(weight, _)| *weight > 0.0)).map_or(0, |(_, id)| id)
 }
 
 /// A number in [0, 1) from a seed and a counter: two rounds of splitmix64 (Steele et al. 2014).
