@@ -1,9 +1,10 @@
 //! Living with clients and operators: those who leave, those who do not read, full queues, drains, probes, metrics.
 
-use crate::worker_process::{Running, chat, start};
+use crate::worker_process::{Running, begin, chat, start, storage};
 use serde_json::{Value, json};
 use std::time::Duration;
 use wire::status::{ModelState, WorkerStatus};
+use worker::lifecycle::ModelSource;
 
 const RUNNING: &str = "vllm:num_requests_running";
 const WAITING: &str = "vllm:num_requests_waiting";
@@ -175,4 +176,23 @@ async fn a_watched_status_says_how_the_load_changes_and_ends_with_the_drain() {
     while watch.more().await {}
     let last: WorkerStatus = serde_json::from_str(&watch.events().last().expect("an event").data).expect("a status");
     assert!(last.draining);
+}
+
+#[tokio::test]
+async fn memory_is_given_as_asked_or_refused_with_the_numbers() {
+    let wanting = json!({"backend": "cpu", "memory_bytes": 1_000_000, "max_model_len": 64});
+    let (_worker, loaded) = begin(wanting, storage(), vec![ModelSource::Demo]).await;
+    let error = loaded.await.expect_err("too little");
+    let causes = std::iter::successors(Some(&*error as &dyn std::error::Error), |error| error.source());
+    let text = causes.map(ToString::to_string).collect::<Vec<_>>().join(": ");
+    assert!(text.contains("exceed the budget of 1000000 bytes") && text.contains("kv_cache_memory_bytes"), "{text}");
+    let budgets = [200_000_000, 200_100_000];
+    let mut blocks = Vec::new();
+    for memory_bytes in budgets {
+        let worker = start(json!({"backend": "cpu", "memory_bytes": memory_bytes, "max_model_len": 64})).await;
+        let status: WorkerStatus = serde_json::from_value(worker.get("/status").await.json()).expect("a status");
+        blocks.push(u64::from(status.models[0].load.kv_blocks_total));
+        assert_eq!(worker.chat(json!({"max_tokens": 1})).await["object"], "chat.completion");
+    }
+    assert!(blocks[0] * 1000 < budgets[0] && blocks[1] > blocks[0], "more memory is more blocks: {blocks:?}");
 }

@@ -267,7 +267,7 @@ fn live_on(listener: &Listener, fate: Fate, age: usize) {
 }
 
 proptest! {
-    #![proptest_config(ProptestConfig::with_cases(150))]
+    #![proptest_config(ProptestConfig::with_cases(200))]
     #[test]
     fn whatever_company_shortage_and_cache_do_a_sequences_text_is_its_own(
         asks in arrivals(30),
