@@ -388,13 +388,16 @@ fn a_conversation_pays_for_its_new_tokens_only() {
 
 #[test]
 fn the_choices_of_a_request_compute_its_prompt_once() {
-    let mut simulation = Simulation::new(&Sizes { max_rows: 20, ..ROOMY });
-    for seed in 0..5 {
-        simulation.submit(ask(prompt(1, 90, 0, 0), seed, 1));
+    // With the rows of a step for less than one of them, and for all of them.
+    for max_rows in [20, 500] {
+        let mut simulation = Simulation::new(&Sizes { max_rows, ..ROOMY });
+        for seed in 0..5 {
+            simulation.submit(ask(prompt(1, 90, 0, 0), seed, 1));
+        }
+        simulation.finish();
+        // 88 of 90 tokens fill blocks.
+        assert_eq!(simulation.rows, 90 + 4 * 2);
     }
-    simulation.finish();
-    // 88 of 90 tokens fill blocks.
-    assert_eq!(simulation.rows, 90 + 4 * 2);
 }
 
 #[test]
