@@ -11,6 +11,7 @@ pub use split::{Need, split};
 
 use thiserror::Error;
 
+use crate::kernels::linear::rounded_row_bytes;
 use crate::model::{Config, Float};
 
 /// Bytes of one activation: f32.
@@ -121,7 +122,15 @@ pub fn arena_bytes(config: &Config, max_rows: usize, max_logits_rows: usize) -> 
     let logits_row = 2 * hidden + config.vocab_size;
     let numbers = (row as u64).saturating_mul(max_rows as u64);
     let numbers = numbers.saturating_add((logits_row as u64).saturating_mul(max_logits_rows as u64));
-    numbers.saturating_add(head_dim as u64 / 2).saturating_mul(ACTIVATION_BYTES as u64)
+    let activations = numbers.saturating_add(head_dim as u64 / 2).saturating_mul(ACTIVATION_BYTES as u64);
+    activations.saturating_add(rounded_bytes(config, max_rows, max_logits_rows))
+}
+
+/// The part of [`arena_bytes`] that holds the rows of one projection, rounded to bf16.
+pub(crate) fn rounded_bytes(config: &Config, max_rows: usize, max_logits_rows: usize) -> u64 {
+    let widest = config.hidden_size.max(config.query_width()).max(config.intermediate_size);
+    let rows = (rounded_row_bytes(widest) as u64).saturating_mul(max_rows as u64);
+    rows.max((rounded_row_bytes(config.hidden_size) as u64).saturating_mul(max_logits_rows as u64))
 }
 
 /// Bytes of one KV block over all layers, keys and values together.

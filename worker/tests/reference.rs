@@ -248,7 +248,9 @@ fn cpu_agrees_with_candle_where_both_keep_f32_keys() {
     for fixture in folders().iter().map(|folder| Fixture::load(folder)) {
         for tokens in &fixture.sequences {
             let expected = forced(&mut fixture.candle(), tokens);
-            for tier in Tier::ALL.into_iter().filter(|tier| tier.is_available()) {
+            // A tier that rounds what meets bf16 weights is held to their floor instead, above.
+            let rounds = |tier| tier == Tier::Avx512Bf16 && fixture.decoder.embeddings.float() == Float::Bf16;
+            for tier in Tier::ALL.into_iter().filter(|&tier| tier.is_available() && !rounds(tier)) {
                 let found = forced(&mut fixture.cpu(tier, KvDtype::F32), tokens);
                 let worst = largest_difference(&found, &expected);
                 assert!(worst <= LOGIT_TOLERANCE, "{} {}: {worst:.2e}", fixture.name, tier.name());

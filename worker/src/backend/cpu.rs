@@ -19,7 +19,7 @@ use self::staged::Staged;
 use super::{Backend, Generation, InstallError, Limits, Part, Revision, Segment, StepError, WantLogits, check};
 use crate::kernels::attention::{Attention, attend};
 use crate::kernels::buffer::Buffer;
-use crate::kernels::linear::{Matrix, Projection, Then, project, project_gated};
+use crate::kernels::linear::{Inputs, Matrix, Projection, Then, project, project_gated};
 use crate::kernels::norm::rms_norm;
 use crate::kernels::pool::Pool;
 use crate::kernels::rotate::{BLOCK_TOKENS, Heads, Rotation, Row, rotate_and_store};
@@ -117,6 +117,15 @@ pub enum CpuError {
         #[source]
         source: std::io::Error,
     },
+    /// The activations' memory could not be reserved.
+    #[error("building the cpu backend: reserving the activations of {rows} rows; lower max_num_batched_tokens")]
+    Arena {
+        /// How many rows were asked for.
+        rows: usize,
+        /// What the system said.
+        #[source]
+        source: std::io::Error,
+    },
     /// The KV storage could not be reserved.
     #[error("building the cpu backend: reserving {bytes} bytes for {blocks} KV blocks")]
     KvStorage {
@@ -166,7 +175,7 @@ impl CpuBackend {
         let bytes = limits.kv_block_bytes.saturating_mul(limits.kv_blocks);
         let blocks = options.kv_blocks;
         let storage = Buffer::zeroed(bytes).map_err(|source| CpuError::KvStorage { bytes, blocks, source })?;
-        let arena = Arena::new(config, &limits);
+        let arena = Arena::new(config, &limits).map_err(|source| CpuError::Arena { rows: options.max_rows, source })?;
         let models = vec![(Generation::default(), Staged::new(Arc::clone(decoder), instructions))];
         Ok(Self { models, current: 0, limits, heads, instructions, pool, arena, storage })
     }
@@ -268,7 +277,8 @@ impl CpuBackend {
         let values = &mut arena.values[..rows * config.kv_width()];
         let set = |linear, out| operand::projection(linear, out, Then::Set);
         let mut projections = [set(&layer.query, queries), set(&layer.key, keys), set(&layer.value, values)];
-        project(pool, on, normed, rows, &mut projections);
+        let mut inputs = Inputs { x: normed, rows, room: arena.rounded.as_mut_slice() };
+        project(pool, on, &mut inputs, &mut projections);
 
         let layer_bytes = self.heads.block_bytes() * self.limits.kv_blocks;
         let storage = &mut self.storage.as_mut_slice()[index * layer_bytes..][..layer_bytes];
@@ -287,7 +297,8 @@ impl CpuBackend {
         let mixed = &mut arena.mixed[..rows * config.query_width()];
         attend(pool, on, &attention, mixed);
         let mut output = [operand::projection(&layer.output, stream, Then::Add)];
-        project(pool, on, mixed, rows, &mut output);
+        let mut inputs = Inputs { x: mixed, rows, room: arena.rounded.as_mut_slice() };
+        project(pool, on, &mut inputs, &mut output);
     }
 
     /// The feed-forward half of a layer: reads the stream and adds to it.
@@ -301,8 +312,10 @@ impl CpuBackend {
         rms_norm(pool, on, stream, layer.feed_forward_norm.vector(), config.rms_norm_eps, normed);
         let inner = &mut arena.inner[..rows * config.intermediate_size];
         let (gate, up) = (operand::parts(&layer.gate), operand::parts(&layer.up));
-        project_gated(pool, on, normed, rows, gate, up, inner);
-        project(pool, on, inner, rows, &mut [operand::projection(&layer.down, stream, Then::Add)]);
+        let room = arena.rounded.as_mut_slice();
+        project_gated(pool, on, &mut Inputs { x: normed, rows, room }, gate, up, inner);
+        let down = operand::projection(&layer.down, stream, Then::Add);
+        project(pool, on, &mut Inputs { x: inner, rows, room }, &mut [down]);
     }
 
     /// Logits of the wanted rows. Returns how many numbers there are.
@@ -320,7 +333,8 @@ impl CpuBackend {
         rms_norm(pool, on, picked, model.norm().vector(), config.rms_norm_eps, normed);
         let out = &mut arena.logits[..rows * config.vocab_size];
         let head: Matrix<'_> = matrix(model.head());
-        project(pool, on, normed, rows, &mut [Projection { matrix: head, bias: None, out, then: Then::Set }]);
+        let mut inputs = Inputs { x: normed, rows, room: arena.rounded.as_mut_slice() };
+        project(pool, on, &mut inputs, &mut [Projection { matrix: head, bias: None, out, then: Then::Set }]);
         rows * config.vocab_size
     }
 }

@@ -41,6 +41,8 @@ unsafe fn exp2_whole(exponent: __m256) -> __m256 {
 
 impl Lanes for Avx2 {
     const MANY_REGISTERS: bool = false;
+    const DOTS: bool = false;
+    type Pairs = ();
 
     #[inline(always)]
     unsafe fn splat(value: f32) -> Self {

@@ -1,13 +1,13 @@
-//! The AVX-512 tier: sixteen lanes in one register.
+//! The AVX-512 tiers: sixteen lanes in one register; with BF16, also dots of bf16 pairs.
 
 use std::arch::x86_64::*;
 
 use super::kernel::Kernel;
 use super::lanes::{LANES, Lanes};
 
-/// Sixteen lanes in one register.
+/// Sixteen lanes in one register. `DOTS`: with AVX-512 BF16.
 #[derive(Clone, Copy)]
-pub(super) struct Avx512(__m512);
+pub(super) struct Avx512<const DOTS: bool>(__m512);
 
 /// Runs a kernel compiled for this tier.
 ///
@@ -16,11 +16,76 @@ pub(super) struct Avx512(__m512);
 #[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512dq,avx2,fma,f16c")]
 pub(super) unsafe fn run<K: Kernel>(kernel: K) {
     // SAFETY: the caller vouches for the CPU.
-    unsafe { kernel.run::<Avx512>() }
+    unsafe { kernel.run::<Avx512<false>>() }
 }
 
-impl Lanes for Avx512 {
+/// Runs a kernel compiled for the tier with BF16.
+///
+/// # Safety
+/// The CPU has all the features named here.
+#[target_feature(enable = "avx512bf16,avx512f,avx512bw,avx512vl,avx512dq,avx2,fma,f16c")]
+pub(super) unsafe fn run_bf16<K: Kernel>(kernel: K) {
+    // SAFETY: the caller vouches for the CPU.
+    unsafe { kernel.run::<Avx512<true>>() }
+}
+
+impl<const DOTS: bool> Lanes for Avx512<DOTS> {
     const MANY_REGISTERS: bool = true;
+    const DOTS: bool = DOTS;
+    type Pairs = __m512i;
+
+    #[inline(always)]
+    unsafe fn load_pairs(from: *const u8) -> __m512i {
+        // SAFETY: the caller vouches for 64 bytes.
+        unsafe { _mm512_loadu_si512(from.cast()) }
+    }
+    #[inline(always)]
+    unsafe fn load_pairs_some(from: *const u8, count: usize) -> __m512i {
+        // SAFETY: the caller vouches for `count` numbers; masked lanes are not read.
+        unsafe { _mm512_maskz_loadu_epi16(u32::MAX >> (2 * LANES - count.min(2 * LANES)), from.cast()) }
+    }
+    #[inline(always)]
+    unsafe fn splat_pair(pair: u32) -> __m512i {
+        // SAFETY: the tier.
+        unsafe { _mm512_set1_epi32(pair.cast_signed()) }
+    }
+    #[inline(always)]
+    unsafe fn round_pairs(first: Self, second: Self) -> __m512i {
+        // SAFETY: the tier; both types are 64 bytes.
+        unsafe { std::mem::transmute(_mm512_cvtne2ps_pbh(second.0, first.0)) }
+    }
+    #[inline(always)]
+    unsafe fn store_pairs(pairs: __m512i, to: *mut u8) {
+        // SAFETY: the caller vouches for 64 bytes.
+        unsafe { _mm512_storeu_si512(to.cast(), pairs) }
+    }
+    #[inline(always)]
+    unsafe fn dot(self, a: __m512i, b: __m512i) -> Self {
+        // SAFETY: the tier; both types are 64 bytes.
+        unsafe {
+            let (a, b) = (std::mem::transmute::<__m512i, __m512bh>(a), std::mem::transmute::<__m512i, __m512bh>(b));
+            Self(_mm512_dpbf16_ps(self.0, a, b))
+        }
+    }
+    #[inline(always)]
+    unsafe fn sum_four([a, b, c, d]: [Self; 4]) -> [f32; 4] {
+        // SAFETY: the tier. The additions of `sum`, those of four vectors in one instruction.
+        unsafe {
+            let pair = |a: Self, b: Self| {
+                let (low, high) = (_mm512_shuffle_f32x4::<0x44>(a.0, b.0), _mm512_shuffle_f32x4::<0xee>(a.0, b.0));
+                _mm512_add_ps(low, high)
+            };
+            let (ab, cd) = (pair(a, b), pair(c, d));
+            let (low, high) = (_mm512_shuffle_f32x4::<0x88>(ab, cd), _mm512_shuffle_f32x4::<0xdd>(ab, cd));
+            let four = _mm512_add_ps(low, high);
+            let two = _mm512_add_ps(four, _mm512_permute_ps::<0xee>(four));
+            let one = _mm512_add_ps(two, _mm512_permute_ps::<0x55>(two));
+            let firsts = _mm512_permutexvar_ps(_mm512_set_epi32(0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 12, 8, 4, 0), one);
+            let mut sums = [0f32; 4];
+            _mm_storeu_ps(sums.as_mut_ptr(), _mm512_castps512_ps128(firsts));
+            sums
+        }
+    }
 
     #[inline(always)]
     unsafe fn splat(value: f32) -> Self {
@@ -131,4 +196,4 @@ impl Lanes for Avx512 {
     }
 }
 
-const _: () = assert!(LANES * 4 == size_of::<Avx512>());
+const _: () = assert!(LANES * 4 == size_of::<Avx512<false>>());

@@ -38,6 +38,11 @@ impl Buffer {
         Ok(Self { start, bytes })
     }
 
+    /// How many there are.
+    pub(crate) fn bytes(&self) -> usize {
+        self.bytes
+    }
+
     /// Its bytes.
     pub(crate) fn as_mut_slice(&mut self) -> &mut [u8] {
         // SAFETY: the mapping is `bytes` long, initialised to zero, and lives as long as `self`, which

@@ -23,6 +23,10 @@ pub(crate) const F16_MAX: f32 = 65504.0;
 pub(crate) trait Lanes: Copy {
     /// Whether registers hold two dozen sums at a time.
     const MANY_REGISTERS: bool;
+    /// Whether the tier multiplies bf16 pairs: only then may the methods about pairs be called.
+    const DOTS: bool;
+    /// Thirty-two bf16, two to a lane.
+    type Pairs: Copy;
 
     /// All lanes `value`.
     unsafe fn splat(value: f32) -> Self;
@@ -60,6 +64,49 @@ pub(crate) trait Lanes: Copy {
     unsafe fn largest(self) -> f32;
     /// Asks for the cache line at `at`, which need not be valid.
     unsafe fn prefetch(at: *const u8);
+
+    /// Reads 64 bytes: thirty-two bf16.
+    #[inline(always)]
+    unsafe fn load_pairs(from: *const u8) -> Self::Pairs {
+        let _ = from;
+        no_dots()
+    }
+    /// Reads `count` (at most 32) bf16; the others are zero.
+    #[inline(always)]
+    unsafe fn load_pairs_some(from: *const u8, count: usize) -> Self::Pairs {
+        let _ = (from, count);
+        no_dots()
+    }
+    /// The same two bf16 in every lane, the lower half first.
+    #[inline(always)]
+    unsafe fn splat_pair(pair: u32) -> Self::Pairs {
+        let _ = pair;
+        no_dots()
+    }
+    /// Rounds thirty-two f32 to nearest even, in order.
+    #[inline(always)]
+    unsafe fn round_pairs(first: Self, second: Self) -> Self::Pairs {
+        let _ = (first, second);
+        no_dots()
+    }
+    /// Writes 64 bytes.
+    #[inline(always)]
+    unsafe fn store_pairs(pairs: Self::Pairs, to: *mut u8) {
+        let _ = (pairs, to);
+        no_dots()
+    }
+    /// Adds both products of each lane.
+    #[inline(always)]
+    unsafe fn dot(self, a: Self::Pairs, b: Self::Pairs) -> Self {
+        let _ = (a, b);
+        no_dots()
+    }
+    /// Four times [`Lanes::sum`].
+    #[inline(always)]
+    unsafe fn sum_four(lanes: [Self; 4]) -> [f32; 4] {
+        // SAFETY: passed on.
+        lanes.map(|lanes| unsafe { lanes.sum() })
+    }
 
     /// All lanes zero.
     #[inline(always)]
@@ -142,10 +189,18 @@ pub(crate) trait Lanes: Copy {
     }
 }
 
+/// Kernels ask [`Lanes::DOTS`] first.
+#[cold]
+fn no_dots() -> ! {
+    unreachable!("this tier multiplies no bf16 pairs")
+}
+
 /// A stored number format, widened to f32 in registers.
 pub(crate) trait Element: Copy + Send + Sync + 'static {
     /// Bytes of one number.
     const BYTES: usize;
+    /// Whether tiers with dots of bf16 pairs use them for it.
+    const DOTS: bool = false;
     /// Reads sixteen.
     ///
     /// # Safety
@@ -215,6 +270,7 @@ impl Element for F16 {
 
 impl Element for Bf16 {
     const BYTES: usize = 2;
+    const DOTS: bool = true;
     #[inline(always)]
     unsafe fn load<V: Lanes>(from: *const u8) -> V {
         // SAFETY: passed on.

@@ -1,13 +1,18 @@
 //! Matrix times rows: `out[row][n] = Σ_k weight[n][k] · x[row][k]`, weights as stored.
 //!
 //! One kernel family serves a single row (decode: bound by memory, eight streams of weights at a
-//! time) and many (prefill: tiles of outputs by rows). A region is cut into chunks of
-//! outputs of about 128 KiB of weights; within one, every row passes over the chunk while it is in
-//! the cache. Several matrices that read the same rows share a region.
+//! time) and many (prefill: tiles of outputs by rows). A region is cut into chunks of outputs whose
+//! weights fit into the second-level cache; within one, every row passes over the chunk while it is
+//! there. Several matrices that read the same rows share a region.
 
 #![expect(clippy::needless_range_loop, reason = "tiles index several arrays by one number")]
 
+mod dots;
+
 use std::marker::PhantomData;
+
+use self::dots::Dots;
+pub(crate) use self::dots::rounded_row_bytes;
 
 use super::kernel::Kernel;
 use super::lanes::{Bf16, Element, F16, F32, LANES, Lanes};
@@ -15,9 +20,14 @@ use super::pool::{Pool, Shard};
 use super::tier::Instructions;
 use crate::model::Float;
 
-/// Weights a task passes over: small enough for the second-level cache and for balance between
-/// threads, large enough that claiming it costs nothing.
+/// Weights a task passes over: small enough for balance between threads, large enough that
+/// claiming it costs nothing.
 const CHUNK_BYTES: usize = 128 << 10;
+/// The same for a step of [`MANY_ROWS`]: what costs is that every row comes by for every chunk, so
+/// chunks are as large as the second-level cache allows.
+const CHUNK_BYTES_MANY: usize = 384 << 10;
+/// As many rows as keep a chunk busy much longer than it takes to read it.
+const MANY_ROWS: usize = 64;
 /// The most outputs a task computes: the size of its scratch.
 const CHUNK_OUTPUTS: usize = 128;
 /// Chunks are multiples of the widest tile.
@@ -51,12 +61,42 @@ impl<'a> Matrix<'a> {
     }
 
     /// Outputs per task.
-    fn chunk(&self, threads: usize) -> usize {
-        let by_bytes = CHUNK_BYTES / (self.inputs * self.float.bytes()).max(1);
+    fn chunk(&self, threads: usize, rows: usize) -> usize {
+        let bytes = if rows < MANY_ROWS { CHUNK_BYTES } else { CHUNK_BYTES_MANY };
+        let by_bytes = bytes / (self.inputs * self.float.bytes()).max(1);
         let by_balance = self.outputs.div_ceil(2 * threads);
         by_bytes.min(by_balance).min(CHUNK_OUTPUTS).next_multiple_of(TILE_OUTPUTS).min(CHUNK_OUTPUTS)
     }
 }
+
+/// The rows that a region's matrices are applied to.
+pub(crate) struct Inputs<'a> {
+    /// Shape (rows, inputs).
+    pub(crate) x: &'a [f32],
+    /// How many.
+    pub(crate) rows: usize,
+    /// Room for them rounded to bf16, where the tier wants that: [`rounded_row_bytes`] each.
+    pub(crate) room: &'a mut [u8],
+}
+
+impl Inputs<'_> {
+    /// Rounds them if a matrix of one of these formats wants it; where the rounded rows are.
+    fn round(&mut self, pool: &mut Pool, on: Instructions, mut floats: impl Iterator<Item = Float>) -> Rounded {
+        if floats.any(|float| on.dots(float)) && self.rows > 0 {
+            dots::round_rows(pool, on, self.x, self.x.len() / self.rows, self.room);
+        }
+        Rounded(self.room.as_ptr())
+    }
+}
+
+/// Where rounded rows are: written before a region, read in it.
+#[derive(Clone, Copy)]
+struct Rounded(*const u8);
+
+// SAFETY: it is only read, while the region's `Inputs` are borrowed.
+unsafe impl Send for Rounded {}
+// SAFETY: likewise.
+unsafe impl Sync for Rounded {}
 
 /// What happens to an output.
 #[derive(Clone, Copy, PartialEq, Eq)]
@@ -79,12 +119,14 @@ pub(crate) struct Projection<'a> {
     pub(crate) then: Then,
 }
 
-/// Applies every matrix to the same rows `x` (rows, inputs), in one parallel region.
+/// Applies every matrix to the same rows, in one parallel region.
 ///
 /// # Panics
 /// Shapes do not fit together.
-pub(crate) fn project(pool: &mut Pool, on: Instructions, x: &[f32], rows: usize, projections: &mut [Projection<'_>]) {
+pub(crate) fn project(pool: &mut Pool, on: Instructions, inputs: &mut Inputs<'_>, projections: &mut [Projection<'_>]) {
     let threads = pool.threads();
+    let rounded = inputs.round(pool, on, projections.iter().map(|projection| projection.matrix.float));
+    let Inputs { x, rows, .. } = *inputs;
     let mut ends = [0usize; 4];
     assert!(projections.len() <= ends.len(), "at most {} matrices in a region", ends.len());
     let mut jobs = [None; 4];
@@ -94,7 +136,7 @@ pub(crate) fn project(pool: &mut Pool, on: Instructions, x: &[f32], rows: usize,
         assert_eq!(x.len(), rows * matrix.inputs, "rows of {} inputs", matrix.inputs);
         assert_eq!(projection.out.len(), rows * matrix.outputs, "rows of {} outputs", matrix.outputs);
         assert!(projection.bias.is_none_or(|bias| bias.len() == matrix.outputs), "a bias per output");
-        let chunk = matrix.chunk(threads);
+        let chunk = matrix.chunk(threads, rows);
         tasks += matrix.outputs.div_ceil(chunk);
         ends[index] = tasks;
         jobs[index] = Some((matrix, chunk, projection.bias, Shard::of(projection.out), projection.then));
@@ -105,35 +147,37 @@ pub(crate) fn project(pool: &mut Pool, on: Instructions, x: &[f32], rows: usize,
         let Some((matrix, chunk, bias, out, then)) = jobs[index] else { return };
         let first = (task - first_task) * chunk;
         let count = chunk.min(matrix.outputs - first);
-        run_chunk(on, Chunk { matrix, bias, x, rows, first, count, out, then, gated: None });
+        run_chunk(on, Chunk { matrix, bias, x, rounded, rows, first, count, out, then, gated: None });
     });
 }
 
-/// `out = silu(gate · x + gate_bias) · (up · x + up_bias)`, in one parallel region: `x` is
-/// (rows, inputs), `out` (rows, outputs).
+/// `out = silu(gate · x + gate_bias) · (up · x + up_bias)`, in one parallel region; `out` is
+/// (rows, outputs).
 ///
 /// # Panics
 /// Shapes do not fit together.
 pub(crate) fn project_gated(
     pool: &mut Pool,
     on: Instructions,
-    x: &[f32],
-    rows: usize,
+    inputs: &mut Inputs<'_>,
     (gate, gate_bias): (Matrix<'_>, Option<&[f32]>),
     (up, up_bias): (Matrix<'_>, Option<&[f32]>),
     out: &mut [f32],
 ) {
+    let rounded = inputs.round(pool, on, [gate.float, up.float].into_iter());
+    let Inputs { x, rows, .. } = *inputs;
     assert_eq!((gate.outputs, gate.inputs), (up.outputs, up.inputs), "gate and up have one shape");
     assert_eq!(x.len(), rows * gate.inputs, "rows of {} inputs", gate.inputs);
     assert_eq!(out.len(), rows * gate.outputs, "rows of {} outputs", gate.outputs);
     assert!([gate_bias, up_bias].into_iter().flatten().all(|bias| bias.len() == gate.outputs), "a bias per output");
-    let chunk = gate.chunk(pool.threads()).min(up.chunk(pool.threads()));
+    let chunk = gate.chunk(pool.threads(), rows).min(up.chunk(pool.threads(), rows));
     let out = Shard::of(out);
     pool.run(gate.outputs.div_ceil(chunk), &|task| {
         let first = task * chunk;
         let count = chunk.min(gate.outputs - first);
         let gated = Some((up, up_bias));
-        run_chunk(on, Chunk { matrix: gate, bias: gate_bias, x, rows, first, count, out, then: Then::Set, gated });
+        let then = Then::Set;
+        run_chunk(on, Chunk { matrix: gate, bias: gate_bias, x, rounded, rows, first, count, out, then, gated });
     });
 }
 
@@ -142,6 +186,7 @@ struct Chunk<'a> {
     matrix: Matrix<'a>,
     bias: Option<&'a [f32]>,
     x: &'a [f32],
+    rounded: Rounded,
     rows: usize,
     first: usize,
     count: usize,
@@ -187,10 +232,14 @@ struct Plain<'a>(Chunk<'a>);
 impl OfElement for Plain<'_> {
     #[inline(always)]
     unsafe fn run<V: Lanes, E: Element>(self) {
-        let Chunk { matrix, bias, x, rows, first, count, out, then, .. } = self.0;
+        let Chunk { matrix, bias, x, rounded, rows, first, count, out, then, .. } = self.0;
         let mut row = 0;
         while row < rows {
-            let tile_rows = tile_rows::<V>(rows - row);
+            let tile_rows = if V::DOTS && E::DOTS {
+                dots::block_rows(matrix.inputs, rows).min(rows - row)
+            } else {
+                tile_rows::<V>(rows - row)
+            };
             // SAFETY: `project` has checked the shapes, so the weights of outputs `first..first + count`,
             // the tile's rows of `x` and of `out` are in bounds; no other task has these outputs.
             unsafe {
@@ -200,6 +249,7 @@ impl OfElement for Plain<'_> {
                     outputs: count,
                     bias: bias.map_or(std::ptr::null(), |bias| bias.as_ptr().add(first)),
                     x: x.as_ptr().add(row * matrix.inputs),
+                    rounded: rounded.0.wrapping_add(row * rounded_row_bytes(matrix.inputs)),
                     out: out.pointer().add(row * matrix.outputs + first),
                     out_stride: matrix.outputs,
                     add: then == Then::Add,
@@ -216,12 +266,14 @@ struct Gated<'a>(Chunk<'a>);
 impl Kernel for Gated<'_> {
     #[inline(always)]
     unsafe fn run<V: Lanes>(self) {
-        let Chunk { matrix: gate, bias, x, rows, first, count, out, gated, .. } = self.0;
+        let Chunk { matrix: gate, bias, x, rounded, rows, first, count, out, gated, .. } = self.0;
         let Some((up, up_bias)) = gated else { return };
-        let mut scratch = [0f32; CHUNK_OUTPUTS * TILE_ROWS];
+        let mut scratch = [0f32; CHUNK_OUTPUTS * dots::BLOCK_ROWS];
+        let in_dots = V::DOTS && gate.float == Float::Bf16 && up.float == Float::Bf16;
         let mut row = 0;
         while row < rows {
-            let tile_rows = tile_rows::<V>(rows - row);
+            let tile_rows =
+                if in_dots { dots::block_rows(gate.inputs, rows).min(rows - row) } else { tile_rows::<V>(rows - row) };
             let gates = out.pointer().wrapping_add(row * gate.outputs + first);
             let sides = [(gate, bias, gates, gate.outputs), (up, up_bias, scratch.as_mut_ptr(), CHUNK_OUTPUTS)];
             // SAFETY: as in `Plain`; the scratch holds a tile of `up`'s outputs, since a chunk has at
@@ -234,6 +286,7 @@ impl Kernel for Gated<'_> {
                         outputs: count,
                         bias: bias.map_or(std::ptr::null(), |bias| bias.as_ptr().add(first)),
                         x: x.as_ptr().add(row * matrix.inputs),
+                        rounded: rounded.0.wrapping_add(row * rounded_row_bytes(matrix.inputs)),
                         out,
                         out_stride,
                         add: false,
@@ -294,6 +347,8 @@ struct Part {
     outputs: usize,
     bias: *const f32,
     x: *const f32,
+    /// The rows rounded to bf16, where the tier and the format want that.
+    rounded: *const u8,
     out: *mut f32,
     out_stride: usize,
     add: bool,
@@ -306,7 +361,10 @@ impl Part {
     unsafe fn rows<V: Lanes, E: Element>(self, rows: usize) {
         // SAFETY: passed on.
         unsafe {
-            if V::MANY_REGISTERS {
+            if V::DOTS && E::DOTS {
+                let Self { weights, inputs, outputs, bias, rounded, out, out_stride, add, .. } = self;
+                Dots { weights, inputs, outputs, bias, x: rounded, out, out_stride, add }.rows::<V>(rows);
+            } else if V::MANY_REGISTERS {
                 match rows {
                     1 => self.tiles::<V, E, 8, 1>(),
                     2 => self.tiles::<V, E, 8, 2>(),

@@ -1,7 +1,8 @@
 //! A few threads that stay: parallel regions of a step, thousands of times a second.
 //!
-//! A region is a number of tasks and a function; threads claim tasks in order from a counter.
-//! Results never depend on which thread runs a task, so claiming is free to balance. Threads spin
+//! A region is a number of tasks and a function. Every thread has a range of consecutive tasks, which
+//! it claims in order: what it asks the memory for ahead of time is then what it does next. Who has
+//! done his own goes on with those of others. Results never depend on which thread runs a task. Threads spin
 //! a little between regions and then park. A region ends when its tasks are done by those who came:
 //! a thread that is asleep or descheduled is not waited for. It knows no arithmetic.
 
@@ -32,10 +33,15 @@ const ENTERED: u64 = 0xffff;
 const CLOSED: u64 = 1 << 16;
 const REGION: u64 = 1 << 17;
 
+/// A counter with cache lines of its own.
+#[repr(align(128))]
+struct Next(AtomicUsize);
+
 struct Shared {
     state: AtomicU64,
     job: UnsafeCell<Option<Job>>,
-    next: AtomicUsize,
+    /// Per thread: the next task of its range.
+    next: Box<[Next]>,
     left: AtomicUsize,
     stop: AtomicBool,
     panic: Mutex<Option<Box<dyn Any + Send>>>,
@@ -65,20 +71,21 @@ impl Pool {
     /// # Errors
     /// The system starts no more threads.
     pub(crate) fn new(threads: usize) -> std::io::Result<Self> {
+        let threads = threads.clamp(1, ENTERED as usize);
         let shared = Arc::new(Shared {
             state: AtomicU64::new(CLOSED),
             job: UnsafeCell::new(None),
-            next: AtomicUsize::new(0),
+            next: (0..threads).map(|_| Next(AtomicUsize::new(0))).collect(),
             left: AtomicUsize::new(0),
             stop: AtomicBool::new(false),
             panic: Mutex::new(None),
         });
         let mut pool = Self { shared, workers: Vec::new() };
-        for index in 1..threads.min(ENTERED as usize) {
+        for index in 1..threads {
             let parked = Arc::new(AtomicBool::new(false));
             let (shared, sleeping) = (Arc::clone(&pool.shared), Arc::clone(&parked));
             let builder = thread::Builder::new().name(format!("kernels-{index}"));
-            let handle = builder.spawn(move || shared.serve(&sleeping))?;
+            let handle = builder.spawn(move || shared.serve(index, &sleeping))?;
             pool.workers.push(Worker { parked, thread: handle.thread().clone(), handle: Some(handle) });
         }
         Ok(pool)
@@ -100,7 +107,7 @@ impl Pool {
             return;
         }
         self.open(Job { body: erase(body), tasks });
-        self.shared.work(Job { body: erase(body), tasks });
+        self.shared.work(0, Job { body: erase(body), tasks });
         self.close();
         let panic = self.shared.panic.lock().unwrap_or_else(PoisonError::into_inner).take();
         if let Some(panic) = panic {
@@ -113,7 +120,9 @@ impl Pool {
         // SAFETY: the last region is closed and everyone left it (`close` has waited, and `&mut
         // self` lets no other region be open), so nobody reads the cell.
         unsafe { *shared.job.get() = Some(job) };
-        shared.next.store(0, Ordering::Relaxed);
+        for (thread, next) in shared.next.iter().enumerate() {
+            next.0.store(shared.range_start(thread, job.tasks), Ordering::Relaxed);
+        }
         shared.left.store(0, Ordering::Relaxed);
         let last = shared.state.load(Ordering::Relaxed);
         shared.state.store((last & !(ENTERED | CLOSED)).wrapping_add(REGION), Ordering::SeqCst);
@@ -161,7 +170,7 @@ impl Drop for Pool {
 
 impl Shared {
     /// A worker thread's life.
-    fn serve(&self, parked: &AtomicBool) {
+    fn serve(&self, own: usize, parked: &AtomicBool) {
         // A region may have opened before this thread looked: then it looks again.
         let mut seen = (self.state.load(Ordering::Acquire) / REGION).saturating_sub(1);
         loop {
@@ -171,7 +180,7 @@ impl Shared {
             }
             seen = state / REGION;
             if let Some(job) = self.enter(seen) {
-                self.work(job);
+                self.work(own, job);
                 self.left.fetch_add(1, Ordering::Release);
             }
         }
@@ -210,20 +219,31 @@ impl Shared {
         None
     }
 
-    /// Claims tasks until there are none.
-    fn work(&self, job: Job) {
+    /// Where a thread's own range begins; the last one's ends where the next one's would begin.
+    fn range_start(&self, thread: usize, tasks: usize) -> usize {
+        tasks * thread / self.next.len()
+    }
+
+    /// Claims tasks until there are none: first of its own range, then of the others'.
+    fn work(&self, own: usize, job: Job) {
+        let threads = self.next.len();
         let worked = catch_unwind(AssertUnwindSafe(|| {
-            loop {
-                let task = self.next.fetch_add(1, Ordering::Relaxed);
-                if task >= job.tasks {
-                    break;
+            for thread in (own..threads).chain(0..own) {
+                let end = self.range_start(thread + 1, job.tasks);
+                loop {
+                    let task = self.next[thread].0.fetch_add(1, Ordering::Relaxed);
+                    if task >= end {
+                        break;
+                    }
+                    // SAFETY: `run` does not return, and so the body lives, before everyone has left.
+                    unsafe { (*job.body)(task) };
                 }
-                // SAFETY: `run` does not return, and so the body lives, before everyone has left.
-                unsafe { (*job.body)(task) };
             }
         }));
         if let Err(panic) = worked {
-            self.next.store(job.tasks, Ordering::Relaxed);
+            for next in &self.next {
+                next.0.store(job.tasks, Ordering::Relaxed);
+            }
             self.panic.lock().unwrap_or_else(PoisonError::into_inner).get_or_insert(panic);
         }
     }

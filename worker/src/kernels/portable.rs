@@ -41,6 +41,8 @@ impl Portable {
 
 impl Lanes for Portable {
     const MANY_REGISTERS: bool = false;
+    const DOTS: bool = false;
+    type Pairs = ();
 
     #[inline(always)]
     unsafe fn splat(value: f32) -> Self {

@@ -5,6 +5,7 @@
 
 use super::kernel::Kernel;
 use super::portable::Portable;
+use crate::model::Float;
 
 /// A set of instructions that kernels are compiled for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
@@ -15,11 +16,13 @@ pub enum Tier {
     Avx2,
     /// x86-64 with AVX-512 F, BW, VL and DQ.
     Avx512,
+    /// The same with AVX-512 BF16: activations that meet bf16 weights are rounded to bf16.
+    Avx512Bf16,
 }
 
 impl Tier {
     /// Every tier, slowest first.
-    pub const ALL: [Self; 3] = [Self::Portable, Self::Avx2, Self::Avx512];
+    pub const ALL: [Self; 4] = [Self::Portable, Self::Avx2, Self::Avx512, Self::Avx512Bf16];
 
     /// Whether this machine has it.
     #[must_use]
@@ -32,8 +35,10 @@ impl Tier {
             Self::Avx512 => {
                 Self::Avx2.is_available() && ["avx512f", "avx512bw", "avx512vl", "avx512dq"].into_iter().all(has)
             }
+            #[cfg(target_arch = "x86_64")]
+            Self::Avx512Bf16 => Self::Avx512.is_available() && has("avx512bf16"),
             #[cfg(not(target_arch = "x86_64"))]
-            Self::Avx2 | Self::Avx512 => false,
+            Self::Avx2 | Self::Avx512 | Self::Avx512Bf16 => false,
         }
     }
 
@@ -43,13 +48,14 @@ impl Tier {
         Self::ALL.into_iter().rev().find(|tier| tier.is_available()).unwrap_or(Self::Portable)
     }
 
-    /// `portable`, `avx2` or `avx512`.
+    /// `portable`, `avx2`, `avx512` or `avx512bf16`.
     #[must_use]
     pub fn name(self) -> &'static str {
         match self {
             Self::Portable => "portable",
             Self::Avx2 => "avx2",
             Self::Avx512 => "avx512",
+            Self::Avx512Bf16 => "avx512bf16",
         }
     }
 }
@@ -64,6 +70,7 @@ fn has(feature: &str) -> bool {
         "avx512bw" => is_x86_feature_detected!("avx512bw"),
         "avx512vl" => is_x86_feature_detected!("avx512vl"),
         "avx512dq" => is_x86_feature_detected!("avx512dq"),
+        "avx512bf16" => is_x86_feature_detected!("avx512bf16"),
         _ => false,
     }
 }
@@ -76,6 +83,11 @@ impl Instructions {
     /// The proof, if the machine has the tier.
     pub(crate) fn of(tier: Tier) -> Option<Self> {
         tier.is_available().then_some(Self(tier))
+    }
+
+    /// Whether this tier multiplies `float` weights with rounded activations, in dots of pairs.
+    pub(crate) fn dots(self, float: Float) -> bool {
+        self.0 == Tier::Avx512Bf16 && float == Float::Bf16
     }
 
     /// The tier.
@@ -95,8 +107,11 @@ impl Instructions {
             #[cfg(target_arch = "x86_64")]
             // SAFETY: likewise.
             Tier::Avx512 => unsafe { super::avx512::run(kernel) },
+            #[cfg(target_arch = "x86_64")]
+            // SAFETY: likewise.
+            Tier::Avx512Bf16 => unsafe { super::avx512::run_bf16(kernel) },
             #[cfg(not(target_arch = "x86_64"))]
-            Tier::Avx2 | Tier::Avx512 => unreachable!("`of` refuses tiers of other machines"),
+            Tier::Avx2 | Tier::Avx512 | Tier::Avx512Bf16 => unreachable!("`of` refuses tiers of other machines"),
         }
     }
 }

@@ -1,6 +1,9 @@
 //! The memory of a step: every activation, allocated once.
 
+use std::io;
+
 use crate::backend::Limits;
+use crate::kernels::buffer::Buffer;
 use crate::kernels::rotate::Row;
 use crate::memory;
 use crate::model::Config;
@@ -35,6 +38,8 @@ pub(super) struct Arena {
     pub(super) normed_picked: Vec<f32>,
     /// (L, vocab).
     pub(super) logits: Vec<f32>,
+    /// Room for the rows of any projection rounded to bf16, where the tier wants that.
+    pub(super) rounded: Buffer,
     /// Per KV block: the last step that wrote it.
     written: Vec<u64>,
     /// The number of this step.
@@ -43,12 +48,16 @@ pub(super) struct Arena {
 
 impl Arena {
     /// Room for the largest step.
-    pub(super) fn new(config: &Config, limits: &Limits) -> Self {
+    ///
+    /// # Errors
+    /// The system has no address space to give.
+    pub(super) fn new(config: &Config, limits: &Limits) -> io::Result<Self> {
         let (rows, logits_rows) = (limits.max_rows, limits.max_logits_rows);
         let zeros = |rows: usize, width: usize| vec![0f32; rows * width];
         let mut frequencies = zeros(1, config.head_dim / 2);
         config.rope.frequencies(0, &mut frequencies);
-        Self {
+        let rounded = memory::rounded_bytes(config, rows, logits_rows);
+        Ok(Self {
             rows: Vec::with_capacity(rows),
             wanted: Vec::with_capacity(logits_rows),
             stream: zeros(rows, config.hidden_size),
@@ -63,9 +72,10 @@ impl Arena {
             picked: zeros(logits_rows, config.hidden_size),
             normed_picked: zeros(logits_rows, config.hidden_size),
             logits: zeros(logits_rows, config.vocab_size),
+            rounded: Buffer::zeroed(usize::try_from(rounded).unwrap_or(usize::MAX))?,
             written: vec![0; limits.kv_blocks],
             step: 0,
-        }
+        })
     }
 
     /// Forgets the last step.
@@ -83,10 +93,11 @@ impl Arena {
 
     /// Bytes of its activations: what [`memory::arena_bytes`] says they are.
     pub(super) fn bytes(&self) -> usize {
+        let rounded = self.rounded.bytes();
         let Self { stream, normed, queries, keys, values, mixed, inner, angles, .. } = self;
         let Self { frequencies, picked, normed_picked, logits, .. } = self;
         let first = [stream, normed, queries, keys, values, mixed, inner, angles];
         let numbers = first.into_iter().chain([frequencies, picked, normed_picked, logits]).map(Vec::len);
-        numbers.sum::<usize>() * memory::ACTIVATION_BYTES
+        numbers.sum::<usize>() * memory::ACTIVATION_BYTES + rounded
     }
 }
