@@ -1,7 +1,9 @@
 //! Measures the `cpu` backend alone: decoding at batch 1 against the machine's read bandwidth, and
 //! prefill.
 //!
-//! `decode DIR [--threads N] [--depth 128] [--tokens 64] [--prefill 512] [--batch 0] [--tier portable|avx2|avx512] [--json]`
+//! `decode DIR [--threads N] [--depth 128] [--tokens 64] [--prefill 512] [--batch 0] [--tier NAME] [--quantization q8_0] [--json]`
+//!
+//! Tiers are `portable`, `avx2`, `avx512` and `avx512bf16`; the best of the machine otherwise.
 //!
 //! With `--batch N`, also one token for each of N sequences in a step, every one at that depth.
 //!
@@ -18,9 +20,9 @@ use std::time::{Duration, Instant};
 
 use loader::Weights;
 use serde_json::json;
-use worker::backend::cpu::{CpuBackend, CpuOptions, KV_BLOCK_TOKENS, Tier};
+use worker::backend::cpu::{CpuBackend, CpuOptions, KV_BLOCK_TOKENS, Quantization, Tier};
 use worker::backend::{Backend, Segment, WantLogits};
-use worker::model::{Config, Decoder};
+use worker::model::{Config, Decoder, Format, Weight};
 
 /// Memory of our own to read.
 const BUFFER_BYTES: usize = 1 << 30;
@@ -39,6 +41,7 @@ struct Arguments {
     prefill: usize,
     batch: usize,
     tier: Option<Tier>,
+    quantization: Option<Quantization>,
     json: bool,
 }
 
@@ -52,6 +55,7 @@ fn arguments() -> Result<Arguments, Failure> {
         prefill: 512,
         batch: 0,
         tier: None,
+        quantization: None,
         json: false,
     };
     let mut words = std::env::args().skip(1);
@@ -67,6 +71,13 @@ fn arguments() -> Result<Arguments, Failure> {
                 let name = value()?;
                 let tier = Tier::ALL.into_iter().find(|tier| tier.name() == name);
                 parsed.tier = Some(tier.ok_or(format!("no tier {name}"))?);
+            }
+            "--quantization" => {
+                let name = value()?;
+                parsed.quantization = Some(match name.as_str() {
+                    "q8_0" => Quantization::Q8_0,
+                    _ => return Err(format!("no quantization {name}; q8_0 is one").into()),
+                });
             }
             "--json" => parsed.json = true,
             _ => folder = Some(PathBuf::from(word)),
@@ -155,7 +166,7 @@ fn measure(arguments: &Arguments) -> Result<(), Failure> {
     let batch = if arguments.batch > 0 { run.batch(arguments.depth)? } else { 0.0 };
 
     let kv_bytes = run.backend.limits().kv_block_bytes / KV_BLOCK_TOKENS * (arguments.depth + arguments.tokens / 2);
-    let bytes_per_token = weight_bytes_per_token(&decoder) + kv_bytes as f64;
+    let bytes_per_token = weight_bytes_per_token(&decoder, arguments.quantization) + kv_bytes as f64;
     let (mapped, own) = (median(&mut times.mapped_reads), median(&mut times.own_reads));
     let (bandwidth, step) = (mapped.max(own), median(&mut times.steps));
     let report = json!({
@@ -193,6 +204,7 @@ fn start(arguments: &Arguments, decoder: &Arc<Decoder>) -> Result<Run, Failure> 
         kv_blocks: sequences * own_blocks,
         max_position: Some(positions),
         instruction_set: arguments.tier,
+        quantization: arguments.quantization,
         ..CpuOptions::default()
     };
     let backend = CpuBackend::new(decoder, &options)?;
@@ -235,8 +247,16 @@ fn print(report: &serde_json::Value, json: bool) {
 }
 
 /// Every matrix once, and of the embedding table one row unless it is also the head.
-fn weight_bytes_per_token(decoder: &Decoder) -> f64 {
-    let all: usize = decoder.tensors().into_iter().map(|weight| weight.bytes().len()).sum();
+fn weight_bytes_per_token(decoder: &Decoder, quantization: Option<Quantization>) -> f64 {
+    let bytes = |weight: &Weight| match (quantization, weight.shape()) {
+        (Some(Quantization::Q8_0), &[rows, columns]) => rows * Format::Q8_0.row_bytes(columns),
+        _ => weight.bytes().len(),
+    };
+    let all: usize = decoder.tensors().into_iter().map(bytes).sum();
+    if quantization.is_some() {
+        // Blocks of Q8_0 for the head, besides which the table is read by the row: next to nothing.
+        return if decoder.head.is_some() { all - bytes(&decoder.embeddings) } else { all } as f64;
+    }
     let table = decoder.embeddings.bytes().len();
     let row = table / decoder.config.vocab_size;
     (if decoder.head.is_some() { all - table + row } else { all + row }) as f64

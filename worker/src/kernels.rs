@@ -26,6 +26,7 @@ pub(crate) mod norm;
 pub(crate) mod pool;
 mod portable;
 pub(crate) mod rotate;
+pub(crate) mod stored;
 pub(crate) mod stream;
 pub(crate) mod tier;
 

@@ -22,7 +22,7 @@ pub use config::Config;
 pub use config_error::ConfigError;
 pub use rope::{Rope, RopeScaling};
 pub use split::{SplitError, order, slices};
-pub use weight::{BindError, Float, Slot, Weight};
+pub use weight::{BindError, Float, Format, Slot, Weight};
 
 use std::convert::Infallible;
 

@@ -12,7 +12,7 @@ use loader::Weights;
 use safetensors::SafeTensors;
 use serde_json::Value;
 use worker::backend::candle::{CandleBackend, CandleOptions};
-use worker::backend::cpu::{CpuBackend, CpuOptions, KV_BLOCK_TOKENS, KvDtype, Tier};
+use worker::backend::cpu::{CpuBackend, CpuOptions, KV_BLOCK_TOKENS, KvDtype, Quantization, Tier};
 use worker::backend::{Backend, Segment, WantLogits};
 use worker::model::{Config, Decoder, Float, RopeScaling};
 
@@ -79,6 +79,10 @@ impl Fixture {
     }
 
     fn cpu(&self, tier: Tier, kv_dtype: KvDtype) -> CpuBackend {
+        self.cpu_of(tier, kv_dtype, None)
+    }
+
+    fn cpu_of(&self, tier: Tier, kv_dtype: KvDtype, quantization: Option<Quantization>) -> CpuBackend {
         let options = CpuOptions {
             threads: NonZeroUsize::new(2),
             max_rows: self.longest(),
@@ -87,6 +91,7 @@ impl Fixture {
             kv_dtype,
             max_position: self.max_position(),
             instruction_set: Some(tier),
+            quantization,
         };
         CpuBackend::new(&self.decoder, &options).expect("a backend")
     }
@@ -269,4 +274,39 @@ fn fused_tiers_compute_the_same_bits() {
         let narrow = forced(&mut fixture.cpu(Tier::Avx2, KvDtype::Auto), &fixture.sequences[0]);
         assert!(wide.iter().zip(&narrow).all(|(a, b)| a.to_bits() == b.to_bits()), "{}", fixture.name);
     }
+}
+
+/// Nats that Q8_0 may cost a token on average. Measured: see the assertion's message when it is lowered; what
+/// it has to be below is the 0.05 and more that four bits cost.
+const Q8_0_LOSS: f64 = 2e-3;
+
+#[test]
+fn eight_bits_cost_next_to_nothing_and_the_same_in_any_company() {
+    let mut seen = 0;
+    for fixture in folders().iter().map(|folder| Fixture::load(folder)).filter(|fixture| !fixture.is_f32()) {
+        let vocab = fixture.decoder.config.vocab_size;
+        for tier in Tier::ALL.into_iter().filter(|tier| tier.is_available()) {
+            let mut quantized = fixture.cpu_of(tier, KvDtype::Auto, Some(Quantization::Q8_0));
+            let (mut loss, mut rows) = (0.0, 0);
+            for tokens in &fixture.sequences {
+                let found = forced(&mut quantized, tokens);
+                let own = log_probabilities(&forced(&mut fixture.cpu(tier, KvDtype::Auto), tokens), vocab);
+                let quantized = log_probabilities(&found, vocab);
+                loss += own.iter().zip(&quantized).map(|(own, found)| own.exp() * (own - found)).sum::<f64>();
+                rows += tokens.len();
+                let prefix = Segment { tokens: &tokens[..3], start: 0, blocks: &[0], want: WantLogits::All };
+                let alone = fixture
+                    .cpu_of(tier, KvDtype::Auto, Some(Quantization::Q8_0))
+                    .step(&[prefix])
+                    .expect("a step")
+                    .to_vec();
+                assert!(alone.iter().zip(&found).all(|(a, b)| a.to_bits() == b.to_bits()), "{}", fixture.name);
+            }
+            let loss = loss / rows as f64;
+            println!("{} {}: mean KL divergence {loss:.2e} nats", fixture.name, tier.name());
+            assert!(loss < Q8_0_LOSS, "{} {}: mean KL divergence {loss:.2e}", fixture.name, tier.name());
+        }
+        seen += 1;
+    }
+    assert!(seen >= 4, "only {seen} models of 16 bits");
 }

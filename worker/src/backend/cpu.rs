@@ -14,7 +14,7 @@ use std::sync::Arc;
 use thiserror::Error;
 
 use self::arena::Arena;
-use self::operand::{Operand, matrix};
+use self::operand::{Operand, Preparation, matrix};
 use self::staged::Staged;
 use super::{Backend, Generation, InstallError, Limits, Part, Revision, Segment, StepError, WantLogits, check};
 use crate::kernels::attention::{Attention, attend};
@@ -56,6 +56,14 @@ impl KvDtype {
     }
 }
 
+/// What becomes of a model's matrices when they have arrived. Every one is then our own copy,
+/// beside the mapped file; the embedding table, of which a step reads a few rows, stays in place.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Quantization {
+    /// GGUF's Q8_0: blocks of 32 numbers of a row, a binary16 scale and 32 signed bytes each.
+    Q8_0,
+}
+
 /// How a backend is sized.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct CpuOptions {
@@ -73,6 +81,8 @@ pub struct CpuOptions {
     pub max_position: Option<usize>,
     /// Which instructions; the best the machine has if none.
     pub instruction_set: Option<Tier>,
+    /// What becomes of matrices; they are read in place, as stored, if none.
+    pub quantization: Option<Quantization>,
 }
 
 impl Default for CpuOptions {
@@ -86,6 +96,7 @@ impl Default for CpuOptions {
             kv_dtype: KvDtype::Auto,
             max_position: None,
             instruction_set: None,
+            quantization: None,
         }
     }
 }
@@ -148,6 +159,7 @@ pub struct CpuBackend {
     limits: Limits,
     heads: Heads,
     instructions: Instructions,
+    quantization: Option<Quantization>,
     pool: Pool,
     arena: Arena,
     storage: Buffer,
@@ -176,8 +188,10 @@ impl CpuBackend {
         let blocks = options.kv_blocks;
         let storage = Buffer::zeroed(bytes).map_err(|source| CpuError::KvStorage { bytes, blocks, source })?;
         let arena = Arena::new(config, &limits).map_err(|source| CpuError::Arena { rows: options.max_rows, source })?;
-        let models = vec![(Generation::default(), Staged::new(Arc::clone(decoder), instructions))];
-        Ok(Self { models, current: 0, limits, heads, instructions, pool, arena, storage })
+        let quantization = options.quantization;
+        let how = Preparation { on: instructions, quantization };
+        let models = vec![(Generation::default(), Staged::new(Arc::clone(decoder), how))];
+        Ok(Self { models, current: 0, limits, heads, instructions, quantization, pool, arena, storage })
     }
 
     /// The instructions it computes with.
@@ -208,6 +222,10 @@ impl CpuBackend {
     /// number that depends on every byte: what decoding speed is measured against.
     pub fn read_through(&mut self, bytes: &[u8]) -> u64 {
         stream::fold(&mut self.pool, self.instructions, bytes)
+    }
+
+    fn preparation(&self) -> Preparation {
+        Preparation { on: self.instructions, quantization: self.quantization }
     }
 
     fn newest(&self) -> Generation {
@@ -365,18 +383,18 @@ impl Backend for CpuBackend {
         };
         self.current = current;
         self.lay_out(segments)?;
-        let on = self.instructions;
-        self.models[current].1.need(Part::Embeddings, on, goes_on)?;
+        let how = self.preparation();
+        self.models[current].1.need(Part::Embeddings, how, goes_on)?;
         self.embed(segments);
         for layer in 0..self.models[current].1.config().layers {
-            self.models[current].1.need(Part::Layer(layer), on, goes_on)?;
+            self.models[current].1.need(Part::Layer(layer), how, goes_on)?;
             self.attention(layer, segments);
             self.feed_forward(layer);
         }
         if self.arena.wanted.is_empty() {
             return Ok(&[]);
         }
-        self.models[current].1.need(Part::Head, on, goes_on)?;
+        self.models[current].1.need(Part::Head, how, goes_on)?;
         let count = self.logits();
         Ok(&self.arena.logits[..count])
     }
@@ -394,7 +412,7 @@ impl Backend for CpuBackend {
             return Err(InstallError::Differs { field: "the format of the weights" });
         }
         let generation = Generation(newest.0 + 1);
-        self.models.push((generation, Staged::new(decoder, self.instructions)));
+        self.models.push((generation, Staged::new(decoder, self.preparation())));
         Ok(generation)
     }
 

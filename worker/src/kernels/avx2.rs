@@ -45,6 +45,24 @@ impl Lanes for Avx2 {
     type Pairs = ();
 
     #[inline(always)]
+    unsafe fn load_i8(from: *const u8) -> Self {
+        // SAFETY: the caller vouches for 16 bytes.
+        unsafe {
+            let bytes = _mm_loadu_si128(from.cast());
+            let low = _mm256_cvtepi32_ps(_mm256_cvtepi8_epi32(bytes));
+            Self(low, _mm256_cvtepi32_ps(_mm256_cvtepi8_epi32(_mm_srli_si128::<8>(bytes))))
+        }
+    }
+    #[inline(always)]
+    unsafe fn splat_f16(from: *const u8) -> Self {
+        // SAFETY: the caller vouches for 2 bytes.
+        unsafe {
+            let all = _mm256_cvtph_ps(_mm_set1_epi16(from.cast::<i16>().read_unaligned()));
+            Self(all, all)
+        }
+    }
+
+    #[inline(always)]
     unsafe fn splat(value: f32) -> Self {
         // SAFETY: the caller vouches for the tier, here and below.
         unsafe { Self(_mm256_set1_ps(value), _mm256_set1_ps(value)) }

@@ -35,6 +35,16 @@ impl<const DOTS: bool> Lanes for Avx512<DOTS> {
     type Pairs = __m512i;
 
     #[inline(always)]
+    unsafe fn load_i8(from: *const u8) -> Self {
+        // SAFETY: the caller vouches for 16 bytes.
+        unsafe { Self(_mm512_cvtepi32_ps(_mm512_cvtepi8_epi32(_mm_loadu_si128(from.cast())))) }
+    }
+    #[inline(always)]
+    unsafe fn splat_f16(from: *const u8) -> Self {
+        // SAFETY: the caller vouches for 2 bytes.
+        unsafe { Self(_mm512_cvtph_ps(_mm256_set1_epi16(from.cast::<i16>().read_unaligned()))) }
+    }
+    #[inline(always)]
     unsafe fn load_pairs(from: *const u8) -> __m512i {
         // SAFETY: the caller vouches for 64 bytes.
         unsafe { _mm512_loadu_si512(from.cast()) }

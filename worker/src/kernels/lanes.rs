@@ -65,6 +65,24 @@ pub(crate) trait Lanes: Copy {
     /// Asks for the cache line at `at`, which need not be valid.
     unsafe fn prefetch(at: *const u8);
 
+    /// Reads 16 bytes: signed.
+    #[inline(always)]
+    unsafe fn load_i8(from: *const u8) -> Self {
+        // SAFETY: the caller vouches for 16 bytes; the array holds sixteen.
+        unsafe {
+            let bytes = from.cast::<[i8; LANES]>().read_unaligned();
+            Self::load(bytes.map(f32::from).as_ptr())
+        }
+    }
+    /// All lanes the binary16 number at `from`.
+    #[inline(always)]
+    unsafe fn splat_f16(from: *const u8) -> Self {
+        // SAFETY: the caller vouches for 2 bytes.
+        unsafe {
+            let bits = u16::from_le(from.cast::<u16>().read_unaligned());
+            Self::splat(half::f16::from_bits(bits).to_f32())
+        }
+    }
     /// Reads 64 bytes: thirty-two bf16.
     #[inline(always)]
     unsafe fn load_pairs(from: *const u8) -> Self::Pairs {

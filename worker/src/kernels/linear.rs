@@ -10,15 +10,17 @@
 mod dots;
 
 use std::marker::PhantomData;
+use std::mem::MaybeUninit;
 
 use self::dots::Dots;
 pub(crate) use self::dots::rounded_row_bytes;
 
 use super::kernel::Kernel;
-use super::lanes::{Bf16, Element, F16, F32, LANES, Lanes};
+use super::lanes::{Bf16, F16, F32, LANES, Lanes};
 use super::pool::{Pool, Shard};
+use super::stored::{Q8_0, Q8_0_NUMBERS, Stored};
 use super::tier::Instructions;
-use crate::model::Float;
+use crate::model::Format;
 
 /// Weights a task passes over: small enough for balance between threads, large enough that
 /// claiming it costs nothing.
@@ -39,7 +41,7 @@ const TILE_ROWS: usize = 6;
 #[derive(Clone, Copy)]
 pub(crate) struct Matrix<'a> {
     bytes: &'a [u8],
-    float: Float,
+    format: Format,
     outputs: usize,
     inputs: usize,
 }
@@ -48,22 +50,23 @@ impl<'a> Matrix<'a> {
     /// A matrix of `outputs` by `inputs` numbers.
     ///
     /// # Panics
-    /// `bytes` is not that long.
-    pub(crate) fn new(bytes: &'a [u8], float: Float, outputs: usize, inputs: usize) -> Self {
-        assert_eq!(bytes.len(), outputs * inputs * float.bytes(), "a matrix of {outputs} × {inputs}");
-        Self { bytes, float, outputs, inputs }
+    /// `bytes` is not that long, or a row of Q8_0 is not whole blocks.
+    pub(crate) fn new(bytes: &'a [u8], format: Format, outputs: usize, inputs: usize) -> Self {
+        assert!(format != Format::Q8_0 || inputs.is_multiple_of(Q8_0_NUMBERS), "rows of whole blocks");
+        assert_eq!(bytes.len(), outputs * format.row_bytes(inputs), "a matrix of {outputs} × {inputs}");
+        Self { bytes, format, outputs, inputs }
     }
 
     /// Widens row `index` into `out` (inputs).
     pub(crate) fn widen_row(&self, instructions: Instructions, index: usize, out: &mut [f32]) {
-        let row_bytes = self.inputs * self.float.bytes();
-        widen(instructions, &self.bytes[index * row_bytes..][..row_bytes], self.float, out);
+        let row_bytes = self.format.row_bytes(self.inputs);
+        widen(instructions, &self.bytes[index * row_bytes..][..row_bytes], self.format, out);
     }
 
     /// Outputs per task.
     fn chunk(&self, threads: usize, rows: usize) -> usize {
         let bytes = if rows < MANY_ROWS { CHUNK_BYTES } else { CHUNK_BYTES_MANY };
-        let by_bytes = bytes / (self.inputs * self.float.bytes()).max(1);
+        let by_bytes = bytes / self.format.row_bytes(self.inputs).max(1);
         let by_balance = self.outputs.div_ceil(2 * threads);
         by_bytes.min(by_balance).min(CHUNK_OUTPUTS).next_multiple_of(TILE_OUTPUTS).min(CHUNK_OUTPUTS)
     }
@@ -81,8 +84,8 @@ pub(crate) struct Inputs<'a> {
 
 impl Inputs<'_> {
     /// Rounds them if a matrix of one of these formats wants it; where the rounded rows are.
-    fn round(&mut self, pool: &mut Pool, on: Instructions, mut floats: impl Iterator<Item = Float>) -> Rounded {
-        if floats.any(|float| on.dots(float)) && self.rows > 0 {
+    fn round(&mut self, pool: &mut Pool, on: Instructions, mut formats: impl Iterator<Item = Format>) -> Rounded {
+        if formats.any(|format| on.dots(format)) && self.rows > 0 {
             dots::round_rows(pool, on, self.x, self.x.len() / self.rows, self.room);
         }
         Rounded(self.room.as_ptr())
@@ -125,7 +128,7 @@ pub(crate) struct Projection<'a> {
 /// Shapes do not fit together.
 pub(crate) fn project(pool: &mut Pool, on: Instructions, inputs: &mut Inputs<'_>, projections: &mut [Projection<'_>]) {
     let threads = pool.threads();
-    let rounded = inputs.round(pool, on, projections.iter().map(|projection| projection.matrix.float));
+    let rounded = inputs.round(pool, on, projections.iter().map(|projection| projection.matrix.format));
     let Inputs { x, rows, .. } = *inputs;
     let mut ends = [0usize; 4];
     assert!(projections.len() <= ends.len(), "at most {} matrices in a region", ends.len());
@@ -164,7 +167,7 @@ pub(crate) fn project_gated(
     (up, up_bias): (Matrix<'_>, Option<&[f32]>),
     out: &mut [f32],
 ) {
-    let rounded = inputs.round(pool, on, [gate.float, up.float].into_iter());
+    let rounded = inputs.round(pool, on, [gate.format, up.format].into_iter());
     let Inputs { x, rows, .. } = *inputs;
     assert_eq!((gate.outputs, gate.inputs), (up.outputs, up.inputs), "gate and up have one shape");
     assert_eq!(x.len(), rows * gate.inputs, "rows of {} inputs", gate.inputs);
@@ -197,7 +200,7 @@ struct Chunk<'a> {
 
 fn run_chunk(on: Instructions, chunk: Chunk<'_>) {
     match chunk.gated {
-        None => run_with(on, chunk.matrix.float, Plain(chunk)),
+        None => run_with(on, chunk.matrix.format, Plain(chunk)),
         Some(_) => on.run(Gated(chunk)),
     }
 }
@@ -206,12 +209,12 @@ fn run_chunk(on: Instructions, chunk: Chunk<'_>) {
 trait OfElement {
     /// # Safety
     /// As for [`Kernel::run`].
-    unsafe fn run<V: Lanes, E: Element>(self);
+    unsafe fn run<V: Lanes, E: Stored>(self);
 }
 
 struct WithElement<K, E>(K, PhantomData<E>);
 
-impl<K: OfElement, E: Element> Kernel for WithElement<K, E> {
+impl<K: OfElement, E: Stored> Kernel for WithElement<K, E> {
     #[inline(always)]
     unsafe fn run<V: Lanes>(self) {
         // SAFETY: passed on.
@@ -219,11 +222,12 @@ impl<K: OfElement, E: Element> Kernel for WithElement<K, E> {
     }
 }
 
-fn run_with<K: OfElement>(on: Instructions, float: Float, kernel: K) {
-    match float {
-        Float::F32 => on.run(WithElement::<K, F32>(kernel, PhantomData)),
-        Float::F16 => on.run(WithElement::<K, F16>(kernel, PhantomData)),
-        Float::Bf16 => on.run(WithElement::<K, Bf16>(kernel, PhantomData)),
+fn run_with<K: OfElement>(on: Instructions, format: Format, kernel: K) {
+    match format {
+        Format::F32 => on.run(WithElement::<K, F32>(kernel, PhantomData)),
+        Format::F16 => on.run(WithElement::<K, F16>(kernel, PhantomData)),
+        Format::Bf16 => on.run(WithElement::<K, Bf16>(kernel, PhantomData)),
+        Format::Q8_0 => on.run(WithElement::<K, Q8_0>(kernel, PhantomData)),
     }
 }
 
@@ -231,20 +235,17 @@ struct Plain<'a>(Chunk<'a>);
 
 impl OfElement for Plain<'_> {
     #[inline(always)]
-    unsafe fn run<V: Lanes, E: Element>(self) {
+    unsafe fn run<V: Lanes, E: Stored>(self) {
         let Chunk { matrix, bias, x, rounded, rows, first, count, out, then, .. } = self.0;
         let mut row = 0;
         while row < rows {
-            let tile_rows = if V::DOTS && E::DOTS {
-                dots::block_rows(matrix.inputs, rows).min(rows - row)
-            } else {
-                tile_rows::<V>(rows - row)
-            };
+            let tile_rows =
+                if V::DOTS && E::DOTS { dots::BLOCK_ROWS.min(rows - row) } else { tile_rows::<V>(rows - row) };
             // SAFETY: `project` has checked the shapes, so the weights of outputs `first..first + count`,
             // the tile's rows of `x` and of `out` are in bounds; no other task has these outputs.
             unsafe {
                 let part = Part {
-                    weights: matrix.bytes.as_ptr().add(first * matrix.inputs * E::BYTES),
+                    weights: matrix.bytes.as_ptr().add(first * E::row_bytes(matrix.inputs)),
                     inputs: matrix.inputs,
                     outputs: count,
                     bias: bias.map_or(std::ptr::null(), |bias| bias.as_ptr().add(first)),
@@ -268,20 +269,20 @@ impl Kernel for Gated<'_> {
     unsafe fn run<V: Lanes>(self) {
         let Chunk { matrix: gate, bias, x, rounded, rows, first, count, out, gated, .. } = self.0;
         let Some((up, up_bias)) = gated else { return };
-        let mut scratch = [0f32; CHUNK_OUTPUTS * dots::BLOCK_ROWS];
-        let in_dots = V::DOTS && gate.float == Float::Bf16 && up.float == Float::Bf16;
+        let mut scratch = MaybeUninit::<[f32; CHUNK_OUTPUTS * dots::BLOCK_ROWS]>::uninit();
+        let scratch: *mut f32 = scratch.as_mut_ptr().cast();
+        let in_dots = V::DOTS && [gate, up].iter().all(|side| matches!(side.format, Format::Bf16 | Format::Q8_0));
         let mut row = 0;
         while row < rows {
-            let tile_rows =
-                if in_dots { dots::block_rows(gate.inputs, rows).min(rows - row) } else { tile_rows::<V>(rows - row) };
+            let tile_rows = if in_dots { dots::BLOCK_ROWS.min(rows - row) } else { tile_rows::<V>(rows - row) };
             let gates = out.pointer().wrapping_add(row * gate.outputs + first);
-            let sides = [(gate, bias, gates, gate.outputs), (up, up_bias, scratch.as_mut_ptr(), CHUNK_OUTPUTS)];
+            let sides = [(gate, bias, gates, gate.outputs), (up, up_bias, scratch, CHUNK_OUTPUTS)];
             // SAFETY: as in `Plain`; the scratch holds a tile of `up`'s outputs, since a chunk has at
-            // most `CHUNK_OUTPUTS` of them.
+            // most `CHUNK_OUTPUTS` of them, and is read after they were written.
             unsafe {
                 for (matrix, bias, out, out_stride) in sides {
                     let part = Part {
-                        weights: matrix.bytes.as_ptr().add(first * matrix.inputs * matrix.float.bytes()),
+                        weights: matrix.bytes.as_ptr().add(first * matrix.format.row_bytes(matrix.inputs)),
                         inputs: matrix.inputs,
                         outputs: count,
                         bias: bias.map_or(std::ptr::null(), |bias| bias.as_ptr().add(first)),
@@ -291,14 +292,15 @@ impl Kernel for Gated<'_> {
                         out_stride,
                         add: false,
                     };
-                    match matrix.float {
-                        Float::F32 => part.rows::<V, F32>(tile_rows),
-                        Float::F16 => part.rows::<V, F16>(tile_rows),
-                        Float::Bf16 => part.rows::<V, Bf16>(tile_rows),
+                    match matrix.format {
+                        Format::F32 => part.rows::<V, F32>(tile_rows),
+                        Format::F16 => part.rows::<V, F16>(tile_rows),
+                        Format::Bf16 => part.rows::<V, Bf16>(tile_rows),
+                        Format::Q8_0 => part.rows::<V, Q8_0>(tile_rows),
                     }
                 }
                 for tile_row in 0..tile_rows {
-                    let ups = scratch.as_ptr().add(tile_row * CHUNK_OUTPUTS);
+                    let ups = scratch.add(tile_row * CHUNK_OUTPUTS);
                     silu_times::<V>(gates.add(tile_row * gate.outputs), ups, count);
                 }
             }
@@ -358,12 +360,12 @@ impl Part {
     /// # Safety
     /// As for [`Lanes`], and all pointers cover what the sizes say.
     #[inline(always)]
-    unsafe fn rows<V: Lanes, E: Element>(self, rows: usize) {
+    unsafe fn rows<V: Lanes, E: Stored>(self, rows: usize) {
         // SAFETY: passed on.
         unsafe {
             if V::DOTS && E::DOTS {
                 let Self { weights, inputs, outputs, bias, rounded, out, out_stride, add, .. } = self;
-                Dots { weights, inputs, outputs, bias, x: rounded, out, out_stride, add }.rows::<V>(rows);
+                Dots { weights, inputs, outputs, bias, x: rounded, out, out_stride, add }.rows::<V, E>(rows);
             } else if V::MANY_REGISTERS {
                 match rows {
                     1 => self.tiles::<V, E, 8, 1>(),
@@ -387,7 +389,7 @@ impl Part {
     /// # Safety
     /// As for `rows`.
     #[inline(always)]
-    unsafe fn tiles<V: Lanes, E: Element, const N: usize, const M: usize>(self) {
+    unsafe fn tiles<V: Lanes, E: Stored, const N: usize, const M: usize>(self) {
         let mut output = 0;
         // SAFETY: passed on.
         unsafe {
@@ -407,8 +409,8 @@ impl Part {
     /// # Safety
     /// As for `rows`.
     #[inline(always)]
-    unsafe fn tile<V: Lanes, E: Element, const N: usize, const M: usize>(self, output: usize) {
-        let stride = self.inputs * E::BYTES;
+    unsafe fn tile<V: Lanes, E: Stored, const N: usize, const M: usize>(self, output: usize) {
+        let stride = E::row_bytes(self.inputs);
         // SAFETY: the caller vouches for the pointers; prefetching beyond them is harmless.
         unsafe {
             let weights = self.weights.add(output * stride);
@@ -420,11 +422,11 @@ impl Part {
                     x[m] = V::load(self.x.add(m * self.inputs + k));
                 }
                 for n in 0..N {
-                    let at = weights.add(n * stride + k * E::BYTES);
+                    let at = weights.add(n * stride);
                     if M <= 2 {
-                        V::prefetch(at.wrapping_add(N * stride));
+                        V::prefetch(at.wrapping_add(N * stride + E::row_bytes(k)));
                     }
-                    let weight = E::load::<V>(at);
+                    let weight = E::read::<V>(at, k);
                     for m in 0..M {
                         sums[n][m] = weight.mul_add(x[m], sums[n][m]);
                     }
@@ -437,7 +439,7 @@ impl Part {
                     x[m] = V::load_some(self.x.add(m * self.inputs + k), rest);
                 }
                 for n in 0..N {
-                    let weight = E::load_some::<V>(weights.add(n * stride + k * E::BYTES), rest);
+                    let weight = E::read_some::<V>(weights.add(n * stride), k, rest);
                     for m in 0..M {
                         sums[n][m] = weight.mul_add(x[m], sums[n][m]);
                     }
@@ -459,9 +461,9 @@ impl Part {
 ///
 /// # Panics
 /// The lengths differ.
-pub(crate) fn widen(on: Instructions, bytes: &[u8], float: Float, out: &mut [f32]) {
-    assert_eq!(bytes.len(), out.len() * float.bytes(), "as many numbers as room for them");
-    run_with(on, float, Widen { bytes, out });
+pub(crate) fn widen(on: Instructions, bytes: &[u8], format: Format, out: &mut [f32]) {
+    assert_eq!(bytes.len(), format.row_bytes(out.len()), "as many numbers as room for them");
+    run_with(on, format, Widen { bytes, out });
 }
 
 struct Widen<'a> {
@@ -471,17 +473,17 @@ struct Widen<'a> {
 
 impl OfElement for Widen<'_> {
     #[inline(always)]
-    unsafe fn run<V: Lanes, E: Element>(self) {
+    unsafe fn run<V: Lanes, E: Stored>(self) {
         let (count, from, to) = (self.out.len(), self.bytes.as_ptr(), self.out.as_mut_ptr());
         let mut at = 0;
         // SAFETY: `widen` has checked that both hold `count` numbers.
         unsafe {
             while at + LANES <= count {
-                E::load::<V>(from.add(at * E::BYTES)).store(to.add(at));
+                E::read::<V>(from, at).store(to.add(at));
                 at += LANES;
             }
             if at < count {
-                E::load_some::<V>(from.add(at * E::BYTES), count - at).store_some(to.add(at), count - at);
+                E::read_some::<V>(from, at, count - at).store_some(to.add(at), count - at);
             }
         }
     }

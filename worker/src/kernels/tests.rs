@@ -9,11 +9,13 @@ use super::linear::{Inputs, Matrix, Projection, Then, project, project_gated, ro
 use super::norm::rms_norm;
 use super::pool::Pool;
 use super::rotate::{BLOCK_TOKENS, Heads, Rotation, Row, rotate_and_store};
+use super::stored::{Q8_0_BYTES, Q8_0_NUMBERS, quantize};
 use super::tier::{Instructions, Tier};
 use crate::backend::{Segment, WantLogits};
-use crate::model::Float;
+use crate::model::{Float, Format};
 
 const FLOATS: [Float; 3] = [Float::F32, Float::F16, Float::Bf16];
+const FORMATS: [Format; 4] = [Format::F32, Format::F16, Format::Bf16, Format::Q8_0];
 
 fn instructions() -> Vec<Instructions> {
     Tier::ALL.into_iter().filter_map(Instructions::of).collect()
@@ -32,21 +34,29 @@ fn noise(seed: u64, count: usize) -> Vec<f32> {
 }
 
 /// Stored bytes, shifted by one byte so that nothing is aligned, and what they mean.
-fn stored(float: Float, numbers: &[f32]) -> (Vec<u8>, Vec<f32>) {
+fn stored(format: Format, numbers: &[f32]) -> (Vec<u8>, Vec<f32>) {
     let mut bytes = vec![0u8];
     let mut meant = Vec::new();
+    if format == Format::Q8_0 {
+        quantize(Instructions::of(Tier::Portable).expect("every machine has it"), numbers, &mut bytes);
+        for block in bytes[1..].chunks(Q8_0_BYTES) {
+            let scale = half::f16::from_le_bytes([block[0], block[1]]).to_f32();
+            meant.extend(block[2..].iter().map(|byte| scale * f32::from(byte.cast_signed())));
+        }
+        return (bytes, meant);
+    }
     for &number in numbers {
-        match float {
-            Float::F32 => {
+        match format {
+            Format::F32 => {
                 bytes.extend(number.to_le_bytes());
                 meant.push(number);
             }
-            Float::F16 => {
+            Format::F16 => {
                 let narrow = half::f16::from_f32(number);
                 bytes.extend(narrow.to_le_bytes());
                 meant.push(narrow.to_f32());
             }
-            Float::Bf16 => {
+            Format::Bf16 | Format::Q8_0 => {
                 let narrow = half::bf16::from_f32(number);
                 bytes.extend(narrow.to_le_bytes());
                 meant.push(narrow.to_f32());
@@ -129,12 +139,12 @@ fn every_finite_half_is_widened_exactly() {
     let all: Vec<u8> = (0..=u16::MAX).flat_map(u16::to_le_bytes).collect();
     for on in instructions() {
         let mut found = vec![0.0; 1 << 16];
-        widen(on, &all, Float::F16, &mut found);
+        widen(on, &all, Format::F16, &mut found);
         for (bits, found) in found.iter().enumerate() {
             let meant = half::f16::from_bits(bits as u16).to_f32();
             assert!(found.to_bits() == meant.to_bits() || (found.is_nan() && meant.is_nan()), "{on:?}: {bits:04x}");
         }
-        widen(on, &all, Float::Bf16, &mut found);
+        widen(on, &all, Format::Bf16, &mut found);
         for (bits, found) in found.iter().enumerate() {
             assert_eq!(found.to_bits(), (bits as u32) << 16, "{on:?}");
         }
@@ -144,8 +154,8 @@ fn every_finite_half_is_widened_exactly() {
 /// `silu(gate · x) · (up · x)` or a plain product, with bias and addition, by every tier.
 fn run_project(on: Instructions, threads: usize, case: &Case, rows: usize, x: &[f32]) -> (Vec<f32>, Vec<f32>) {
     let mut pool = Pool::new(threads).expect("threads start");
-    let (bytes, _) = stored(case.float, &case.weights);
-    let matrix = Matrix::new(&bytes[1..], case.float, case.outputs, case.inputs);
+    let (bytes, _) = stored(case.format, &case.weights);
+    let matrix = Matrix::new(&bytes[1..], case.format, case.outputs, case.inputs);
     let mut out = vec![0.5; rows * case.outputs];
     let projection = Projection { matrix, bias: Some(&case.bias), out: &mut out, then: Then::Add };
     let mut room = vec![0xff; rows * rounded_row_bytes(case.inputs)];
@@ -159,7 +169,7 @@ fn run_project(on: Instructions, threads: usize, case: &Case, rows: usize, x: &[
 
 #[derive(Debug, Clone)]
 struct Case {
-    float: Float,
+    format: Format,
     outputs: usize,
     inputs: usize,
     weights: Vec<f32>,
@@ -167,12 +177,11 @@ struct Case {
 }
 
 fn case() -> impl Strategy<Value = Case> {
-    (0..3usize, 1..150usize, 1..140usize, any::<u64>()).prop_map(|(float, outputs, inputs, seed)| Case {
-        float: FLOATS[float],
-        outputs,
-        inputs,
-        weights: noise(seed, outputs * inputs),
-        bias: noise(seed ^ 1, outputs),
+    (0..4usize, 1..150usize, 1..140usize, any::<u64>()).prop_map(|(format, outputs, inputs, seed)| {
+        let format = FORMATS[format];
+        let inputs = if format == Format::Q8_0 { inputs.next_multiple_of(Q8_0_NUMBERS) } else { inputs };
+        let (weights, bias) = (noise(seed, outputs * inputs), noise(seed ^ 1, outputs));
+        Case { format, outputs, inputs, weights, bias }
     })
 }
 
@@ -182,9 +191,10 @@ proptest! {
     #[test]
     fn products_match_f64_on_every_tier(case in case(), rows in 1..40usize, seed in any::<u64>()) {
         let x = noise(seed, rows * case.inputs);
-        let (_, meant) = stored(case.float, &case.weights);
+        let (_, meant) = stored(case.format, &case.weights);
         for on in instructions() {
-            let x = if on.dots(case.float) { stored(Float::Bf16, &x).1 } else { x.clone() };
+            let rounded = |numbers: &[f32]| if on.dots(case.format) { stored(Format::Bf16, numbers).1 } else { numbers.to_vec() };
+            let (meant, x) = (rounded(&meant), rounded(&x));
             let (out, gated) = run_project(on, 2, &case, rows, &x);
             for row in 0..rows {
                 let x = &x[row * case.inputs..][..case.inputs];
@@ -217,9 +227,43 @@ proptest! {
     }
 
     #[test]
+    fn neither_panels_nor_blocks_of_rows_change_a_bit(
+        format in 0..4usize, outputs in 1..9usize, inputs in 32..90usize, rows in 1..120usize, seed in any::<u64>(),
+    ) {
+        let (format, inputs) = (FORMATS[format], inputs * 32);
+        let (weights, bias) = (noise(seed, outputs * inputs), noise(seed ^ 1, outputs));
+        let case = Case { format, outputs, inputs, weights, bias };
+        let x = noise(seed ^ 2, rows * inputs);
+        for on in instructions().into_iter().filter(|on| on.tier() == Tier::best()) {
+            let (together, gated_together) = run_project(on, 2, &case, rows, &x);
+            for row in [0, rows / 2, rows - 1] {
+                let (alone, gated_alone) = run_project(on, 1, &case, 1, &x[row * inputs..][..inputs]);
+                let range = row * outputs..(row + 1) * outputs;
+                prop_assert_eq!(bits(&alone), bits(&together[range.clone()]));
+                prop_assert_eq!(bits(&gated_alone), bits(&gated_together[range]));
+            }
+        }
+    }
+
+    #[test]
+    fn quantized_numbers_are_within_half_a_step(blocks in 1..9usize, exponent in -30..30i32, seed in any::<u64>()) {
+        let numbers: Vec<f32> = noise(seed, 32 * blocks).iter().map(|it| it * 2f32.powi(exponent)).collect();
+        let (_, meant) = stored(Format::Q8_0, &numbers);
+        for (block, meant) in numbers.chunks(32).zip(meant.chunks(32)) {
+            let largest = block.iter().fold(0f32, |largest, number| largest.max(number.abs()));
+            // Half a step, the scale's own rounding, and below that binary16's smallest number.
+            let allowed = largest / 127.0 * 0.57 + if largest < 8e-3 { 127.0 * 6e-8 } else { 0.0 };
+            prop_assume!(largest / 127.0 < 6e4);
+            for (number, meant) in block.iter().zip(meant) {
+                prop_assert!((number - meant).abs() <= allowed, "{} became {} of {}", number, meant, largest);
+            }
+        }
+    }
+
+    #[test]
     fn fused_tiers_agree_to_the_last_bit(case in case(), rows in 1..15usize, seed in any::<u64>()) {
         let x = noise(seed, rows * case.inputs);
-        let fused = |on: &Instructions| on.tier() != Tier::Portable && !on.dots(case.float);
+        let fused = |on: &Instructions| on.tier() != Tier::Portable && !on.dots(case.format);
         let fused: Vec<_> = instructions().into_iter().filter(fused).collect();
         if let [first, others @ ..] = fused.as_slice() {
             let (out, gated) = run_project(*first, 1, &case, rows, &x);
@@ -321,8 +365,8 @@ impl Filled {
         let (queries, keys) = (&mut self.queries, &mut self.keys);
         rotate_and_store(&mut pool, on, &rotation, queries, keys, &self.values, &mut self.storage);
         // What the storage holds is what counts.
-        self.keys = stored(self.sizes.float, &self.keys).1;
-        self.values = stored(self.sizes.float, &self.values).1;
+        self.keys = stored(self.sizes.float.into(), &self.keys).1;
+        self.values = stored(self.sizes.float.into(), &self.values).1;
     }
 
     fn attend(&self, pool: &mut Pool, on: Instructions, start: usize, rows: usize, window: Option<usize>) -> Vec<f32> {

@@ -5,7 +5,7 @@
 
 use super::kernel::Kernel;
 use super::portable::Portable;
-use crate::model::Float;
+use crate::model::Format;
 
 /// A set of instructions that kernels are compiled for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
@@ -85,9 +85,9 @@ impl Instructions {
         tier.is_available().then_some(Self(tier))
     }
 
-    /// Whether this tier multiplies `float` weights with rounded activations, in dots of pairs.
-    pub(crate) fn dots(self, float: Float) -> bool {
-        self.0 == Tier::Avx512Bf16 && float == Float::Bf16
+    /// Whether this tier multiplies weights of this format with rounded activations, in dots of pairs.
+    pub(crate) fn dots(self, format: Format) -> bool {
+        self.0 == Tier::Avx512Bf16 && matches!(format, Format::Bf16 | Format::Q8_0)
     }
 
     /// The tier.

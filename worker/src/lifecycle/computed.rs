@@ -133,6 +133,7 @@ fn build(
         kv_dtype: kv_dtype(config.kv_cache_dtype),
         max_position,
         instruction_set: None,
+        quantization: None,
     };
     let backend = CpuBackend::new(decoder, &options).map_err(|cause| ModelError::Backend(cause.into()))?;
     Ok(Box::new(backend))

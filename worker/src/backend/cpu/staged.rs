@@ -5,10 +5,9 @@
 
 use std::sync::Arc;
 
-use super::operand::{Operand, prepare};
+use super::operand::{Operand, Preparation};
 use crate::backend::StepError;
 use crate::backend::part::{self, Part};
-use crate::kernels::tier::Instructions;
 use crate::model::{Config, Decoder, Float, Layer, Weight};
 
 /// One model's operands.
@@ -27,13 +26,13 @@ struct Tail {
 
 impl Staged {
     /// Builds what has arrived.
-    pub(super) fn new(source: Arc<Decoder>, on: Instructions) -> Self {
+    pub(super) fn new(source: Arc<Decoder>, how: Preparation) -> Self {
         let layers = source.layers.iter().map(|_| None).collect();
         let mut staged = Self { source, embeddings: None, layers, tail: None };
         let layers = (0..staged.layers.len()).map(Part::Layer);
         for part in [Part::Embeddings].into_iter().chain(layers).chain([Part::Head]) {
             if staged.weights(part).iter().all(|weight| weight.tensor().is_ready()) {
-                staged.build(part, on);
+                staged.build(part, how);
             }
         }
         staged
@@ -47,14 +46,14 @@ impl Staged {
     pub(super) fn need(
         &mut self,
         part: Part,
-        on: Instructions,
+        how: Preparation,
         goes_on: &mut dyn FnMut(Part) -> bool,
     ) -> Result<(), StepError> {
         if self.has(part) {
             return Ok(());
         }
         part::wait(part, &self.weights(part), goes_on)?;
-        self.build(part, on);
+        self.build(part, how);
         Ok(())
     }
 
@@ -108,10 +107,11 @@ impl Staged {
         }
     }
 
-    fn build(&mut self, part: Part, on: Instructions) {
-        let mut make = |weight: &Weight| prepare(weight, on);
+    fn build(&mut self, part: Part, how: Preparation) {
+        let mut make = |weight: &Weight| how.prepare(weight);
         match part {
-            Part::Embeddings => self.embeddings = Some(make(&self.source.embeddings)),
+            // A step reads a few rows of it.
+            Part::Embeddings => self.embeddings = Some(how.in_place().prepare(&self.source.embeddings)),
             Part::Layer(number) => self.layers[number] = Some(self.source.layers[number].map(&mut make)),
             Part::Head => self.tail = Some(Tail { norm: make(&self.source.norm), head: make(self.source.head()) }),
         }
