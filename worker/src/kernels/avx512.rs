@@ -55,11 +55,6 @@ impl<const DOTS: bool> Lanes for Avx512<DOTS> {
         unsafe { _mm512_maskz_loadu_epi16(u32::MAX >> (2 * LANES - count.min(2 * LANES)), from.cast()) }
     }
     #[inline(always)]
-    unsafe fn splat_pair(pair: u32) -> __m512i {
-        // SAFETY: the tier.
-        unsafe { _mm512_set1_epi32(pair.cast_signed()) }
-    }
-    #[inline(always)]
     unsafe fn round_pairs(first: Self, second: Self) -> __m512i {
         // SAFETY: the tier; both types are 64 bytes.
         unsafe { std::mem::transmute(_mm512_cvtne2ps_pbh(second.0, first.0)) }

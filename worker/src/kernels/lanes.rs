@@ -95,12 +95,6 @@ pub(crate) trait Lanes: Copy {
         let _ = (from, count);
         no_dots()
     }
-    /// The same two bf16 in every lane, the lower half first.
-    #[inline(always)]
-    unsafe fn splat_pair(pair: u32) -> Self::Pairs {
-        let _ = pair;
-        no_dots()
-    }
     /// Rounds thirty-two f32 to nearest even, in order.
     #[inline(always)]
     unsafe fn round_pairs(first: Self, second: Self) -> Self::Pairs {

@@ -66,9 +66,10 @@ impl<'a> Matrix<'a> {
     /// Outputs per task.
     fn chunk(&self, threads: usize, rows: usize) -> usize {
         let bytes = if rows < MANY_ROWS { CHUNK_BYTES } else { CHUNK_BYTES_MANY };
-        let by_bytes = bytes / self.format.row_bytes(self.inputs).max(1);
-        let by_balance = self.outputs.div_ceil(2 * threads);
-        by_bytes.min(by_balance).min(CHUNK_OUTPUTS).next_multiple_of(TILE_OUTPUTS).min(CHUNK_OUTPUTS)
+        let most = (bytes / self.format.row_bytes(self.inputs).max(1)).clamp(1, CHUNK_OUTPUTS);
+        // As many chunks for every thread.
+        let chunks = self.outputs.div_ceil(most).next_multiple_of(2 * threads);
+        self.outputs.div_ceil(chunks).next_multiple_of(TILE_OUTPUTS).min(CHUNK_OUTPUTS)
     }
 }
 
