@@ -153,10 +153,16 @@ impl Task<'_> {
             for query in group {
                 std::ptr::write_bytes(query.out, 0, head_dim);
             }
-            for index in first / BLOCK_TOKENS..=last / BLOCK_TOKENS {
+            let keys_of = |index: usize| {
                 let block = blocks[index] as usize * self.attention.heads.block_bytes();
-                let keys = self.attention.storage.as_ptr().add(block + 2 * self.kv_head * half);
-                let block = Block { keys, values: keys.add(half), head_dim };
+                self.attention.storage.as_ptr().wrapping_add(block + 2 * self.kv_head * half)
+            };
+            let (start, end) = (first / BLOCK_TOKENS, last / BLOCK_TOKENS);
+            for index in start..=end {
+                let keys = keys_of(index);
+                // A decoded token's blocks come from memory, each from another place.
+                let ahead = if self.last - self.first == 1 { keys_of(end.min(index + 1)) } else { std::ptr::null() };
+                let block = Block { keys, values: keys.add(half), ahead, head_dim };
                 block.visit::<V, E>(index * BLOCK_TOKENS, group, &mut states);
             }
             for (query, state) in group.iter().zip(&states) {
@@ -178,6 +184,8 @@ struct State<V> {
 struct Block {
     keys: *const u8,
     values: *const u8,
+    /// The next block's keys, which its values follow, if it is time to ask for them.
+    ahead: *const u8,
     head_dim: usize,
 }
 
@@ -259,6 +267,11 @@ impl Block {
             let (mut even, mut odd) = ([V::zero(); N], [V::zero(); N]);
             let mut d = 0;
             while d < self.head_dim {
+                if !self.ahead.is_null() {
+                    let ahead = self.ahead.wrapping_add(d * BLOCK_TOKENS * E::BYTES);
+                    V::prefetch(ahead);
+                    V::prefetch(ahead.wrapping_add(self.head_dim * BLOCK_TOKENS * E::BYTES));
+                }
                 let key = E::load::<V>(self.keys.add(d * BLOCK_TOKENS * E::BYTES));
                 let next = E::load::<V>(self.keys.add((d + 1) * BLOCK_TOKENS * E::BYTES));
                 for n in 0..N {
