@@ -26,11 +26,12 @@ pub struct WorkerConfig {
     /// The most sequences generated at a time. 16: on CPUs a batch of that size still waits for
     /// memory rather than arithmetic, so it costs little more than one.
     pub max_num_seqs: usize,
-    /// The most tokens one step computes. 512 keeps a step on a small model under about half a
-    /// second on two cores, which is what a long prompt may delay a running stream by.
+    /// The most tokens one step computes. 512 keeps a step on a small model under some
+    /// seconds on two cores, which is what a newcomer may wait for its turn.
     pub max_num_batched_tokens: usize,
-    /// The most tokens of prompts in a step that also decodes: what a long prompt may slow running streams by. 64 of
-    /// them take about as long as a small batch's decode on CPUs, so that a stream is slowed to half its pace.
+    /// The most tokens of prompts in a step that also decodes: what a long prompt may slow running streams by. The
+    /// fewer, the smoother the streams and the slower batches fill; on two cores 16 keep a stream of a 0.6 B model at
+    /// half its pace beside an 8192-token prompt, and 64 are a compromise. `evals/bench/engine/serving` measures it.
     pub max_prefill_tokens_beside_decodes: usize,
     /// Bytes of memory for the weights, activations and KV caches of all models together; what weights and activations
     /// leave is KV cache, to the block. Where absent, see `gpu_memory_utilization`.
