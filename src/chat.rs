@@ -20,6 +20,9 @@ use wire::sse;
 /// The most bytes of a whole answer or of one event.
 const ANSWER_BYTES_MAX: usize = 4 << 20;
 
+/// The most bytes of an answer that is kept as it is: the flight recorders of a router's workers.
+const LOOK_BYTES_MAX: usize = 256 << 20;
+
 /// A server to talk to.
 #[derive(Debug, Clone)]
 pub(crate) struct Client {
@@ -100,6 +103,19 @@ impl Client {
             bail!("the stream broke off");
         }
         Ok(answer)
+    }
+
+    /// What the server answers to a GET, whatever it is.
+    pub(crate) async fn look(&self, path: &str) -> anyhow::Result<(StatusCode, Bytes)> {
+        let mut request = Request::get(format!("{}{path}", self.base));
+        if let Some(value) = &self.authorization {
+            request = request.header(AUTHORIZATION, value);
+        }
+        let request = request.body(Full::new(Bytes::new())).context("the URL")?;
+        let response = self.http.request(request).await.with_context(|| format!("asking {}", self.base))?;
+        let status = response.status();
+        let body = Limited::new(response.into_body(), LOOK_BYTES_MAX).collect().await;
+        Ok((status, body.map_err(|cause| anyhow!("reading the answer: {cause}"))?.to_bytes()))
     }
 
     async fn send(&self, method: Method, path: &str, body: Bytes) -> anyhow::Result<Incoming> {

@@ -71,6 +71,12 @@ pub(crate) enum Command {
     /// Shows the configuration in force, its documentation or its JSON Schema.
     #[command(subcommand)]
     Config(ConfigCommand),
+    /// Collects what is known of a running server and its machine into one file, without any content.
+    #[command(
+        name = "support-bundle",
+        after_help = "Example:  forebay support-bundle --url http://127.0.0.1:8081 --out bundle.tar"
+    )]
+    SupportBundle(BundleArgs),
     /// Checks a screening policy before it is used.
     #[command(subcommand)]
     Policy(PolicyCommand),
@@ -284,6 +290,18 @@ pub(crate) struct ChatArgs {
     pub(crate) max_tokens: Option<u32>,
     #[command(flatten)]
     pub(crate) engine: EngineFlags,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct BundleArgs {
+    #[command(flatten)]
+    pub(crate) target: Target,
+    /// The tar file to write [default: forebay-support-TIME.tar here].
+    #[arg(long, value_name = "FILE")]
+    pub(crate) out: Option<PathBuf>,
+    /// Prints the file's path and what is missing as one JSON object.
+    #[arg(long)]
+    pub(crate) json: bool,
 }
 
 #[derive(Debug, Args)]

@@ -1,5 +1,6 @@
 //! The `forebay` command: it wires the rooms together and holds no logic of its own.
 
+mod bundle;
 mod cache;
 mod chat;
 mod cli;

@@ -6,7 +6,7 @@ use crate::cli::{
     Target, TrustFlags,
 };
 use crate::config::{self, Config, Setting};
-use crate::{cache, config_docs, model, serve};
+use crate::{bundle, cache, config_docs, model, serve};
 use anyhow::{Context, anyhow};
 use clap::CommandFactory;
 use std::future::Future;
@@ -70,6 +70,10 @@ pub(crate) fn run(cli: Cli) -> anyhow::Result<ExitCode> {
             Ok(ExitCode::from(runtime.1.block_on(evals::load::command(args))?))
         }
         Command::Config(command) => show_config(&common, &command),
+        Command::SupportBundle(args) => {
+            let config = quiet(&common, Vec::new())?;
+            in_runtime(&config, bundle::write(&config, &args))
+        }
         Command::Policy(PolicyCommand::HashKey) => hash_key(),
         Command::Completions { shell } => {
             clap_complete::generate(shell, &mut Cli::command(), "forebay", &mut std::io::stdout());

@@ -4,6 +4,8 @@
 //! The claims themselves stand beside the property tests of their rooms, which search them without
 //! coverage in every test run; a fuzzer searches the same claims for as long as one lets it.
 
+#[path = "../../loader/tests/claims/gguf.rs"]
+mod ggufs;
 #[path = "../../loader/tests/claims/header.rs"]
 mod header;
 #[path = "../../loader/tests/claims/journal.rs"]
@@ -21,6 +23,11 @@ mod responses;
 /// A whole safetensors file.
 pub fn safetensors_header(data: &[u8]) {
     header::check(data);
+}
+
+/// A whole GGUF file.
+pub fn gguf_header(data: &[u8]) {
+    ggufs::check(data);
 }
 
 /// A model's `config.json`.

@@ -1,6 +1,9 @@
 //! Reading bodies within bounds, and answering with OpenAI-shaped errors.
 
+use crate::Peer;
 use axum::body::Body;
+use axum::extract::Request;
+use axum::middleware::Next;
 use axum::response::Response;
 use bytes::{Bytes, BytesMut};
 use http::header::{ALLOW, CONTENT_TYPE, RETRY_AFTER, WWW_AUTHENTICATE};
@@ -36,6 +39,16 @@ pub fn error_response(error: &ApiError) -> Response {
         headers.insert("retry-after-ms", HeaderValue::from(u64::try_from(wait.as_millis()).unwrap_or(u64::MAX)));
     }
     response
+}
+
+/// A layer that lets only callers on this machine through: for what operators may ask.
+pub async fn require_loopback(request: Request, next: Next) -> Response {
+    let peer = request.extensions().get::<Peer>().map(|peer| peer.0.ip().to_canonical());
+    if peer.is_some_and(|address| address.is_loopback()) {
+        return next.run(request).await;
+    }
+    let message = "administration is for callers on the server's own machine; use its loopback address there";
+    error_response(&ApiError::new(ErrorKind::PermissionDenied, message))
 }
 
 /// Reads a JSON request's body.

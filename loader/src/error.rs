@@ -5,6 +5,7 @@ use std::path::PathBuf;
 
 use thiserror::Error;
 
+use crate::gguf::GgufError;
 use crate::header::HeaderError;
 use crate::source::SourceError;
 
@@ -28,14 +29,26 @@ pub enum LoadError {
         source: io::Error,
     },
     /// The directory holds no weights at all.
-    #[error("opening the weights in {path}: no *.safetensors file; download the model's safetensors files into it")]
+    #[error(
+        "opening the weights in {path}: no *.safetensors and no *.gguf file; download the model's safetensors files into it"
+    )]
     NoWeights {
         /// The directory.
         path: PathBuf,
     },
+    /// The directory holds several GGUF files, and nothing says which is meant.
+    #[error("opening the weights in {path}: found {first} and {second}; give the one file that is meant")]
+    SeveralGgufs {
+        /// The directory.
+        path: PathBuf,
+        /// One of them.
+        first: String,
+        /// Another.
+        second: String,
+    },
     /// The directory holds weights of another format only.
     #[error(
-        "opening the weights in {path}: found {found} but no *.safetensors file, the only format that is read; convert \
+        "opening the weights in {path}: found {found} but neither *.safetensors nor a *.gguf file, which are read; convert \
          the model with transformers: AutoModelForCausalLM.from_pretrained(DIR).save_pretrained(NEW_DIR)"
     )]
     ForeignWeights {
@@ -201,6 +214,15 @@ pub enum LoadError {
         limit: usize,
     },
     /// The header of a file was refused.
+    #[error("reading the GGUF header of {file}")]
+    Gguf {
+        /// The file's path, or the object's name.
+        file: String,
+        /// What is wrong with it.
+        #[source]
+        source: GgufError,
+    },
+    /// A header is malformed.
     #[error("reading the safetensors header of {file}")]
     Header {
         /// The file.

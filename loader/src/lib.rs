@@ -12,6 +12,7 @@ pub mod conformance;
 pub mod disk;
 mod error;
 pub mod fetch;
+pub mod gguf;
 pub mod header;
 mod json;
 pub mod landing;

@@ -4,7 +4,7 @@
 //! user information and queries are refused, since credentials come from the environment.
 
 use std::fmt;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::str::FromStr;
 
 use thiserror::Error;
@@ -46,6 +46,13 @@ pub enum ModelUrl {
         /// A branch, tag or commit; `main` unless given.
         revision: String,
     },
+    /// One GGUF file: `./dir/file.gguf`, `https://HOST/PREFIX/file.gguf`, `hf://ORG/NAME/file.gguf[@REVISION]`…
+    File {
+        /// The folder it is in, of any of the kinds above.
+        folder: Box<ModelUrl>,
+        /// Its name there, ending in `.gguf`.
+        name: String,
+    },
 }
 
 /// Why a text is no model URL.
@@ -78,6 +85,7 @@ impl ModelUrl {
             }
             Self::Http(base) => base.path(),
             Self::Hub { repository, .. } => repository,
+            Self::File { name, .. } => &name[..name.len() - GGUF.len()],
         };
         last(path).map_or_else(|| self.to_string(), str::to_owned)
     }
@@ -85,8 +93,42 @@ impl ModelUrl {
     /// Whether its bytes are on this machine already.
     #[must_use]
     pub fn is_local(&self) -> bool {
-        matches!(self, Self::Local(_))
+        self.directory().is_some()
     }
+
+    /// The directory of this machine that it is, or is in.
+    #[must_use]
+    pub fn directory(&self) -> Option<&Path> {
+        match self {
+            Self::Local(directory) => Some(directory),
+            Self::File { folder, .. } => folder.directory(),
+            _ => None,
+        }
+    }
+
+    /// The one file that is meant, where it is not a folder's.
+    #[must_use]
+    pub fn file(&self) -> Option<&str> {
+        if let Self::File { name, .. } = self { Some(name) } else { None }
+    }
+}
+
+/// How the one kind of file ends that may be named alone.
+const GGUF: &str = ".gguf";
+
+/// Folder and name of a GGUF file, and the revision where there is one; `None` where the text names a folder.
+fn gguf_file(text: &str) -> Option<(String, &str)> {
+    let (path, revision) = match text.strip_prefix("hf://").and_then(|rest| rest.split_once('@')) {
+        Some((path, revision)) => (&text[.."hf://".len() + path.len()], Some(revision)),
+        None => (text, None),
+    };
+    let (folder, name) = match path.rsplit_once('/') {
+        Some(("", name)) => ("/", name),
+        Some((folder, name)) => (folder, name),
+        None => (".", path),
+    };
+    let is_gguf = name.len() > GGUF.len() && name.to_ascii_lowercase().ends_with(GGUF) && !folder.ends_with(":/");
+    is_gguf.then(|| (revision.map_or_else(|| folder.to_owned(), |revision| format!("{folder}@{revision}")), name))
 }
 
 fn last(path: &str) -> Option<&str> {
@@ -97,6 +139,14 @@ impl FromStr for ModelUrl {
     type Err = ModelUrlError;
 
     fn from_str(text: &str) -> Result<Self, ModelUrlError> {
+        // A directory of such a name is one.
+        if let Some((folder, name)) = gguf_file(text).filter(|_| !Path::new(text).is_dir()) {
+            let plain = |char: char| char.is_alphanumeric() || "._- +()=,".contains(char);
+            return match folder.parse()? {
+                folder if name.chars().all(plain) => Ok(Self::File { folder: Box::new(folder), name: name.to_owned() }),
+                _ => Err(error(text, "names a file with a character that files of models do not have")),
+            };
+        }
         let Some((scheme, rest)) = text.split_once("://") else {
             return Ok(Self::Local(PathBuf::from(text)));
         };
@@ -210,6 +260,10 @@ impl fmt::Display for ModelUrl {
             Self::Gcs { bucket, prefix } => write!(formatter, "gs://{bucket}{}", slash(prefix)),
             Self::Http(base) => write!(formatter, "{base}"),
             Self::Hub { repository, revision } => write!(formatter, "hf://{repository}@{revision}"),
+            Self::File { folder, name } => match &**folder {
+                Self::Hub { repository, revision } => write!(formatter, "hf://{repository}/{name}@{revision}"),
+                folder => write!(formatter, "{}/{name}", folder.to_string().trim_end_matches('/')),
+            },
         }
     }
 }
@@ -233,6 +287,14 @@ mod tests {
             ("hf://org/name@refs/pr/3", "hf://org/name@refs/pr/3", "name"),
             ("file:///models/tiny", "/models/tiny", "tiny"),
             ("./tiny", "./tiny", "tiny"),
+            ("./models/Tiny-F16.gguf", "./models/Tiny-F16.gguf", "Tiny-F16"),
+            ("tiny.gguf", "./tiny.gguf", "tiny"),
+            ("/tiny.GGUF", "/tiny.GGUF", "tiny"),
+            ("https://host/models/tiny.gguf", "https://host/models/tiny.gguf", "tiny"),
+            ("https://host/tiny.gguf", "https://host/tiny.gguf", "tiny"),
+            ("s3://bucket/a/tiny.gguf", "s3://bucket/a/tiny.gguf", "tiny"),
+            ("hf://org/name/tiny.gguf", "hf://org/name/tiny.gguf@main", "tiny"),
+            ("hf://org/name/tiny.gguf@v1", "hf://org/name/tiny.gguf@v1", "tiny"),
         ] {
             let url: ModelUrl = text.parse().unwrap();
             assert_eq!((url.to_string().as_str(), url.name().as_str()), (printed, name));
@@ -253,6 +315,11 @@ mod tests {
             "hf://org/name@",
             "hf://org/na me",
             "hf://../name",
+            "hf://org/tiny.gguf/x.gguf",
+            "https://user:SECRET@host/x.gguf",
+            "https://host/x.gguf?token=SECRET",
+            "s3://bucket/../x.gguf",
+            "az://acc/x.gguf",
             "ftp://host/x",
         ] {
             let refused = text.parse::<ModelUrl>().unwrap_err();

@@ -153,9 +153,9 @@ impl Loader {
         for (name, file) in probe.files.iter().filter(|(name, _)| !crate::probe::speaks_for_others(name)) {
             crate::verify::check_small(name, &file.bytes, verdict.expected(name), probe.source.url())?;
         }
-        match probe.url() {
-            ModelUrl::Local(directory) => local::open(&probe, directory, verdict, &options).await,
-            _ => far::open(Arc::clone(&self.shared), probe, verdict, options).await,
+        match probe.url().directory() {
+            Some(directory) => local::open(&probe, directory, verdict, &options).await,
+            None => far::open(Arc::clone(&self.shared), probe, verdict, options).await,
         }
     }
 

@@ -13,6 +13,7 @@ use sha2::{Digest as _, Sha256};
 use wire::evidence::{Evidence, ObjectEvidence, Origin, Pinned};
 use wire::manifest::Manifest;
 
+use crate::gguf::{self, Gguf, GgufError};
 use crate::header::{self, Header, HeaderError};
 use crate::landing::Landing;
 use crate::source::{Object, ReadOptions, Source, SourceError};
@@ -85,6 +86,8 @@ pub struct Probe {
     pub(crate) source: Arc<dyn Source>,
     pub(crate) files: BTreeMap<String, SmallFile>,
     pub(crate) shards: Vec<Shard>,
+    /// What the model's one file says, where it is a GGUF file.
+    gguf: Option<Gguf>,
     evidence: Evidence,
 }
 
@@ -95,20 +98,51 @@ impl Probe {
     /// There is no model, something cannot be read, or headers, index and manifest are malformed
     /// or at odds; see [`LoadError`].
     pub async fn look(url: &ModelUrl, source: Arc<dyn Source>) -> Result<Self, LoadError> {
-        let found =
-            find_all(source.as_ref(), SMALL_FILES.into_iter().chain([SINGLE]).map(str::to_owned).collect()).await?;
+        let wanted =
+            SMALL_FILES.into_iter().chain([SINGLE]).filter(|name| url.file().is_none() || goes_with_gguf(name));
+        let named = wanted.chain(url.file()).map(str::to_owned).collect();
+        let found = find_all(source.as_ref(), named).await?;
+        let (gguf, found): (Vec<_>, Vec<_>) =
+            found.into_iter().partition(|object| Some(object.name.as_str()) == url.file());
         let (single, small): (Vec<_>, Vec<_>) = found.into_iter().partition(|object| object.name == SINGLE);
         let reads = small.into_iter().map(|object| read_small(source.as_ref(), object));
         let files: Vec<SmallFile> = stream::iter(reads).buffered(CONCURRENCY).try_collect().await?;
         let files: BTreeMap<String, SmallFile> =
             files.into_iter().map(|file| (file.object.name.clone(), file)).collect();
+        let gguf = match (gguf.into_iter().next(), url.file()) {
+            (Some(object), _) => Some(object),
+            (None, Some(_)) => return Err(LoadError::NoModel { url: url.to_string() }),
+            (None, None) if single.is_empty() && !files.contains_key(INDEX) => only_gguf(url, source.as_ref()).await?,
+            (None, None) => None,
+        };
+        if let Some(object) = gguf {
+            let (shard, gguf) = read_gguf(source.as_ref(), object).await?;
+            let shards = vec![shard];
+            let evidence = gather(url, &files, &shards)?;
+            return Ok(Self { url: url.clone(), source, files, shards, gguf: Some(gguf), evidence });
+        }
         let shards = match (single.into_iter().next(), files.get(INDEX)) {
             (Some(object), _) => vec![read_header(source.as_ref(), object).await?],
             (None, Some(index)) => indexed(source.as_ref(), &index.bytes).await?,
             (None, None) => unnamed(url, source.as_ref()).await?,
         };
         let evidence = gather(url, &files, &shards)?;
-        Ok(Self { url: url.clone(), source, files, shards, evidence })
+        Ok(Self { url: url.clone(), source, files, shards, gguf: None, evidence })
+    }
+
+    /// What the model's one file says, where it is a GGUF file.
+    #[must_use]
+    pub fn gguf(&self) -> Option<&Gguf> {
+        self.gguf.as_ref()
+    }
+
+    /// Calls tensors by other names from now on: those by which the model is known elsewhere. `None` keeps a name.
+    pub fn rename(&mut self, other: &dyn Fn(&str) -> Option<String>) {
+        for info in self.shards.iter_mut().flat_map(|shard| &mut shard.header.tensors) {
+            if let Some(name) = other(&info.name) {
+                info.name = name;
+            }
+        }
     }
 
     /// What there is to decide on.
@@ -249,6 +283,39 @@ async fn read_header(source: &dyn Source, object: Object) -> Result<Shard, LoadE
     Ok(Shard { object, header, head: head.into() })
 }
 
+/// The small files that are read beside a GGUF file: what speaks for it, and what says more of its text than it does.
+fn goes_with_gguf(name: &str) -> bool {
+    speaks_for_others(name) || ["tokenizer.json", "tokenizer_config.json", "chat_template.jinja"].contains(&name)
+}
+
+/// The GGUF file of a directory that has no other weights.
+async fn only_gguf(url: &ModelUrl, source: &dyn Source) -> Result<Option<Object>, LoadError> {
+    let ModelUrl::Local(directory) = url else { return Ok(None) };
+    let names = crate::weights::file_names(directory)?;
+    match &names[..] {
+        [only] if crate::weights::is_gguf(only) => Ok(find_all(source, names).await?.into_iter().next()),
+        _ => Ok(None),
+    }
+}
+
+/// Reads and checks a GGUF file's header: its first bytes, then twice as many until they are enough.
+async fn read_gguf(source: &dyn Source, object: Object) -> Result<(Shard, Gguf), LoadError> {
+    let gguf_error = |source| LoadError::Gguf { file: object.name.clone(), source };
+    let mut head = read_part(source, &object, 0, object.bytes.min(HEADER_READ_BYTES)).await?;
+    let gguf = loop {
+        match gguf::parse(&head, object.bytes) {
+            Err(GgufError::PrefixTooShort { needed_bytes, given_bytes }) => {
+                let end = needed_bytes.max(2 * given_bytes).min(object.bytes);
+                head.extend(read_part(source, &object, given_bytes, end).await?);
+            }
+            parsed => break parsed.map_err(gguf_error)?,
+        }
+    };
+    let header = gguf.header().map_err(gguf_error)?;
+    head.truncate(usize::try_from(header.data_start).expect("a header has at most some hundred million bytes"));
+    Ok((Shard { object, header, head: head.into() }, gguf))
+}
+
 /// The shard files of a directory that has neither an index nor the usual name: all of them. Far
 /// storage is not listed: not every kind can be.
 async fn unnamed(url: &ModelUrl, source: &dyn Source) -> Result<Vec<Shard>, LoadError> {
@@ -287,9 +354,9 @@ async fn indexed(source: &dyn Source, bytes: &[u8]) -> Result<Vec<Shard>, LoadEr
 }
 
 fn gather(url: &ModelUrl, files: &BTreeMap<String, SmallFile>, shards: &[Shard]) -> Result<Evidence, LoadError> {
-    let origin = match url {
-        ModelUrl::Local(path) => Origin::Local { directory: path.display().to_string() },
-        other => Origin::Remote { url: other.to_string() },
+    let origin = match url.directory() {
+        Some(path) => Origin::Local { directory: path.display().to_string() },
+        None => Origin::Remote { url: url.to_string() },
     };
     let small = files.values().map(|file| &file.object).filter(|object| !speaks_for_others(&object.name));
     let objects = small.chain(shards.iter().map(|shard| &shard.object)).map(evidence_of).collect();

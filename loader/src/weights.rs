@@ -19,11 +19,11 @@ use wire::digest::Digest;
 use wire::proof::Proof;
 
 use crate::header::Header;
-use crate::{LoadError, Region, Tensor, header};
+use crate::{LoadError, Region, Tensor, gguf, header};
 
 pub(crate) use index::Index;
 use layout::Layout;
-pub(crate) use layout::file_names;
+pub(crate) use layout::{file_names, is_gguf};
 
 /// One file of weights.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -76,6 +76,7 @@ impl Weights {
         match layout::find(dir)? {
             Layout::Files(paths) => weights.add_files(&paths)?,
             Layout::Index(path) => weights.add_indexed(dir, &Index::read(path)?)?,
+            Layout::Gguf(path) => weights.add_gguf(&path)?,
         }
         tracing::debug!(
             dir = %dir.display(),
@@ -199,6 +200,15 @@ impl Weights {
 
     fn add_files(&mut self, paths: &[PathBuf]) -> Result<(), LoadError> {
         paths.iter().try_for_each(|path| self.add_region(&Region::map_file(path)?).map(drop))
+    }
+
+    /// Opens a GGUF file; tensors keep the names they have there.
+    fn add_gguf(&mut self, path: &Path) -> Result<(), LoadError> {
+        let region = Region::map_file(path)?;
+        let gguf_error = |source| LoadError::Gguf { file: region.name().to_owned(), source };
+        let gguf = gguf::parse(region.bytes().unwrap_or_default(), region.len()).map_err(gguf_error)?;
+        let header = gguf.header().map_err(gguf_error)?;
+        self.add(&region, &header).map(drop)
     }
 
     /// Opens the shard files that the index names and holds each against the index.

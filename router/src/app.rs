@@ -7,15 +7,17 @@ use crate::fleet::Fleet;
 use crate::health;
 use crate::meter::{Metrics, Slots};
 use crate::serve::{chat, completions, identify};
+use crate::support;
 use crate::worker::{State as WorkerState, Worker};
 use axum::extract::{Path, State};
+use axum::middleware::from_fn;
 use axum::response::{IntoResponse, Response};
 use axum::routing::{get, post};
 use axum::{Json, body::Body};
 use futures_util::future::join_all;
 use http::header::CONTENT_TYPE;
 use http::{HeaderMap, HeaderValue, StatusCode};
-use listen::{Drain, Listener};
+use listen::{Drain, Listener, require_loopback};
 use policy::{Moment, Policy};
 use serde::Serialize;
 use std::sync::Arc;
@@ -95,6 +97,7 @@ impl Router {
             .route("/health", get(readyz))
             .route("/metrics", get(metrics))
             .route("/status", get(status))
+            .merge(axum::Router::new().route("/admin/workers", get(support::workers)).layer(from_fn(require_loopback)))
             .with_state(Arc::clone(&self.core));
         listen::common_layers(routes)
     }

@@ -71,7 +71,7 @@ pub(crate) async fn check(worker: &Worker, config: &HealthConfig, key: Option<&S
 }
 
 async fn ask(worker: &Worker, key: Option<&Secret>) -> Result<(State, Vec<ServedModel>), CheckError> {
-    match get(worker, "/status", key).await {
+    match get(worker, "/status", key, MODELS_BYTES_MAX).await {
         Ok(bytes) => {
             if let Ok(status) = serde_json::from_slice::<WorkerStatus>(&bytes) {
                 return Ok(read_status(status));
@@ -82,7 +82,7 @@ async fn ask(worker: &Worker, key: Option<&Secret>) -> Result<(State, Vec<Served
         Err(cause) => return Err(cause),
     }
     let path = "/v1/models";
-    let bytes = get(worker, path, key).await?;
+    let bytes = get(worker, path, key, MODELS_BYTES_MAX).await?;
     let list: ModelList =
         serde_json::from_slice(&bytes).map_err(|source| CheckError::Exchange { path, source: source.into() })?;
     let ready = |model| ServedModel { model, is_ready: true, waiting: 0 };
@@ -99,7 +99,13 @@ fn read_status(status: WorkerStatus) -> (State, Vec<ServedModel>) {
     (state, status.models.into_iter().map(model).collect())
 }
 
-async fn get(worker: &Worker, path: &'static str, key: Option<&Secret>) -> Result<Bytes, CheckError> {
+/// What a worker answers to a GET, if that is well and at most `bytes_max`.
+pub(crate) async fn get(
+    worker: &Worker,
+    path: &'static str,
+    key: Option<&Secret>,
+    bytes_max: usize,
+) -> Result<Bytes, CheckError> {
     let mut request = Request::new(Full::new(Bytes::new()));
     *request.uri_mut() = worker.uri(path);
     authorise(request.headers_mut(), key);
@@ -111,7 +117,7 @@ async fn get(worker: &Worker, path: &'static str, key: Option<&Secret>) -> Resul
         }
     })?;
     let status = response.status();
-    let body = read_all(response.into_body(), MODELS_BYTES_MAX, Duration::MAX).await;
+    let body = read_all(response.into_body(), bytes_max, Duration::MAX).await;
     if !status.is_success() {
         return Err(CheckError::Status { path, status });
     }

@@ -17,6 +17,7 @@ mod pick;
 mod relay;
 mod screened;
 mod serve;
+mod support;
 mod upstream;
 mod worker;
 

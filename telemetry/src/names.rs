@@ -153,6 +153,30 @@ pub const WORKER_GENERATION_TOKENS: Def =
 /// Sequences whose KV blocks were taken and that are computed again.
 pub const WORKER_PREEMPTIONS: Def =
     Def::counter("forebay_worker_preemptions_total", "Sequences preempted, to be computed again", &["model"]);
+/// Further tries of failed steps.
+pub const WORKER_STEP_RETRIES: Def = Def::counter(
+    "forebay_worker_step_retries_total",
+    "Further tries of steps that failed, made to find the sequence at fault",
+    &["model"],
+);
+/// Sequences that a failure of their own ended.
+pub const WORKER_STEP_FAULTS: Def = Def::counter(
+    "forebay_worker_step_faults_total",
+    "Sequences ended by a failure in a step: panic, error, weights, logits (not a number), given_up (step_retries_max)",
+    &["model", "kind"],
+);
+/// Whether the engine shows no life.
+pub const WORKER_WEDGED: Def = Def::gauge(
+    "forebay_worker_wedged",
+    "1 while the engine has shown no life for liveness_timeout_ms or has ended",
+    &["model"],
+);
+/// Steps in the flight recorder.
+pub const WORKER_FLIGHT_RECORDER_STEPS: Def = Def::gauge(
+    "forebay_worker_flight_recorder_steps",
+    "Steps that the flight recorder holds, within flight_recorder_bytes",
+    &["model"],
+);
 /// Ended sequences.
 pub const WORKER_FINISHED: Def = Def::counter(
     "forebay_worker_finished_total",

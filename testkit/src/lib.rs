@@ -5,5 +5,6 @@
 //! its manual.
 
 pub mod faulty_worker;
+pub mod gguf;
 pub mod openai_server;
 pub mod origin;

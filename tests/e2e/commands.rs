@@ -85,8 +85,61 @@ fn every_command_has_help_with_an_example() {
         &["cache", "gc"],
         &["cache", "verify"],
         &["policy", "hash-key"],
+        &["support-bundle"],
     ] {
         let output = forebay().args(command).arg("--help").output().expect("runs");
         assert!(text(&output.stdout).contains("xample"), "{command:?}: {}", text(&output.stdout));
     }
+}
+
+#[test]
+fn a_support_bundle_holds_what_helps_and_nothing_that_was_said() {
+    let secret = "xylophone quartz";
+    let server = Server::start_with(&["serve"], &[]);
+    let said = run(&["chat", "--url", &server.url, "--max-tokens", "20", "--temperature", "0", secret]);
+    assert!(said.status.success(), "{}", text(&said.stderr));
+    let dir = tempfile::tempdir().expect("a directory");
+    let out = dir.path().join("bundle.tar");
+    let key = "a-very-secret-key";
+    let output = forebay()
+        .args(["support-bundle", "--url", &server.url, "--json", "--out", out.to_str().expect("text")])
+        .env("FOREBAY_WORKER__API_KEY", key)
+        .output()
+        .expect("runs");
+    assert!(output.status.success(), "{}", text(&output.stderr));
+    let unpacked = std::process::Command::new("tar").arg("-xf").arg(&out).arg("-C").arg(dir.path()).status();
+    assert!(unpacked.expect("tar is on every machine").success(), "it is a tar file");
+    let folder = std::fs::read_dir(dir.path()).expect("reads").map(|entry| entry.expect("one").path());
+    let folder = folder.into_iter().find(|path| path.is_dir()).expect("one folder");
+    let file = |name: &str| std::fs::read_to_string(folder.join(name)).unwrap_or_else(|_| panic!("{name} is missing"));
+    for name in ["status.json", "metrics.txt", "config.toml", "machine.json", "livez.txt"] {
+        assert!(!file(name).is_empty(), "{name}");
+    }
+    assert!(file("config.toml").contains("[redacted]"));
+    // The worker of `serve` listens where nobody knows; the router asks it.
+    let workers: serde_json::Value = serde_json::from_str(&file("workers.json")).expect("JSON");
+    let flight = &workers[0]["flight_recorder"]["models"][0];
+    assert_eq!(flight["model"], "demo");
+    assert!(flight["steps"].as_array().is_some_and(|steps| steps.len() >= 2), "{flight}");
+    let manifest: serde_json::Value = serde_json::from_str(&file("manifest.json")).expect("JSON");
+    let missing: Vec<&String> = manifest["missing"].as_object().expect("a map").keys().collect();
+    assert_eq!(missing, ["/admin/flight-recorder"], "a router has none of its own");
+    assert!(text(&said.stdout).trim().len() > 3, "it said something");
+    let all = std::fs::read(&out).expect("reads");
+    let all = String::from_utf8_lossy(&all);
+    for word in [secret, "xylophone", key, text(&said.stdout).trim()] {
+        assert!(!all.contains(word), "{word:?} is in the bundle");
+    }
+}
+
+#[test]
+fn a_support_bundle_is_made_when_nothing_answers() {
+    let dir = tempfile::tempdir().expect("a directory");
+    let out = dir.path().join("bundle.tar");
+    let output = run(&["support-bundle", "--url", "http://127.0.0.1:9", "--out", out.to_str().expect("text")]);
+    assert!(output.status.success(), "{}", text(&output.stderr));
+    assert!(text(&output.stdout).contains("without /status"), "{}", text(&output.stdout));
+    // What is there already is somebody's.
+    let again = run(&["support-bundle", "--url", "http://127.0.0.1:9", "--out", out.to_str().expect("text")]);
+    assert_eq!(again.status.code(), Some(1));
 }

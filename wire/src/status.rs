@@ -57,6 +57,29 @@ pub struct ModelStatus {
     /// Why the last load or swap failed.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub error: Option<String>,
+    /// What its engine was doing when it stopped showing life; liveness fails while this is here.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub wedged: Option<Wedged>,
+}
+
+/// A step that does not end: numbers only, nothing of what it computes.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Wedged {
+    /// Unix milliseconds of the last sign of life.
+    pub since_unix_ms: u64,
+    /// What it was doing, e.g. `computing`.
+    pub activity: String,
+    /// Which step, the engine's first being 1.
+    pub step: u64,
+    /// Sequences in the step.
+    pub sequences: u32,
+    /// Their tokens of prompts.
+    pub prefill_tokens: u32,
+    /// Their tokens being generated.
+    pub decode_tokens: u32,
+    /// The part of the model it was at, e.g. `layer 3`, where the backend says.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub part: Option<String>,
 }
 
 impl ModelStatus {
@@ -79,6 +102,7 @@ impl ModelStatus {
             eta_ms: None,
             waiting_for: None,
             error: None,
+            wedged: None,
         }
     }
 }

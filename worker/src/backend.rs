@@ -18,7 +18,7 @@ pub mod cpu;
 mod part;
 pub mod scripted;
 
-pub use part::Part;
+pub use part::{Part, Whereabouts};
 
 use std::sync::Arc;
 
@@ -153,7 +153,9 @@ pub trait Backend: Send {
     /// nor on how a prompt was cut into chunks.
     ///
     /// # Errors
-    /// A broken limit, or a failed device. The step's sequences are then to be ended.
+    /// A broken limit, or a failed device. A step that failed, or panicked, may have written keys and
+    /// values at its segments' own positions and nowhere else: the engine tries them again in smaller
+    /// company, and only what was written by a step that succeeded counts.
     fn step(&mut self, segments: &[Segment<'_>]) -> Result<&[f32], StepError>;
 
     /// As [`Backend::step`], with the weights of `generation`. Weights may still be on their way:
@@ -170,6 +172,12 @@ pub trait Backend: Send {
     ) -> Result<&[f32], StepError> {
         let _ = (generation, goes_on);
         self.step(segments)
+    }
+
+    /// Says from now on, at the beginning of each part of a step, which part it is, so that a step
+    /// that never ends can be reported with where it is. Who has no parts says nothing.
+    fn report_to(&mut self, whereabouts: &Arc<Whereabouts>) {
+        let _ = whereabouts;
     }
 
     /// Adds a generation of weights, which becomes the one that [`Backend::step`] uses.

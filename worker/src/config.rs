@@ -5,6 +5,7 @@ use policy::Secret;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use std::net::SocketAddr;
+use std::path::PathBuf;
 
 /// The process that computes. Every bound of the engine is here.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
@@ -62,6 +63,16 @@ pub struct WorkerConfig {
     /// How long one step may take before liveness fails, in milliseconds. A step of 512 tokens of
     /// an 8 B model takes some 20 s on two cores; a minute is a hang.
     pub liveness_timeout_ms: u64,
+    /// The most further tries of a step that failed or panicked, made to find the one sequence at
+    /// fault and spare the others. 64 find four of 256; a device that is gone fails fast.
+    pub step_retries_max: usize,
+    /// The most bytes of the flight recorder, per model: what the last steps were, for
+    /// `/admin/flight-recorder` and `forebay support-bundle`. A step takes under a hundred bytes, so
+    /// a mebibyte keeps minutes.
+    pub flight_recorder_bytes: usize,
+    /// Where the flight recorder is written when a step hangs or panics: one file for each model and
+    /// cause, the newest. Its last steps go to the log either way.
+    pub flight_recorder_dir: Option<PathBuf>,
     /// With the `scripted` backend: how long a step takes, in milliseconds.
     pub scripted_step_ms: u64,
 }
@@ -133,6 +144,9 @@ impl Default for WorkerConfig {
             queue_max: 256,
             reader_stall_ms: 60_000,
             liveness_timeout_ms: 60_000,
+            step_retries_max: 64,
+            flight_recorder_bytes: 1 << 20,
+            flight_recorder_dir: None,
             scripted_step_ms: 5,
         }
     }

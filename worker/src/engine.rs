@@ -10,13 +10,17 @@
 //! keeps to the generation of weights it was admitted under, and the old one is let go with its last sequence.
 
 mod admission;
+mod attempt;
 mod blocks;
 mod core;
+mod doing;
 mod events;
+mod flight;
 mod meters;
 mod order;
 mod prefix;
 mod reader;
+mod recorder;
 mod scheduler;
 mod sequence;
 mod shared;
@@ -24,13 +28,17 @@ mod state;
 mod thread;
 
 pub use blocks::KvChange;
+pub use doing::{Activity, Doing, Wedge};
 pub use events::{CHANGES_MAX, KvChangesRead};
+pub use flight::Flight;
 pub use meters::Meters;
 pub use prefix::{BlockName, CacheSalt};
+pub use recorder::StepRecord;
 pub use sequence::{Cancel, Event, FinishReason, SequenceParams, Submission};
 
 use crate::backend::{Backend, Generation, InstallError, Limits, Part, Revision};
 use shared::Shared;
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::sync::mpsc;
@@ -56,6 +64,26 @@ pub struct EngineOptions {
     pub enable_prefix_caching: bool,
     /// What one level of priority is worth in time waited; none: first come, first served.
     pub priority_level: Option<Duration>,
+    /// What to do where steps fail.
+    pub faults: FaultOptions,
+}
+
+/// What the engine does where steps fail, and what it keeps for those who look into it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct FaultOptions {
+    /// The most further tries of a failed step, to find out whose fault it was.
+    pub step_retries_max: usize,
+    /// The most bytes of the flight recorder.
+    pub recorder_bytes: usize,
+    /// Where the flight recorder is written when something goes wrong; the log alone where none.
+    pub recorder_dir: Option<PathBuf>,
+}
+
+impl Default for FaultOptions {
+    /// 64 tries find four of 256 sequences; a mebibyte is some ten thousand steps.
+    fn default() -> Self {
+        Self { step_retries_max: 64, recorder_bytes: 1 << 20, recorder_dir: None }
+    }
 }
 
 /// Why a submission was not taken.
@@ -114,7 +142,7 @@ impl EngineHandle {
         meters: Meters,
         name: &str,
     ) -> std::io::Result<Self> {
-        let shared = Arc::new(Shared::new());
+        let shared = Arc::new(Shared::new(name, options.faults.recorder_bytes));
         let limits = backend.limits().clone();
         // Unbounded in type, bounded by `waiting`, which is raised before anything is sent.
         let (inbox, submissions) = mpsc::channel();
@@ -211,6 +239,23 @@ impl EngineHandle {
     #[must_use]
     pub fn has_priorities(&self) -> bool {
         self.options.priority_level.is_some()
+    }
+
+    /// What the engine thread was doing, where it has shown no life for `bound` or longer.
+    #[must_use]
+    pub fn wedge(&self, bound: Duration) -> Option<Wedge> {
+        self.shared.wedge(bound)
+    }
+
+    /// The flight recorder's last `count` steps and what the thread is doing now.
+    #[must_use]
+    pub fn flight(&self, count: usize) -> Flight {
+        self.shared.flight(count)
+    }
+
+    /// Puts the flight recorder into the log, and into a file where one is configured.
+    pub fn dump(&self, cause: &str) {
+        self.flight(usize::MAX).dump(cause, self.options.faults.recorder_dir.as_deref());
     }
 
     /// The longest sequence, prompt and completion together.

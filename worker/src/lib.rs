@@ -6,6 +6,7 @@ pub mod backend;
 pub mod config;
 pub mod demo;
 pub mod engine;
+mod gguf;
 mod kernels;
 pub mod lifecycle;
 pub mod memory;

@@ -91,6 +91,7 @@ impl Worker {
         let (shared_server, shared_board) = (Arc::clone(&server), Arc::clone(&board));
         let context =
             Context { config, loader, trust, registry, server: shared_server, board: shared_board, residents };
+        tokio::spawn(server::watch(Arc::downgrade(&server)));
         let (sender, loaded) = watch::channel(None);
         tokio::spawn(work(Arc::new(context), models, sender, requests));
         Ok(Self { server, board, drain, loaded })

@@ -12,17 +12,20 @@ mod chat;
 mod choice;
 mod completion;
 mod generate;
+mod health;
 mod kv_events;
 mod reply;
 mod stop;
 
 pub use app::app;
+pub(crate) use health::watch;
 
 use crate::config::WorkerConfig;
-use crate::engine::EngineHandle;
+use crate::engine::{EngineHandle, Wedge};
 use crate::progress::{Board, ModelProgress};
 use crate::template::ChatTemplate;
 use crate::tokenizer::Tokenizer;
+use health::Illness;
 use listen::Drain;
 use std::collections::BTreeMap;
 use std::sync::{Arc, PoisonError, RwLock};
@@ -30,7 +33,7 @@ use std::time::Duration;
 use telemetry::metrics::Registry;
 use tokio::sync::{mpsc, oneshot};
 use wire::openai::ApiError;
-use wire::status::{ModelPhase, ModelState, ModelStatus, WorkerStatus};
+use wire::status::{ModelPhase, ModelState, ModelStatus, Wedged, WorkerStatus};
 
 /// When to come back for a model of which nothing is known yet.
 const LOADING_RETRY: Duration = Duration::from_secs(2);
@@ -156,14 +159,21 @@ impl Server {
 
     /// Whether every engine thread beats.
     fn is_alive(&self) -> bool {
-        let beats = |model: &Arc<ServerModel>| model.engine.since_beat().is_some_and(|age| age < self.liveness_timeout);
-        self.models().iter().all(beats)
+        self.models().iter().all(|model| self.illness(&model.engine).is_none())
+    }
+
+    /// What is wrong with an engine that shows no life.
+    fn illness(&self, engine: &EngineHandle) -> Option<Illness> {
+        if engine.since_beat().is_none() {
+            return Some(Illness::Ended);
+        }
+        engine.wedge(self.liveness_timeout).map(Illness::Wedged)
     }
 
     fn status(&self) -> WorkerStatus {
         let models = self.board.all().into_iter().map(|progress| {
             let found = self.models.read().unwrap_or_else(PoisonError::into_inner).get(&progress.id).cloned();
-            status_of(progress, found.as_deref())
+            status_of(progress, found.as_deref(), self.liveness_timeout)
         });
         WorkerStatus {
             version: env!("CARGO_PKG_VERSION").into(),
@@ -174,7 +184,7 @@ impl Server {
     }
 }
 
-fn status_of(progress: ModelProgress, model: Option<&ServerModel>) -> ModelStatus {
+fn status_of(progress: ModelProgress, model: Option<&ServerModel>, liveness_timeout: Duration) -> ModelStatus {
     let fault = model.and_then(|model| model.engine.fault());
     let is_dead = model.is_some_and(|model| model.engine.since_beat().is_none());
     let state = if is_dead || fault.is_some() || progress.phase == ModelPhase::Failed {
@@ -202,6 +212,19 @@ fn status_of(progress: ModelProgress, model: Option<&ServerModel>) -> ModelStatu
         status.max_model_len = u32::try_from(model.engine.max_model_len()).unwrap_or(u32::MAX);
         status.load = model.engine.load();
         status.waiting_for = model.engine.waiting_for().map(|part| part.to_string());
+        status.wedged = model.engine.wedge(liveness_timeout).map(wedged);
     }
     status
+}
+
+fn wedged(wedge: Wedge) -> Wedged {
+    Wedged {
+        since_unix_ms: wedge.since_unix_ms,
+        activity: wedge.doing.activity.as_str().into(),
+        step: wedge.doing.step,
+        sequences: wedge.doing.sequences,
+        prefill_tokens: wedge.doing.prefill_tokens,
+        decode_tokens: wedge.doing.decode_tokens,
+        part: wedge.part.map(|part| part.to_string()),
+    }
 }

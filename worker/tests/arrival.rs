@@ -17,7 +17,8 @@ use worker::backend::candle::{CandleBackend, CandleOptions};
 use worker::backend::cpu::{CpuBackend, CpuOptions, Tier};
 use worker::backend::{Backend, Generation, Part, Segment, StepError, WantLogits};
 use worker::engine::{
-    CacheSalt, Cancel, EngineHandle, EngineOptions, Event, Meters, SequenceParams, Submission, SubmitError,
+    CacheSalt, Cancel, EngineHandle, EngineOptions, Event, FaultOptions, Meters, SequenceParams, Submission,
+    SubmitError,
 };
 use worker::model::Decoder;
 use worker::sampler::Params;
@@ -109,6 +110,7 @@ fn engine(decoder: &Arc<Decoder>) -> EngineHandle {
         reader_stall,
         enable_prefix_caching: true,
         priority_level: None,
+        faults: FaultOptions::default(),
     };
     let meters = Meters::new(&Registry::new(), "slow");
     EngineHandle::start(Box::new(cpu(decoder, Tier::best())), options, meters, "slow").expect("a thread")

@@ -17,7 +17,7 @@ use worker::backend::cpu::{CpuBackend, CpuOptions};
 use worker::backend::scripted::{ScriptedBackend, ScriptedOptions};
 use worker::backend::{Backend, Generation, InstallError, Limits, Revision};
 use worker::engine::{
-    CacheSalt, Cancel, EngineHandle, EngineOptions, Event, Meters, SequenceParams, Submission, SwapError,
+    CacheSalt, Cancel, EngineHandle, EngineOptions, Event, FaultOptions, Meters, SequenceParams, Submission, SwapError,
 };
 use worker::model::Decoder;
 use worker::sampler::Params;
@@ -41,6 +41,7 @@ fn engine(backend: Box<dyn Backend>) -> EngineHandle {
         reader_stall: PATIENCE,
         enable_prefix_caching: true,
         priority_level: None,
+        faults: FaultOptions::default(),
     };
     EngineHandle::start(backend, options, Meters::new(&Registry::new(), "m"), "m").expect("a thread")
 }

@@ -24,7 +24,8 @@ pub(super) async fn open(
     options: &OpenOptions,
 ) -> Result<Load, LoadError> {
     let begun = Instant::now();
-    let mut weights = Weights::open_dir(directory)?;
+    // A GGUF file's tensors go by the names that the probe has been given since.
+    let mut weights = if probe.gguf().is_some() { as_probed(probe, directory)? } else { Weights::open_dir(directory)? };
     weights.set_proof(verdict.proof);
     let bytes = weights.total_bytes();
     if options.read_all || verdict.proof == Proof::Proven {
@@ -37,6 +38,19 @@ pub(super) async fn open(
         Progress::default(),
         Summary { bytes, bytes_by_source, seconds, root, ..Summary::default() },
     ))
+}
+
+/// The files that were probed, their headers as they were read then.
+fn as_probed(probe: &Probe, directory: &Path) -> Result<Weights, LoadError> {
+    let mut weights = Weights::new(Proof::Trusted);
+    for shard in &probe.shards {
+        let region = Region::map_file(&directory.join(&shard.object.name))?;
+        if region.len() != shard.object.bytes || !region.bytes().unwrap_or_default().starts_with(&shard.head) {
+            return Err(LoadError::DirectoryChanged { directory: probe.url().to_string() });
+        }
+        weights.add(&region, &shard.header)?;
+    }
+    Ok(weights)
 }
 
 /// Reads every byte once, in execution order, and holds it against what it must be.

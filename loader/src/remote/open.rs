@@ -22,6 +22,7 @@ pub fn open(url: &ModelUrl, env: &Env, client: &Client) -> Result<Arc<dyn Source
         ModelUrl::Gcs { bucket, prefix } => Arc::new(gcs::open(bucket, prefix, shown, env, client)?),
         ModelUrl::Local(directory) => Arc::new(LocalSource::new(directory.clone())),
         ModelUrl::Http(base) => Arc::new(HttpsSource::new(base.clone(), client.clone())?),
+        ModelUrl::File { folder, .. } => open(folder, env, client)?,
         ModelUrl::Hub { repository, revision } => Arc::new(HubSource::new(repository, revision, env, client.clone())?),
     })
 }

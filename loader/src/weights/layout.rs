@@ -9,7 +9,7 @@ const SINGLE: &str = "model.safetensors";
 const INDEX: &str = "model.safetensors.index.json";
 
 /// Endings of weights in formats that are not read, so that the refusal can name what was found.
-const FOREIGN: [&str; 8] = [".bin", ".gguf", ".pt", ".pth", ".ckpt", ".h5", ".msgpack", ".onnx"];
+const FOREIGN: [&str; 7] = [".bin", ".pt", ".pth", ".ckpt", ".h5", ".msgpack", ".onnx"];
 
 /// Where a directory's weights are.
 pub(super) enum Layout {
@@ -17,6 +17,13 @@ pub(super) enum Layout {
     Files(Vec<PathBuf>),
     /// The files that this index names.
     Index(PathBuf),
+    /// All tensors of this one GGUF file.
+    Gguf(PathBuf),
+}
+
+/// Whether a file of this name is a GGUF file.
+pub(crate) fn is_gguf(name: &str) -> bool {
+    name.to_ascii_lowercase().ends_with(".gguf")
 }
 
 /// Finds the weights of a directory.
@@ -34,6 +41,15 @@ pub(super) fn find(dir: &Path) -> Result<Layout, LoadError> {
     let mut files: Vec<&String> = names.iter().filter(|name| name.ends_with(".safetensors")).collect();
     files.sort();
     if files.is_empty() {
+        let mut ggufs = names.iter().filter(|name| is_gguf(name));
+        match (ggufs.next(), ggufs.next()) {
+            (Some(only), None) => return Ok(Layout::Gguf(dir.join(only))),
+            (Some(first), Some(second)) => {
+                let (path, first, second) = (dir.to_owned(), first.clone(), second.clone());
+                return Err(LoadError::SeveralGgufs { path, first, second });
+            }
+            (None, _) => {}
+        }
         let path = dir.to_owned();
         return Err(match names.into_iter().find(|name| FOREIGN.iter().any(|ending| name.ends_with(ending))) {
             Some(found) => LoadError::ForeignWeights { path, found },
@@ -48,7 +64,11 @@ pub(super) fn find(dir: &Path) -> Result<Layout, LoadError> {
 
 /// The names of a directory's shard files, where no index names them.
 pub(crate) fn file_names(dir: &Path) -> Result<Vec<String>, LoadError> {
-    let Layout::Files(paths) = find(dir)? else { return Ok(Vec::new()) };
+    let paths = match find(dir)? {
+        Layout::Files(paths) => paths,
+        Layout::Gguf(path) => vec![path],
+        Layout::Index(_) => Vec::new(),
+    };
     Ok(paths.iter().filter_map(|path| path.file_name()).map(|name| name.to_string_lossy().into_owned()).collect())
 }
 

@@ -95,6 +95,9 @@ impl CandleBackend {
             let mut queries = heads(&apply(&layer.query, &normed)?, config.heads)?;
             let mut keys = heads(&apply(&layer.key, &normed)?, config.kv_heads)?;
             let values = heads(&apply(&layer.value, &normed)?, config.kv_heads)?;
+            if config.rope_adjacent_pairs {
+                (queries, keys) = (halves(&queries)?, halves(&keys)?);
+            }
             if let (Some(query_norm), Some(key_norm)) = (&layer.query_norm, &layer.key_norm) {
                 queries = rms_norm(&queries, query_norm, config.rms_norm_eps)?;
                 keys = rms_norm(&keys, key_norm, config.rms_norm_eps)?;
@@ -200,6 +203,12 @@ impl Angles {
         let turned_b = (b.broadcast_mul(&self.cosines)? + a.broadcast_mul(&self.sines)?)?;
         Tensor::cat(&[turned_a, turned_b], D::Minus1)
     }
+}
+
+/// (rows, heads, head_dim) with neighbouring pairs, reordered: their first elements, then their second.
+fn halves(x: &Tensor) -> Result<Tensor> {
+    let (rows, heads, head_dim) = x.dims3()?;
+    x.reshape((rows, heads, head_dim / 2, 2))?.transpose(2, 3)?.contiguous()?.reshape((rows, heads, head_dim))
 }
 
 impl Cache {

@@ -16,13 +16,15 @@ use thiserror::Error;
 use self::arena::Arena;
 use self::operand::{Operand, Preparation, matrix};
 use self::staged::Staged;
-use super::{Backend, Generation, InstallError, Limits, Part, Revision, Segment, StepError, WantLogits, check};
+use super::{
+    Backend, Generation, InstallError, Limits, Part, Revision, Segment, StepError, WantLogits, Whereabouts, check,
+};
 use crate::kernels::attention::{Attention, attend};
 use crate::kernels::buffer::Buffer;
 use crate::kernels::linear::{Inputs, Matrix, Projection, Then, project, project_gated};
 use crate::kernels::norm::rms_norm;
 use crate::kernels::pool::Pool;
-use crate::kernels::rotate::{BLOCK_TOKENS, Heads, Rotation, Row, rotate_and_store};
+use crate::kernels::rotate::{BLOCK_TOKENS, Heads, Rotation, Row, part_pairs, rotate_and_store};
 use crate::kernels::stream;
 use crate::kernels::tier::Instructions;
 use crate::model::{Config, Decoder, Float};
@@ -163,6 +165,7 @@ pub struct CpuBackend {
     pool: Pool,
     arena: Arena,
     storage: Buffer,
+    whereabouts: Arc<Whereabouts>,
 }
 
 impl CpuBackend {
@@ -191,7 +194,8 @@ impl CpuBackend {
         let quantization = options.quantization;
         let how = Preparation { on: instructions, quantization };
         let models = vec![(Generation::default(), Staged::new(Arc::clone(decoder), how))];
-        Ok(Self { models, current: 0, limits, heads, instructions, quantization, pool, arena, storage })
+        let whereabouts = Arc::default();
+        Ok(Self { models, current: 0, limits, heads, instructions, quantization, pool, arena, storage, whereabouts })
     }
 
     /// The instructions it computes with.
@@ -297,6 +301,10 @@ impl CpuBackend {
         let mut projections = [set(&layer.query, queries), set(&layer.key, keys), set(&layer.value, values)];
         let mut inputs = Inputs { x: normed, rows, room: arena.rounded.as_mut_slice() };
         project(pool, on, &mut inputs, &mut projections);
+        if config.rope_adjacent_pairs {
+            part_pairs(queries, config.head_dim);
+            part_pairs(keys, config.head_dim);
+        }
 
         let layer_bytes = self.heads.block_bytes() * self.limits.kv_blocks;
         let storage = &mut self.storage.as_mut_slice()[index * layer_bytes..][..layer_bytes];
@@ -384,9 +392,11 @@ impl Backend for CpuBackend {
         self.current = current;
         self.lay_out(segments)?;
         let how = self.preparation();
+        self.whereabouts.enter(Some(Part::Embeddings));
         self.models[current].1.need(Part::Embeddings, how, goes_on)?;
         self.embed(segments);
         for layer in 0..self.models[current].1.config().layers {
+            self.whereabouts.enter(Some(Part::Layer(layer)));
             self.models[current].1.need(Part::Layer(layer), how, goes_on)?;
             self.attention(layer, segments);
             self.feed_forward(layer);
@@ -394,9 +404,14 @@ impl Backend for CpuBackend {
         if self.arena.wanted.is_empty() {
             return Ok(&[]);
         }
+        self.whereabouts.enter(Some(Part::Head));
         self.models[current].1.need(Part::Head, how, goes_on)?;
         let count = self.logits();
         Ok(&self.arena.logits[..count])
+    }
+
+    fn report_to(&mut self, whereabouts: &Arc<Whereabouts>) {
+        self.whereabouts = Arc::clone(whereabouts);
     }
 
     fn install(&mut self, revision: Revision) -> Result<Generation, InstallError> {

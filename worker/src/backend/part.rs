@@ -2,6 +2,7 @@
 
 use std::fmt;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use super::StepError;
@@ -32,6 +33,42 @@ impl fmt::Display for Part {
     }
 }
 
+/// The codes of parts in [`Whereabouts`]; layer n is n + 3.
+const NOWHERE: u64 = 0;
+const EMBEDDINGS: u64 = 1;
+const HEAD: u64 = 2;
+const LAYERS: u64 = 3;
+
+/// Which part of the model a step is at: written by the thread that computes, read by those who
+/// watch it, at the cost of one store a part.
+#[derive(Debug, Default)]
+pub struct Whereabouts(AtomicU64);
+
+impl Whereabouts {
+    /// A step begins with a part, or ends (`None`).
+    pub fn enter(&self, part: Option<Part>) {
+        let code = match part {
+            None => NOWHERE,
+            Some(Part::Embeddings) => EMBEDDINGS,
+            Some(Part::Head) => HEAD,
+            Some(Part::Layer(number)) => LAYERS + number as u64,
+        };
+        self.0.store(code, Ordering::Relaxed);
+    }
+
+    /// The part it is at.
+    #[must_use]
+    pub fn part(&self) -> Option<Part> {
+        match self.0.load(Ordering::Relaxed) {
+            NOWHERE => None,
+            EMBEDDINGS => Some(Part::Embeddings),
+            HEAD => Some(Part::Head),
+            // It was a usize.
+            layer => Some(Part::Layer((layer - LAYERS) as usize)),
+        }
+    }
+}
+
 /// Blocks until every weight of a part has arrived, and asks `goes_on` now and then whether the
 /// step is still wanted.
 pub(super) fn wait(part: Part, weights: &[&Weight], goes_on: &mut dyn FnMut(Part) -> bool) -> Result<(), StepError> {
@@ -52,4 +89,18 @@ pub(super) fn wait(part: Part, weights: &[&Weight], goes_on: &mut dyn FnMut(Part
         }
     }
     Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn where_a_step_is_is_told_as_it_was_said() {
+        let whereabouts = Whereabouts::default();
+        for part in [None, Some(Part::Embeddings), Some(Part::Layer(0)), Some(Part::Layer(79)), Some(Part::Head)] {
+            whereabouts.enter(part);
+            assert_eq!(whereabouts.part(), part);
+        }
+    }
 }

@@ -4,6 +4,7 @@
 
 use super::EngineOptions;
 use super::admission::Prospects;
+use super::attempt::{Fault, are_numbers};
 use super::blocks::{BlockPool, KvChange};
 use super::order::Order;
 use super::reader::Reader;
@@ -29,6 +30,8 @@ pub(super) enum Notice {
     Next(Duration),
     /// It left, this long after its submission.
     Ended(End, Duration),
+    /// Its logits were no numbers; it leaves.
+    NoNumbers,
 }
 
 /// All sequences of one model.
@@ -87,7 +90,7 @@ impl<R: Reader> Core<R> {
         self.generations.push(generation);
     }
 
-    fn newest(&self) -> Generation {
+    pub(super) fn newest(&self) -> Generation {
         self.generations.last().copied().unwrap_or_default()
     }
 
@@ -211,6 +214,29 @@ impl<R: Reader> Core<R> {
         self.running.push(sequence);
     }
 
+    /// How many the step planned admits, and how many give their blocks back.
+    pub(super) fn moved(&self) -> (usize, usize) {
+        (self.plan.admitted.len(), self.plan.preempted.len())
+    }
+
+    /// Whether a run generates, rather than computing a prompt or what was computed before.
+    pub(super) fn is_decode(&self, run: &Run) -> bool {
+        let sequence = &self.running[run.index];
+        sequence.tokens.len() - sequence.computed == 1
+    }
+
+    /// A block that nobody holds, for a moment: none where there is none. To be given back at once.
+    pub(super) fn borrow_block(&mut self) -> Option<Vec<u32>> {
+        let mut blocks = Vec::new();
+        (self.pool.free() > 0).then(|| self.pool.take(1, &mut blocks))?;
+        Some(blocks)
+    }
+
+    /// Gives a borrowed block back.
+    pub(super) fn give_back(&mut self, mut blocks: Vec<u32>) {
+        self.pool.give_back(&mut blocks);
+    }
+
     /// What the step planned computes, to be given back by [`Core::keep`].
     pub(super) fn take_runs(&mut self) -> Vec<Run> {
         std::mem::take(&mut self.plan.runs)
@@ -264,6 +290,11 @@ impl<R: Reader> Core<R> {
             };
             let own;
             (own, rest) = rest.split_at(rows * vocabulary);
+            if !are_numbers(own) {
+                sequence.fail(&Fault::Logits.told());
+                self.notices.push(Notice::NoNumbers);
+                continue;
+            }
             let own = own.chunks_exact(vocabulary);
             let has_token = sequence.advance(run.tokens, own, self.options.max_model_len, &mut self.scratch);
             if has_token {

@@ -22,6 +22,9 @@ pub struct Meters {
     pub(super) prompt_tokens: [IntCounter; 2],
     pub(super) generation_tokens: [IntCounter; 2],
     pub(super) preemptions: [IntCounter; 2],
+    pub(super) step_retries: IntCounter,
+    pub(super) recorder_steps: Gauge,
+    step_faults: IntCounterVec,
     finished: [IntCounterVec; 2],
     model: String,
 }
@@ -49,9 +52,17 @@ impl Meters {
             prompt_tokens: [counter(&names::WORKER_PROMPT_TOKENS), counter(&names::VLLM_PROMPT_TOKENS)],
             generation_tokens: [counter(&names::WORKER_GENERATION_TOKENS), counter(&names::VLLM_GENERATION_TOKENS)],
             preemptions: [counter(&names::WORKER_PREEMPTIONS), counter(&names::VLLM_PREEMPTIONS)],
+            step_retries: counter(&names::WORKER_STEP_RETRIES),
+            recorder_steps: gauge(&names::WORKER_FLIGHT_RECORDER_STEPS),
+            step_faults: registry.counter(&names::WORKER_STEP_FAULTS),
             finished: [registry.counter(&names::WORKER_FINISHED), registry.counter(&names::VLLM_SUCCESS)],
             model: model.into(),
         }
+    }
+
+    /// Counts a sequence that a fault of its own ended.
+    pub(super) fn step_fault(&self, kind: &str) {
+        self.step_faults.with_label_values(&[&self.model, kind]).inc();
     }
 
     /// Counts an ended sequence: `stop`, `length`, `abort` or `error`.

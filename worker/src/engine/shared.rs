@@ -1,22 +1,22 @@
-//! What engine thread and handles share: gauges and signs of life.
+//! What engine thread and handles share: gauges, signs of life, and what the last steps were.
 
+use super::doing::{Activity, Doing, Wedge};
 use super::events::KvChanges;
-use crate::backend::{Generation, Part};
-use std::sync::OnceLock;
+use super::flight::Flight;
+use super::recorder::{Recorder, StepRecord};
+use crate::backend::{Generation, Part, Whereabouts};
+use parking_lot::Mutex;
 use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
-use std::time::{Duration, Instant};
+use std::sync::{Arc, OnceLock};
+use std::time::{Duration, Instant, SystemTime};
 use tokio::sync::watch;
-
-/// The codes of parts in `waiting_for`; layer n is n + 3.
-const NOTHING: u64 = 0;
-const EMBEDDINGS: u64 = 1;
-const HEAD: u64 = 2;
-const LAYERS: u64 = 3;
 
 /// Written by the engine thread (and `waiting` by those who submit), read by anybody.
 #[derive(Debug)]
 pub(super) struct Shared {
+    model: String,
     begun: Instant,
+    begun_unix_ms: u64,
     beat_ms: AtomicU64,
     pub(super) is_dead: AtomicBool,
     pub(super) waiting: AtomicU32,
@@ -26,15 +26,22 @@ pub(super) struct Shared {
     pub(super) sequence_ms: AtomicU64,
     /// What changed in the prefix cache.
     pub(super) kv_changes: KvChanges,
-    waiting_for: AtomicU64,
+    waiting_for: Whereabouts,
+    /// Where a step is in the model; the backend says.
+    pub(super) whereabouts: Arc<Whereabouts>,
+    // Locks of a few nanoseconds: taken a few times a step, contended only while somebody looks.
+    doing: Mutex<Doing>,
+    recorder: Mutex<Recorder>,
     fault: OnceLock<String>,
     oldest: watch::Sender<Generation>,
 }
 
 impl Shared {
-    pub(super) fn new() -> Self {
+    pub(super) fn new(model: &str, recorder_bytes: usize) -> Self {
         Self {
+            model: model.to_owned(),
             begun: Instant::now(),
+            begun_unix_ms: milliseconds(SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default()),
             beat_ms: AtomicU64::new(0),
             is_dead: AtomicBool::new(false),
             waiting: AtomicU32::new(0),
@@ -42,16 +49,23 @@ impl Shared {
             blocks_used: AtomicU32::new(0),
             sequence_ms: AtomicU64::new(1000),
             kv_changes: KvChanges::default(),
-            waiting_for: AtomicU64::new(NOTHING),
+            waiting_for: Whereabouts::default(),
+            whereabouts: Arc::default(),
+            doing: Mutex::default(),
+            recorder: Mutex::new(Recorder::new(recorder_bytes)),
             fault: OnceLock::new(),
             oldest: watch::Sender::new(Generation::default()),
         }
     }
 
+    /// Milliseconds since the engine started.
+    pub(super) fn now_ms(&self) -> u64 {
+        milliseconds(self.begun.elapsed())
+    }
+
     /// The engine thread is alive.
     pub(super) fn beat(&self) {
-        let now_ms = u64::try_from(self.begun.elapsed().as_millis()).unwrap_or(u64::MAX);
-        self.beat_ms.store(now_ms, Ordering::Relaxed);
+        self.beat_ms.store(self.now_ms(), Ordering::Relaxed);
     }
 
     /// How long ago it last was; `None` when it has ended.
@@ -70,26 +84,62 @@ impl Shared {
         self.sequence_ms.store(old_ms - old_ms / 8 + pace_ms / 8, Ordering::Relaxed);
     }
 
-    /// Says what the step waits for.
-    pub(super) fn set_waiting_for(&self, part: Option<Part>) {
-        let code = match part {
-            None => NOTHING,
-            Some(Part::Embeddings) => EMBEDDINGS,
-            Some(Part::Head) => HEAD,
-            Some(Part::Layer(number)) => LAYERS + number as u64,
+    /// The engine thread begins something else.
+    pub(super) fn turn_to(&self, doing: Doing) {
+        *self.doing.lock() = doing;
+    }
+
+    /// As `turn_to`, within the same step.
+    pub(super) fn go_on_with(&self, activity: Activity) {
+        self.doing.lock().activity = activity;
+    }
+
+    /// What it was doing, where it has been silent for `bound` or longer.
+    pub(super) fn wedge(&self, bound: Duration) -> Option<Wedge> {
+        let silent = self.since_beat().filter(|silent| *silent >= bound)?;
+        let since_unix_ms = self.begun_unix_ms + self.beat_ms.load(Ordering::Relaxed);
+        Some(Wedge { doing: *self.doing.lock(), part: self.whereabouts.part(), silent, since_unix_ms })
+    }
+
+    /// Keeps a step in mind, and says how many are kept.
+    pub(super) fn record(&self, step: StepRecord) -> usize {
+        let mut recorder = self.recorder.lock();
+        recorder.push(step);
+        recorder.len()
+    }
+
+    /// What the recorder holds now: the last `count` steps.
+    pub(super) fn flight(&self, count: usize) -> Flight {
+        let (dropped, steps) = {
+            let recorder = self.recorder.lock();
+            (recorder.dropped(), recorder.last(count))
         };
-        self.waiting_for.store(code, Ordering::Relaxed);
+        Flight {
+            model: self.model.clone(),
+            at_unix_ms: self.begun_unix_ms + self.now_ms(),
+            began_unix_ms: self.begun_unix_ms,
+            doing: *self.doing.lock(),
+            part: self.whereabouts.part().map(|part| part.to_string()),
+            silent_ms: self.since_beat().map(milliseconds),
+            dropped,
+            steps,
+        }
+    }
+
+    /// Says what the step waits for.
+    pub(super) fn set_waiting_for(&self, part: Part) {
+        self.waiting_for.enter(Some(part));
+    }
+
+    /// The step has left the model: it is at no part and waits for none.
+    pub(super) fn leave_the_model(&self) {
+        self.waiting_for.enter(None);
+        self.whereabouts.enter(None);
     }
 
     /// What the step waits for.
     pub(super) fn waiting_for(&self) -> Option<Part> {
-        match self.waiting_for.load(Ordering::Relaxed) {
-            NOTHING => None,
-            EMBEDDINGS => Some(Part::Embeddings),
-            HEAD => Some(Part::Head),
-            // It was a usize.
-            layer => Some(Part::Layer((layer - LAYERS) as usize)),
-        }
+        self.waiting_for.part()
     }
 
     /// Notes that weights will not arrive; the first reason is the news.
@@ -113,16 +163,6 @@ impl Shared {
     }
 }
 
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn what_is_waited_for_is_told_as_it_was_said() {
-        let shared = Shared::new();
-        for part in [None, Some(Part::Embeddings), Some(Part::Layer(0)), Some(Part::Layer(79)), Some(Part::Head)] {
-            shared.set_waiting_for(part);
-            assert_eq!(shared.waiting_for(), part);
-        }
-    }
+fn milliseconds(duration: Duration) -> u64 {
+    u64::try_from(duration.as_millis()).unwrap_or(u64::MAX)
 }

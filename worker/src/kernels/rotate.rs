@@ -11,6 +11,7 @@ use super::pool::{Pool, Shard};
 use super::tier::Instructions;
 use crate::backend::Segment;
 use crate::model::Float;
+use crate::model::config::HEAD_DIM_MAX;
 
 /// Positions in a KV block: the lanes of a register, and what vLLM uses.
 pub(crate) const BLOCK_TOKENS: usize = LANES;
@@ -109,6 +110,21 @@ pub(crate) fn rotate_and_store(
             on.run(OneRow { rotation, row, queries, keys, values: values.as_ptr(), block, slot });
         }
     });
+}
+
+/// Reorders heads whose rotated pairs are neighbours, as GGUF files of Llama have them: the pairs' first elements,
+/// then their second. Everything after it, what is stored included, is then as for any other model. It takes one
+/// pass over what a projection has just written; `head_dim` is even and at most [`HEAD_DIM_MAX`].
+pub(crate) fn part_pairs(heads: &mut [f32], head_dim: usize) {
+    let mut pairs = [0.0; HEAD_DIM_MAX];
+    let pairs = &mut pairs[..head_dim];
+    for head in heads.chunks_exact_mut(head_dim) {
+        pairs.copy_from_slice(head);
+        let (first, second) = head.split_at_mut(head_dim / 2);
+        for ((first, second), pair) in first.iter_mut().zip(second).zip(pairs.chunks_exact(2)) {
+            (*first, *second) = (pair[0], pair[1]);
+        }
+    }
 }
 
 struct OneRow<'a> {

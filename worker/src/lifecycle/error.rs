@@ -7,6 +7,7 @@ use policy::trust::Refusal;
 use thiserror::Error;
 
 use crate::engine::SwapError;
+use crate::gguf::GgufModelError;
 use crate::memory::MemoryError;
 use crate::model::{BindError, ConfigError};
 use crate::tokenizer::TextError;
@@ -54,6 +55,9 @@ pub enum ModelError {
     /// The first look failed.
     #[error("looking at its files")]
     Probe(#[source] LoadError),
+    /// A GGUF file is no model of ours.
+    #[error(transparent)]
+    Gguf(GgufModelError),
     /// A file is missing.
     #[error("reading {place}: there is no {name}; a model directory as Hugging Face publishes it has one")]
     NoFile {

@@ -3,9 +3,11 @@
 use std::borrow::Cow;
 
 use loader::Probe;
+use loader::gguf::Gguf;
 
 use super::error::ModelError;
 use crate::demo;
+use crate::gguf;
 use crate::tokenizer::TextFiles;
 
 type Bytes = Cow<'static, [u8]>;
@@ -34,6 +36,9 @@ impl Files {
 
     /// Those that a first look found.
     pub(super) fn of(probe: &Probe) -> Result<Self, ModelError> {
+        if let Some(header) = probe.gguf() {
+            return Self::of_gguf(probe, header);
+        }
         let may = |name: &str| probe.file(name).map(|bytes| Bytes::Owned(bytes.to_vec()));
         let need = |name| may(name).ok_or_else(|| ModelError::NoFile { name, place: probe.url().to_string() });
         let template = probe.file("chat_template.jinja");
@@ -43,6 +48,28 @@ impl Files {
             tokenizer: need("tokenizer.json")?,
             tokenizer_config: may("tokenizer_config.json"),
             chat_template: template.map(|bytes| String::from_utf8_lossy(bytes).into_owned().into()),
+        })
+    }
+
+    /// What a GGUF file says in their stead. A tokenizer beside the file goes before the file's own.
+    fn of_gguf(probe: &Probe, header: &Gguf) -> Result<Self, ModelError> {
+        let beside = |name: &str| probe.file(name).map(|bytes| Bytes::Owned(bytes.to_vec()));
+        let config = gguf::config_json(header).map_err(ModelError::Gguf)?.into();
+        let chat_template =
+            probe.file("chat_template.jinja").map(|bytes| String::from_utf8_lossy(bytes).into_owned().into());
+        let own = gguf::text(header);
+        if let Some(tokenizer) = beside("tokenizer.json") {
+            let generation_config = own.ok().map(|own| own.generation_config.into());
+            let tokenizer_config = beside("tokenizer_config.json");
+            return Ok(Self { config, generation_config, tokenizer, tokenizer_config, chat_template });
+        }
+        let own = own.map_err(ModelError::Gguf)?;
+        Ok(Self {
+            config,
+            generation_config: Some(own.generation_config.into()),
+            tokenizer: own.tokenizer.into(),
+            tokenizer_config: Some(own.tokenizer_config.into()),
+            chat_template,
         })
     }
 

@@ -21,7 +21,8 @@ use super::files::Files;
 use super::source::ModelSource;
 use crate::config::{BackendKind, SchedulingPolicy, WorkerConfig};
 use crate::demo;
-use crate::engine::{EngineHandle, EngineOptions, Meters};
+use crate::engine::{EngineHandle, EngineOptions, FaultOptions, Meters};
+use crate::gguf;
 use crate::memory::Need;
 use crate::model::{Config, Decoder, order};
 use crate::server::ServerModel;
@@ -67,7 +68,10 @@ pub(super) async fn find(context: &Context, source: &ModelSource) -> Result<Foun
     let (files, place) = match source {
         ModelSource::Demo => (Files::demo(), Place::Demo),
         ModelSource::At { url, .. } => {
-            let probe = context.loader.probe(url).await.map_err(ModelError::Probe)?;
+            let mut probe = context.loader.probe(url).await.map_err(ModelError::Probe)?;
+            if probe.gguf().is_some() {
+                probe.rename(&gguf::name);
+            }
             let verdict = context.trust.decide(probe.evidence()).map_err(ModelError::Untrusted)?;
             for reason in &verdict.reasons {
                 tracing::info!(model = source.name(), %reason, "whom this model's bytes are believed by");
@@ -215,6 +219,11 @@ fn serve(
         enable_prefix_caching: config.enable_prefix_caching,
         priority_level: (config.scheduling_policy == SchedulingPolicy::Priority)
             .then(|| Duration::from_millis(config.priority_level_ms)),
+        faults: FaultOptions {
+            step_retries_max: config.step_retries_max,
+            recorder_bytes: config.flight_recorder_bytes,
+            recorder_dir: config.flight_recorder_dir.clone(),
+        },
     };
     let meters = Meters::new(registry, name);
     let engine = EngineHandle::start(computed.backend, options, meters, name).map_err(ModelError::Thread)?;

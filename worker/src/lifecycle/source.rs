@@ -48,7 +48,13 @@ impl FromStr for ModelSource {
         if let ModelUrl::Local(path) = &url
             && !path.is_dir()
         {
-            let problem = "is not a directory; give `demo`, a model directory as Hugging Face publishes it, or a URL";
+            let problem = "is not a directory; give `demo`, a model directory as Hugging Face publishes it, a GGUF file, or a URL";
+            return Err(StartError::Source { source_text: text.into(), problem: problem.into() });
+        }
+        if let (Some(folder), Some(file)) = (url.directory(), url.file())
+            && !folder.join(file).is_file()
+        {
+            let problem = "is no file; give the path of a GGUF file, or of a model directory";
             return Err(StartError::Source { source_text: text.into(), problem: problem.into() });
         }
         Ok(Self::At { name: name.unwrap_or_else(|| url.name()), url })

@@ -18,9 +18,12 @@ const HIDDEN_MAX: usize = 1 << 17;
 const INTERMEDIATE_MAX: usize = 1 << 19;
 const LAYERS_MAX: usize = 1 << 10;
 const HEADS_MAX: usize = 1 << 10;
-const HEAD_DIM_MAX: usize = 1 << 10;
+/// The widest head.
+pub(crate) const HEAD_DIM_MAX: usize = 1 << 10;
 const POSITIONS_MAX: usize = 1 << 27;
 const SCALE_MAX: f64 = 1e6;
+/// A key of ours, which no published `config.json` has: what a GGUF file of Llama means.
+pub(crate) const ADJACENT: &str = "rope_adjacent_pairs";
 
 /// A decoder's sizes and switches. Every size is at least 1 and bounded; `heads` is a multiple of
 /// `kv_heads`, `head_dim` is even.
@@ -58,6 +61,9 @@ pub struct Config {
     pub windows: Vec<Option<usize>>,
     /// The rotation.
     pub rope: Rope,
+    /// Whether its pairs are neighbours in the rows of queries and keys, as llama.cpp's converter orders those of
+    /// Llama, rather than the two halves of a head.
+    pub rope_adjacent_pairs: bool,
     /// The dtype the config declares, if it is one that kernels read. Tensors decide, not this.
     pub dtype: Option<Float>,
 }
@@ -86,7 +92,7 @@ impl Config {
         // Named one by one: a field added to the config must be thought of here too.
         let Self { family, vocab_size, hidden_size, intermediate_size, layers, heads, kv_heads, head_dim, .. } = self;
         let Self { max_position_embeddings, rms_norm_eps, tie_word_embeddings, query_key_value_bias, .. } = self;
-        let Self { output_bias, mlp_bias, windows, rope, dtype: _, .. } = self;
+        let Self { output_bias, mlp_bias, windows, rope, rope_adjacent_pairs, dtype: _, .. } = self;
         let fields = [
             ("architectures", family.architecture == other.family.architecture),
             ("vocab_size", *vocab_size == other.vocab_size),
@@ -104,6 +110,7 @@ impl Config {
             ("mlp_bias", *mlp_bias == other.mlp_bias),
             ("sliding_window", *windows == other.windows),
             ("rope_parameters", *rope == other.rope),
+            ("the order of rotated pairs", *rope_adjacent_pairs == other.rope_adjacent_pairs),
         ];
         fields.into_iter().find(|(_, same)| !same).map(|(field, _)| field)
     }
@@ -137,6 +144,7 @@ impl Config {
             mlp_bias: family.mlp_bias && fields.flag("mlp_bias", false)?,
             windows: windows(family, fields, layers)?,
             rope: rope(fields, max_position_embeddings)?,
+            rope_adjacent_pairs: fields.flag(ADJACENT, false)?,
             dtype: dtype(fields),
         };
         Ok(config)

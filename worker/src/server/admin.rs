@@ -4,14 +4,15 @@
 //! browser on this machine can send neither that content type nor the key across origins.
 
 use super::{Server, SwapRefusal, SwapRequest};
+use crate::engine::Flight;
 use axum::Json;
-use axum::extract::{Path, Request, State};
-use axum::middleware::Next;
+use axum::extract::{Path, State};
 use axum::response::{IntoResponse, Response};
 use bytes::Bytes;
 use http::{HeaderMap, StatusCode};
-use listen::{Peer, error_response};
+use listen::error_response;
 use serde::Deserialize;
+use serde_json::json;
 use std::sync::Arc;
 use std::time::Duration;
 use tokio::sync::oneshot;
@@ -19,16 +20,6 @@ use wire::openai::{ApiError, ErrorKind};
 
 /// When a refusal for being busy is worth another try.
 const BUSY: Duration = Duration::from_secs(5);
-
-/// Lets only callers on this machine through.
-pub(super) async fn require_loopback(request: Request, next: Next) -> Response {
-    let peer = request.extensions().get::<Peer>().map(|peer| peer.0.ip().to_canonical());
-    if peer.is_some_and(|address| address.is_loopback()) {
-        return next.run(request).await;
-    }
-    let message = "administration is for callers on the worker's own machine; use its loopback address there";
-    error_response(&ApiError::new(ErrorKind::PermissionDenied, message))
-}
 
 /// `POST /admin/models/{id}/swap`.
 #[derive(Debug, Deserialize)]
@@ -52,6 +43,12 @@ pub(super) async fn swap(
         }
         Err(error) => error_response(&error),
     }
+}
+
+/// What the last steps of every engine were, and what it does now. Numbers only: see the recorder.
+pub(super) async fn flight_recorder(State(server): State<Arc<Server>>) -> Response {
+    let flights: Vec<Flight> = server.models().iter().map(|model| model.engine.flight(usize::MAX)).collect();
+    Json(json!({"models": flights})).into_response()
 }
 
 async fn ask(server: &Server, id: &str, headers: &HeaderMap, body: &[u8]) -> Result<(), ApiError> {
@@ -82,11 +79,12 @@ mod tests {
     use super::*;
     use axum::middleware::from_fn;
     use axum::routing::post;
+    use listen::{Peer, require_loopback};
     use tower::ServiceExt;
 
     async fn from(peer: Option<&str>) -> StatusCode {
         let app = axum::Router::new().route("/admin", post(|| async { "done" })).layer(from_fn(require_loopback));
-        let mut request = Request::post("/admin").body(axum::body::Body::empty()).expect("a request");
+        let mut request = http::Request::post("/admin").body(axum::body::Body::empty()).expect("a request");
         if let Some(peer) = peer {
             request.extensions_mut().insert(Peer(peer.parse().expect("an address")));
         }

@@ -1,6 +1,6 @@
 //! Routes, layers and the small handlers.
 
-use super::{Server, admin, chat, completion, kv_events};
+use super::{Server, admin, chat, completion, health, kv_events};
 use axum::Json;
 use axum::body::Body;
 use axum::extract::{Path, RawQuery, Request, State};
@@ -8,9 +8,9 @@ use axum::middleware::{Next, from_fn, from_fn_with_state};
 use axum::response::{IntoResponse, Response};
 use axum::routing::{get, post};
 use futures_util::stream;
+use http::HeaderMap;
 use http::header::{AUTHORIZATION, CONTENT_TYPE, HeaderValue};
-use http::{HeaderMap, StatusCode};
-use listen::{common_layers, error_response};
+use listen::{common_layers, error_response, require_loopback};
 use std::convert::Infallible;
 use std::sync::Arc;
 use std::time::Duration;
@@ -39,10 +39,11 @@ pub fn app(server: Arc<Server>) -> axum::Router {
         .route_layer(from_fn_with_state(Arc::clone(&server), require_key));
     let operators = axum::Router::new()
         .route("/admin/models/{id}/swap", post(admin::swap))
-        .route_layer(from_fn(admin::require_loopback))
+        .route("/admin/flight-recorder", get(admin::flight_recorder))
+        .route_layer(from_fn(require_loopback))
         .route_layer(from_fn_with_state(Arc::clone(&server), require_key));
     let open = axum::Router::new()
-        .route("/livez", get(livez))
+        .route("/livez", get(health::livez))
         .route("/readyz", get(readyz))
         .route("/health", get(readyz))
         .route("/metrics", get(metrics));
@@ -128,14 +129,6 @@ impl Watch {
             }
         }
     }
-}
-
-/// Fails when an engine thread has ended or a step does not end; being busy or loading is life.
-async fn livez(State(server): State<Arc<Server>>) -> Response {
-    if server.is_alive() {
-        return "ok\n".into_response();
-    }
-    (StatusCode::SERVICE_UNAVAILABLE, "an engine has ended or hangs\n").into_response()
 }
 
 async fn readyz(State(server): State<Arc<Server>>) -> Response {

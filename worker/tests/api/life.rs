@@ -196,3 +196,52 @@ async fn memory_is_given_as_asked_or_refused_with_the_numbers() {
     }
     assert!(blocks[0] * 1000 < budgets[0] && blocks[1] > blocks[0], "more memory is more blocks: {blocks:?}");
 }
+
+#[tokio::test]
+async fn a_step_that_hangs_fails_liveness_and_says_what_it_was_doing() {
+    // Longer than any test: its thread is left to the end of the process.
+    let worker = start(json!({"scripted_step_ms": 3_600_000, "liveness_timeout_ms": 500})).await;
+    let body = chat(json!({"max_tokens": 1, "ignore_eos": true})).to_string();
+    let _asked = tokio::spawn({
+        let address = worker.address;
+        async move {
+            let headers = [("content-type", "application/json")];
+            crate::client::open(address, "POST", "/v1/chat/completions", &headers, body.as_bytes()).await
+        }
+    });
+    worker.until(RUNNING, |running| running == 1.0).await;
+    worker.until("forebay_worker_wedged", |wedged| wedged == 1.0).await;
+    let (livez, ready) = (worker.get("/livez").await, worker.get("/readyz").await);
+    assert_eq!((livez.status, ready.status), (503, 503));
+    assert!(livez.text().contains("demo: no sign of life for"), "{}", livez.text());
+    assert!(livez.text().contains("computing step 1 of 1 sequences"), "{}", livez.text());
+    let status = worker.get("/status").await.json();
+    let wedged = &status["models"][0]["wedged"];
+    assert_eq!(
+        (&wedged["activity"], &wedged["step"], &wedged["sequences"]),
+        (&json!("computing"), &json!(1), &json!(1))
+    );
+    assert!(wedged["since_unix_ms"].as_u64().is_some_and(|since| since > 1_600_000_000_000));
+}
+
+#[tokio::test]
+async fn the_flight_recorder_is_read_and_holds_no_content() {
+    let worker = start(json!({})).await;
+    let secret = "xylophone quartz";
+    let messages = json!([{"role": "user", "content": secret}]);
+    let answer = worker.chat(json!({"messages": messages, "max_tokens": 20, "ignore_eos": true})).await;
+    let said = answer["choices"][0]["message"]["content"].as_str().expect("text").to_owned();
+    worker.until(RUNNING, |running| running == 0.0).await;
+    let reply = worker.get("/admin/flight-recorder").await;
+    assert_eq!(reply.status, 200, "{}", reply.text());
+    let flight = &reply.json()["models"][0];
+    let steps = flight["steps"].as_array().expect("steps");
+    let sum = |field: &str| steps.iter().map(|step| step[field].as_u64().expect("a number")).sum::<u64>();
+    assert_eq!(flight["model"], "demo");
+    assert_eq!(sum("prefill_tokens"), answer["usage"]["prompt_tokens"].as_u64().expect("usage"));
+    // The first token comes of the prompt's own step.
+    assert_eq!(sum("decode_tokens"), 19);
+    for word in [secret, "xylophone", said.as_str()] {
+        assert!(!reply.text().contains(word), "{word:?} is in the flight recorder");
+    }
+}

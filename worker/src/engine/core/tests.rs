@@ -1,5 +1,6 @@
 //! The core in simulation: no thread, no clock but its own, the scripted backend for a device.
 
+use super::super::FaultOptions;
 use super::super::prefix::CacheSalt;
 use super::super::reader::Reading;
 use super::super::sequence::{FinishReason, SequenceParams};
@@ -107,6 +108,7 @@ impl Simulation {
             reader_stall: Duration::from_secs(20),
             enable_prefix_caching: sizes.caches,
             priority_level: sizes.level,
+            faults: FaultOptions::default(),
         };
         let now = Instant::now();
         let scripted = ScriptedOptions { limits: limits.clone(), step: Duration::ZERO, row: Duration::ZERO };

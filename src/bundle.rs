@@ -1,0 +1,97 @@
+//! `forebay support-bundle`: what is known of a running server and its machine, in one tar file to hand to
+//! whoever is to help.
+//!
+//! It holds versions, configuration with its secrets masked, status, metrics and the flight recorder: numbers
+//! and names of ours. Prompts and completions are in none of them, and so in no bundle. What cannot be had is
+//! named in `manifest.json`, with the reason: a bundle is asked for when something is broken.
+
+mod machine;
+mod tar;
+
+use crate::chat::Client;
+use crate::cli::BundleArgs;
+use crate::config::Config;
+use anyhow::Context;
+use serde_json::{Value, json};
+use std::path::{Path, PathBuf};
+use std::time::{Duration, SystemTime};
+use tar::Tar;
+
+/// What is asked of the server, and the file it goes to. A router has no flight recorder and answers for its
+/// workers; a worker is asked itself.
+const ASKED: [(&str, &str); 6] = [
+    ("/status", "status.json"),
+    ("/livez", "livez.txt"),
+    ("/readyz", "readyz.txt"),
+    ("/metrics", "metrics.txt"),
+    ("/admin/flight-recorder", "flight-recorder.json"),
+    ("/admin/workers", "workers.json"),
+];
+/// How long each answer may take.
+const PATIENCE: Duration = Duration::from_secs(20);
+
+/// Writes the bundle and says where it is.
+///
+/// # Errors
+/// The file cannot be written. A server that does not answer is a fact for the bundle, not an error.
+pub(crate) async fn write(config: &Config, args: &BundleArgs) -> anyhow::Result<()> {
+    let now_s = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default().as_secs();
+    let out = args.out.clone().unwrap_or_else(|| PathBuf::from(format!("forebay-support-{now_s}.tar")));
+    let mut tar = Tar::new(format!("forebay-support-{now_s}"), now_s);
+    let mut missing = serde_json::Map::new();
+    let url = args.target.url.as_deref().unwrap_or("http://127.0.0.1:8080");
+    let client = Client::new(url, args.target.api_key.as_deref())?;
+    for (path, name) in ASKED {
+        match tokio::time::timeout(PATIENCE, client.look(path)).await {
+            Ok(Ok((status, body))) => {
+                if !status.is_success() {
+                    missing.insert(path.into(), json!(format!("answered {status}")));
+                }
+                // A liveness that fails says why, which is what one wants to read.
+                if status.is_success() || name.ends_with(".txt") {
+                    tar.add(name, &body);
+                }
+            }
+            Ok(Err(error)) => drop(missing.insert(path.into(), json!(format!("{error:#}")))),
+            Err(_) => drop(missing.insert(path.into(), json!(format!("no answer within {} s", PATIENCE.as_secs())))),
+        }
+    }
+    // Secrets write themselves as `[redacted]`.
+    let config = toml::to_string(config).context("writing the configuration")?;
+    tar.add("config.toml", config.as_bytes());
+    tar.add("machine.json", &pretty(&machine::facts()));
+    let manifest = json!({
+        "forebay": env!("CARGO_PKG_VERSION"),
+        "made_unix_s": now_s,
+        "server": url,
+        "missing": missing,
+        "note": "config.toml is what this command was given, which is what the server was given where both run alike",
+    });
+    tar.add("manifest.json", &pretty(&manifest));
+    save(&out, &tar.finish())?;
+    if args.json {
+        println!("{}", json!({"path": out.display().to_string(), "missing": manifest["missing"]}));
+        return Ok(());
+    }
+    println!("wrote {}", out.display());
+    for (path, why) in manifest["missing"].as_object().into_iter().flatten() {
+        println!("  without {path}: {}", why.as_str().unwrap_or_default());
+    }
+    Ok(())
+}
+
+fn pretty(value: &Value) -> Vec<u8> {
+    // A tree of JSON always serialises.
+    serde_json::to_vec_pretty(value).unwrap_or_default()
+}
+
+/// Writes a new file; one that exists is somebody's.
+fn save(path: &Path, bytes: &[u8]) -> anyhow::Result<()> {
+    use std::io::Write;
+    let mut file = std::fs::OpenOptions::new()
+        .write(true)
+        .create_new(true)
+        .open(path)
+        .with_context(|| format!("creating {}; give another --out", path.display()))?;
+    file.write_all(bytes).with_context(|| format!("writing {}", path.display()))
+}

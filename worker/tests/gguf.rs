@@ -1,0 +1,292 @@
+//! A GGUF file answers as the safetensors files it was made of: the same tokens with the same probabilities, bit for
+//! bit, its own tokenizer and chat template included. What nothing here computes is refused by name.
+
+#[path = "api/client.rs"]
+#[expect(dead_code, reason = "shared with the API's tests, which use all of it")]
+mod client;
+#[path = "api/worker.rs"]
+#[expect(dead_code, reason = "shared with the API's tests, which use all of it")]
+mod worker_process;
+
+use loader::{Dtype, Tensor, Weights};
+use serde_json::{Value, json};
+use std::path::{Path, PathBuf};
+use testkit::gguf::{GgufFile, Meta};
+use testkit::origin::Origin;
+use worker::lifecycle::ModelSource;
+use worker_process::{Running, begin, storage};
+
+/// What llama.cpp's converter calls the parts of a layer.
+const PARTS: [(&str, &str); 11] = [
+    ("input_layernorm", "attn_norm"),
+    ("self_attn.q_proj", "attn_q"),
+    ("self_attn.k_proj", "attn_k"),
+    ("self_attn.v_proj", "attn_v"),
+    ("self_attn.o_proj", "attn_output"),
+    ("self_attn.q_norm", "attn_q_norm"),
+    ("self_attn.k_norm", "attn_k_norm"),
+    ("post_attention_layernorm", "ffn_norm"),
+    ("mlp.gate_proj", "ffn_gate"),
+    ("mlp.up_proj", "ffn_up"),
+    ("mlp.down_proj", "ffn_down"),
+];
+
+fn name_of(name: &str) -> String {
+    match name {
+        "model.embed_tokens.weight" => return "token_embd.weight".into(),
+        "model.norm.weight" => return "output_norm.weight".into(),
+        "lm_head.weight" => return "output.weight".into(),
+        _ => {}
+    }
+    let (layer, rest) = name.strip_prefix("model.layers.").and_then(|rest| rest.split_once('.')).expect("a layer's");
+    let (part, ending) = rest.rsplit_once('.').expect("a weight or a bias");
+    let (_, own) = PARTS.iter().find(|(theirs, _)| *theirs == part).expect("a known part");
+    format!("blk.{layer}.{own}.{ending}")
+}
+
+fn widened(tensor: &Tensor) -> Vec<u8> {
+    match tensor.dtype() {
+        Dtype::F32 => tensor.bytes().to_vec(),
+        Dtype::BF16 => tensor.bytes().chunks_exact(2).flat_map(|half| [0, 0, half[0], half[1]]).collect(),
+        other => panic!("no {other:?} here"),
+    }
+}
+
+/// Rows of each head reordered so that a pair's two are neighbours, as the converter does for Llama.
+fn interleaved(bytes: &[u8], heads: usize, rows: usize) -> Vec<u8> {
+    let (row, half) = (bytes.len() / rows, rows / heads / 2);
+    let mut out = Vec::with_capacity(bytes.len());
+    for head in 0..heads {
+        for pair in 0..half {
+            for side in 0..2 {
+                let at = (head * 2 * half + side * half + pair) * row;
+                out.extend(&bytes[at..at + row]);
+            }
+        }
+    }
+    out
+}
+
+/// The model as a converter writes it: matrices as stored, vectors as f32.
+fn converted(config: &Value, weights: &Weights) -> GgufFile {
+    let size = |key: &str| u32::try_from(config[key].as_u64().expect("a size")).expect("small");
+    let architecture = config["model_type"].as_str().expect("a type").to_owned();
+    let (heads, kv_heads) = (size("num_attention_heads"), size("num_key_value_heads"));
+    let head_dim = config["head_dim"].as_u64().map_or(size("hidden_size") / heads, |width| width as u32);
+    let rope = &config["rope_parameters"]["rope_theta"];
+    let theta = rope.as_f64().or(config["rope_theta"].as_f64()).expect("a base");
+    let mut file = GgufFile::default();
+    file.meta("general.architecture", Meta::Text(architecture.clone()));
+    let mut put = |key: &str, value: Meta| file.meta(&format!("{architecture}.{key}"), value);
+    put("block_count", Meta::U32(size("num_hidden_layers")));
+    put("context_length", Meta::U32(size("max_position_embeddings")));
+    put("embedding_length", Meta::U32(size("hidden_size")));
+    put("feed_forward_length", Meta::U32(size("intermediate_size")));
+    put("attention.head_count", Meta::U32(heads));
+    put("attention.head_count_kv", Meta::U32(kv_heads));
+    put("attention.key_length", Meta::U32(head_dim));
+    put("attention.value_length", Meta::U32(head_dim));
+    put("rope.dimension_count", Meta::U32(head_dim));
+    put("attention.layer_norm_rms_epsilon", Meta::F32(config["rms_norm_eps"].as_f64().expect("a number") as f32));
+    put("rope.freq_base", Meta::F32(theta as f32));
+    for name in weights.names() {
+        let tensor = weights.get(name).expect("a tensor");
+        let shape: Vec<u64> = tensor.shape().iter().map(|size| *size as u64).collect();
+        let (mut bytes, kind) = match (shape.len(), tensor.dtype()) {
+            (1, _) => (widened(tensor), 0),
+            (_, Dtype::BF16) => (tensor.bytes().to_vec(), 30),
+            (_, Dtype::F32) => (tensor.bytes().to_vec(), 0),
+            (_, other) => panic!("no {other:?} here"),
+        };
+        for (part, heads) in [("q_proj", heads), ("k_proj", kv_heads)] {
+            if architecture == "llama" && name.contains(part) {
+                bytes = interleaved(&bytes, heads as usize, tensor.shape()[0]);
+            }
+        }
+        file.tensor(&name_of(name), &shape, kind, bytes);
+    }
+    file
+}
+
+/// Adds the tokenizer that a `tokenizer.json` describes.
+fn with_tokenizer(file: &mut GgufFile, tokenizer: &Value, pre: &str, end: u32) {
+    let vocab = tokenizer["model"]["vocab"].as_object().expect("a map");
+    let added = tokenizer["added_tokens"].as_array().cloned().unwrap_or_default();
+    let mut tokens = vec![String::new(); vocab.len() + added.len()];
+    let mut kinds = vec![1; tokens.len()];
+    vocab.iter().for_each(|(token, id)| tokens[id.as_u64().expect("an id") as usize].clone_from(token));
+    for token in &added {
+        let id = token["id"].as_u64().expect("an id") as usize;
+        tokens[id] = token["content"].as_str().expect("text").into();
+        kinds[id] = 3;
+    }
+    let merges = tokenizer["model"]["merges"].as_array().expect("a list").iter().map(|merge| match merge {
+        Value::String(line) => line.clone(),
+        pair => format!("{} {}", pair[0].as_str().expect("text"), pair[1].as_str().expect("text")),
+    });
+    file.meta("tokenizer.ggml.model", Meta::Text("gpt2".into()));
+    file.meta("tokenizer.ggml.pre", Meta::Text(pre.into()));
+    file.meta("tokenizer.ggml.tokens", Meta::Texts(tokens));
+    file.meta("tokenizer.ggml.token_type", Meta::I32s(kinds));
+    file.meta("tokenizer.ggml.merges", Meta::Texts(merges.collect()));
+    file.meta("tokenizer.ggml.eos_token_id", Meta::U32(end));
+    file.meta("tokenizer.ggml.add_bos_token", Meta::Bool(false));
+}
+
+fn json_of(bytes: &[u8]) -> Value {
+    serde_json::from_slice(bytes).expect("JSON")
+}
+
+/// The bundled model as a GGUF file that needs nothing beside it.
+fn demo() -> GgufFile {
+    let mut file = converted(&json_of(worker::demo::CONFIG), &worker::demo::weights().expect("weights"));
+    with_tokenizer(&mut file, &json_of(worker::demo::TOKENIZER), "qwen2", 2047);
+    file.meta("tokenizer.chat_template", Meta::Text(worker::demo::CHAT_TEMPLATE.into()));
+    file
+}
+
+async fn serving(model: &str) -> Running {
+    let source: ModelSource = format!("demo={model}").parse().expect("a source");
+    let (running, loaded) = begin(json!({"backend": "cpu", "threads": 1}), storage(), vec![source]).await;
+    loaded.await.unwrap_or_else(|error| panic!("{model}: {error:?}"));
+    running
+}
+
+/// Why a model is not served.
+async fn refusal(path: &Path) -> String {
+    let source: ModelSource = format!("demo={}", path.display()).parse().expect("a source");
+    let (_running, loaded) = begin(json!({"backend": "cpu", "threads": 1}), storage(), vec![source]).await;
+    let error = loaded.await.expect_err("refused");
+    let mut text = error.to_string();
+    let mut cause = std::error::Error::source(&*error);
+    while let Some(next) = cause {
+        text = format!("{text}: {next}");
+        cause = next.source();
+    }
+    text
+}
+
+fn written(directory: &Path, name: &str, file: &GgufFile) -> PathBuf {
+    let path = directory.join(name);
+    std::fs::write(&path, file.bytes()).expect("writes");
+    path
+}
+
+#[tokio::test]
+async fn the_bundled_model_says_the_same_from_a_gguf_file() {
+    let directory = tempfile::tempdir().expect("a directory");
+    let path = written(directory.path(), "demo-bf16.gguf", &demo());
+    let original = serving_demo().await;
+    let folder = directory.path().display().to_string();
+    for place in [path.display().to_string(), folder] {
+        let gguf = serving(&place).await;
+        for question in ["What is Forebay?", "What is 12 + 7? It's 3rd déjà vu.\n\n  Yes"] {
+            let request = json!({
+                "messages": [{"role": "user", "content": question}], "max_tokens": 40, "temperature": 0,
+                "logprobs": true, "top_logprobs": 3,
+            });
+            let (expected, found) = (original.chat(request.clone()).await, gguf.chat(request).await);
+            assert_eq!(expected["choices"], found["choices"], "{place}");
+            assert_eq!(expected["usage"]["prompt_tokens"], found["usage"]["prompt_tokens"]);
+        }
+    }
+}
+
+async fn serving_demo() -> Running {
+    let (running, loaded) = begin(json!({"backend": "cpu", "threads": 1}), storage(), vec![ModelSource::Demo]).await;
+    loaded.await.expect("loads");
+    running
+}
+
+#[tokio::test]
+async fn a_gguf_file_is_fetched_from_far_storage() {
+    let origin = Origin::builder().object("models/demo-bf16.gguf", demo().bytes()).start().expect("an origin");
+    let far = serving(&format!("{}/models/demo-bf16.gguf", origin.url())).await;
+    let request = json!({"max_tokens": 10, "temperature": 0, "logprobs": true});
+    let (expected, found) = (serving_demo().await.chat(request.clone()).await, far.chat(request).await);
+    assert_eq!(expected["choices"], found["choices"]);
+}
+
+/// A fixture of `worker/tests/fixtures`, from its safetensors files and as a GGUF file, both with a tokenizer of
+/// made-up words.
+async fn both_ways(fixture: &str) -> (Running, Running, [tempfile::TempDir; 2]) {
+    let from = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/fixtures").join(fixture);
+    let config = json_of(&std::fs::read(from.join("config.json")).expect("reads"));
+    let vocabulary = config["vocab_size"].as_u64().expect("a size");
+    let vocab: serde_json::Map<String, Value> = (0..vocabulary).map(|id| (format!("t{id:03}"), json!(id))).collect();
+    let tokenizer = json!({
+        "version": "1.0", "added_tokens": [], "normalizer": null, "pre_tokenizer": null, "post_processor": null,
+        "decoder": {"type": "ByteLevel", "add_prefix_space": false, "trim_offsets": false, "use_regex": false},
+        "model": {"type": "BPE", "dropout": null, "unk_token": null, "continuing_subword_prefix": null,
+            "end_of_word_suffix": null, "fuse_unk": false, "byte_fallback": false, "vocab": vocab, "merges": []},
+    });
+    let [safe, gguf] = [(), ()].map(|()| tempfile::tempdir().expect("a directory"));
+    for entry in std::fs::read_dir(&from).expect("reads") {
+        let path = entry.expect("an entry").path();
+        let name = path.file_name().expect("a name").to_string_lossy().into_owned();
+        if name == "config.json" || name.starts_with("model") {
+            std::fs::copy(&path, safe.path().join(name)).expect("copies");
+        }
+    }
+    std::fs::write(safe.path().join("tokenizer.json"), tokenizer.to_string()).expect("writes");
+    let mut file = converted(&config, &Weights::open_dir(safe.path()).expect("opens"));
+    with_tokenizer(&mut file, &tokenizer, "llama-bpe", 2);
+    written(gguf.path(), "model.gguf", &file);
+    let serve = |directory: &tempfile::TempDir| directory.path().display().to_string();
+    (serving(&serve(&safe)).await, serving(&serve(&gguf)).await, [safe, gguf])
+}
+
+#[tokio::test]
+async fn every_family_computes_the_same_from_a_gguf_file() {
+    for fixture in ["llama_untied", "llama_tied_bf16", "qwen2_bf16", "qwen3"] {
+        let (safe, gguf, _directories) = both_ways(fixture).await;
+        let prompt: Vec<u32> = (0..20).map(|at| 3 + at * 7 % 150).collect();
+        let request = json!({"prompt": prompt, "max_tokens": 12, "temperature": 0, "ignore_eos": true, "logprobs": 4});
+        let (expected, found) = (safe.complete(request.clone()).await, gguf.complete(request).await);
+        assert_eq!(expected["choices"], found["choices"], "{fixture}");
+        let first = &expected["choices"][0]["logprobs"]["token_logprobs"][0];
+        assert!(first.as_f64().is_some_and(|logprob| logprob < 0.0), "it says how likely: {first}");
+    }
+}
+
+#[tokio::test]
+async fn what_nothing_here_computes_is_refused_by_name() {
+    let directory = tempfile::tempdir().expect("a directory");
+    let changed = |key: &str, value: Meta| {
+        let mut file = demo();
+        file.metadata.retain(|(own, _)| own != key);
+        file.meta(key, value);
+        file
+    };
+    let mut quantised = demo();
+    quantised.tensor("blk.0.extra.weight", &[32], 2, vec![0; 18]);
+    let mut divisors = demo();
+    divisors.tensor("rope_freqs.weight", &[32], 0, vec![0; 128]);
+    let mut lacking = demo();
+    lacking.tensors.retain(|tensor| tensor.name != "blk.3.ffn_up.weight");
+    let mut extra = demo();
+    extra.tensor("blk.0.attn_sinks.weight", &[4], 0, vec![0; 16]);
+    for (name, file, words) in [
+        ("architecture", changed("general.architecture", Meta::Text("mamba".into())), ["mamba", "qwen3"]),
+        ("words", changed("tokenizer.ggml.pre", Meta::Text("tekken".into())), ["tekken", "tokenizer.json"]),
+        (
+            "pieces",
+            changed("tokenizer.ggml.model", Meta::Text("llama".into())),
+            ["tokenizer.ggml.model", "tokenizer.json"],
+        ),
+        ("experts", changed("qwen3.expert_count", Meta::U32(8)), ["qwen3.expert_count", "dense"]),
+        ("rotation", changed("qwen3.rope.dimension_count", Meta::U32(32)), ["rope.dimension_count", "32"]),
+        ("type", changed("qwen3.block_count", Meta::Text("five".into())), ["qwen3.block_count", "whole number"]),
+        ("kind", quantised, ["blk.0.extra.weight", "Q4_0"]),
+        ("divisors", divisors, ["rope_freqs.weight", "safetensors"]),
+        ("lacking", lacking, ["model.layers.3.mlp.up_proj.weight", "missing"]),
+        ("extra", extra, ["blk.0.attn_sinks.weight", "not part"]),
+    ] {
+        let path = written(directory.path(), &format!("{name}.gguf"), &file);
+        let text = refusal(&path).await;
+        assert!(words.iter().all(|word| text.contains(word)), "{name}: {text}");
+    }
+    // And of several files nobody knows which is meant.
+    let text = refusal(directory.path()).await;
+    assert!(text.contains(".gguf") && text.contains("the one file that is meant"), "{text}");
+}
