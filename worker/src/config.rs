@@ -32,7 +32,7 @@ pub struct WorkerConfig {
     pub max_num_batched_tokens: usize,
     /// The most tokens of prompts in a step that also decodes: what a long prompt may slow running streams by. The
     /// fewer, the smoother the streams and the slower batches fill; on two cores 16 keep a stream of a 0.6 B model at
-    /// half its pace beside an 8192-token prompt, and 64 are a compromise. `evals/bench/engine/serving` measures it.
+    /// half its pace beside an 8192-token prompt, and 64 are a compromise. `evals/bench/engine/serve` measures it.
     pub max_prefill_tokens_beside_decodes: usize,
     /// Bytes of memory for the weights, activations and KV caches of all models together; what weights and activations
     /// leave is KV cache, to the block. Where absent, see `gpu_memory_utilization`.

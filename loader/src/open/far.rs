@@ -255,6 +255,9 @@ impl Arrival {
     }
 }
 
+/// What was found of a file as a whole.
+type Judgement = Result<(), Arc<LoadError>>;
+
 /// A load under way.
 struct Task {
     arrival: Arrival,
@@ -354,7 +357,7 @@ impl Task {
     }
 
     /// Hashes what is known only as a whole, on threads of their own, as it arrives.
-    fn judge(&self, held: &[usize]) -> Vec<(usize, JoinHandle<Result<(), Arc<LoadError>>>)> {
+    fn judge(&self, held: &[usize]) -> Vec<(usize, JoinHandle<Judgement>)> {
         let url = self.arrival.probe.source.url();
         let judge = |place: &usize| {
             let file = &self.arrival.held.files[*place];
