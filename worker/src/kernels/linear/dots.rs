@@ -120,14 +120,14 @@ impl Dots {
             }
             for output in whole..self.outputs {
                 for row in (0..rows).step_by(TILE_ROWS) {
-                    self.from_row(row).block::<V, S, 1>(output, TILE_ROWS.min(rows - row));
+                    self.below(row).block::<V, S, 1>(output, TILE_ROWS.min(rows - row));
                 }
             }
         }
     }
 
     /// The same without the first `row` rows.
-    fn from_row(self, row: usize) -> Self {
+    fn below(self, row: usize) -> Self {
         let x = self.x.wrapping_add(row * rounded_row_bytes(self.inputs));
         Self { x, out: self.out.wrapping_add(row * self.out_stride), ..self }
     }
