@@ -66,7 +66,7 @@ impl Lease {
 
     /// Where to write next: `within`, counted from the lease's start, or the beginning of it. It
     /// lies beyond what is published, and begins where the last write ended, or at an extent.
-    /// Nothing may be under way to the file: see [`Lease::settled`].
+    /// Nothing may be under way to the file: what was settled is awaited first.
     pub fn bytes_mut(&mut self, within: Range<usize>) -> &mut [u8] {
         assert!(self.writing.is_none(), "what came before is settled");
         let (start, length) = self.check(&within);
