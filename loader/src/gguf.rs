@@ -134,19 +134,15 @@ impl Value {
 
 impl Gguf {
     /// The same tensors as a safetensors header has them, for everything downstream that plans,
-    /// fetches and maps.
+    /// fetches and maps. Safetensors know no blocks: a tensor of Q8_0 becomes rows of bytes as they
+    /// lie, its innermost dimension the bytes of a row.
     ///
     /// # Errors
     /// A tensor is stored in a kind that nothing here reads; the error names both.
     pub fn header(&self) -> Result<Header, GgufError> {
         let tensors = self.tensors.iter().map(|tensor| {
-            let unsupported = || GgufError::Unsupported { tensor: tensor.name.clone(), kind: tensor.kind };
-            Ok(TensorInfo {
-                name: tensor.name.clone(),
-                dtype: dtype(tensor.kind).ok_or_else(unsupported)?,
-                shape: tensor.shape.clone(),
-                range: tensor.range.clone(),
-            })
+            let (dtype, shape) = tensor.as_safetensors()?;
+            Ok(TensorInfo { name: tensor.name.clone(), dtype, shape, range: tensor.range.clone() })
         });
         Ok(Header {
             metadata: BTreeMap::new(),
@@ -156,12 +152,22 @@ impl Gguf {
     }
 }
 
-fn dtype(kind: Kind) -> Option<Dtype> {
-    match kind.name {
-        "F32" => Some(Dtype::F32),
-        "F16" => Some(Dtype::F16),
-        "BF16" => Some(Dtype::BF16),
-        _ => None,
+impl GgufTensor {
+    fn as_safetensors(&self) -> Result<(Dtype, Vec<usize>), GgufError> {
+        let dtype = match self.kind.name {
+            "F32" => Dtype::F32,
+            "F16" => Dtype::F16,
+            "BF16" => Dtype::BF16,
+            "Q8_0" => {
+                let mut shape = self.shape.clone();
+                if let Some(row) = shape.last_mut() {
+                    *row = *row / self.kind.block * self.kind.block_bytes;
+                }
+                return Ok((Dtype::U8, shape));
+            }
+            _ => return Err(GgufError::Unsupported { tensor: self.name.clone(), kind: self.kind }),
+        };
+        Ok((dtype, self.shape.clone()))
     }
 }
 

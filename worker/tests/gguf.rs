@@ -9,11 +9,16 @@ mod client;
 mod worker_process;
 
 use loader::{Dtype, Tensor, Weights};
+use safetensors::tensor::TensorView;
 use serde_json::{Value, json};
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 use testkit::gguf::{GgufFile, Meta};
 use testkit::origin::Origin;
+use worker::backend::cpu::{CpuBackend, CpuOptions, KvDtype, Quantization};
+use worker::backend::{Backend, Segment, WantLogits};
 use worker::lifecycle::ModelSource;
+use worker::model::{Config, Decoder};
 use worker_process::{Running, begin, storage};
 
 /// What llama.cpp's converter calls the parts of a layer.
@@ -145,9 +150,40 @@ fn demo() -> GgufFile {
     file
 }
 
+/// Rows of f32 or bf16 as Q8_0: a binary16 scale, the largest magnitude over 127, and 32 signed bytes to the nearest.
+fn in_blocks(kind: u32, bytes: &[u8]) -> Vec<u8> {
+    let numbers: Vec<f32> = match kind {
+        0 => bytes.as_chunks().0.iter().map(|four| f32::from_le_bytes(*four)).collect(),
+        30 => bytes.as_chunks().0.iter().map(|half| half::bf16::from_le_bytes(*half).to_f32()).collect(),
+        other => panic!("no {other} here"),
+    };
+    let block = |block: &[f32]| {
+        let largest = block.iter().fold(0.0, |largest: f32, number| largest.max(number.abs()));
+        let scale = half::f16::from_f32(largest / 127.0);
+        let inverse = if scale.to_f32() > 0.0 { 1.0 / scale.to_f32() } else { 0.0 };
+        let bytes = block.iter().map(|number| ((number * inverse).round_ties_even() as i8).max(-127).cast_unsigned());
+        scale.to_le_bytes().into_iter().chain(bytes).collect::<Vec<u8>>()
+    };
+    numbers.chunks_exact(32).flat_map(block).collect()
+}
+
+/// Stores the matrices for which `which` says so as Q8_0.
+fn quantised(mut file: GgufFile, which: impl Fn(&str) -> bool) -> GgufFile {
+    for tensor in file.tensors.iter_mut().filter(|tensor| tensor.shape.len() == 2 && which(&tensor.name)) {
+        (tensor.bytes, tensor.kind) = (in_blocks(tensor.kind, &tensor.bytes), 8);
+    }
+    file
+}
+
 async fn serving(model: &str) -> Running {
+    serving_with(model, json!({})).await
+}
+
+async fn serving_with(model: &str, more: Value) -> Running {
+    let mut settings = json!({"backend": "cpu", "threads": 1});
+    more.as_object().expect("an object").iter().for_each(|(key, value)| settings[key.as_str()] = value.clone());
     let source: ModelSource = format!("demo={model}").parse().expect("a source");
-    let (running, loaded) = begin(json!({"backend": "cpu", "threads": 1}), storage(), vec![source]).await;
+    let (running, loaded) = begin(settings, storage(), vec![source]).await;
     loaded.await.unwrap_or_else(|error| panic!("{model}: {error:?}"));
     running
 }
@@ -232,8 +268,8 @@ async fn both_ways(fixture: &str) -> (Running, Running, [tempfile::TempDir; 2]) 
     let mut file = converted(&config, &Weights::open_dir(safe.path()).expect("opens"));
     with_tokenizer(&mut file, &tokenizer, "llama-bpe", 2);
     written(gguf.path(), "model.gguf", &file);
-    let serve = |directory: &tempfile::TempDir| directory.path().display().to_string();
-    (serving(&serve(&safe)).await, serving(&serve(&gguf)).await, [safe, gguf])
+    let place = |directory: &tempfile::TempDir| directory.path().display().to_string();
+    (serving(&place(&safe)).await, serving(&place(&gguf)).await, [safe, gguf])
 }
 
 #[tokio::test]
@@ -247,6 +283,74 @@ async fn every_family_computes_the_same_from_a_gguf_file() {
         let first = &expected["choices"][0]["logprobs"]["token_logprobs"][0];
         assert!(first.as_f64().is_some_and(|logprob| logprob < 0.0), "it says how likely: {first}");
     }
+}
+
+/// The logits of a prompt, computed by the `cpu` backend.
+fn logits(config: &Config, weights: &Weights, quantization: Option<Quantization>) -> Vec<f32> {
+    let decoder = Arc::new(Decoder::bind(config, weights).expect("they fit"));
+    // Left to itself, the format of keys and values follows that of the weights.
+    let options = CpuOptions { quantization, kv_dtype: KvDtype::F32, ..CpuOptions::default() };
+    let mut backend = CpuBackend::new(&decoder, &options).expect("builds");
+    let tokens: Vec<u32> = (0..20).map(|at| 3 + at * 7 % 150).collect();
+    let segment = Segment { tokens: &tokens, start: 0, blocks: &[0, 1], want: WantLogits::Last };
+    backend.step(&[segment]).expect("computes").to_vec()
+}
+
+#[test]
+fn q8_0_in_place_is_what_is_made_of_the_weights_at_load_time() {
+    for fixture in ["llama_untied", "qwen3"] {
+        let from = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/fixtures").join(fixture);
+        let config = Config::parse(&std::fs::read(from.join("config.json")).expect("reads")).expect("a config");
+        let plain = Weights::open_dir(&from).expect("opens");
+        // Rows of bytes, as the loader gives the blocks of a GGUF file; the embeddings stay, as at load time.
+        let stored: Vec<(&str, Dtype, Vec<usize>, Vec<u8>)> = plain
+            .names()
+            .map(|name| {
+                let tensor = plain.get(name).expect("a tensor");
+                match tensor.shape() {
+                    &[rows, columns] if !name.contains("embed_tokens") => {
+                        (name, Dtype::U8, vec![rows, columns / 32 * 34], in_blocks(0, tensor.bytes()))
+                    }
+                    shape => (name, tensor.dtype(), shape.to_vec(), tensor.bytes().to_vec()),
+                }
+            })
+            .collect();
+        let views = stored.iter().map(|(name, dtype, shape, bytes)| {
+            (*name, TensorView::new(*dtype, shape.clone(), bytes).expect("sizes fit"))
+        });
+        let directory = tempfile::tempdir().expect("a directory");
+        let file = safetensors::serialize(views, None).expect("serialises");
+        std::fs::write(directory.path().join("model.safetensors"), file).expect("writes");
+        let blocks = Weights::open_dir(directory.path()).expect("opens");
+        let (made, found) = (logits(&config, &plain, Some(Quantization::Q8_0)), logits(&config, &blocks, None));
+        assert!(made == found, "{fixture}");
+        assert!(made != logits(&config, &plain, None), "{fixture}: blocks are not what they were made of");
+    }
+}
+
+#[tokio::test]
+async fn a_model_wholly_of_q8_0_computes_what_the_reference_does() {
+    let directory = tempfile::tempdir().expect("a directory");
+    let path = written(directory.path(), "demo-q8_0.gguf", &quantised(demo(), |_| true)).display().to_string();
+    let [ours, reference, plain] = [
+        serving(&path).await,
+        serving_with(&path, json!({"backend": "candle", "max_model_len": 256})).await,
+        serving_demo().await,
+    ];
+    // The prompt's own probabilities: the same tokens for all three.
+    let request =
+        json!({"prompt": "The forebay holds water above the turbines.", "max_tokens": 0, "echo": true, "logprobs": 1});
+    let mut all = Vec::new();
+    for worker in [&ours, &reference, &plain] {
+        let answer = worker.complete(request.clone()).await;
+        let logprobs = answer["choices"][0]["logprobs"]["token_logprobs"].as_array().expect("a list").clone();
+        all.push(logprobs.iter().filter_map(Value::as_f64).collect::<Vec<f64>>());
+    }
+    let apart =
+        |one: &[f64], other: &[f64]| one.iter().zip(other).map(|(one, other)| (one - other).abs()).fold(0.0, f64::max);
+    let (to_reference, to_plain) = (apart(&all[0], &all[1]), apart(&all[0], &all[2]));
+    assert!(all[0].len() > 5 && to_reference < 0.15, "{to_reference} from the reference: {all:?}");
+    assert!(to_plain > 0.0 && to_plain < 1.0, "{to_plain} from the weights it was made of");
 }
 
 #[tokio::test]

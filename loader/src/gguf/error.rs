@@ -84,7 +84,7 @@ pub enum GgufError {
     #[error("the tensor `{tensor}` is stored as kind {id}, which is not known; write the file again with F16 or BF16")]
     UnknownKind { tensor: String, id: u32 },
     /// A kind that the format knows and we do not compute with.
-    #[error("the tensor `{tensor}` is stored as {kind}; F32, F16 and BF16 are read: take a file of one of these")]
+    #[error("the tensor `{tensor}` is stored as {kind}; F32, F16, BF16 and Q8_0 are read: take a file of one of these")]
     Unsupported { tensor: String, kind: Kind },
     /// A row is no whole number of blocks.
     #[error("the tensor `{tensor}` has rows of {row}, no multiple of the {block} elements of a block of {kind}")]

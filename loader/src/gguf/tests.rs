@@ -135,6 +135,14 @@ fn tensors_are_named_bounded_and_of_a_known_kind() {
 }
 
 #[test]
+fn rows_of_q8_0_become_rows_of_bytes() {
+    let gguf = Bytes::new(1, 0).tensor("t", &[64, 3], 8, 0).data(3 * 68).parse().expect("well formed");
+    assert_eq!(gguf.tensors[0].shape, [3, 64]);
+    let header = gguf.header().expect("read");
+    assert_eq!((header.tensors[0].dtype, &header.tensors[0].shape[..]), (Dtype::U8, &[3, 68][..]));
+}
+
+#[test]
 fn a_kind_that_nothing_reads_is_named_with_its_tensor() {
     let gguf = Bytes::new(1, 0).tensor("blk.0.ffn_up.weight", &[256], 12, 0).data(144).parse().expect("well formed");
     let text = gguf.header().expect_err("not read").to_string();

@@ -11,7 +11,7 @@ use candle_core::{D, DType, Device, Result, Tensor};
 use thiserror::Error;
 
 use super::{Backend, Limits, Segment, StepError, WantLogits, check};
-use crate::model::{Config, Decoder, Float, Linear, Weight};
+use crate::model::{Config, Decoder, Format, Linear, Weight};
 
 /// Positions in a KV block, as on the `cpu` backend.
 const BLOCK_TOKENS: usize = 16;
@@ -151,12 +151,22 @@ impl Backend for CandleBackend {
 
 fn copy(weight: &Weight) -> Result<Tensor> {
     weight.tensor().wait().map_err(candle_core::Error::wrap)?;
-    let dtype = match weight.float() {
-        Float::F32 => DType::F32,
-        Float::F16 => DType::F16,
-        Float::Bf16 => DType::BF16,
+    let dtype = match weight.format() {
+        Format::F32 => DType::F32,
+        Format::F16 => DType::F16,
+        Format::Bf16 => DType::BF16,
+        Format::Q8_0 => return Tensor::from_vec(from_q8_0(weight.bytes()), weight.shape(), &Device::Cpu),
     };
     Tensor::from_raw_buffer(weight.bytes(), dtype, weight.shape(), &Device::Cpu)?.to_dtype(DType::F32)
+}
+
+/// The numbers of blocks of Q8_0: 32 signed bytes times the scale before them.
+fn from_q8_0(bytes: &[u8]) -> Vec<f32> {
+    let numbers = |block: &[u8]| {
+        let scale = half::f16::from_le_bytes([block[0], block[1]]).to_f32();
+        block[2..].iter().map(|byte| f32::from(byte.cast_signed()) * scale).collect::<Vec<_>>()
+    };
+    bytes.chunks_exact(34).flat_map(numbers).collect()
 }
 
 /// (rows, inputs) to (rows, outputs).

@@ -18,7 +18,7 @@ use super::error::{ModelError, StartError, describe};
 use super::load::{Arrived, Found, Opened, Resident, arrive, find, now_unix_s, read_text};
 use super::source::ModelSource;
 use crate::backend::Revision;
-use crate::model::{Decoder, Float, Weight};
+use crate::model::Decoder;
 use crate::server::{ServerModel, SwapRefusal, SwapRequest};
 
 /// Answers a request as soon as it is known whether the revision fits, and carries it out.
@@ -84,10 +84,10 @@ async fn look(context: &Context, source: &ModelSource, old: &Resident) -> Result
     let infos = || found.headers().flat_map(|header| &header.tensors);
     for weight in old.weights.iter().flat_map(|served| served.decoder.tensors()) {
         let Some(info) = infos().find(|info| info.name == weight.name()) else { continue };
-        if info.shape[..] != *weight.shape() {
+        if info.shape[..] != *weight.tensor().shape() {
             return differs(&format!("the shape of `{}`", weight.name()));
         }
-        if Float::of(info.dtype) != Some(Weight::float(weight)) {
+        if info.dtype != weight.tensor().dtype() {
             return differs(&format!("the element type of `{}`", weight.name()));
         }
     }

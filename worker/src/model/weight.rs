@@ -103,7 +103,7 @@ impl Slot {
 #[derive(Debug, Clone)]
 pub struct Weight {
     slot: Slot,
-    float: Float,
+    format: Format,
     tensor: Tensor,
 }
 
@@ -151,6 +151,9 @@ impl Weight {
         let Some(tensor) = weights.get(&slot.name) else {
             return Err(BindError::Missing { name: slot.name.clone(), shape: slot.shape.clone() });
         };
+        if is_q8_0(slot, tensor) {
+            return Ok(Self { slot: slot.clone(), format: Format::Q8_0, tensor: tensor.clone() });
+        }
         if tensor.shape() != slot.shape {
             let (name, expected) = (slot.name.clone(), slot.shape.clone());
             return Err(BindError::Shape { name, found: tensor.shape().to_vec(), expected });
@@ -158,7 +161,7 @@ impl Weight {
         let Some(float) = Float::of(tensor.dtype()) else {
             return Err(BindError::Dtype { name: slot.name.clone(), dtype: format!("{:?}", tensor.dtype()) });
         };
-        Ok(Self { slot: slot.clone(), float, tensor: tensor.clone() })
+        Ok(Self { slot: slot.clone(), format: float.into(), tensor: tensor.clone() })
     }
 
     /// Its name in the checkpoint.
@@ -175,8 +178,18 @@ impl Weight {
 
     /// The format of its numbers.
     #[must_use]
+    pub fn format(&self) -> Format {
+        self.format
+    }
+
+    /// The plain format that is closest: of the scales, where numbers are in blocks.
+    #[must_use]
     pub fn float(&self) -> Float {
-        self.float
+        match self.format {
+            Format::F32 => Float::F32,
+            Format::F16 | Format::Q8_0 => Float::F16,
+            Format::Bf16 => Float::Bf16,
+        }
     }
 
     /// Its view of a region, whose bytes may still be on their way.
@@ -193,6 +206,13 @@ impl Weight {
     pub fn bytes(&self) -> &[u8] {
         self.tensor.bytes()
     }
+}
+
+/// Whether a matrix lies in rows of Q8_0, which the loader gives as rows of bytes.
+fn is_q8_0(slot: &Slot, tensor: &Tensor) -> bool {
+    let &[outputs, inputs] = &slot.shape[..] else { return false };
+    let is_whole = inputs.is_multiple_of(Q8_0_NUMBERS);
+    is_whole && tensor.dtype() == Dtype::U8 && *tensor.shape() == [outputs, Format::Q8_0.row_bytes(inputs)]
 }
 
 /// Tensors that published checkpoints carry and that no computation reads: tables older releases

@@ -37,19 +37,19 @@ impl Preparation {
         Self { quantization: None, ..self }
     }
 
-    /// An operand of a tensor whose bytes have arrived. A matrix whose rows are not whole blocks
-    /// stays in place.
+    /// An operand of a tensor whose bytes have arrived. A matrix whose rows are not whole blocks, or
+    /// are blocks already, stays in place.
     pub(super) fn prepare(self, weight: &Weight) -> Operand {
-        let (float, bytes) = (weight.float().into(), weight.bytes());
+        let (format, bytes) = (weight.format(), weight.bytes());
         if let &[outputs, inputs] = weight.shape() {
-            let is_whole = inputs.is_multiple_of(Q8_0_NUMBERS);
+            let may_be = inputs.is_multiple_of(Q8_0_NUMBERS) && format != Format::Q8_0;
             return match self.quantization {
-                Some(Quantization::Q8_0) if is_whole => self.quantized(float, bytes, outputs, inputs),
+                Some(Quantization::Q8_0) if may_be => self.quantized(format, bytes, outputs, inputs),
                 _ => Operand::Matrix(weight.clone()),
             };
         }
         let mut vector = vec![0.0; weight.shape().iter().product()];
-        widen(self.on, bytes, float, &mut vector);
+        widen(self.on, bytes, format, &mut vector);
         Operand::Vector(vector)
     }
 
@@ -84,9 +84,7 @@ impl Operand {
 /// It is a vector: a bug of this file's callers.
 pub(super) fn matrix(operand: &Operand) -> Matrix<'_> {
     match operand {
-        Operand::Matrix(weight) => {
-            Matrix::new(weight.bytes(), weight.float().into(), weight.shape()[0], weight.shape()[1])
-        }
+        Operand::Matrix(weight) => Matrix::new(weight.bytes(), weight.format(), weight.shape()[0], weight.shape()[1]),
         Operand::Quantized { bytes, outputs, inputs } => Matrix::new(bytes, Format::Q8_0, *outputs, *inputs),
         Operand::Vector(vector) => unreachable!("a vector of {} numbers is no matrix", vector.len()),
     }
