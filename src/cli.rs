@@ -206,6 +206,9 @@ pub(crate) struct EngineFlags {
     /// The format of keys and values: `auto`, `f32`, `f16` or `bf16`.
     #[arg(long, value_name = "NAME")]
     pub(crate) kv_cache_dtype: Option<String>,
+    /// What the weights become when they are loaded: `q8_0` (8 bits; copies beside the mapped file).
+    #[arg(long, value_name = "NAME")]
+    pub(crate) quantization: Option<String>,
     /// Share KV blocks among requests that begin alike (the default).
     #[arg(long, overrides_with = "no_enable_prefix_caching")]
     pub(crate) enable_prefix_caching: bool,

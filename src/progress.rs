@@ -79,6 +79,7 @@ mod tests {
             bytes_total: 1_200_000_000,
             eta: Some(Duration::from_millis(6_200)),
             ready_after: None,
+            quantization: None,
             error: None,
         };
         assert_eq!(line(&model), "qwen: 41 % of 1.2 GB, 7 s to go");

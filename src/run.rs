@@ -125,6 +125,7 @@ fn engine_settings(flags: &EngineFlags) -> Vec<Setting> {
         ("kv_cache_memory_bytes", text(flags.kv_cache_memory_bytes)),
         ("enable_prefix_caching", text(caching)),
         ("kv_cache_dtype", flags.kv_cache_dtype.clone()),
+        ("quantization", flags.quantization.clone()),
         ("scheduling_policy", flags.scheduling_policy.clone()),
         ("backend", flags.backend.clone()),
     ];

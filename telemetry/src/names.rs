@@ -185,6 +185,18 @@ pub const WORKER_FINISHED: Def = Def::counter(
 );
 /// Bytes of mapped weights.
 pub const WORKER_WEIGHTS_BYTES: Def = Def::gauge("forebay_worker_weights_bytes", "Bytes of mapped weights", &["model"]);
+/// Bytes of quantized copies.
+pub const WORKER_QUANTIZED_BYTES: Def = Def::gauge(
+    "forebay_worker_quantized_bytes",
+    "Bytes of the copies that `quantization` made of weights, beside the mapped ones",
+    &["model"],
+);
+/// What quantizing lost.
+pub const WORKER_QUANTIZATION_ERROR: Def = Def::gauge(
+    "forebay_worker_quantization_error_ratio",
+    "Root-mean-square error of quantized matrices over their root-mean-square number: mean and max over the matrices",
+    &["model", "over"],
+);
 /// Swaps of a model's weights.
 pub const WORKER_SWAPS: Def = Def::counter(
     "forebay_worker_swaps_total",
@@ -194,7 +206,7 @@ pub const WORKER_SWAPS: Def = Def::counter(
 /// Phases of a model's load.
 pub const WORKER_LOAD_SECONDS: Def = Def::gauge(
     "forebay_worker_load_seconds",
-    "How long a phase of the model's load took: weights, tokenizer, total",
+    "How long a phase of the model's load took: weights, tokenizer, quantization, total",
     &["model", "phase"],
 );
 

@@ -60,6 +60,26 @@ pub struct ModelStatus {
     /// What its engine was doing when it stopped showing life; liveness fails while this is here.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub wedged: Option<Wedged>,
+    /// What quantizing its weights made and lost; absent before it is done, and where it was not asked for.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub quantization: Option<Quantization>,
+}
+
+/// Weights that were quantized when they were loaded.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Quantization {
+    /// What they became, e.g. `q8_0`.
+    pub format: String,
+    /// Matrices that were quantized; others are computed with as they are stored.
+    pub matrices: u64,
+    /// Bytes of the copies, beside the mapped weights.
+    pub bytes: u64,
+    /// The mean over the matrices of the root-mean-square error divided by the root-mean-square number.
+    pub relative_error_mean: f64,
+    /// The largest of them.
+    pub relative_error_max: f64,
+    /// Whose it is; empty where no matrix was quantized.
+    pub worst: String,
 }
 
 /// A step that does not end: numbers only, nothing of what it computes.
@@ -103,6 +123,7 @@ impl ModelStatus {
             waiting_for: None,
             error: None,
             wedged: None,
+            quantization: None,
         }
     }
 }

@@ -114,6 +114,8 @@ pub struct Generation(pub u32);
 pub enum Revision {
     /// Other weights of the same shapes.
     Weights(Arc<Decoder>),
+    /// The same for the `cpu` backend, made ready for it elsewhere than between two steps.
+    Prepared(Arc<cpu::Staged>),
     /// Nothing to read: for backends without weights, which answer differently from then on.
     Scripted,
 }

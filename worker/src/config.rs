@@ -46,6 +46,11 @@ pub struct WorkerConfig {
     pub kv_cache_memory_bytes: Option<u64>,
     /// The format of keys and values. `auto` is f32 for models stored in f32 and f16 for others.
     pub kv_cache_dtype: KvCacheDtype,
+    /// What the matrices of a model stored in bf16, f16 or f32 become when they are loaded (vLLM's name): `q8_0` is
+    /// GGUF's blocks of 32 numbers, a binary16 scale and 32 signed bytes each. Decoding then reads half as much, and
+    /// memory holds the copies beside the mapped file; `/status` says what was lost. Where absent, weights are
+    /// computed with in place, as a GGUF file of Q8_0 always is.
+    pub quantization: Option<Quantization>,
     /// Whether full KV blocks are kept and shared by requests that begin alike. On: what it costs is a hash per
     /// sixteen tokens.
     pub enable_prefix_caching: bool,
@@ -98,6 +103,18 @@ pub enum BackendKind {
     Scripted,
 }
 
+impl BackendKind {
+    /// Its name in configurations.
+    #[must_use]
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Cpu => "cpu",
+            Self::Candle => "candle",
+            Self::Scripted => "scripted",
+        }
+    }
+}
+
 /// Who goes first.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "lowercase")]
@@ -106,6 +123,24 @@ pub enum SchedulingPolicy {
     Fcfs,
     /// By the requests' `priority`.
     Priority,
+}
+
+/// What matrices become when they are loaded.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+pub enum Quantization {
+    /// GGUF's Q8_0.
+    #[serde(rename = "q8_0")]
+    Q8_0,
+}
+
+impl Quantization {
+    /// Its name in configurations.
+    #[must_use]
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Q8_0 => "q8_0",
+        }
+    }
 }
 
 /// The format of keys and values.
@@ -138,6 +173,7 @@ impl Default for WorkerConfig {
             gpu_memory_utilization: None,
             kv_cache_memory_bytes: None,
             kv_cache_dtype: KvCacheDtype::Auto,
+            quantization: None,
             enable_prefix_caching: true,
             scheduling_policy: SchedulingPolicy::Priority,
             priority_level_ms: 10_000,
@@ -174,6 +210,13 @@ impl WorkerConfig {
         if let Some((name, _)) = sizes.into_iter().find(|(_, size)| *size == Some(0)) {
             return Some(format!("worker.{name}: must be at least 1"));
         }
+        if let Some(quantization) = self.quantization.filter(|_| self.backend != BackendKind::Cpu) {
+            let (name, backend) = (quantization.name(), self.backend.name());
+            return Some(format!(
+                "worker.quantization: the {backend} backend does not quantize to {name}; use the cpu backend, or leave \
+                 quantization out"
+            ));
+        }
         if self.memory_bytes.is_some() && self.gpu_memory_utilization.is_some() {
             return Some("worker.memory_bytes: give it or gpu_memory_utilization, not both".into());
         }
@@ -201,6 +244,17 @@ mod tests {
         assert!(config.problem().expect("a problem").contains("worker.api_key"));
         config.api_key = Some(Secret::new("secret"));
         assert_eq!(config.problem(), None);
+    }
+
+    #[test]
+    fn only_the_cpu_backend_quantizes() {
+        let quantization = Some(Quantization::Q8_0);
+        assert_eq!(WorkerConfig { quantization, ..WorkerConfig::default() }.problem(), None);
+        for backend in [BackendKind::Candle, BackendKind::Scripted] {
+            let problem = WorkerConfig { backend, quantization, ..WorkerConfig::default() }.problem();
+            let problem = problem.expect("a problem");
+            assert!(problem.starts_with("worker.quantization") && problem.contains(backend.name()), "{problem}");
+        }
     }
 
     #[test]

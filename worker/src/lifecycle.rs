@@ -11,6 +11,7 @@ mod computed;
 mod error;
 mod files;
 mod load;
+mod quantize;
 mod source;
 mod swap;
 

@@ -1,7 +1,7 @@
 //! How much memory a model takes: a pure function from its config and the operator's wishes.
 //!
-//! Weights are mapped, not allocated: their bytes count once a node however many read them. The
-//! arena and the KV storage are ours. `split` divides one budget between the models of a worker, `machine` says what
+//! Weights are mapped, not allocated: their bytes count once a node however many read them. Their quantized
+//! copies, the arena and the KV storage are ours. `split` divides one budget between the models of a worker, `machine` says what
 //! there is. It knows no device and allocates nothing.
 
 pub mod machine;
@@ -22,6 +22,23 @@ pub const KV_BLOCK_TOKENS: usize = crate::kernels::rotate::BLOCK_TOKENS;
 
 /// The KV storage where nobody asks for a size: what vLLM takes on CPUs.
 pub const KV_BYTES_DEFAULT: u64 = 4 << 30;
+
+/// What a model's weights take.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct WeightsMemory {
+    /// Bytes of the mapped files.
+    pub mapped_bytes: u64,
+    /// Bytes of the quantized copies beside them.
+    pub copies_bytes: u64,
+}
+
+impl WeightsMemory {
+    /// Both together.
+    #[must_use]
+    pub fn total_bytes(self) -> u64 {
+        self.mapped_bytes.saturating_add(self.copies_bytes)
+    }
+}
 
 /// What the operator wishes.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -48,8 +65,8 @@ pub struct MemoryOptions {
 /// Where the memory goes.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct MemoryPlan {
-    /// Mapped weights.
-    pub weights_bytes: u64,
+    /// Mapped weights and their copies.
+    pub weights: WeightsMemory,
     /// Activations.
     pub arena_bytes: u64,
     /// One KV block over all layers.
@@ -66,7 +83,7 @@ impl MemoryPlan {
     /// Everything together.
     #[must_use]
     pub fn total_bytes(&self) -> u64 {
-        self.weights_bytes + self.arena_bytes + self.kv_bytes
+        self.weights.total_bytes() + self.arena_bytes + self.kv_bytes
     }
 }
 
@@ -99,12 +116,13 @@ pub enum MemoryError {
     },
     /// Everything together exceeds the budget.
     #[error(
-        "planning memory: weights {weights_bytes}, activations {arena_bytes} and KV storage {kv_bytes} bytes exceed \
-         the budget of {budget_bytes} bytes; lower kv_cache_memory_bytes, max_model_len or max_num_batched_tokens"
+        "planning memory: weights {}{}, activations {arena_bytes} and KV storage {kv_bytes} bytes exceed \
+         the budget of {budget_bytes} bytes; lower kv_cache_memory_bytes, max_model_len or max_num_batched_tokens{}",
+        .weights.mapped_bytes, copies(*.weights), without_copies(*.weights)
     )]
     OverBudget {
-        /// Mapped weights.
-        weights_bytes: u64,
+        /// Mapped weights and their copies.
+        weights: WeightsMemory,
         /// Activations.
         arena_bytes: u64,
         /// The KV storage asked for, or the least that is of use.
@@ -112,6 +130,16 @@ pub enum MemoryError {
         /// What there is.
         budget_bytes: u64,
     },
+}
+
+fn copies(weights: WeightsMemory) -> String {
+    let bytes = weights.copies_bytes;
+    if bytes == 0 { String::new() } else { format!(", their quantized copies {bytes}") }
+}
+
+fn without_copies(weights: WeightsMemory) -> &'static str {
+    let has_none = weights.copies_bytes == 0;
+    if has_none { "" } else { ", or serve a GGUF file of Q8_0, which is read in place" }
 }
 
 /// Bytes of the activations of one step.
@@ -147,7 +175,7 @@ pub fn kv_block_bytes(config: &Config, kv_float: Float) -> u64 {
 ///
 /// # Errors
 /// The wishes exceed the model, the KV storage or the budget; the error has the numbers.
-pub fn plan(config: &Config, weights_bytes: u64, options: &MemoryOptions) -> Result<MemoryPlan, MemoryError> {
+pub fn plan(config: &Config, weights: WeightsMemory, options: &MemoryOptions) -> Result<MemoryPlan, MemoryError> {
     let sizes = [("max_num_seqs", options.max_num_seqs), ("max_rows", options.max_rows)];
     let more = [("max_logits_rows", options.max_logits_rows), ("max_model_len", options.max_model_len.unwrap_or(1))];
     if let Some((what, _)) = sizes.into_iter().chain(more).find(|(_, size)| *size == 0) {
@@ -162,21 +190,21 @@ pub fn plan(config: &Config, weights_bytes: u64, options: &MemoryOptions) -> Res
     let wanted_len = options.max_model_len.unwrap_or(available);
     let sequence_bytes = blocks_of(wanted_len) as u64 * block_bytes;
     let bound = options.budget_bytes.into_iter().chain(options.limit_bytes).min();
-    let left = bound.map(|bound| bound.saturating_sub(weights_bytes).saturating_sub(arena_bytes));
+    let left = bound.map(|bound| bound.saturating_sub(weights.total_bytes()).saturating_sub(arena_bytes));
     let derived = sequence_bytes.saturating_mul(options.max_num_seqs as u64).min(KV_BYTES_DEFAULT.max(block_bytes));
     let wanted = if options.budget_bytes.is_some() { u64::MAX } else { derived };
     let kv_bytes = options.kv_cache_bytes.unwrap_or_else(|| wanted.min(left.unwrap_or(u64::MAX)));
     let kv_blocks = usize::try_from(kv_bytes / block_bytes).unwrap_or(usize::MAX).min(u32::MAX as usize);
     let kv_bytes = kv_blocks as u64 * block_bytes;
     if let Some(budget_bytes) = bound.filter(|_| left.is_some_and(|left| kv_bytes.max(1) > left)) {
-        return Err(MemoryError::OverBudget { weights_bytes, arena_bytes, kv_bytes, budget_bytes });
+        return Err(MemoryError::OverBudget { weights, arena_bytes, kv_bytes, budget_bytes });
     }
     let max_model_len = wanted_len.min(kv_blocks.saturating_mul(KV_BLOCK_TOKENS));
     if max_model_len == 0 || options.max_model_len.is_some_and(|asked| asked > max_model_len) {
         let (tokens, needed_bytes) = (wanted_len, sequence_bytes);
         return Err(MemoryError::KvTooSmall { tokens, needed_bytes, available_bytes: kv_bytes });
     }
-    Ok(MemoryPlan { weights_bytes, arena_bytes, kv_block_bytes: block_bytes, kv_blocks, kv_bytes, max_model_len })
+    Ok(MemoryPlan { weights, arena_bytes, kv_block_bytes: block_bytes, kv_blocks, kv_bytes, max_model_len })
 }
 
 fn blocks_of(tokens: usize) -> usize {

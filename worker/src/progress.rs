@@ -5,7 +5,7 @@
 use std::time::Duration;
 
 use tokio::sync::watch;
-use wire::status::ModelPhase;
+use wire::status::{ModelPhase, Quantization};
 
 /// How far one model is.
 #[derive(Debug, Clone, PartialEq)]
@@ -22,6 +22,8 @@ pub struct ModelProgress {
     pub eta: Option<Duration>,
     /// How long it took until all weights were there; none before.
     pub ready_after: Option<Duration>,
+    /// What quantizing its weights made and lost; none before, and where it was not asked for.
+    pub quantization: Option<Quantization>,
     /// Why the last load or swap failed.
     pub error: Option<String>,
 }
@@ -48,6 +50,7 @@ impl Board {
             bytes_total: 0,
             eta: None,
             ready_after: None,
+            quantization: None,
             error: None,
         };
         Self(watch::Sender::new(ids.into_iter().map(fresh).collect()))

@@ -12,5 +12,7 @@ mod worker_process;
 mod arrival;
 #[path = "far/model.rs"]
 mod model;
+#[path = "far/quantized.rs"]
+mod quantized;
 #[path = "far/swap.rs"]
 mod swap;

@@ -354,6 +354,17 @@ async fn a_model_wholly_of_q8_0_computes_what_the_reference_does() {
 }
 
 #[tokio::test]
+async fn blocks_of_q8_0_are_not_quantized_again() {
+    let directory = tempfile::tempdir().expect("a directory");
+    let path = written(directory.path(), "demo-q8_0.gguf", &quantised(demo(), |_| true)).display().to_string();
+    let (plain, flagged) = (serving(&path).await, serving_with(&path, json!({"quantization": "q8_0"})).await);
+    let told = flagged.get("/status").await.json()["models"][0]["quantization"].clone();
+    assert_eq!((&told["matrices"], &told["bytes"], &told["worst"]), (&json!(0), &json!(0), &json!("")), "{told}");
+    let request = json!({"max_tokens": 10, "temperature": 0, "logprobs": true});
+    assert_eq!(plain.chat(request.clone()).await["choices"], flagged.chat(request).await["choices"]);
+}
+
+#[tokio::test]
 async fn what_nothing_here_computes_is_refused_by_name() {
     let directory = tempfile::tempdir().expect("a directory");
     let changed = |key: &str, value: Meta| {

@@ -15,7 +15,6 @@ use thiserror::Error;
 
 use self::arena::Arena;
 use self::operand::{Operand, Preparation, matrix};
-use self::staged::Staged;
 use super::{
     Backend, Generation, InstallError, Limits, Part, Revision, Segment, StepError, WantLogits, Whereabouts, check,
 };
@@ -29,6 +28,7 @@ use crate::kernels::stream;
 use crate::kernels::tier::Instructions;
 use crate::model::{Config, Decoder, Float};
 
+pub use self::staged::{QuantizationLoss, Staged, copies_bytes};
 pub use crate::kernels::tier::Tier;
 
 /// The format keys and values are kept in.
@@ -155,13 +155,12 @@ pub enum CpuError {
 /// One model on the CPU.
 pub struct CpuBackend {
     /// Generations of weights, oldest first; at least one.
-    models: Vec<(Generation, Staged)>,
+    models: Vec<(Generation, Arc<Staged>)>,
     /// Which of them the current step uses.
     current: usize,
     limits: Limits,
     heads: Heads,
     instructions: Instructions,
-    quantization: Option<Quantization>,
     pool: Pool,
     arena: Arena,
     storage: Buffer,
@@ -169,33 +168,40 @@ pub struct CpuBackend {
 }
 
 impl CpuBackend {
-    /// A backend for `decoder`, sized by `options`.
+    /// A backend for `decoder`, sized by `options`. What has arrived of its weights is prepared here.
     ///
     /// # Errors
     /// An option is zero, the machine lacks the instructions, or the system has no threads or
     /// address space to give.
     pub fn new(decoder: &Arc<Decoder>, options: &CpuOptions) -> Result<Self, CpuError> {
+        let staged = Staged::of(Arc::clone(decoder), options)?;
+        staged.build_arrived();
+        Self::over(Arc::new(staged), options)
+    }
+
+    /// A backend for weights that somebody else prepares meanwhile; `options` are those they are prepared by.
+    ///
+    /// # Errors
+    /// As [`CpuBackend::new`].
+    pub fn over(staged: Arc<Staged>, options: &CpuOptions) -> Result<Self, CpuError> {
         let sizes = [("max_rows", options.max_rows), ("kv_blocks", options.kv_blocks)];
         let more = [("max_logits_rows", options.max_logits_rows), ("max_position", options.max_position.unwrap_or(1))];
         if let Some((what, _)) = sizes.into_iter().chain(more).find(|(_, size)| *size == 0) {
             return Err(CpuError::Zero { what });
         }
-        let asked = options.instruction_set.unwrap_or_else(Tier::best);
-        let instructions = Instructions::of(asked).ok_or(CpuError::NoSuchInstructions { asked })?;
+        let instructions = instructions(options)?;
         let threads = threads(options);
         let pool = Pool::new(threads).map_err(|source| CpuError::Threads { threads, source })?;
-        let config = &decoder.config;
-        let heads = heads(config, options.kv_dtype.float(stored(decoder)));
+        let config = staged.config();
+        let heads = heads(config, options.kv_dtype.float(staged.stored()));
         let limits = limits(config, &heads, options);
         let bytes = limits.kv_block_bytes.saturating_mul(limits.kv_blocks);
         let blocks = options.kv_blocks;
         let storage = Buffer::zeroed(bytes).map_err(|source| CpuError::KvStorage { bytes, blocks, source })?;
         let arena = Arena::new(config, &limits).map_err(|source| CpuError::Arena { rows: options.max_rows, source })?;
-        let quantization = options.quantization;
-        let how = Preparation { on: instructions, quantization };
-        let models = vec![(Generation::default(), Staged::new(Arc::clone(decoder), how))];
+        let models = vec![(Generation::default(), staged)];
         let whereabouts = Arc::default();
-        Ok(Self { models, current: 0, limits, heads, instructions, quantization, pool, arena, storage, whereabouts })
+        Ok(Self { models, current: 0, limits, heads, instructions, pool, arena, storage, whereabouts })
     }
 
     /// The instructions it computes with.
@@ -229,7 +235,7 @@ impl CpuBackend {
     }
 
     fn preparation(&self) -> Preparation {
-        Preparation { on: self.instructions, quantization: self.quantization }
+        self.models.last().expect("a backend has weights").1.how()
     }
 
     fn newest(&self) -> Generation {
@@ -391,13 +397,12 @@ impl Backend for CpuBackend {
         };
         self.current = current;
         self.lay_out(segments)?;
-        let how = self.preparation();
         self.whereabouts.enter(Some(Part::Embeddings));
-        self.models[current].1.need(Part::Embeddings, how, goes_on)?;
+        self.models[current].1.need(Part::Embeddings, goes_on)?;
         self.embed(segments);
         for layer in 0..self.models[current].1.config().layers {
             self.whereabouts.enter(Some(Part::Layer(layer)));
-            self.models[current].1.need(Part::Layer(layer), how, goes_on)?;
+            self.models[current].1.need(Part::Layer(layer), goes_on)?;
             self.attention(layer, segments);
             self.feed_forward(layer);
         }
@@ -405,7 +410,7 @@ impl Backend for CpuBackend {
             return Ok(&[]);
         }
         self.whereabouts.enter(Some(Part::Head));
-        self.models[current].1.need(Part::Head, how, goes_on)?;
+        self.models[current].1.need(Part::Head, goes_on)?;
         let count = self.logits();
         Ok(&self.arena.logits[..count])
     }
@@ -415,19 +420,25 @@ impl Backend for CpuBackend {
     }
 
     fn install(&mut self, revision: Revision) -> Result<Generation, InstallError> {
-        let Revision::Weights(decoder) = revision else {
-            return Err(InstallError::Unsupported { backend: "cpu" });
+        let staged = match revision {
+            Revision::Weights(decoder) => Arc::new(Staged::new(decoder, self.preparation())),
+            Revision::Prepared(staged) => staged,
+            Revision::Scripted => return Err(InstallError::Unsupported { backend: "cpu" }),
         };
         let (newest, model) = self.models.last().expect("a backend has weights");
-        if let Some(field) = model.config().difference(&decoder.config) {
+        if let Some(field) = model.config().difference(staged.config()) {
             return Err(InstallError::Differs { field });
         }
         // What keys and values are kept in may follow from the weights' own format.
-        if stored(&decoder) != model.stored() {
+        if staged.stored() != model.stored() {
             return Err(InstallError::Differs { field: "the format of the weights" });
         }
+        if staged.how() != model.how() {
+            return Err(InstallError::Differs { field: "what becomes of the weights" });
+        }
+        staged.build_arrived();
         let generation = Generation(newest.0 + 1);
-        self.models.push((generation, Staged::new(decoder, self.preparation())));
+        self.models.push((generation, staged));
         Ok(generation)
     }
 
@@ -437,7 +448,14 @@ impl Backend for CpuBackend {
     }
 }
 
-fn threads(options: &CpuOptions) -> usize {
+fn instructions(options: &CpuOptions) -> Result<Instructions, CpuError> {
+    let asked = options.instruction_set.unwrap_or_else(Tier::best);
+    Instructions::of(asked).ok_or(CpuError::NoSuchInstructions { asked })
+}
+
+/// How many threads a backend of these options computes with.
+#[must_use]
+pub fn threads(options: &CpuOptions) -> usize {
     let offered = || std::thread::available_parallelism().map_or(1, NonZeroUsize::get);
     options.threads.map_or_else(offered, NonZeroUsize::get)
 }

@@ -8,12 +8,12 @@ use loader::Weights;
 
 use super::error::ModelError;
 use crate::backend::candle::{CandleBackend, CandleOptions};
-use crate::backend::cpu::{CpuBackend, CpuOptions, KvDtype};
+use crate::backend::cpu::{self, CpuBackend, CpuOptions, KvDtype, Quantization, Staged};
 use crate::backend::scripted::{ScriptedBackend, ScriptedOptions};
 use crate::backend::{Backend, Limits};
-use crate::config::{BackendKind, KvCacheDtype, WorkerConfig};
+use crate::config::{self, BackendKind, KvCacheDtype, WorkerConfig};
 use crate::memory::machine::available_bytes;
-use crate::memory::{KV_BLOCK_TOKENS, MemoryError, MemoryOptions, MemoryPlan, Need, plan, split};
+use crate::memory::{KV_BLOCK_TOKENS, MemoryError, MemoryOptions, MemoryPlan, Need, WeightsMemory, plan, split};
 use crate::model::{Config, Decoder, Float};
 
 /// The most rows of logits a step returns beyond one per sequence: what log probabilities of
@@ -27,6 +27,8 @@ pub(super) struct Computed {
     pub(super) backend: Box<dyn Backend>,
     /// What it computes with; none where there are no weights.
     pub(super) decoder: Option<Arc<Decoder>>,
+    /// What of it is still to be quantized; none where nothing is.
+    pub(super) staged: Option<Arc<Staged>>,
     pub(super) max_model_len: usize,
     /// How long matching and planning took.
     pub(super) took: Duration,
@@ -43,10 +45,12 @@ pub(super) fn compute(
     let begun = Instant::now();
     let decoder = Arc::new(Decoder::bind(model, weights).map_err(ModelError::Bind)?);
     let wishes = wishes(config, share, decoder.head().float());
-    let planned = plan(model, weights.total_bytes(), &wishes).map_err(ModelError::Memory)?;
+    let weights = WeightsMemory { mapped_bytes: weights.total_bytes(), copies_bytes: copies_bytes(config, &decoder) };
+    let planned = plan(model, weights, &wishes).map_err(ModelError::Memory)?;
     let took = begun.elapsed();
-    let backend = build(config, &decoder, &planned, &wishes)?;
-    Ok(Computed { backend, decoder: Some(decoder), max_model_len: planned.max_model_len, took })
+    let staged = staged(config, &decoder)?;
+    let backend = build(config, &decoder, staged.clone(), &planned, &wishes)?;
+    Ok(Computed { backend, decoder: Some(decoder), staged, max_model_len: planned.max_model_len, took })
 }
 
 /// What of the worker's memory a model may take.
@@ -80,10 +84,37 @@ pub(super) fn shares(config: &WorkerConfig, needs: &[Option<Need>]) -> Result<Ve
     Ok(shares.collect())
 }
 
-/// What a model of so many bytes of weights needs.
-pub(super) fn need(config: &WorkerConfig, model: &Config, weights_bytes: u64) -> Need {
+/// What a model of these weights needs.
+pub(super) fn need(config: &WorkerConfig, model: &Config, weights: &Weights) -> Need {
+    // Weights that do not fit the config are refused when they are bound again, with the reason.
+    let copies_bytes = Decoder::bind(model, weights).map_or(0, |decoder| copies_bytes(config, &decoder));
+    let weights = WeightsMemory { mapped_bytes: weights.total_bytes(), copies_bytes };
     // Whether keys and values are f16 or f32 is known with the weights; to divide by, 16 bits will do.
-    Need::of(model, weights_bytes, &wishes(config, Share::default(), Float::Bf16))
+    Need::of(model, weights, &wishes(config, Share::default(), Float::Bf16))
+}
+
+fn copies_bytes(config: &WorkerConfig, decoder: &Decoder) -> u64 {
+    cpu::copies_bytes(decoder, config.quantization.map(quantization))
+}
+
+fn quantization(configured: config::Quantization) -> Quantization {
+    match configured {
+        config::Quantization::Q8_0 => Quantization::Q8_0,
+    }
+}
+
+/// A revision's weights that are to be quantized; none where they are computed with in place.
+pub(super) fn staged(config: &WorkerConfig, decoder: &Arc<Decoder>) -> Result<Option<Arc<Staged>>, ModelError> {
+    let Some(configured) = config.quantization else { return Ok(None) };
+    let options = CpuOptions { quantization: Some(quantization(configured)), ..CpuOptions::default() };
+    let staged = Staged::of(Arc::clone(decoder), &options).map_err(|cause| ModelError::Backend(cause.into()))?;
+    Ok(Some(Arc::new(staged)))
+}
+
+/// How many threads compute.
+pub(super) fn threads(config: &WorkerConfig) -> usize {
+    let threads = config.threads.and_then(NonZeroUsize::new);
+    cpu::threads(&CpuOptions { threads, ..CpuOptions::default() })
 }
 
 fn wishes(config: &WorkerConfig, share: Share, head: Float) -> MemoryOptions {
@@ -115,6 +146,7 @@ fn kv_dtype(configured: KvCacheDtype) -> KvDtype {
 fn build(
     config: &WorkerConfig,
     decoder: &Arc<Decoder>,
+    staged: Option<Arc<Staged>>,
     planned: &MemoryPlan,
     wishes: &MemoryOptions,
 ) -> Result<Box<dyn Backend>, ModelError> {
@@ -133,9 +165,13 @@ fn build(
         kv_dtype: kv_dtype(config.kv_cache_dtype),
         max_position,
         instruction_set: None,
-        quantization: None,
+        quantization: config.quantization.map(quantization),
     };
-    let backend = CpuBackend::new(decoder, &options).map_err(|cause| ModelError::Backend(cause.into()))?;
+    let backend = match staged {
+        Some(staged) => CpuBackend::over(staged, &options),
+        None => CpuBackend::new(decoder, &options),
+    };
+    let backend = backend.map_err(|cause| ModelError::Backend(cause.into()))?;
     Ok(Box::new(backend))
 }
 
@@ -156,5 +192,5 @@ fn scripted(config: &WorkerConfig, model: &Config) -> Computed {
     let max_model_len = max_model_len.min(limits.kv_blocks * KV_BLOCK_TOKENS);
     let step = Duration::from_millis(config.scripted_step_ms);
     let backend = ScriptedBackend::new(ScriptedOptions { limits, step, row: Duration::ZERO });
-    Computed { backend: Box::new(backend), decoder: None, max_model_len, took: Duration::ZERO }
+    Computed { backend: Box::new(backend), decoder: None, staged: None, max_model_len, took: Duration::ZERO }
 }

@@ -6,6 +6,7 @@ use loader::{LoadError, ModelUrlError};
 use policy::trust::Refusal;
 use thiserror::Error;
 
+use crate::backend::StepError;
 use crate::engine::SwapError;
 use crate::gguf::GgufModelError;
 use crate::memory::MemoryError;
@@ -90,6 +91,9 @@ pub enum ModelError {
     /// The backend.
     #[error("building its backend")]
     Backend(#[source] Box<dyn std::error::Error + Send + Sync>),
+    /// Weights that could not be quantized.
+    #[error("quantizing the weights")]
+    Quantize(#[source] StepError),
     /// A thread.
     #[error("starting its engine thread")]
     Thread(#[source] std::io::Error),

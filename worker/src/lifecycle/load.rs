@@ -18,7 +18,9 @@ use super::Context;
 use super::computed::{Computed, Share, compute, need};
 use super::error::ModelError;
 use super::files::Files;
+use super::quantize::Quantizing;
 use super::source::ModelSource;
+use crate::backend::cpu::Staged;
 use crate::config::{BackendKind, SchedulingPolicy, WorkerConfig};
 use crate::demo;
 use crate::engine::{EngineHandle, EngineOptions, FaultOptions, Meters};
@@ -40,6 +42,8 @@ pub(super) struct Resident {
 /// Weights that a backend uses.
 pub(super) struct Arrived {
     pub(super) decoder: Arc<Decoder>,
+    /// What was quantized of it; none where nothing was to be.
+    pub(super) staged: Option<Arc<Staged>>,
     pub(super) weights: Weights,
     /// Dropping it would cancel what is on its way, to memory or to the cache's disk.
     pub(super) load: Option<Load>,
@@ -153,7 +157,7 @@ impl Looked {
 
     /// What of the worker's memory it needs; none where there are no weights to count.
     pub(super) fn need(&self, config: &WorkerConfig) -> Option<Need> {
-        self.opened.as_ref().map(|_| need(config, &self.config, self.weights_bytes()))
+        self.opened.as_ref().map(|opened| need(config, &self.config, &opened.weights))
     }
 
     /// Brings it, in its share of the memory, as far as taking requests, and gives what waits for the rest of its
@@ -169,12 +173,14 @@ impl Looked {
         let computed = computed.await.map_err(|_| ModelError::Lost)??;
         let text = text.await.map_err(|_| ModelError::Lost)??;
         let weights_open = if total == 0 { Duration::ZERO } else { weights_open + computed.took };
-        let decoder = computed.decoder.clone();
+        let (decoder, staged) = (computed.decoder.clone(), computed.staged.clone());
+        let quantizing = staged.clone().map(|staged| Quantizing::begin(&context.config, staged, None));
         let proof = opened.as_ref().map_or_else(|| "none".to_owned(), |opened| opened.weights.proof().to_string());
         let facts = Facts { proof, weights_bytes: total, weights_open };
         context.server.add(serve(context, &name, computed, text, &facts)?);
-        let weights = opened.zip(decoder).map(|(Opened { weights, load }, decoder)| Arrived { decoder, weights, load });
-        Ok(Begun { name, resident: Resident { files, config, weights }, begun })
+        let arrived = |(Opened { weights, load }, decoder)| Arrived { decoder, staged, weights, load };
+        let weights = opened.zip(decoder).map(arrived);
+        Ok(Begun { name, resident: Resident { files, config, weights }, quantizing, begun })
     }
 }
 
@@ -254,16 +260,20 @@ pub(super) fn now_unix_s() -> u64 {
 pub(super) struct Begun {
     pub(super) name: String,
     pub(super) resident: Resident,
+    quantizing: Option<Quantizing>,
     begun: Instant,
 }
 
 impl Begun {
-    /// Waits for the rest of its weights.
+    /// Waits for the rest of its weights, and for those that are being quantized.
     pub(super) async fn finish(self, context: &Context) -> Result<(), ModelError> {
-        let Self { name, resident, begun } = self;
+        let Self { name, resident, quantizing, begun } = self;
         if let Some(load) = resident.weights.as_ref().and_then(|weights| weights.load.as_ref()) {
             let arrival = arrive(context, &name, load).instrument(info_span!("arrive", model = name));
             arrival.await.map_err(ModelError::Arrival)?;
+        }
+        if let Some(quantizing) = quantizing {
+            quantizing.finish(context, &name).await?;
         }
         let took = begun.elapsed();
         context.residents.lock().insert(name.clone(), Arc::new(resident));

@@ -14,8 +14,10 @@ use tracing::{Instrument, info_span};
 use wire::status::ModelPhase;
 
 use super::Context;
+use super::computed::staged;
 use super::error::{ModelError, StartError, describe};
 use super::load::{Arrived, Found, Opened, Resident, arrive, find, now_unix_s, read_text};
+use super::quantize::Quantizing;
 use super::source::ModelSource;
 use crate::backend::Revision;
 use crate::model::Decoder;
@@ -108,8 +110,10 @@ async fn carry_out(context: &Context, name: &str, found: Found, old: Arc<Residen
     };
     let text = text.await.map_err(|_| ModelError::Lost)??;
     let Ok(served) = context.server.model(name) else { return Err(ModelError::Lost) };
-    let revision =
-        weights.as_ref().map_or(Revision::Scripted, |arrived| Revision::Weights(Arc::clone(&arrived.decoder)));
+    let revision = weights.as_ref().map_or(Revision::Scripted, |arrived| match &arrived.staged {
+        Some(staged) => Revision::Prepared(Arc::clone(staged)),
+        None => Revision::Weights(Arc::clone(&arrived.decoder)),
+    });
     let generation = served.engine.install(revision).await.map_err(ModelError::Swap)?;
     let proof = weights.as_ref().map_or_else(|| served.proof.clone(), |arrived| arrived.weights.proof().to_string());
     context.server.add(ServerModel {
@@ -131,7 +135,7 @@ async fn carry_out(context: &Context, name: &str, found: Found, old: Arc<Residen
     Ok(())
 }
 
-/// Brings all weights of a revision, sharing those that are the same.
+/// Brings all weights of a revision, sharing those that are the same, and quantizes them where it is so configured.
 async fn bring(context: &Context, name: &str, found: Found, old: &Arrived) -> Result<Arrived, ModelError> {
     let config = found.config.clone();
     let Opened { weights, load } = found.open(context, Some(old.weights.clone())).await?;
@@ -139,5 +143,10 @@ async fn bring(context: &Context, name: &str, found: Found, old: &Arrived) -> Re
         arrive(context, name, load).await.map_err(ModelError::Arrival)?;
     }
     let decoder = Arc::new(Decoder::bind(&config, &weights).map_err(ModelError::Bind)?);
-    Ok(Arrived { decoder, weights, load })
+    let staged = staged(&context.config, &decoder)?;
+    if let Some(staged) = &staged {
+        let quantizing = Quantizing::begin(&context.config, Arc::clone(staged), old.staged.clone());
+        quantizing.finish(context, name).await?;
+    }
+    Ok(Arrived { decoder, staged, weights, load })
 }

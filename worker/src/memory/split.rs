@@ -1,13 +1,13 @@
 //! One budget for the models of a worker: who gets how much of it.
 
-use super::{MemoryError, MemoryOptions, arena_bytes, blocks_of, kv_block_bytes};
+use super::{MemoryError, MemoryOptions, WeightsMemory, arena_bytes, blocks_of, kv_block_bytes};
 use crate::model::Config;
 
 /// What one model needs.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Need {
-    /// Mapped weights.
-    pub weights_bytes: u64,
+    /// Mapped weights and their copies.
+    pub weights: WeightsMemory,
     /// Activations.
     pub arena_bytes: u64,
     /// The KV storage asked for; else what would hold every sequence at its longest, as a measure of what to give.
@@ -19,12 +19,12 @@ pub struct Need {
 impl Need {
     /// What the model of `config` needs.
     #[must_use]
-    pub fn of(config: &Config, weights_bytes: u64, options: &MemoryOptions) -> Self {
+    pub fn of(config: &Config, weights: WeightsMemory, options: &MemoryOptions) -> Self {
         let length = options.max_model_len.unwrap_or(usize::MAX).min(config.max_position());
         let sequence = (blocks_of(length) as u64).saturating_mul(kv_block_bytes(config, options.kv_float));
         let all = sequence.saturating_mul(options.max_num_seqs as u64).max(1);
         Self {
-            weights_bytes,
+            weights,
             arena_bytes: arena_bytes(config, options.max_rows, options.max_logits_rows),
             kv_bytes: options.kv_cache_bytes.unwrap_or(all),
             is_fixed: options.kv_cache_bytes.is_some(),
@@ -32,7 +32,7 @@ impl Need {
     }
 
     fn own_bytes(&self) -> u64 {
-        self.weights_bytes.saturating_add(self.arena_bytes)
+        self.weights.total_bytes().saturating_add(self.arena_bytes)
     }
 }
 
@@ -44,11 +44,15 @@ impl Need {
 /// What all of them need exceeds the budget; the error has the sums.
 pub fn split(budget_bytes: u64, needs: &[Need]) -> Result<Vec<u64>, MemoryError> {
     let sum = |part: fn(&Need) -> u64| needs.iter().map(part).fold(0_u64, u64::saturating_add);
-    let (weights_bytes, arena_bytes) = (sum(|need| need.weights_bytes), sum(|need| need.arena_bytes));
+    let weights = WeightsMemory {
+        mapped_bytes: sum(|need| need.weights.mapped_bytes),
+        copies_bytes: sum(|need| need.weights.copies_bytes),
+    };
+    let arena_bytes = sum(|need| need.arena_bytes);
     let fixed = sum(|need| if need.is_fixed { need.kv_bytes } else { 0 });
-    let taken = weights_bytes.saturating_add(arena_bytes).saturating_add(fixed);
+    let taken = weights.total_bytes().saturating_add(arena_bytes).saturating_add(fixed);
     if taken > budget_bytes {
-        return Err(MemoryError::OverBudget { weights_bytes, arena_bytes, kv_bytes: fixed, budget_bytes });
+        return Err(MemoryError::OverBudget { weights, arena_bytes, kv_bytes: fixed, budget_bytes });
     }
     let left = u128::from(budget_bytes - taken);
     let total: u128 = needs.iter().filter(|need| !need.is_fixed).map(|need| u128::from(need.kv_bytes)).sum();
@@ -73,8 +77,11 @@ mod tests {
     use proptest::prelude::*;
 
     fn need() -> impl Strategy<Value = Need> {
-        (0_u64..1 << 40, 0_u64..1 << 30, 1_u64..1 << 40, any::<bool>()).prop_map(
-            |(weights_bytes, arena_bytes, kv_bytes, is_fixed)| Need { weights_bytes, arena_bytes, kv_bytes, is_fixed },
+        (0_u64..1 << 40, 0_u64..1 << 39, 0_u64..1 << 30, 1_u64..1 << 40, any::<bool>()).prop_map(
+            |(mapped_bytes, copies_bytes, arena_bytes, kv_bytes, is_fixed)| {
+                let weights = WeightsMemory { mapped_bytes, copies_bytes };
+                Need { weights, arena_bytes, kv_bytes, is_fixed }
+            },
         )
     }
 
@@ -86,8 +93,8 @@ mod tests {
         ) {
             let taken: u64 = needs.iter().map(|need| need.own_bytes() + if need.is_fixed { need.kv_bytes } else { 0 }).sum();
             match split(budget, &needs) {
-                Err(MemoryError::OverBudget { weights_bytes, arena_bytes, kv_bytes, .. }) => {
-                    prop_assert!(weights_bytes + arena_bytes + kv_bytes == taken && taken > budget);
+                Err(MemoryError::OverBudget { weights, arena_bytes, kv_bytes, .. }) => {
+                    prop_assert!(weights.total_bytes() + arena_bytes + kv_bytes == taken && taken > budget);
                 }
                 Err(other) => prop_assert!(false, "{}", other),
                 Ok(shares) => {

@@ -1,5 +1,7 @@
 //! A decoder's tensors as the kernels take them: matrices in place or quantized once, vectors widened
-//! once.
+//! once, with what that lost.
+
+use std::sync::Arc;
 
 use super::Quantization;
 use crate::kernels::linear::{Matrix, Projection, Then, widen};
@@ -11,19 +13,24 @@ use crate::model::{Format, Linear, Weight};
 pub(super) enum Operand {
     /// Stays where it is mapped.
     Matrix(Weight),
-    /// Our own copy of a matrix, (outputs, inputs).
-    Quantized {
-        /// Rows of Q8_0.
-        bytes: Vec<u8>,
-        outputs: usize,
-        inputs: usize,
-    },
+    /// Our own copy of a matrix; revisions that have the same matrix share it.
+    Quantized(Arc<Quantized>),
     /// A norm or a bias: a few kilobytes of f32.
     Vector(Vec<f32>),
 }
 
+/// A matrix of our own in Q8_0, (outputs, inputs).
+pub(super) struct Quantized {
+    /// Rows of Q8_0.
+    pub(super) bytes: Vec<u8>,
+    outputs: usize,
+    inputs: usize,
+    /// √(Σ(w − q)² / Σw²) over its numbers w and what became of them, q; 1 where that is no number.
+    pub(super) relative_error: f64,
+}
+
 /// How operands are made of tensors.
-#[derive(Clone, Copy)]
+#[derive(Clone, Copy, PartialEq, Eq)]
 pub(super) struct Preparation {
     /// The instructions to do it with.
     pub(super) on: Instructions,
@@ -40,28 +47,64 @@ impl Preparation {
     /// An operand of a tensor whose bytes have arrived. A matrix whose rows are not whole blocks, or
     /// are blocks already, stays in place.
     pub(super) fn prepare(self, weight: &Weight) -> Operand {
-        let (format, bytes) = (weight.format(), weight.bytes());
-        if let &[outputs, inputs] = weight.shape() {
-            let may_be = inputs.is_multiple_of(Q8_0_NUMBERS) && format != Format::Q8_0;
-            return match self.quantization {
-                Some(Quantization::Q8_0) if may_be => self.quantized(format, bytes, outputs, inputs),
-                _ => Operand::Matrix(weight.clone()),
-            };
+        match weight.shape() {
+            &[outputs, inputs] if copied_bytes(weight, self.quantization) > 0 => {
+                Operand::Quantized(Arc::new(self.quantized(weight, outputs, inputs)))
+            }
+            [_, _] => Operand::Matrix(weight.clone()),
+            shape => {
+                let mut vector = vec![0.0; shape.iter().product()];
+                widen(self.on, weight.bytes(), weight.format(), &mut vector);
+                Operand::Vector(vector)
+            }
         }
-        let mut vector = vec![0.0; weight.shape().iter().product()];
-        widen(self.on, bytes, format, &mut vector);
-        Operand::Vector(vector)
     }
 
-    fn quantized(self, format: Format, from: &[u8], outputs: usize, inputs: usize) -> Operand {
-        let mut bytes = Vec::with_capacity(outputs * Format::Q8_0.row_bytes(inputs));
-        let mut row = vec![0.0; inputs];
-        for stored in from.chunks(format.row_bytes(inputs).max(1)) {
+    fn quantized(self, weight: &Weight, outputs: usize, inputs: usize) -> Quantized {
+        let (format, row_bytes) = (weight.format(), Format::Q8_0.row_bytes(inputs));
+        let mut bytes = Vec::with_capacity(outputs * row_bytes);
+        let (mut row, mut back) = (vec![0.0; inputs], vec![0.0; inputs]);
+        let (mut lost, mut whole) = (0.0, 0.0);
+        for stored in weight.bytes().chunks(format.row_bytes(inputs).max(1)) {
             widen(self.on, stored, format, &mut row);
+            let at = bytes.len();
             quantize(self.on, &row, &mut bytes);
+            widen(self.on, &bytes[at..], Format::Q8_0, &mut back);
+            let (of_row, of_whole) = squares(&row, &back);
+            lost += of_row;
+            whole += of_whole;
         }
-        Operand::Quantized { bytes, outputs, inputs }
+        let share: f64 = if whole > 0.0 { lost / whole } else { 0.0 };
+        let relative_error = if (lost + whole).is_finite() { share.sqrt() } else { 1.0 };
+        Quantized { bytes, outputs, inputs, relative_error }
     }
+}
+
+/// Bytes of our own that `quantization` makes of a tensor: none of one that stays in place.
+pub(super) fn copied_bytes(weight: &Weight, quantization: Option<Quantization>) -> usize {
+    match (quantization, weight.shape()) {
+        (Some(Quantization::Q8_0), &[outputs, inputs])
+            if inputs.is_multiple_of(Q8_0_NUMBERS) && weight.format() != Format::Q8_0 =>
+        {
+            outputs * Format::Q8_0.row_bytes(inputs)
+        }
+        _ => 0,
+    }
+}
+
+/// Σ(w − q)² and Σw² of a row of whole blocks.
+fn squares(row: &[f32], back: &[f32]) -> (f64, f64) {
+    const LANES: usize = 16;
+    let (mut lost, mut whole) = ([0_f32; LANES], [0_f32; LANES]);
+    for (numbers, found) in row.as_chunks::<LANES>().0.iter().zip(back.as_chunks::<LANES>().0) {
+        for lane in 0..LANES {
+            let apart = numbers[lane] - found[lane];
+            lost[lane] += apart * apart;
+            whole[lane] += numbers[lane] * numbers[lane];
+        }
+    }
+    let sum = |lanes: [f32; LANES]| lanes.into_iter().map(f64::from).sum();
+    (sum(lost), sum(whole))
 }
 
 impl Operand {
@@ -73,7 +116,7 @@ impl Operand {
         match self {
             Self::Vector(vector) => vector,
             Self::Matrix(weight) => unreachable!("`{}` is a matrix", weight.name()),
-            Self::Quantized { outputs, inputs, .. } => unreachable!("a matrix of {outputs} × {inputs}"),
+            Self::Quantized(own) => unreachable!("a matrix of {} × {}", own.outputs, own.inputs),
         }
     }
 }
@@ -85,7 +128,7 @@ impl Operand {
 pub(super) fn matrix(operand: &Operand) -> Matrix<'_> {
     match operand {
         Operand::Matrix(weight) => Matrix::new(weight.bytes(), weight.format(), weight.shape()[0], weight.shape()[1]),
-        Operand::Quantized { bytes, outputs, inputs } => Matrix::new(bytes, Format::Q8_0, *outputs, *inputs),
+        Operand::Quantized(own) => Matrix::new(&own.bytes, Format::Q8_0, own.outputs, own.inputs),
         Operand::Vector(vector) => unreachable!("a vector of {} numbers is no matrix", vector.len()),
     }
 }
