@@ -4,10 +4,14 @@
 //! so batching, preemption and company change nothing. The order of the steps is vLLM's: bans and
 //! biases, penalties, temperature, then min-p, top-k and top-p. It knows no request and no text.
 
+mod rank;
 mod weigh;
 
-use std::cmp::Ordering;
+use rank::{Candidate, Histogram, Reached, by_rank};
 use weigh::Scale;
+
+/// So many of the largest are looked at before the whole vocabulary is: a nucleus is rarely larger.
+const FEW: usize = 256;
 
 /// How to choose, all defaults resolved.
 #[derive(Debug, Clone, PartialEq)]
@@ -76,15 +80,26 @@ pub struct Logprobs {
 #[derive(Debug, Default)]
 pub struct Scratch {
     logits: Vec<f32>,
-    candidates: Vec<(f32, u32)>,
+    candidates: Vec<Candidate>,
+    histogram: Histogram,
     /// How often each token occurred; all zero between calls.
     counts: Vec<u32>,
     maxima: Vec<f32>,
     sums: Vec<f64>,
 }
 
+impl Scratch {
+    /// Room for whatever a vocabulary of this size may need, so that no distribution is the first of its kind.
+    fn make_room(&mut self, vocabulary: usize) {
+        self.candidates.clear();
+        self.candidates.reserve(vocabulary);
+        self.histogram.make_room();
+    }
+}
+
 /// Chooses the next token from `logits` (one per vocabulary entry).
 pub fn sample(logits: &[f32], params: &Params, history: History<'_>, scratch: &mut Scratch) -> u32 {
+    scratch.make_room(logits.len());
     if is_raw(params, history) {
         return draw(logits, params, history, scratch);
     }
@@ -107,6 +122,7 @@ pub fn logprobs(logits: &[f32], token: u32, top: usize, scratch: &mut Scratch) -
     scratch.candidates.clear();
     if top > 0 {
         take_largest(logits, top, scratch);
+        scratch.candidates.sort_unstable_by(by_rank);
     }
     Logprobs {
         chosen: logits.get(token as usize).map_or(f32::NEG_INFINITY, |logit| logit - log_sum),
@@ -123,18 +139,46 @@ fn draw(logits: &[f32], params: &Params, history: History<'_>, scratch: &mut Scr
     // p ≥ min_p × p_max, and p_max weighs 1.
     let (largest, temperature, floor) = (weigh::largest(logits), params.temperature, params.min_p);
     let scale = Scale { largest, temperature, floor };
-    if params.top_k > 0 && params.top_k < logits.len() {
+    let narrowed = if params.top_k > 0 && params.top_k < logits.len() {
         take_largest(logits, params.top_k, scratch);
-        let total = scratch.candidates.iter().map(|&(logit, _)| f64::from(scale.weight(logit))).sum();
-        keep_nucleus(&mut scratch.candidates, scale, total, params.top_p);
-        return pick(&scratch.candidates, scale, uniform);
+        let total = rank::total(&scratch.candidates, scale);
+        draw_among(&mut scratch.candidates, scale, total * f64::from(params.top_p), uniform)
+    } else if params.top_p < 1.0 {
+        draw_from_nucleus(logits, scale, params.top_p, uniform, scratch)
+    } else {
+        let total = scale.sum_up(logits, &mut scratch.sums);
+        return scale.reach(logits, &scratch.sums, uniform * total);
+    };
+    // Nothing weighs anything: numbers that are none, or too large to be divided.
+    narrowed.unwrap_or_else(|| weigh::argmax(logits))
+}
+
+/// Draws from the smallest set of the likeliest tokens whose masses reach `top_p` of all.
+fn draw_from_nucleus(logits: &[f32], scale: Scale, top_p: f32, uniform: f64, scratch: &mut Scratch) -> Option<u32> {
+    let goal = scale.sum_up(logits, &mut scratch.sums) * f64::from(top_p);
+    take_largest(logits, FEW, scratch);
+    let Scratch { candidates, histogram, .. } = scratch;
+    if rank::total(candidates, scale) >= goal {
+        return draw_among(candidates, scale, goal, uniform);
     }
-    let total = scale.sum_up(logits, &mut scratch.sums);
-    if params.top_p < 1.0 {
-        take_nucleus(logits, scale, total, params.top_p, scratch);
-        return pick(&scratch.candidates, scale, uniform);
-    }
-    scale.reach(logits, &scratch.sums, uniform * total)
+    histogram.fill(logits, scale);
+    // All of the masses may be less than all of the weights, by their rounding.
+    draw_up_to(goal.min(histogram.total()), uniform, |is_enough| histogram.reach(logits, scale, is_enough, candidates))
+}
+
+/// Draws from the first of the candidates, in rank order, whose masses reach `goal`.
+fn draw_among(candidates: &mut [Candidate], scale: Scale, goal: f64, uniform: f64) -> Option<u32> {
+    draw_up_to(goal, uniform, |is_enough| rank::reach(candidates, scale, 0.0, is_enough))
+}
+
+/// Draws from the first tokens whose masses reach `goal`, by their masses. `reach` finds the first token at which the
+/// running sum is enough.
+fn draw_up_to(goal: f64, uniform: f64, mut reach: impl FnMut(&dyn Fn(f64) -> bool) -> Option<Reached>) -> Option<u32> {
+    let nucleus = reach(&|sum| sum > 0.0 && sum >= goal)?;
+    let draw = uniform * nucleus.sum;
+    // The product may be rounded up to the whole sum.
+    let drawn = reach(&|sum| sum > draw || sum >= nucleus.sum)?;
+    Some(drawn.id)
 }
 
 /// Whether the logits are taken as they are.
@@ -193,12 +237,7 @@ fn penalise_occurrence(logits: &mut [f32], params: &Params, generated: &[u32], c
     }
 }
 
-/// Falling logits, then rising ids.
-fn by_rank(left: &(f32, u32), right: &(f32, u32)) -> Ordering {
-    right.0.total_cmp(&left.0).then(left.1.cmp(&right.1))
-}
-
-/// Makes the `count` largest the candidates, in rank order.
+/// Makes the `count` largest the candidates, in no order; of equal ones those with the lowest ids.
 fn take_largest(logits: &[f32], count: usize, scratch: &mut Scratch) {
     let candidates = &mut scratch.candidates;
     candidates.clear();
@@ -207,47 +246,6 @@ fn take_largest(logits: &[f32], count: usize, scratch: &mut Scratch) {
         candidates.select_nth_unstable_by(count, by_rank);
         candidates.truncate(count);
     }
-    candidates.sort_unstable_by(by_rank);
-}
-
-/// Makes the smallest set of the largest whose weights reach `top_p` of `total` the candidates, in rank order. Takes
-/// only as many as that needs, fourfold each time.
-fn take_nucleus(logits: &[f32], scale: Scale, total: f64, top_p: f32, scratch: &mut Scratch) {
-    let mut count = 256.min(logits.len());
-    loop {
-        take_largest(logits, count, scratch);
-        if keep_nucleus(&mut scratch.candidates, scale, total, top_p) || count == logits.len() {
-            return;
-        }
-        count = (count * 4).min(logits.len());
-    }
-}
-
-/// Cuts ranked candidates to the smallest set whose weights reach `top_p` of `total`; false where all of them do not.
-fn keep_nucleus(candidates: &mut Vec<(f32, u32)>, scale: Scale, total: f64, top_p: f32) -> bool {
-    let goal = total * f64::from(top_p);
-    let mut sum = 0.0;
-    let end = candidates.iter().position(|&(logit, _)| {
-        sum += f64::from(scale.weight(logit));
-        sum >= goal
-    });
-    if let Some(last) = end {
-        candidates.truncate(last + 1);
-    }
-    end.is_some()
-}
-
-/// Draws one of the candidates by their weights.
-fn pick(candidates: &[(f32, u32)], scale: Scale, uniform: f64) -> u32 {
-    let weights = || candidates.iter().map(|&(logit, id)| (f64::from(scale.weight(logit)), id));
-    let total: f64 = weights().map(|(weight, _)| weight).sum();
-    let mut left = uniform * total;
-    let found = weights().find(|(weight, _)| {
-        left -= weight;
-        left < 0.0
-    });
-    // Rounding may leave a crumb: it belongs to the last that weighs anything.
-    found.or_else(|| weights().rfind(|(weight, _)| *weight > 0.0)).map_or(0, |(_, id)| id)
 }
 
 /// A number in [0, 1) from a seed and a counter: two rounds of splitmix64 (Steele et al. 2014).
@@ -268,103 +266,4 @@ pub(crate) const fn splitmix64(state: u64) -> u64 {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-    use proptest::prelude::*;
-
-    const NONE: History<'static> = History { prompt: &[], generated: &[], banned: &[] };
-
-    fn chosen(logits: &[f32], params: &Params, history: History<'_>) -> u32 {
-        sample(logits, params, history, &mut Scratch::default())
-    }
-
-    #[test]
-    fn greedy_takes_the_lowest_of_equal_tokens_and_never_nan() {
-        let params = Params { temperature: 0.0, ..Params::default() };
-        assert_eq!(chosen(&[1.0, 3.0, 3.0, f32::NAN], &params, NONE), 1);
-    }
-
-    #[test]
-    fn banned_tokens_do_not_come() {
-        let params = Params { temperature: 0.0, ..Params::default() };
-        assert_eq!(chosen(&[1.0, 3.0, 2.0], &params, History { banned: &[1], ..NONE }), 2);
-    }
-
-    #[test]
-    fn penalties_and_bias_move_the_choice() {
-        let logits = [2.0, 1.9, -1.0];
-        let greedy = Params { temperature: 0.0, ..Params::default() };
-        let seen = History { generated: &[0], ..NONE };
-        assert_eq!(chosen(&logits, &greedy, seen), 0);
-        assert_eq!(chosen(&logits, &Params { presence_penalty: 0.2, ..greedy.clone() }, seen), 1);
-        assert_eq!(chosen(&logits, &Params { frequency_penalty: 0.2, ..greedy.clone() }, seen), 1);
-        assert_eq!(chosen(&logits, &Params { repetition_penalty: 1.2, ..greedy.clone() }, seen), 1);
-        let prompted = History { prompt: &[0], ..NONE };
-        assert_eq!(chosen(&logits, &Params { presence_penalty: 2.0, ..greedy.clone() }, prompted), 0);
-        assert_eq!(chosen(&logits, &Params { repetition_penalty: 1.2, ..greedy.clone() }, prompted), 1);
-        assert_eq!(chosen(&logits, &Params { logit_bias: vec![(2, 10.0)], ..greedy }, NONE), 2);
-    }
-
-    #[test]
-    fn penalties_count_a_tokens_occurrences_and_leave_nothing_behind() {
-        let greedy = Params { temperature: 0.0, ..Params::default() };
-        let harsh = Params { frequency_penalty: 0.3, repetition_penalty: 1.05, ..greedy };
-        let mut scratch = Scratch::default();
-        // 4.0 falls to 4.0 / 1.05 - 0.3 * count: below 3.3 with the second occurrence, not with the first.
-        let logits = [4.0, 3.3, 0.0];
-        let of = |generated: &'static [u32]| History { prompt: &[9, 2], generated, banned: &[] };
-        assert_eq!(sample(&logits, &harsh, of(&[0]), &mut scratch), 0);
-        assert_eq!(sample(&logits, &harsh, of(&[0, 7, 0]), &mut scratch), 1);
-        assert_eq!(sample(&logits, &harsh, of(&[2, 2, 2]), &mut scratch), 0);
-        assert!(scratch.counts.iter().all(|&count| count == 0));
-    }
-
-    #[test]
-    fn draws_follow_the_distribution() {
-        let logits = [0.5_f32.ln(), 0.3_f32.ln(), 0.2_f32.ln()];
-        let mut counts = [0_u32; 3];
-        for seed in 0..20_000 {
-            counts[chosen(&logits, &Params { seed, ..Params::default() }, NONE) as usize] += 1;
-        }
-        for (count, expected) in counts.iter().zip([10_000.0, 6_000.0, 4_000.0]) {
-            assert!((f64::from(*count) - expected).abs() < 300.0, "{counts:?}");
-        }
-    }
-
-    #[test]
-    fn log_probabilities_are_of_the_raw_distribution() {
-        let logits = [0.5_f32.ln(), 0.3_f32.ln(), 0.2_f32.ln()];
-        let found = logprobs(&logits, 2, 2, &mut Scratch::default());
-        assert!((found.chosen - 0.2_f32.ln()).abs() < 1e-6);
-        assert_eq!(found.top.iter().map(|(id, _)| *id).collect::<Vec<_>>(), [0, 1]);
-    }
-
-    proptest! {
-        #[test]
-        fn only_what_the_filters_leave_is_drawn(
-            logits in prop::collection::vec(-8.0_f32..8.0, 1..700),
-            top_k in 0_usize..20,
-            top_p in 0.05_f32..=1.0,
-            min_p in 0.0_f32..0.5,
-            seed in any::<u64>(),
-        ) {
-            let params = Params { top_k, top_p, min_p, seed, ..Params::default() };
-            let token = chosen(&logits, &params, NONE);
-            prop_assert_eq!(token, chosen(&logits, &params, NONE));
-            // The reference: sort everything, filter, renormalise, filter.
-            let mut ranked: Vec<(f32, u32)> = logits.iter().copied().zip(0..).collect();
-            ranked.sort_by(by_rank);
-            let largest = ranked[0].0;
-            ranked.retain(|&(logit, _)| logit >= largest + min_p.ln());
-            if top_k > 0 {
-                ranked.truncate(top_k);
-            }
-            let weights: Vec<f64> = ranked.iter().map(|&(logit, _)| f64::from(logit - largest).exp()).collect();
-            let total: f64 = weights.iter().sum();
-            let mut sum = 0.0;
-            // One beyond the exact nucleus is forgiven: sums in another order round otherwise.
-            let kept = weights.iter().take_while(|weight| { let go = sum < total * (f64::from(top_p) + 1e-6); sum += **weight; go }).count();
-            prop_assert!(ranked[..kept].iter().any(|&(_, id)| id == token));
-        }
-    }
-}
+mod tests;

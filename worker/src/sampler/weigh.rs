@@ -3,7 +3,7 @@
 //! machine: sums have a fixed shape, and nothing is contracted.
 
 /// Numbers that are looked at together.
-const CHUNK: usize = 64;
+pub(super) const CHUNK: usize = 64;
 /// Partial sums side by side.
 const LANES: usize = 16;
 
@@ -20,6 +20,19 @@ pub(super) fn largest(logits: &[f32]) -> f32 {
         .iter()
         .chain(chunks.remainder())
         .fold(f32::NEG_INFINITY, |most, &logit| if logit > most { logit } else { most })
+}
+
+/// The smallest finite number; +∞ where there is none.
+pub(super) fn smallest(logits: &[f32]) -> f32 {
+    let lesser = |least: f32, logit: f32| if logit < least && logit > f32::NEG_INFINITY { logit } else { least };
+    let mut lanes = [f32::INFINITY; LANES];
+    let mut chunks = logits.chunks_exact(LANES);
+    for chunk in &mut chunks {
+        for (least, &logit) in lanes.iter_mut().zip(chunk) {
+            *least = lesser(*least, logit);
+        }
+    }
+    lanes.iter().chain(chunks.remainder()).fold(f32::INFINITY, |least, &logit| lesser(least, logit))
 }
 
 /// The lowest id among the largest numbers; 0 where there is none. A NaN never wins.
@@ -68,6 +81,14 @@ impl Scale {
     pub(super) fn weight(self, logit: f32) -> f32 {
         let weight = exp((logit - self.largest) / self.temperature);
         if weight >= self.floor { weight } else { 0.0 }
+    }
+
+    /// The weight as a multiple of 2⁻³⁴: the sum of up to 2¹⁹ masses is exact, and the same in any order.
+    #[inline]
+    pub(super) fn mass(self, logit: f32) -> f64 {
+        /// The last bit of a number that is a little larger is worth 2⁻³⁴.
+        const ROUND: f64 = 262_144.0;
+        (f64::from(self.weight(logit)) + ROUND) - ROUND
     }
 
     /// The sum of the weights of each 64 logits, into `sums`; the sum of those.
