@@ -21,12 +21,13 @@ pub(super) struct Prospects<'a, R> {
     /// Positions per block; none where prefixes are not cached.
     block_tokens: Option<usize>,
     /// The next blocks that running sequences fill.
-    leaders: Vec<BlockName>,
+    leaders: &'a mut Vec<BlockName>,
     at: usize,
     end: usize,
 }
 
 impl<'a, R: Reader> Prospects<'a, R> {
+    /// `leaders` is memory.
     pub(super) fn new(
         running: &[Sequence<R>],
         waiting: &'a mut VecDeque<Sequence<R>>,
@@ -34,12 +35,15 @@ impl<'a, R: Reader> Prospects<'a, R> {
         newest: Generation,
         block_tokens: Option<usize>,
         seats: usize,
+        leaders: &'a mut Vec<BlockName>,
     ) -> Self {
         let end = waiting.len().min(seats.saturating_add(LOOK_BEYOND));
         let awake = running.iter().filter(|sequence| sequence.paused_since.is_none());
         // Whom nobody follows needs no leader.
-        let size = block_tokens.filter(|_| end > 0);
-        let leaders = size.map_or_else(Vec::new, |size| awake.filter_map(|sequence| next_of(sequence, size)).collect());
+        leaders.clear();
+        if let Some(size) = block_tokens.filter(|_| end > 0) {
+            leaders.extend(awake.filter_map(|sequence| next_of(sequence, size)));
+        }
         Self { waiting, pool, newest, block_tokens, leaders, at: 0, end }
     }
 

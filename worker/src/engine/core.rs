@@ -7,6 +7,7 @@ use super::admission::Prospects;
 use super::attempt::{Fault, are_numbers};
 use super::blocks::{BlockPool, KvChange};
 use super::order::Order;
+use super::prefix::BlockName;
 use super::reader::Reader;
 use super::scheduler::{Budget, Plan, Run, Running, schedule};
 use super::sequence::Event;
@@ -50,6 +51,7 @@ pub(super) struct Core<R> {
     // What a step needs, kept from step to step.
     plan: Plan,
     facts: Vec<Running>,
+    leaders: Vec<BlockName>,
     scratch: Scratch,
     notices: Vec<Notice>,
 }
@@ -67,6 +69,7 @@ impl<R: Reader> Core<R> {
             generations: vec![Generation::default()],
             plan: Plan::default(),
             facts: Vec::new(),
+            leaders: Vec::new(),
             scratch: Scratch::default(),
             notices: Vec::new(),
         }
@@ -141,9 +144,9 @@ impl<R: Reader> Core<R> {
         self.facts.extend(self.running.iter().map(Sequence::facts));
         let budget = self.budget();
         let newest = self.newest();
-        let Self { running, waiting, pool, plan, facts, options, limits, .. } = self;
+        let Self { running, waiting, pool, plan, facts, leaders, options, limits, .. } = self;
         let caches = options.enable_prefix_caching.then_some(limits.kv_block_tokens);
-        let prospects = Prospects::new(running, waiting, pool, newest, caches, budget.seats);
+        let prospects = Prospects::new(running, waiting, pool, newest, caches, budget.seats, leaders);
         schedule(facts, prospects, freed_by(running, pool), budget, plan);
         let is_something = !(plan.runs.is_empty() && plan.preempted.is_empty());
         if is_something {

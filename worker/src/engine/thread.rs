@@ -37,6 +37,8 @@ struct Engine<'a> {
     record: StepRecord,
     /// When the flight recorder was last dumped.
     dumped_at: Option<Instant>,
+    /// Memory for a step's segments; empty between two steps.
+    segments: Vec<Segment<'static>>,
 }
 
 /// Runs until every handle is gone. A panic in a step ends the sequence at fault; one anywhere else, or a backend that
@@ -48,11 +50,7 @@ pub(super) fn run(
     shared: &Shared,
     meters: &Meters,
 ) {
-    let core = Core::new(options.clone(), backend.limits().clone(), Instant::now());
-    let (faults, record) = (&options.faults, StepRecord::default());
-    let mut engine =
-        Engine { backend, core, shared, meters, computing: Duration::ZERO, faults, record, dumped_at: None };
-    engine.backend.report_to(&shared.whereabouts);
+    let mut engine = Engine::new(backend, options, shared, meters);
     let ended = catch_unwind(AssertUnwindSafe(|| engine.work(&inbox)));
     shared.is_dead.store(true, Ordering::Release);
     if let Err(panic) = ended {
@@ -66,7 +64,23 @@ pub(super) fn run(
     engine.publish();
 }
 
-impl Engine<'_> {
+impl<'a> Engine<'a> {
+    fn new(backend: Box<dyn Backend>, options: &'a EngineOptions, shared: &'a Shared, meters: &'a Meters) -> Self {
+        let mut engine = Self {
+            core: Core::new(options.clone(), backend.limits().clone(), Instant::now()),
+            backend,
+            shared,
+            meters,
+            computing: Duration::ZERO,
+            faults: &options.faults,
+            record: StepRecord::default(),
+            dumped_at: None,
+            segments: Vec::new(),
+        };
+        engine.backend.report_to(&shared.whereabouts);
+        engine
+    }
+
     fn work(&mut self, inbox: &Receiver<Message>) {
         while self.receive(inbox) {
             self.turn();
@@ -174,8 +188,9 @@ impl Engine<'_> {
     }
 
     fn step_of(&mut self, generation: Generation, runs: &[Run]) {
+        let mut segments: Vec<Segment<'_>> = std::mem::take(&mut self.segments);
         let Self { backend, core, shared, .. } = self;
-        let segments: Vec<Segment<'_>> = runs.iter().map(|run| core.segment(run)).collect();
+        segments.extend(runs.iter().map(|run| core.segment(run)));
         let mut goes_on = |part: Part| {
             shared.beat();
             shared.set_waiting_for(part);
@@ -188,7 +203,7 @@ impl Engine<'_> {
         self.computing += now.duration_since(begun);
         match computed {
             Ok(logits) => {
-                drop(segments);
+                self.segments = emptied(segments);
                 shared.leave_the_model();
                 shared.go_on_with(Activity::Sampling);
                 self.meters.step_s.observe(now.duration_since(begun).as_secs_f64());
@@ -201,7 +216,7 @@ impl Engine<'_> {
                 let (tries_max, beat) = (self.faults.step_retries_max, || shared.beat());
                 let parts =
                     attempt::apart(&mut **backend, generation, &segments, first, tries_max, &mut goes_on, &beat);
-                drop(segments);
+                self.segments = emptied(segments);
                 shared.leave_the_model();
                 self.computing += now.elapsed();
                 self.record.retries += narrow(parts.tries);
@@ -311,6 +326,11 @@ impl Engine<'_> {
     }
 }
 
+/// The memory of a list whose borrows end: what is collected in place stays where it was.
+fn emptied(segments: Vec<Segment<'_>>) -> Vec<Segment<'static>> {
+    segments.into_iter().filter_map(|_| None).collect()
+}
+
 fn ask(submission: Submission) -> Ask<Channel> {
     let Submission { prompt, params, index, priority, salt, events, cancel } = submission;
     Ask { prompt, params, priority, salt, reader: Channel { events, index, cancel } }
@@ -359,3 +379,6 @@ fn narrow(count: usize) -> u32 {
 fn microseconds(duration: Duration) -> u32 {
     u32::try_from(duration.as_micros()).unwrap_or(u32::MAX)
 }
+
+#[cfg(test)]
+mod tests;
