@@ -124,6 +124,18 @@ impl BlockPool {
         }
     }
 
+    /// Takes the names of `held` away, whoever else holds them: what is in them is not to be found any more.
+    pub(super) fn forget(&mut self, held: &[u32]) {
+        for &block in held {
+            let slot = &mut self.slots[block as usize];
+            assert!(slot.holders > 0, "block {block} is forgotten and nobody's");
+            if let Some(name) = slot.name.take() {
+                self.names.remove(&name);
+                self.changes.push(KvChange::Removed { block: name });
+            }
+        }
+    }
+
     /// Lets every block of `held` go, the last first.
     pub(super) fn give_back(&mut self, held: &mut Vec<u32>) {
         while let Some(block) = held.pop() {
@@ -239,7 +251,7 @@ mod tests {
     proptest! {
         #[test]
         fn blocks_are_held_as_often_as_they_are_held_and_none_is_lost(
-            deeds in prop::collection::vec((0_u8..4, 0_usize..6, 0_u32..8), 1..200),
+            deeds in prop::collection::vec((0_u8..5, 0_usize..6, 0_u32..8), 1..200),
         ) {
             const TOTAL: usize = 12;
             let mut pool = BlockPool::new(TOTAL);
@@ -250,6 +262,11 @@ mod tests {
                     1 => if let Some(block) = pool.find(&name(number)) { pool.hold(block, &mut holders[who]) },
                     2 => if let Some(&block) = holders[who].last() { pool.name(block, name(number), None) },
                     3 => pool.give_back(&mut holders[who]),
+                    4 => {
+                        pool.forget(&holders[who]);
+                        let found: Vec<u32> = (0..8).filter_map(|number| pool.find(&name(number))).collect();
+                        prop_assert!(holders[who].iter().all(|block| !found.contains(block)));
+                    }
                     _ => {}
                 }
                 let mut counts = [0_u32; TOTAL];

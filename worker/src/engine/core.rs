@@ -295,6 +295,9 @@ impl<R: Reader> Core<R> {
             (own, rest) = rest.split_at(rows * vocabulary);
             if !are_numbers(own) {
                 sequence.fail(&Fault::Logits.told());
+                // Keys and values that are no numbers may be in any of its blocks, those of steps before without
+                // logits to tell among them: nobody is to find them.
+                self.pool.forget(&sequence.blocks);
                 self.notices.push(Notice::NoNumbers);
                 continue;
             }

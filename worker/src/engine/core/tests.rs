@@ -19,6 +19,7 @@ struct Log {
     reported: usize,
     cached: usize,
     finish: Option<FinishReason>,
+    has_failed: bool,
     reading: Reading,
 }
 
@@ -28,7 +29,7 @@ struct Listener(Rc<RefCell<Log>>);
 impl Listener {
     fn new() -> Self {
         let (tokens, reported, cached, finish, reading) = (Vec::new(), 0, 0, None, Reading::Ready);
-        Self(Rc::new(RefCell::new(Log { tokens, reported, cached, finish, reading })))
+        Self(Rc::new(RefCell::new(Log { tokens, reported, cached, finish, has_failed: false, reading })))
     }
 
     fn set(&self, reading: Reading) {
@@ -51,12 +52,12 @@ impl Reader for Listener {
 
     fn send(&mut self, event: Event) -> bool {
         let mut log = self.0.borrow_mut();
-        assert!(log.finish.is_none(), "nothing comes after the end");
+        assert!(log.finish.is_none() && !log.has_failed, "nothing comes after the end");
         match event {
             Event::Cached(tokens) => log.cached = tokens,
             Event::PromptLogprobs(entries) => log.reported += entries.len(),
             Event::PromptDone => log.finish = Some(FinishReason::Length),
-            Event::Failed(why) => panic!("{why}"),
+            Event::Failed(_) => log.has_failed = true,
             Event::Token { id, finish, .. } => {
                 log.tokens.push(id);
                 log.finish = finish;
@@ -87,6 +88,8 @@ struct Simulation {
     now: Instant,
     rows: usize,
     preempted: usize,
+    /// Whether the device computes what is no number.
+    is_broken: bool,
 }
 
 impl Simulation {
@@ -113,7 +116,7 @@ impl Simulation {
         let now = Instant::now();
         let scripted = ScriptedOptions { limits: limits.clone(), step: Duration::ZERO, row: Duration::ZERO };
         let core = Core::new(options, limits, now);
-        Self { core, backend: ScriptedBackend::new(scripted), now, rows: 0, preempted: 0 }
+        Self { core, backend: ScriptedBackend::new(scripted), now, rows: 0, preempted: 0, is_broken: false }
     }
 
     fn submit(&mut self, ask: Ask<Listener>) -> Listener {
@@ -150,12 +153,19 @@ impl Simulation {
             // The backend checks the rows of logits, the blocks and the positions.
             let logits = self.backend.step_of(generation, &segments, &mut |_| true).expect("a step within its limits");
             drop(segments);
-            self.core.take_in(part, logits, self.now);
+            if self.is_broken {
+                self.core.take_in(part, &vec![f32::NAN; logits.len()], self.now);
+            } else {
+                self.core.take_in(part, logits, self.now);
+            }
         }
         self.core.keep(runs);
         self.core.retire(self.now);
         check(&self.core);
-        self.preempted += self.core.notices().filter(|notice| *notice == Notice::Preempted).count();
+        for notice in self.core.notices() {
+            self.preempted += usize::from(notice == Notice::Preempted);
+            assert!(self.is_broken || !matches!(notice, Notice::NoNumbers | Notice::Ended(End::Failed, _)));
+        }
         self.core.changes().for_each(drop);
         is_step
     }
@@ -450,4 +460,49 @@ fn the_urgent_go_first_and_nobody_starves() {
         assert!(waited < level * 3 + Duration::from_secs(15), "it starves");
     }
     assert!(waited >= level * 3, "three levels are worth six seconds, and it was served after {waited:?}");
+}
+
+#[test]
+fn what_may_be_no_number_is_found_by_nobody() {
+    let mut simulation = Simulation::new(&Sizes { max_rows: 12, ..ROOMY });
+    let whole = || prompt(1, 40, 0, 0);
+    // The blocks of this conversation are sound, and those that both have are the first's.
+    let sound = simulation.submit(ask(prompt(1, 12, 4, 7), 1, 2));
+    simulation.finish();
+    let before = simulation.core.blocks_cached();
+    let victim = simulation.submit(ask(whole(), 1, 5));
+    while simulation.core.blocks_cached() < before + 4 {
+        simulation.turn();
+    }
+    assert!(!victim.0.borrow().has_failed, "a chunk that wants no logits shows nothing");
+    simulation.is_broken = true;
+    simulation.finish();
+    simulation.is_broken = false;
+    assert!(victim.0.borrow().has_failed);
+    assert_eq!(simulation.core.blocks_cached(), before - 3, "its own, and the three it shared");
+    let next = simulation.submit(ask(whole(), 1, 5));
+    simulation.finish();
+    assert_eq!((next.0.borrow().cached, next.tokens()), (0, alone(whole(), 1, 5)));
+    assert!(sound.is_finished());
+}
+
+#[test]
+fn who_shares_blocks_that_may_be_no_numbers_keeps_them_alone() {
+    let mut simulation = Simulation::new(&ROOMY);
+    let first = simulation.submit(ask(prompt(1, 40, 0, 0), 1, 200));
+    (0..3).for_each(|_| _ = simulation.turn());
+    let second = simulation.submit(ask(prompt(1, 40, 0, 0), 2, 200));
+    (0..3).for_each(|_| _ = simulation.turn());
+    assert_eq!(second.0.borrow().cached, 36);
+    first.set(Reading::Full);
+    simulation.turn();
+    // Only the second computes.
+    simulation.is_broken = true;
+    simulation.turn();
+    simulation.is_broken = false;
+    first.set(Reading::Ready);
+    assert!(second.0.borrow().has_failed && !first.0.borrow().has_failed);
+    let third = simulation.submit(ask(prompt(1, 40, 0, 0), 3, 2));
+    simulation.finish();
+    assert_eq!((third.0.borrow().cached, first.tokens()), (0, alone(prompt(1, 40, 0, 0), 1, 200)));
 }
