@@ -4,6 +4,7 @@ use crate::client::{chat, chat_body, get, joined, post_with, stream, try_get};
 use crate::process::{Server, eventually, forebay};
 use std::io::Write;
 use std::process::Stdio;
+use wire::headers::CACHE_SALT;
 
 fn wait_ready(server: &Server) {
     eventually("ready", || try_get(&format!("{}/readyz", server.url)).is_ok_and(|answer| answer.status == 200));
@@ -33,19 +34,51 @@ fn two_workers_share_the_load_and_one_may_die() {
     eventually("the dead worker is seen", || ready_workers() == 1);
 }
 
-#[test]
-fn keys_and_limits_are_enforced() {
+/// What the configuration says of a tenant with this key.
+fn tenant(name: &str, key: &str) -> String {
     let mut child =
         forebay().args(["policy", "hash-key"]).stdin(Stdio::piped()).stdout(Stdio::piped()).spawn().expect("runs");
-    child.stdin.take().expect("piped").write_all(b"sk-one").expect("writes");
+    child.stdin.take().expect("piped").write_all(key.as_bytes()).expect("writes");
     let hash = String::from_utf8(child.wait_with_output().expect("ends").stdout).expect("text");
+    format!("[[router.policy.tenants]]\nname = \"{name}\"\nkey_sha256 = [\"{}\"]\n", hash.trim())
+}
+
+#[test]
+fn tenants_share_no_prefix_whatever_they_say_of_themselves() {
     let dir = tempfile::tempdir().expect("a directory");
     let path = dir.path().join("forebay.toml");
-    let text = format!(
-        "[[router.policy.tenants]]\nname = \"one\"\nkey_sha256 = [\"{}\"]\nrequests_per_minute = 2\n",
-        hash.trim()
-    );
-    std::fs::write(&path, text).expect("writes");
+    std::fs::write(&path, tenant("one", "sk-one") + &tenant("two", "sk-two")).expect("writes");
+    let worker = Server::start(&["worker", "demo"]);
+    let router = Server::start(&["router", "--config", path.to_str().expect("text"), "--worker", &worker.url]);
+    wait_ready(&router);
+    let cached = |key: &str, body: &str, more: &[(&str, &str)]| {
+        let bearer = format!("Bearer {key}");
+        let headers: Vec<_> = more.iter().copied().chain([("authorization", bearer.as_str())]).collect();
+        let answer = post_with(&format!("{}/v1/chat/completions", router.url), body, &headers);
+        assert_eq!(answer.status, 200, "{}", answer.text);
+        answer.json()["usage"]["prompt_tokens_details"]["cached_tokens"].as_u64().expect("cached tokens")
+    };
+    let first = chat_body(&"What is a forebay? ".repeat(20), r#","max_tokens":1"#);
+    assert_eq!(cached("sk-one", &first, &[]), 0);
+    assert_eq!(cached("sk-two", &first, &[]), 0, "another tenant's prompt is nobody else's to find");
+    assert!(cached("sk-one", &first, &[]) > 0);
+    assert!(cached("sk-two", &first, &[]) > 0);
+    // What the router calls its tenants is no secret: it does not help who says it himself.
+    let one = policy::hash_key("one");
+    let claims: [&[(&str, &str)]; 2] = [&[(CACHE_SALT, &one)], &[(CACHE_SALT, ""), (CACHE_SALT, &one)]];
+    for (at, claim) in claims.into_iter().enumerate() {
+        let body = chat_body(&format!("{at} {}", "And what is a penstock? ".repeat(20)), r#","max_tokens":1"#);
+        assert_eq!(cached("sk-one", &body, &[]), 0);
+        assert_eq!(cached("sk-two", &body, claim), 0, "{claim:?}");
+        assert!(cached("sk-one", &body, &[(CACHE_SALT, "another")]) > 0);
+    }
+}
+
+#[test]
+fn keys_and_limits_are_enforced() {
+    let dir = tempfile::tempdir().expect("a directory");
+    let path = dir.path().join("forebay.toml");
+    std::fs::write(&path, tenant("one", "sk-one") + "requests_per_minute = 2\n").expect("writes");
     let server = Server::start(&["serve", "--config", path.to_str().expect("text")]);
     let url = format!("{}/v1/chat/completions", server.url);
     let body = chat_body("Hello", r#","max_tokens":1"#);
