@@ -41,8 +41,8 @@ struct Pulled {
 pub(crate) async fn pull(config: &Config, args: &PullArgs) -> anyhow::Result<()> {
     let PullArgs { model: args, warm } = args;
     let begun = Instant::now();
-    let (loader, probe, verdict) = look(config, &args.model).await?;
-    let options = OpenOptions { order: order(&probe), read_all: true, to_cache: !warm, base: None };
+    let (loader, mut probe, verdict) = look(config, &args.model).await?;
+    let options = OpenOptions { order: order(&mut probe), read_all: true, to_cache: !warm, base: None };
     let looked = begun.elapsed();
     let load = loader.open(probe, &verdict, options).await?;
     let summary = watch(&load).await?;
@@ -85,20 +85,22 @@ pub(crate) async fn pull(config: &Config, args: &PullArgs) -> anyhow::Result<()>
 /// What a load would read, in which order; reads headers only.
 pub(crate) async fn plan(config: &Config, args: &PlanArgs) -> anyhow::Result<()> {
     let loader = Loader::new(&config.loader, loader::remote::Env::from_process(), &Registry::new())?;
-    let probe = loader.probe(&url(&args.model)?).await?;
+    let mut probe = loader.probe(&url(&args.model)?).await?;
+    let order = order(&mut probe);
     let slices = if args.ranks == 1 && args.rank == 0 {
         loader::plan::Slices::default()
     } else {
-        let config = probe.file("config.json").ok_or_else(|| anyhow!("the model has no config.json to split by"))?;
-        worker::model::slices(&worker::model::Config::parse(config)?, args.rank, args.ranks)?
+        let config = sizes(&mut probe)?.ok_or_else(|| anyhow!("the model has no config.json to split by"))?;
+        let tensors = probe.shards().iter().flat_map(|shard| &shard.header.tensors);
+        worker::model::slices(&config, tensors, args.rank, args.ranks)?
     };
-    let plan = probe.plan(&order(&probe), &slices, &loader::plan::PlanOptions::default())?;
-    if args.json {
-        println!("{}", serde_json::to_string(&plan)?);
-    } else {
-        println!("{plan}");
+    let plan = probe.plan(&order, &slices, &loader::plan::PlanOptions::default())?;
+    let text = if args.json { serde_json::to_string(&plan)? } else { plan.to_string() };
+    match writeln!(std::io::stdout(), "{text}") {
+        // Who reads the first lines of thousands has had what they wanted.
+        Err(cause) if cause.kind() == std::io::ErrorKind::BrokenPipe => Ok(()),
+        written => written.context("writing the plan"),
     }
-    Ok(())
 }
 
 /// Computes a model's manifest and prints or writes it.
@@ -195,16 +197,20 @@ fn url(model: &str) -> anyhow::Result<ModelUrl> {
 }
 
 /// The execution order, as far as the model is one that we know.
-fn order(probe: &Probe) -> Vec<String> {
-    let config = probe.file("config.json").map(worker::model::Config::parse);
-    match config {
-        Some(Ok(config)) => worker::model::order(&config),
-        Some(Err(error)) => {
+fn order(probe: &mut Probe) -> Vec<String> {
+    match sizes(probe) {
+        Ok(Some(config)) => worker::model::order(&config),
+        Err(error) => {
             tracing::warn!(%error, "the execution order of this model is not known: its files are read from the start");
             Vec::new()
         }
-        None => Vec::new(),
+        Ok(None) => Vec::new(),
     }
+}
+
+fn sizes(probe: &mut Probe) -> anyhow::Result<Option<worker::model::Config>> {
+    let config = worker::gguf::config_of(probe)?;
+    Ok(config.map(|config| worker::model::Config::parse(&config)).transpose()?)
 }
 
 /// Waits for a load, saying how far it is.

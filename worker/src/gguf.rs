@@ -12,6 +12,7 @@ pub(crate) use config::config_json;
 pub(crate) use names::name;
 pub(crate) use text::text;
 
+use loader::Probe;
 use loader::gguf::{Gguf, Value};
 use thiserror::Error;
 
@@ -42,6 +43,19 @@ pub enum GgufModelError {
         /// What to do instead.
         fix: &'static str,
     },
+}
+
+/// The sizes that a first look found: `config.json`, or what a GGUF file says in its stead, whose tensors are from then
+/// on called by a checkpoint's names. None where there is neither.
+///
+/// # Errors
+/// The GGUF file is no model of ours.
+pub fn config_of(probe: &mut Probe) -> Result<Option<Vec<u8>>, GgufModelError> {
+    let Some(config) = probe.gguf().map(config_json).transpose()? else {
+        return Ok(probe.file("config.json").map(<[u8]>::to_vec));
+    };
+    probe.rename(&name);
+    Ok(Some(config))
 }
 
 /// The metadata of one file, its architecture's keys by their last part.

@@ -6,7 +6,7 @@ pub mod backend;
 pub mod config;
 pub mod demo;
 pub mod engine;
-mod gguf;
+pub mod gguf;
 mod kernels;
 pub mod lifecycle;
 pub mod memory;

@@ -151,7 +151,7 @@ impl Weight {
         let Some(tensor) = weights.get(&slot.name) else {
             return Err(BindError::Missing { name: slot.name.clone(), shape: slot.shape.clone() });
         };
-        if is_q8_0(slot, tensor) {
+        if is_q8_0(slot, tensor.dtype(), tensor.shape()) {
             return Ok(Self { slot: slot.clone(), format: Format::Q8_0, tensor: tensor.clone() });
         }
         if tensor.shape() != slot.shape {
@@ -209,10 +209,10 @@ impl Weight {
 }
 
 /// Whether a matrix lies in rows of Q8_0, which the loader gives as rows of bytes.
-fn is_q8_0(slot: &Slot, tensor: &Tensor) -> bool {
+pub(super) fn is_q8_0(slot: &Slot, dtype: Dtype, shape: &[usize]) -> bool {
     let &[outputs, inputs] = &slot.shape[..] else { return false };
     let is_whole = inputs.is_multiple_of(Q8_0_NUMBERS);
-    is_whole && tensor.dtype() == Dtype::U8 && *tensor.shape() == [outputs, Format::Q8_0.row_bytes(inputs)]
+    is_whole && dtype == Dtype::U8 && *shape == [outputs, Format::Q8_0.row_bytes(inputs)]
 }
 
 /// Tensors that published checkpoints carry and that no computation reads: tables older releases
