@@ -44,6 +44,11 @@ pub struct WorkerConfig {
     /// the sequences above, at most 4 GiB.
     #[serde(alias = "kv_cache_bytes")]
     pub kv_cache_memory_bytes: Option<u64>,
+    /// Whether the memory of the KV cache is taken before the model is ready, rather than when it is first used: then
+    /// the worker cannot run out of memory later, and refuses to start where there is too little. It takes half a
+    /// second a GiB, more in a virtual machine whose host must find it first. Where absent: if somebody gave a size
+    /// (`kv_cache_memory_bytes`, `memory_bytes`, `gpu_memory_utilization`), and not on a laptop where nobody did.
+    pub kv_cache_populate: Option<bool>,
     /// The format of keys and values. `auto` is f32 for models stored in f32 and f16 for others.
     pub kv_cache_dtype: KvCacheDtype,
     /// What the matrices of a model stored in bf16, f16 or f32 become when they are loaded (vLLM's name): `q8_0` is
@@ -172,6 +177,7 @@ impl Default for WorkerConfig {
             memory_bytes: None,
             gpu_memory_utilization: None,
             kv_cache_memory_bytes: None,
+            kv_cache_populate: None,
             kv_cache_dtype: KvCacheDtype::Auto,
             quantization: None,
             enable_prefix_caching: true,
@@ -189,6 +195,13 @@ impl Default for WorkerConfig {
 }
 
 impl WorkerConfig {
+    /// Whether the memory of KV caches is taken at the start.
+    #[must_use]
+    pub fn takes_kv_cache(&self) -> bool {
+        let sized = self.kv_cache_memory_bytes.is_some() || self.memory_bytes.is_some();
+        self.kv_cache_populate.unwrap_or(sized || self.gpu_memory_utilization.is_some())
+    }
+
     /// What is wrong with it, as `key: problem`; `None` where nothing is.
     #[must_use]
     pub fn problem(&self) -> Option<String> {
@@ -255,6 +268,17 @@ mod tests {
             let problem = problem.expect("a problem");
             assert!(problem.starts_with("worker.quantization") && problem.contains(backend.name()), "{problem}");
         }
+    }
+
+    #[test]
+    fn memory_is_taken_at_the_start_where_somebody_gave_a_size() {
+        let plain = WorkerConfig::default();
+        assert!(!plain.takes_kv_cache());
+        let sized = WorkerConfig { kv_cache_memory_bytes: Some(1), ..plain.clone() };
+        let budgeted = WorkerConfig { memory_bytes: Some(1), ..plain.clone() };
+        let shared = WorkerConfig { gpu_memory_utilization: Some(0.5), ..plain };
+        assert!(sized.takes_kv_cache() && budgeted.takes_kv_cache() && shared.takes_kv_cache());
+        assert!(!WorkerConfig { kv_cache_populate: Some(false), ..sized }.takes_kv_cache());
     }
 
     #[test]

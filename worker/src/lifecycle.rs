@@ -12,6 +12,7 @@ mod error;
 mod files;
 mod load;
 mod quantize;
+mod room;
 mod source;
 mod swap;
 

@@ -1,11 +1,12 @@
 //! How much memory a model takes: a pure function from its config and the operator's wishes.
 //!
 //! Weights are mapped, not allocated: their bytes count once a node however many read them. Their quantized
-//! copies, the arena and the KV storage are ours. `split` divides one budget between the models of a worker, `machine` says what
-//! there is. It knows no device and allocates nothing.
+//! copies, the arena and the KV storage are ours. `split` divides one budget between the models of a worker, `machine`
+//! says what there is, `take` takes it before it is needed. It knows no device and allocates nothing.
 
 pub mod machine;
 mod split;
+pub mod take;
 
 pub use split::{Need, split};
 

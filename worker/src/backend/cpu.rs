@@ -19,7 +19,7 @@ use super::{
     Backend, Generation, InstallError, Limits, Part, Revision, Segment, StepError, WantLogits, Whereabouts, check,
 };
 use crate::kernels::attention::{Attention, attend};
-use crate::kernels::buffer::Buffer;
+use crate::kernels::buffer::{Buffer, Pages};
 use crate::kernels::linear::{Inputs, Matrix, Projection, Then, project, project_gated};
 use crate::kernels::norm::rms_norm;
 use crate::kernels::pool::Pool;
@@ -214,6 +214,12 @@ impl CpuBackend {
     #[must_use]
     pub fn threads(&self) -> usize {
         self.pool.threads()
+    }
+
+    /// The pages of its keys and values, to be made before they are needed.
+    #[must_use]
+    pub fn kv_pages(&self) -> Pages {
+        self.storage.pages()
     }
 
     /// The format of its keys and values.

@@ -12,6 +12,7 @@ use crate::backend::cpu::{self, CpuBackend, CpuOptions, KvDtype, Quantization, S
 use crate::backend::scripted::{ScriptedBackend, ScriptedOptions};
 use crate::backend::{Backend, Limits};
 use crate::config::{self, BackendKind, KvCacheDtype, WorkerConfig};
+use crate::kernels::buffer::Pages;
 use crate::memory::machine::available_bytes;
 use crate::memory::{KV_BLOCK_TOKENS, MemoryError, MemoryOptions, MemoryPlan, Need, WeightsMemory, plan, split};
 use crate::model::{Config, Decoder, Float};
@@ -32,6 +33,8 @@ pub(super) struct Computed {
     pub(super) max_model_len: usize,
     /// How long matching and planning took.
     pub(super) took: Duration,
+    /// The KV cache's memory, where it is to be taken before the model is ready.
+    pub(super) kv_pages: Option<Pages>,
 }
 
 /// Builds the backend; waits for weights only where the backend copies them. Blocks.
@@ -49,8 +52,9 @@ pub(super) fn compute(
     let planned = plan(model, weights, &wishes).map_err(ModelError::Memory)?;
     let took = begun.elapsed();
     let staged = staged(config, &decoder)?;
-    let backend = build(config, &decoder, staged.clone(), &planned, &wishes)?;
-    Ok(Computed { backend, decoder: Some(decoder), staged, max_model_len: planned.max_model_len, took })
+    let (backend, kv_pages) = build(config, &decoder, staged.clone(), &planned, &wishes)?;
+    let kv_pages = kv_pages.filter(|_| config.takes_kv_cache());
+    Ok(Computed { backend, decoder: Some(decoder), staged, max_model_len: planned.max_model_len, took, kv_pages })
 }
 
 /// What of the worker's memory a model may take.
@@ -149,13 +153,13 @@ fn build(
     staged: Option<Arc<Staged>>,
     planned: &MemoryPlan,
     wishes: &MemoryOptions,
-) -> Result<Box<dyn Backend>, ModelError> {
+) -> Result<(Box<dyn Backend>, Option<Pages>), ModelError> {
     let (max_rows, max_logits_rows) = (wishes.max_rows, wishes.max_logits_rows);
     let max_position = Some(planned.max_model_len);
     if config.backend == BackendKind::Candle {
         let options = CandleOptions { max_rows, max_logits_rows, kv_blocks: planned.kv_blocks, max_position };
         let backend = CandleBackend::new(decoder, &options).map_err(|cause| ModelError::Backend(cause.into()))?;
-        return Ok(Box::new(backend));
+        return Ok((Box::new(backend), None));
     }
     let options = CpuOptions {
         threads: config.threads.and_then(NonZeroUsize::new),
@@ -172,7 +176,8 @@ fn build(
         None => CpuBackend::new(decoder, &options),
     };
     let backend = backend.map_err(|cause| ModelError::Backend(cause.into()))?;
-    Ok(Box::new(backend))
+    let pages = backend.kv_pages();
+    Ok((Box::new(backend), Some(pages)))
 }
 
 fn scripted(config: &WorkerConfig, model: &Config) -> Computed {
@@ -192,5 +197,6 @@ fn scripted(config: &WorkerConfig, model: &Config) -> Computed {
     let max_model_len = max_model_len.min(limits.kv_blocks * KV_BLOCK_TOKENS);
     let step = Duration::from_millis(config.scripted_step_ms);
     let backend = ScriptedBackend::new(ScriptedOptions { limits, step, row: Duration::ZERO });
-    Computed { backend: Box::new(backend), decoder: None, staged: None, max_model_len, took: Duration::ZERO }
+    let backend = Box::new(backend);
+    Computed { backend, decoder: None, staged: None, max_model_len, took: Duration::ZERO, kv_pages: None }
 }

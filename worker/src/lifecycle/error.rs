@@ -10,6 +10,7 @@ use crate::backend::StepError;
 use crate::engine::SwapError;
 use crate::gguf::GgufModelError;
 use crate::memory::MemoryError;
+use crate::memory::take::TakeError;
 use crate::model::{BindError, ConfigError};
 use crate::tokenizer::TextError;
 
@@ -88,6 +89,9 @@ pub enum ModelError {
     /// Too little memory for the wishes.
     #[error("planning its memory")]
     Memory(#[source] MemoryError),
+    /// Too little memory for the KV cache, when it was to be taken.
+    #[error(transparent)]
+    Take(TakeError),
     /// The backend.
     #[error("building its backend")]
     Backend(#[source] Box<dyn std::error::Error + Send + Sync>),

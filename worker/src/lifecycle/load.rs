@@ -19,6 +19,7 @@ use super::computed::{Computed, Share, compute, need};
 use super::error::ModelError;
 use super::files::Files;
 use super::quantize::Quantizing;
+use super::room::Room;
 use super::source::ModelSource;
 use crate::backend::cpu::Staged;
 use crate::config::{BackendKind, SchedulingPolicy, WorkerConfig};
@@ -170,7 +171,9 @@ impl Looked {
             let weights = opened.as_ref().map(|opened| opened.weights.clone());
             move || compute(&config, &model, weights.as_ref(), share)
         });
-        let computed = computed.await.map_err(|_| ModelError::Lost)??;
+        let mut computed = computed.await.map_err(|_| ModelError::Lost)??;
+        // Beside the weights, which need the disk or the link, and the tokenizer.
+        let room = computed.kv_pages.take().map(|pages| Room::take(&name, pages)).transpose()?;
         let text = text.await.map_err(|_| ModelError::Lost)??;
         let weights_open = if total == 0 { Duration::ZERO } else { weights_open + computed.took };
         let (decoder, staged) = (computed.decoder.clone(), computed.staged.clone());
@@ -180,7 +183,7 @@ impl Looked {
         context.server.add(serve(context, &name, computed, text, &facts)?);
         let arrived = |(Opened { weights, load }, decoder)| Arrived { decoder, staged, weights, load };
         let weights = opened.zip(decoder).map(arrived);
-        Ok(Begun { name, resident: Resident { files, config, weights }, quantizing, begun })
+        Ok(Begun { name, resident: Resident { files, config, weights }, quantizing, room, begun })
     }
 }
 
@@ -261,17 +264,23 @@ pub(super) struct Begun {
     pub(super) name: String,
     pub(super) resident: Resident,
     quantizing: Option<Quantizing>,
+    /// Memory for its KV cache, on its way.
+    room: Option<Room>,
     begun: Instant,
 }
 
 impl Begun {
-    /// Waits for the rest of its weights, and for those that are being quantized.
+    /// Waits for the rest of its weights, for those that are being quantized, and for memory.
     pub(super) async fn finish(self, context: &Context) -> Result<(), ModelError> {
-        let Self { name, resident, quantizing, begun } = self;
-        if let Some(load) = resident.weights.as_ref().and_then(|weights| weights.load.as_ref()) {
+        let Self { name, resident, quantizing, room, begun } = self;
+        let arrival = async {
+            let load = resident.weights.as_ref().and_then(|weights| weights.load.as_ref());
+            let Some(load) = load else { return Ok(()) };
             let arrival = arrive(context, &name, load).instrument(info_span!("arrive", model = name));
-            arrival.await.map_err(ModelError::Arrival)?;
-        }
+            arrival.await.map_err(ModelError::Arrival)
+        };
+        // Too little memory is known long before the last weights.
+        tokio::try_join!(arrival, finish_room(context, &name, room))?;
         if let Some(quantizing) = quantizing {
             quantizing.finish(context, &name).await?;
         }
@@ -283,6 +292,15 @@ impl Begun {
         tracing::info!(model = name, ready_after_ms = took.as_secs_f64() * 1e3, "a model is ready");
         Ok(())
     }
+}
+
+/// Waits until a KV cache has its memory, where it takes that at the start.
+async fn finish_room(context: &Context, name: &str, room: Option<Room>) -> Result<(), ModelError> {
+    let Some(room) = room else { return Ok(()) };
+    let took = room.taken().await?;
+    let seconds = context.registry.gauge(&names::WORKER_LOAD_SECONDS);
+    seconds.with_label_values(&[name, "kv_cache"]).set(took.as_secs_f64());
+    Ok(())
 }
 
 /// Waits until all weights of a load are there, and says how far they are.

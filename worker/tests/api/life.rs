@@ -198,6 +198,18 @@ async fn memory_is_given_as_asked_or_refused_with_the_numbers() {
 }
 
 #[tokio::test]
+async fn a_kv_cache_of_a_given_size_has_its_memory_before_the_model_is_ready() {
+    const TOOK: &str = "forebay_worker_load_seconds{model=\"demo\",phase=\"kv_cache\"}";
+    let said = async |settings: Value| start(settings).await.registry.render().contains(TOOK);
+    let sized = json!({"backend": "cpu", "max_model_len": 64, "kv_cache_memory_bytes": 8_000_000});
+    assert!(said(sized.clone()).await);
+    assert!(!said(json!({"backend": "cpu"})).await, "where nobody gave one, nothing is taken");
+    let mut lazy = sized;
+    lazy["kv_cache_populate"] = false.into();
+    assert!(!said(lazy).await);
+}
+
+#[tokio::test]
 async fn a_step_that_hangs_fails_liveness_and_says_what_it_was_doing() {
     // Longer than any test: its thread is left to the end of the process.
     let worker = start(json!({"scripted_step_ms": 3_600_000, "liveness_timeout_ms": 500})).await;
