@@ -99,6 +99,8 @@ pub struct Report {
     pub throttles: u64,
     /// Extents whose digest was wrong.
     pub corrupt_extents: u64,
+    /// How long requests waited for the disk to take what they had received, all together.
+    pub disk_wait_seconds: f64,
     /// The most bytes in flight at any time, over all loads that share the budgets.
     pub in_flight_max_bytes: u64,
     /// The most requests in flight at any time.
@@ -128,6 +130,7 @@ impl Report {
             stalls: self.stalls + later.stalls,
             throttles: self.throttles + later.throttles,
             corrupt_extents: self.corrupt_extents + later.corrupt_extents,
+            disk_wait_seconds: self.disk_wait_seconds + later.disk_wait_seconds,
             in_flight_max_bytes: self.in_flight_max_bytes.max(later.in_flight_max_bytes),
             concurrency_max: self.concurrency_max.max(later.concurrency_max),
         }
@@ -147,6 +150,8 @@ pub async fn run(job: Job, config: &FetchConfig, meters: &Meters) -> Result<Repo
     let ended = driver.drive().instrument(span).await;
     // Requests are dropped, and with them their leases, before anyone hears of the end.
     driver.tasks.shutdown().await;
+    let Shared { targets, tally, .. } = &*driver.shared;
+    targets.iter().for_each(|target| tally.written(target.region.take_written()));
     driver.publish(if ended.is_ok() { Phase::Done } else { Phase::Failed });
     ended.map(|()| driver.report())
 }
@@ -366,6 +371,7 @@ impl Driver {
             stalls: get(&tally.stalls),
             throttles: get(&tally.throttles),
             corrupt_extents: get(&tally.corrupt_extents),
+            disk_wait_seconds: Duration::from_nanos(get(&tally.disk_wait_ns)).as_secs_f64(),
             in_flight_max_bytes: self.shared.budgets.in_flight().most(),
             concurrency_max: self.running_max,
         }

@@ -10,6 +10,7 @@ use std::fmt;
 use std::ops::Range;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::time::{Duration, Instant};
 
 use thiserror::Error;
 
@@ -84,6 +85,8 @@ pub struct Landing {
     judge: Option<Judge>,
     /// An extent has wholly come and is not judged yet.
     is_due: bool,
+    /// Since when something is on its way to the disk.
+    writing_since: Option<Instant>,
     progress: Arc<Progress>,
 }
 
@@ -92,6 +95,8 @@ pub struct Landing {
 pub struct Progress {
     landed: AtomicU64,
     is_writing: AtomicBool,
+    /// Nanoseconds that nothing came, since what had come was on its way to the disk.
+    waited_ns: AtomicU64,
 }
 
 impl Progress {
@@ -105,6 +110,11 @@ impl Progress {
     #[must_use]
     pub fn is_writing(&self) -> bool {
         self.is_writing.load(Ordering::Relaxed)
+    }
+
+    /// How long it has waited for the disk since this was asked the last time.
+    pub fn take_waited(&self) -> Duration {
+        Duration::from_nanos(self.waited_ns.swap(0, Ordering::Relaxed))
     }
 }
 
@@ -131,7 +141,8 @@ impl Landing {
 
     fn new(space: Space, range: Range<u64>, judge: Option<Judge>) -> Self {
         let position = range.start;
-        Self { space, range, position, hasher: blake3::Hasher::new(), judge, is_due: false, progress: Arc::default() }
+        let (hasher, progress) = (blake3::Hasher::new(), Arc::default());
+        Self { space, range, position, hasher, judge, is_due: false, writing_since: None, progress }
     }
 
     /// The object's bytes that are wanted.
@@ -194,6 +205,7 @@ impl Landing {
         if let Space::Region(lease) = &mut self.space {
             let is_writing = lease.settle(offset(&self.range, to), self.judge.clone());
             self.progress.is_writing.store(is_writing, Ordering::Relaxed);
+            self.writing_since = is_writing.then(Instant::now);
         }
         self.settle().await
     }
@@ -221,6 +233,10 @@ impl Landing {
         let Space::Region(lease) = &mut self.space else { return Ok(()) };
         let settled = lease.settled().await;
         self.progress.is_writing.store(false, Ordering::Relaxed);
+        if let Some(since) = self.writing_since.take() {
+            let waited_ns = u64::try_from(since.elapsed().as_nanos()).unwrap_or(u64::MAX);
+            self.progress.waited_ns.fetch_add(waited_ns, Ordering::Relaxed);
+        }
         settled.map_err(|error| LandingError::Keep {
             object: lease.region().name().to_owned(),
             problem: error.to_string(),
@@ -285,6 +301,7 @@ impl fmt::Debug for Landing {
 mod tests {
     use super::*;
     use crate::Region;
+    use crate::region::Written;
     use std::sync::Mutex;
 
     fn object(bytes: u64) -> Vec<u8> {
@@ -333,12 +350,46 @@ mod tests {
             for region in regions {
                 let (judge, seen) = recording();
                 let lease = region.lease(0..bytes).unwrap();
-                feed(&mut Landing::in_region(lease, judge), &object, gulp).await.unwrap();
+                let mut landing = Landing::in_region(lease, judge);
+                feed(&mut landing, &object, gulp).await.unwrap();
+                let waits = region.name() != "memory";
+                assert_eq!(landing.progress().take_waited() > Duration::ZERO, waits, "{region:?}");
+                assert_eq!(landing.progress().take_waited(), Duration::ZERO, "it is told once");
                 let expected: Vec<_> = (0..).zip(object.chunks(EXTENT_BYTES as usize).map(blake3::hash)).collect();
                 assert_eq!(*seen.lock().unwrap(), expected);
                 assert!(region.bytes().unwrap() == object, "{region:?}");
             }
         }
+    }
+
+    /// Whether a file there can be written past the page cache, found out as simply as can be.
+    fn takes_direct_writes(directory: &std::path::Path) -> bool {
+        use std::os::unix::fs::{FileExt, OpenOptionsExt};
+        let path = directory.join("tried");
+        let opened = std::fs::File::options().write(true).create(true).custom_flags(libc::O_DIRECT).open(&path);
+        let page = memmap2::MmapMut::map_anon(4096).unwrap();
+        opened.is_ok_and(|file| file.write_all_at(&page, 0).is_ok())
+    }
+
+    #[tokio::test]
+    async fn what_nobody_is_about_to_read_is_written_past_the_page_cache() {
+        let bytes = 2 * EXTENT_BYTES + 12_345;
+        let (directory, [memory, read, unread]) = every_kind(bytes);
+        for region in [&memory, &read, &unread] {
+            let mut landing = Landing::in_region(region.lease(0..bytes).unwrap(), recording().0);
+            feed(&mut landing, &object(bytes), usize::MAX).await.unwrap();
+        }
+        assert_eq!(memory.take_written(), Written::default());
+        assert_eq!(read.take_written(), Written { direct_bytes: 0, cached_bytes: bytes });
+        if takes_direct_writes(directory.path()) {
+            // All but the end, which fills no page.
+            let expected = Written { direct_bytes: 2 * EXTENT_BYTES, cached_bytes: 12_345 };
+            assert_eq!(unread.take_written(), expected);
+        } else {
+            eprintln!("skipped: {} takes no direct writes", directory.path().display());
+            assert_eq!(unread.take_written(), Written { direct_bytes: 0, cached_bytes: bytes });
+        }
+        assert_eq!(unread.take_written(), Written::default(), "it is told once");
     }
 
     #[tokio::test]

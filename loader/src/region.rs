@@ -33,6 +33,7 @@ use crate::LoadError;
 use arrival::Arrival;
 use file::FilledFile;
 
+pub(crate) use file::Written;
 pub use lease::Lease;
 pub use truncation::on_truncation;
 
@@ -380,6 +381,12 @@ impl Region {
             Memory::Filling(mapping, ..) => mapping.as_ptr(),
             Memory::File(..) | Memory::Embedded(_) => unreachable!("a finished region has no leases"),
         }
+    }
+
+    /// How many bytes were written to its file since this was asked the last time, and how; none where it has no
+    /// file, or a finished one.
+    pub(crate) fn take_written(&self) -> Written {
+        self.file().map(FilledFile::take_written).unwrap_or_default()
     }
 
     /// Has the pages of a range made before they are written: writers of one file take turns, but

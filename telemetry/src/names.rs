@@ -263,6 +263,20 @@ pub const LOADER_FETCH_SECONDS: Def = Def::histogram(
     REQUEST_EDGES_S,
 );
 
+/// What a slow disk costs a load.
+pub const LOADER_DISK_WAIT_SECONDS: Def = Def::histogram(
+    "forebay_loader_disk_wait_seconds",
+    "How long one request to storage waited, all together, for the disk to take what it had received",
+    &[],
+    REQUEST_EDGES_S,
+);
+/// Bytes written to files that are being filled.
+pub const LOADER_WRITTEN_BYTES: Def = Def::counter(
+    "forebay_loader_written_bytes_total",
+    "Bytes written to the cache's files: direct (past the page cache), page_cache",
+    &["how"],
+);
+
 // --- loader: cache --------------------------------------------------------------------------------
 
 /// What the cache takes of the disk.

@@ -230,6 +230,12 @@ impl<'a> Watch<'a> {
     }
 }
 
+impl Drop for Watch<'_> {
+    fn drop(&mut self) {
+        self.shared.tally.disk_waited(self.progress.take_waited());
+    }
+}
+
 type SecondTry = Pin<Box<dyn Future<Output = Result<Brought, SourceError>> + Send>>;
 
 /// A second try of one extent, on a connection of its own and from another source where there is one.

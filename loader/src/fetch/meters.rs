@@ -1,7 +1,9 @@
 //! The metrics of fetching, and the counts that one load reports.
 
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Duration;
 
+use crate::region::Written;
 use prometheus::{Gauge, Histogram, IntCounter, IntCounterVec};
 use telemetry::metrics::Registry;
 use telemetry::names;
@@ -21,6 +23,8 @@ pub struct Meters {
     pub(super) in_flight_bytes: Gauge,
     pub(super) concurrency: Gauge,
     pub(super) fetch_s: Histogram,
+    pub(super) disk_wait_s: Histogram,
+    pub(super) written: IntCounterVec,
 }
 
 impl Meters {
@@ -42,6 +46,8 @@ impl Meters {
             in_flight_bytes: gauge(&names::LOADER_IN_FLIGHT_BYTES),
             concurrency: gauge(&names::LOADER_CONCURRENCY),
             fetch_s: registry.histogram(&names::LOADER_FETCH_SECONDS).with_label_values::<&str>(&[]),
+            disk_wait_s: registry.histogram(&names::LOADER_DISK_WAIT_SECONDS).with_label_values::<&str>(&[]),
+            written: registry.counter(&names::LOADER_WRITTEN_BYTES),
         }
     }
 }
@@ -59,6 +65,7 @@ pub(super) struct Tally {
     pub(super) stalls: AtomicU64,
     pub(super) throttles: AtomicU64,
     pub(super) corrupt_extents: AtomicU64,
+    pub(super) disk_wait_ns: AtomicU64,
     meters: Meters,
     /// The label of each source: its URL's scheme, a bounded set.
     schemes: Vec<String>,
@@ -77,6 +84,7 @@ impl Tally {
             stalls: AtomicU64::new(0),
             throttles: AtomicU64::new(0),
             corrupt_extents: AtomicU64::new(0),
+            disk_wait_ns: AtomicU64::new(0),
             meters: meters.clone(),
             schemes,
         }
@@ -121,6 +129,23 @@ impl Tally {
     /// A fetch is complete, this long after it was begun.
     pub(super) fn fetched(&self, seconds: f64) {
         self.meters.fetch_s.observe(seconds);
+    }
+
+    /// A request has waited so long for the disk; not at all where nothing is written.
+    pub(super) fn disk_waited(&self, waited: Duration) {
+        if !waited.is_zero() {
+            add(&self.disk_wait_ns, u64::try_from(waited.as_nanos()).unwrap_or(u64::MAX));
+            self.meters.disk_wait_s.observe(waited.as_secs_f64());
+        }
+    }
+
+    /// Files were written.
+    pub(super) fn written(&self, written: Written) {
+        for (how, bytes) in [("direct", written.direct_bytes), ("page_cache", written.cached_bytes)] {
+            if bytes > 0 {
+                self.meters.written.with_label_values(&[how]).inc_by(bytes);
+            }
+        }
     }
 
     pub(super) fn bytes_done(&self) -> u64 {

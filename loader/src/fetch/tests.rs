@@ -5,9 +5,11 @@ mod link;
 use std::time::Duration;
 
 use telemetry::metrics::Registry;
+use telemetry::names;
 use wire::extent::EXTENT_BYTES;
 
 use super::*;
+use crate::Region;
 use link::{CHUNK_BYTES, CONTENT_BYTES, Digests, Fault, LinkSource, content, target};
 
 const FETCH_BYTES: u64 = 2 * EXTENT_BYTES;
@@ -96,6 +98,24 @@ async fn a_clean_load_fills_the_link() {
     let asked = load.sources[0].asked();
     assert_eq!(asked[0].range, 0..FETCH_BYTES);
     assert!(asked.iter().all(|asked| asked.range.end - asked.range.start <= FETCH_BYTES && !asked.fresh));
+}
+
+#[tokio::test]
+async fn what_the_disk_costs_is_counted() {
+    let bytes = 2 * EXTENT_BYTES + 7;
+    let directory = tempfile::tempdir().expect("a directory");
+    let mut load = single(bytes, nothing);
+    load.target.region = Region::create_file(&directory.path().join("weights"), bytes).expect("a file");
+    let registry = Registry::new();
+    let report = run(load.job(), &load.config, &Meters::new(&registry)).await.expect("the load succeeds");
+    assert!(report.disk_wait_seconds > 0.0, "{report:?}");
+    let text = registry.render();
+    let value = |name: &str| -> Option<f64> { text.lines().find_map(|line| line.strip_prefix(name))?.parse().ok() };
+    // What a second try brings is written twice.
+    let written = value(&format!("{}{{how=\"page_cache\"}} ", names::LOADER_WRITTEN_BYTES.name));
+    assert!(written.is_some_and(|written| written >= bytes as f64), "{text}");
+    let waits = value(&format!("{}_count ", names::LOADER_DISK_WAIT_SECONDS.name));
+    assert!(waits.is_some_and(|count| count >= 1.0), "{text}");
 }
 
 #[tokio::test(start_paused = true)]

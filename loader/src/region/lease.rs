@@ -197,7 +197,8 @@ mod pool {
     /// and written, large enough to make few system calls.
     const WINDOW_BYTES: usize = 1 << 20;
 
-    /// How many are kept: as many as there are connections at most.
+    /// How many are kept. A window belongs to a lease, a lease to a fetch, and a fetch holds an extent or more of
+    /// `loader.fetch.in_flight_bytes`: by default there are 64 at a time at most, a quarter of that bound in bytes.
     const KEPT: usize = 64;
 
     static POOL: Mutex<Vec<MmapMut>> = Mutex::new(Vec::new());
