@@ -49,7 +49,8 @@ pub struct WorkerConfig {
     /// second a GiB, more in a virtual machine whose host must find it first. Where absent: if somebody gave a size
     /// (`kv_cache_memory_bytes`, `memory_bytes`, `gpu_memory_utilization`), and not on a laptop where nobody did.
     pub kv_cache_populate: Option<bool>,
-    /// The format of keys and values. `auto` is f32 for models stored in f32 and f16 for others.
+    /// The format of keys and values. `auto` is f32 for models stored in f32, bf16 for bf16 and Q8_0 models on CPUs that
+    /// multiply bf16, and f16 for others.
     pub kv_cache_dtype: KvCacheDtype,
     /// What the matrices of a model stored in bf16, f16 or f32 become when they are loaded (vLLM's name): `q8_0` is
     /// GGUF's blocks of 32 numbers, a binary16 scale and 32 signed bytes each. Decoding then reads half as much, and
@@ -152,7 +153,7 @@ impl Quantization {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "lowercase")]
 pub enum KvCacheDtype {
-    /// f32 for models stored in f32, f16 for others.
+    /// f32 for models stored in f32, bf16 for bf16 and Q8_0 models on CPUs that multiply bf16, f16 for others.
     Auto,
     /// 32 bits.
     F32,

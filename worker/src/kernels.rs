@@ -21,6 +21,7 @@ mod avx2;
 #[cfg(target_arch = "x86_64")]
 mod avx512;
 pub(crate) mod buffer;
+mod cached;
 pub(crate) mod kernel;
 pub(crate) mod lanes;
 pub(crate) mod linear;

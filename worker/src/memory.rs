@@ -12,7 +12,7 @@ pub use split::{Need, split};
 
 use thiserror::Error;
 
-use crate::kernels::linear::rounded_row_bytes;
+use crate::kernels::linear;
 use crate::model::{Config, Float};
 
 /// Bytes of one activation: f32.
@@ -158,8 +158,8 @@ pub fn arena_bytes(config: &Config, max_rows: usize, max_logits_rows: usize) -> 
 /// The part of [`arena_bytes`] that holds the rows of one projection, rounded to bf16.
 pub(crate) fn rounded_bytes(config: &Config, max_rows: usize, max_logits_rows: usize) -> u64 {
     let widest = config.hidden_size.max(config.query_width()).max(config.intermediate_size);
-    let rows = (rounded_row_bytes(widest) as u64).saturating_mul(max_rows as u64);
-    rows.max((rounded_row_bytes(config.hidden_size) as u64).saturating_mul(max_logits_rows as u64))
+    let (rows, logits_rows) = (max_rows, max_logits_rows);
+    linear::rounded_bytes(rows, widest).max(linear::rounded_bytes(logits_rows, config.hidden_size)) as u64
 }
 
 /// Bytes of one KV block over all layers, keys and values together.

@@ -26,7 +26,7 @@ use crate::kernels::pool::Pool;
 use crate::kernels::rotate::{BLOCK_TOKENS, Heads, Rotation, Row, part_pairs, rotate_and_store};
 use crate::kernels::stream;
 use crate::kernels::tier::Instructions;
-use crate::model::{Config, Decoder, Float};
+use crate::model::{Config, Decoder, Float, Format};
 
 pub use self::staged::{QuantizationLoss, Staged, copies_bytes};
 pub use crate::kernels::tier::Tier;
@@ -34,7 +34,7 @@ pub use crate::kernels::tier::Tier;
 /// The format keys and values are kept in.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub enum KvDtype {
-    /// f32 for models stored as f32, f16 for all others, as llama.cpp does.
+    /// f32 for models stored as f32, bf16 for those whose activations the tier rounds to bf16 as well, f16 for others.
     #[default]
     Auto,
     /// binary32.
@@ -46,11 +46,12 @@ pub enum KvDtype {
 }
 
 impl KvDtype {
-    /// The format for a model whose matrices are stored as `stored`.
+    /// The format for a model whose matrices are stored as `stored`, on `tier`.
     #[must_use]
-    pub fn float(self, stored: Float) -> Float {
+    pub fn float(self, stored: Format, tier: Tier) -> Float {
         match self {
-            Self::Auto if stored == Float::F32 => Float::F32,
+            Self::Auto if stored == Format::F32 => Float::F32,
+            Self::Auto if tier.dots(stored) => Float::Bf16,
             Self::Auto | Self::F16 => Float::F16,
             Self::F32 => Float::F32,
             Self::Bf16 => Float::Bf16,
@@ -193,7 +194,7 @@ impl CpuBackend {
         let threads = threads(options);
         let pool = Pool::new(threads).map_err(|source| CpuError::Threads { threads, source })?;
         let config = staged.config();
-        let heads = heads(config, options.kv_dtype.float(staged.stored()));
+        let heads = heads(config, options.kv_dtype.float(staged.stored(), instructions.tier()));
         let limits = limits(config, &heads, options);
         let bytes = limits.kv_block_bytes.saturating_mul(limits.kv_blocks);
         let blocks = options.kv_blocks;
@@ -467,8 +468,8 @@ pub fn threads(options: &CpuOptions) -> usize {
 }
 
 /// The format of most of a model: that of its first query projection.
-fn stored(decoder: &Decoder) -> Float {
-    decoder.layers.first().map_or(Float::F32, |layer| layer.query.weight.float())
+pub(crate) fn stored(decoder: &Decoder) -> Format {
+    decoder.layers.first().map_or(Format::F32, |layer| layer.query.weight.format())
 }
 
 fn heads(config: &Config, float: Float) -> Heads {

@@ -2,21 +2,25 @@
 //!
 //! Softmax is computed online (Milakov and Gimelshein 2018), block of sixteen positions by block,
 //! in order of position; blocks begin at multiples of sixteen. That split never depends on the
-//! step, so neither does the result. Up to four queries that share a key head are computed
-//! together, each exactly as it would be alone.
+//! step, so neither does the result. Queries that share a key head go over the blocks together, up
+//! to eight in one tile, each as it would alone: what it does not see has no share in its sum.
 
-#![expect(clippy::needless_range_loop, reason = "tiles index several arrays by one number")]
+use std::mem::MaybeUninit;
 
-use super::kernel::Kernel;
-use super::lanes::{Bf16, Element, F16, F32, LANES, Lanes};
+use super::cached::{BLOCK_TOKENS, Block, Cached, InBlocks, OfCached, QUERY_BYTES, Shares, Sums};
+use super::lanes::{LANES, Lanes};
 use super::pool::{Pool, Shard};
-use super::rotate::{BLOCK_TOKENS, Heads, Row};
+use super::rotate::{Heads, Row};
 use super::tier::Instructions;
 use crate::backend::Segment;
-use crate::model::Float;
+use crate::model::config::HEAD_DIM_MAX;
 
-/// Queries computed together.
-const GROUP: usize = 4;
+/// The most queries in a tile, where registers hold as many sums.
+const TILE: usize = 8;
+/// The most where they do not.
+const TILE_FEW: usize = 4;
+/// The most queries that go over the blocks together: a block comes from the first-level cache for all but one tile.
+const TOGETHER: usize = 16;
 /// Rows a task takes, of one key head.
 const TASK_ROWS: usize = 8;
 
@@ -56,7 +60,7 @@ pub(crate) fn attend(pool: &mut Pool, on: Instructions, attention: &Attention<'_
     pool.run(rows.div_ceil(TASK_ROWS) * kv_heads, &|task| {
         let (first, kv_head) = (task / kv_heads * TASK_ROWS, task % kv_heads);
         let last = (first + TASK_ROWS).min(rows);
-        on.run(Task { attention, first, last, kv_head, out: out.pointer() });
+        on.run(InBlocks(Task { attention, first, last, kv_head, out: out.pointer() }, attention.heads.float));
     });
 }
 
@@ -72,56 +76,38 @@ struct Task<'a> {
 #[derive(Clone, Copy)]
 struct Query {
     query: *const f32,
+    /// The same as the layout wants it.
+    prepared: *const u8,
     out: *mut f32,
     /// The first and the last position it sees.
     sees: (usize, usize),
 }
 
-impl Kernel for Task<'_> {
+impl OfCached for Task<'_> {
+    /// Goes through the task's queries, as many of a segment together as can be.
     #[inline(always)]
-    unsafe fn run<V: Lanes>(self) {
-        // SAFETY: passed on.
-        unsafe {
-            match self.attention.heads.float {
-                Float::F32 => self.run_as::<V, F32>(),
-                Float::F16 => self.run_as::<V, F16>(),
-                Float::Bf16 => self.run_as::<V, Bf16>(),
+    unsafe fn run<V: Lanes, C: Cached>(self) {
+        let group_heads = self.attention.heads.heads / self.attention.heads.kv_heads;
+        let count = (self.last - self.first) * group_heads;
+        let segment_of = |at: usize| self.attention.rows[self.first + at / group_heads].segment;
+        let mut at = 0;
+        while at < count {
+            let segment = segment_of(at);
+            let mut queries = [self.query(at, group_heads); TOGETHER];
+            let mut size = 1;
+            while size < TOGETHER && at + size < count && segment_of(at + size) == segment {
+                queries[size] = self.query(at + size, group_heads);
+                size += 1;
             }
+            let blocks = self.attention.segments[segment].blocks;
+            // SAFETY: passed on; `attend` has checked the shapes.
+            unsafe { self.attend::<V, C>(&mut queries[..size], blocks) };
+            at += size;
         }
     }
 }
 
 impl Task<'_> {
-    /// Goes through the task's queries in groups of one segment.
-    ///
-    /// # Safety
-    /// As for [`Lanes`]; `attend` has checked the shapes.
-    #[inline(always)]
-    unsafe fn run_as<V: Lanes, E: Element>(self) {
-        let group_heads = self.attention.heads.heads / self.attention.heads.kv_heads;
-        let count = (self.last - self.first) * group_heads;
-        let mut at = 0;
-        while at < count {
-            let segment = self.attention.rows[self.first + at / group_heads].segment;
-            let mut group = [self.query(at, group_heads); GROUP];
-            let mut size = 1;
-            while size < GROUP && at + size < count {
-                if self.attention.rows[self.first + (at + size) / group_heads].segment != segment {
-                    break;
-                }
-                group[size] = self.query(at + size, group_heads);
-                size += 1;
-            }
-            if size == 3 {
-                size = 2; // Groups of four, two and one are compiled.
-            }
-            let blocks = self.attention.segments[segment].blocks;
-            // SAFETY: passed on.
-            unsafe { self.attend_group::<V, E>(&group[..size], blocks) };
-            at += size;
-        }
-    }
-
     #[inline(always)]
     fn query(&self, index: usize, group_heads: usize) -> Query {
         let Heads { heads, head_dim, .. } = self.attention.heads;
@@ -132,6 +118,7 @@ impl Task<'_> {
         let first = self.attention.window.map_or(0, |window| (position + 1).saturating_sub(window));
         Query {
             query: self.attention.queries.as_ptr().wrapping_add(offset),
+            prepared: std::ptr::null(),
             out: self.out.wrapping_add(offset),
             sees: (first, position),
         }
@@ -140,19 +127,19 @@ impl Task<'_> {
     /// # Safety
     /// As for [`Lanes`]; `blocks` cover all that the queries see.
     #[inline(always)]
-    unsafe fn attend_group<V: Lanes, E: Element>(&self, group: &[Query], blocks: &[u32]) {
+    unsafe fn attend<V: Lanes, C: Cached>(&self, queries: &mut [Query], blocks: &[u32]) {
         let Heads { head_dim, .. } = self.attention.heads;
         let half = self.attention.heads.half_bytes();
-        let (mut first, mut last) = group[0].sees;
-        for query in group {
-            (first, last) = (first.min(query.sees.0), last.max(query.sees.1));
-        }
-        // SAFETY: the caller vouches for the blocks; outputs are this task's own.
+        let mut room = MaybeUninit::<[u8; TOGETHER * HEAD_DIM_MAX * QUERY_BYTES]>::uninit();
+        let room: *mut u8 = room.as_mut_ptr().cast();
+        let (mut first, mut last) = queries[0].sees;
+        // SAFETY: the caller vouches for the blocks; outputs are this task's own; the room is for as many queries.
         unsafe {
-            let mut states = [State { largest: f32::NEG_INFINITY, total: V::zero() }; GROUP];
-            for query in group {
-                std::ptr::write_bytes(query.out, 0, head_dim);
+            for (index, query) in queries.iter_mut().enumerate() {
+                (first, last) = (first.min(query.sees.0), last.max(query.sees.1));
+                query.prepared = C::query::<V>(query.query, head_dim, room.add(index * head_dim * QUERY_BYTES));
             }
+            let mut states = [State { largest: f32::NEG_INFINITY, total: V::zero() }; TOGETHER];
             let keys_of = |index: usize| {
                 let block = blocks[index] as usize * self.attention.heads.block_bytes();
                 self.attention.storage.as_ptr().wrapping_add(block + 2 * self.kv_head * half)
@@ -160,12 +147,11 @@ impl Task<'_> {
             let (start, end) = (first / BLOCK_TOKENS, last / BLOCK_TOKENS);
             for index in start..=end {
                 let keys = keys_of(index);
-                // A decoded token's blocks come from memory, each from another place.
-                let ahead = if self.last - self.first == 1 { keys_of(end.min(index + 1)) } else { std::ptr::null() };
-                let block = Block { keys, values: keys.add(half), ahead, head_dim };
-                block.visit::<V, E>(index * BLOCK_TOKENS, group, &mut states);
+                // Blocks come from memory or a far cache, each from another place.
+                let block = Block { keys, values: keys.add(half), ahead: keys_of(end.min(index + 1)), head_dim };
+                visit::<V, C>(block, index * BLOCK_TOKENS, index == start, queries, &mut states);
             }
-            for (query, state) in group.iter().zip(&states) {
+            for (query, state) in queries.iter().zip(&states) {
                 scale::<V>(query.out, head_dim, 1.0 / state.total.sum());
             }
         }
@@ -179,166 +165,90 @@ struct State<V> {
     total: V,
 }
 
-/// One head's keys (head_dim, 16) and values (16, head_dim) of one block.
-#[derive(Clone, Copy)]
-struct Block {
-    keys: *const u8,
-    values: *const u8,
-    /// The next block's keys, which its values follow, if it is time to ask for them.
-    ahead: *const u8,
-    head_dim: usize,
-}
-
-impl Block {
-    /// Adds the block, whose first position is `start`, to every query that sees some of it: all
-    /// at once where all see the same part, else one after the other.
-    ///
-    /// # Safety
-    /// As for [`Lanes`], and the pointers are those of a block.
-    #[inline(always)]
-    unsafe fn visit<V: Lanes, E: Element>(&self, start: usize, group: &[Query], states: &mut [State<V>; GROUP]) {
-        let part = |query: &Query| {
-            let from = query.sees.0.max(start) - start;
-            let to = (query.sees.1 + 1).clamp(start, start + BLOCK_TOKENS) - start;
-            (from, to)
-        };
-        let (from, to) = part(&group[0]);
-        let alike = from < to && group.iter().all(|query| part(query) == (from, to));
-        // SAFETY: passed on.
-        unsafe {
-            match (alike, group.len()) {
-                (true, 4) => self.add::<V, E, 4>(from, to, group, states),
-                (true, 2) => self.add::<V, E, 2>(from, to, group, states),
-                _ => {
-                    for (query, state) in group.iter().zip(states) {
-                        let (from, to) = part(query);
-                        if from < to {
-                            self.add::<V, E, 1>(from, to, &[*query], std::array::from_mut(state));
-                        }
-                    }
-                }
-            }
-        }
-    }
-
-    /// Adds positions `from..to` of the block to `N` queries.
-    ///
-    /// # Safety
-    /// As for `visit`.
-    #[inline(always)]
-    unsafe fn add<V: Lanes, E: Element, const N: usize>(
-        &self,
-        from: usize,
-        to: usize,
-        group: &[Query],
-        states: &mut [State<V>],
-    ) {
-        // SAFETY: passed on.
-        unsafe {
-            let scores = self.scores::<V, E, N>(group);
-            let mut shares = [[0f32; LANES]; N];
-            let mut rescale = [V::zero(); N];
-            for n in 0..N {
-                let score = only(scores[n], from, to, f32::NEG_INFINITY);
-                let state = &mut states[n];
-                let largest = if score.largest() > state.largest { score.largest() } else { state.largest };
-                rescale[n] = V::splat(state.largest - largest).exp();
-                let share = only(score.sub(V::splat(largest)).exp(), from, to, 0.0);
-                share.store(shares[n].as_mut_ptr());
-                state.total = state.total.mul_add(rescale[n], share);
-                state.largest = largest;
-            }
-            let mut at = 0;
-            while at < self.head_dim {
-                self.add_values::<V, E, N>(at, (from, to), group, &rescale, &shares);
-                at += LANES;
-            }
-        }
-    }
-
-    /// Sixteen scores of each query; those of positions nobody wrote are garbage.
-    ///
-    /// # Safety
-    /// As for `visit`.
-    #[inline(always)]
-    unsafe fn scores<V: Lanes, E: Element, const N: usize>(&self, group: &[Query]) -> [V; N] {
-        // SAFETY: passed on; `head_dim` is even.
-        unsafe {
-            let (mut even, mut odd) = ([V::zero(); N], [V::zero(); N]);
-            let mut d = 0;
-            while d < self.head_dim {
-                if !self.ahead.is_null() {
-                    let ahead = self.ahead.wrapping_add(d * BLOCK_TOKENS * E::BYTES);
-                    V::prefetch(ahead);
-                    V::prefetch(ahead.wrapping_add(self.head_dim * BLOCK_TOKENS * E::BYTES));
-                }
-                let key = E::load::<V>(self.keys.add(d * BLOCK_TOKENS * E::BYTES));
-                let next = E::load::<V>(self.keys.add((d + 1) * BLOCK_TOKENS * E::BYTES));
-                for n in 0..N {
-                    even[n] = key.mul_add(V::splat(*group[n].query.add(d)), even[n]);
-                    odd[n] = next.mul_add(V::splat(*group[n].query.add(d + 1)), odd[n]);
-                }
-                d += 2;
-            }
-            for n in 0..N {
-                even[n] = even[n].add(odd[n]);
-            }
-            even
-        }
-    }
-
-    /// `out = out · rescale + Σ share · value` for the sixteen numbers at `at`, or what is left.
-    ///
-    /// # Safety
-    /// As for `visit`.
-    #[inline(always)]
-    unsafe fn add_values<V: Lanes, E: Element, const N: usize>(
-        &self,
-        at: usize,
-        (from, to): (usize, usize),
-        group: &[Query],
-        rescale: &[V; N],
-        shares: &[[f32; LANES]; N],
-    ) {
-        // SAFETY: passed on.
-        unsafe {
-            let count = self.head_dim - at;
-            let mut sums = [V::zero(); N];
-            for n in 0..N {
-                sums[n] = V::load_some(group[n].out.add(at), count).mul(rescale[n]);
-            }
-            for position in from..to {
-                let value = E::load_some::<V>(self.values.add((position * self.head_dim + at) * E::BYTES), count);
-                for n in 0..N {
-                    sums[n] = value.mul_add(V::splat(shares[n][position]), sums[n]);
-                }
-            }
-            for n in 0..N {
-                sums[n].store_some(group[n].out.add(at), count);
-            }
-        }
-    }
-}
-
-/// Lanes `from..to`, the others replaced.
+/// Adds a block, whose first position is `start`, to every query that sees some of it, tile by tile. The first one is
+/// what sums begin with.
 ///
 /// # Safety
-/// As for [`Lanes`].
+/// As for [`Cached`].
 #[inline(always)]
-unsafe fn only<V: Lanes>(lanes: V, from: usize, to: usize, other: f32) -> V {
-    if from == 0 && to == LANES {
-        return lanes;
-    }
-    let mut array = [0f32; LANES];
-    // SAFETY: the array holds sixteen.
-    unsafe {
-        lanes.store(array.as_mut_ptr());
-        for (lane, value) in array.iter_mut().enumerate() {
-            if lane < from || lane >= to {
-                *value = other;
+unsafe fn visit<V: Lanes, C: Cached>(
+    mut block: Block,
+    start: usize,
+    is_first: bool,
+    queries: &[Query],
+    states: &mut [State<V>],
+) {
+    let most = if V::MANY_REGISTERS { TILE } else { TILE_FEW };
+    let mut at = 0;
+    while at < queries.len() {
+        // Tiles of eight, four, two and one are compiled.
+        let size = 1 << most.min(queries.len() - at).ilog2();
+        let (queries, states) = (&queries[at..at + size], &mut states[at..at + size]);
+        at += size;
+        let sees_none = |query: &Query| query.sees.1 < start || query.sees.0 >= start + BLOCK_TOKENS;
+        if !is_first && queries.iter().all(sees_none) {
+            continue;
+        }
+        // SAFETY: passed on.
+        unsafe {
+            match size {
+                8 if V::MANY_REGISTERS => add::<V, C, 8>(&block, start, is_first, queries, states),
+                4 => add::<V, C, 4>(&block, start, is_first, queries, states),
+                2 => add::<V, C, 2>(&block, start, is_first, queries, states),
+                1 => add::<V, C, 1>(&block, start, is_first, queries, states),
+                size => unreachable!("no tile has {size} queries"),
             }
         }
-        V::load(array.as_ptr())
+        block.ahead = std::ptr::null(); // Asking once will do.
+    }
+}
+
+/// Adds what each of `N` queries sees of a block.
+///
+/// # Safety
+/// As for [`Cached`].
+#[inline(always)]
+unsafe fn add<V: Lanes, C: Cached, const N: usize>(
+    block: &Block,
+    start: usize,
+    is_first: bool,
+    queries: &[Query],
+    states: &mut [State<V>],
+) {
+    // SAFETY: passed on.
+    unsafe {
+        let scores = C::scores::<V, N>(block, std::array::from_fn(|n| queries[n].prepared));
+        let mut shares = [Shares([0.0; LANES]); N];
+        let mut rescale = [V::splat(1.0); N];
+        // Positions that some query sees: only those have been written.
+        let mut written = (LANES, 0);
+        for n in 0..N {
+            let from = queries[n].sees.0.max(start) - start;
+            let to = (queries[n].sees.1 + 1).clamp(start, start + BLOCK_TOKENS) - start;
+            if from >= to {
+                continue;
+            }
+            written = (written.0.min(from), written.1.max(to));
+            let score = scores[n].only(from, to, f32::NEG_INFINITY);
+            let (state, largest) = (&mut states[n], score.largest());
+            if largest > state.largest {
+                rescale[n] = V::splat(state.largest - largest).exp();
+                state.largest = largest;
+            }
+            let share = score.sub(V::splat(state.largest)).exp().only(from, to, 0.0);
+            shares[n] = C::shares(share);
+            state.total = state.total.mul_add(rescale[n], share);
+        }
+        let sums = Sums { outs: std::array::from_fn(|n| queries[n].out), rescale: (!is_first).then_some(rescale) };
+        let mut at = 0;
+        while at + 2 * LANES <= block.head_dim {
+            C::add_values::<V, N, 2>(block, at, written, &sums, &shares);
+            at += 2 * LANES;
+        }
+        while at < block.head_dim {
+            C::add_values::<V, N, 1>(block, at, written, &sums, &shares);
+            at += LANES;
+        }
     }
 }
 

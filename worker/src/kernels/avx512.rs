@@ -35,6 +35,12 @@ impl<const DOTS: bool> Lanes for Avx512<DOTS> {
     type Pairs = __m512i;
 
     #[inline(always)]
+    unsafe fn only(self, from: usize, to: usize, other: f32) -> Self {
+        let lanes = (u16::MAX << from) & (u16::MAX >> (LANES - to));
+        // SAFETY: the caller vouches for the tier.
+        unsafe { Self(_mm512_mask_blend_ps(lanes, _mm512_set1_ps(other), self.0)) }
+    }
+    #[inline(always)]
     unsafe fn load_i8(from: *const u8) -> Self {
         // SAFETY: the caller vouches for 16 bytes.
         unsafe { Self(_mm512_cvtepi32_ps(_mm512_cvtepi8_epi32(_mm_loadu_si128(from.cast())))) }
@@ -53,6 +59,11 @@ impl<const DOTS: bool> Lanes for Avx512<DOTS> {
     unsafe fn load_pairs_some(from: *const u8, count: usize) -> __m512i {
         // SAFETY: the caller vouches for `count` numbers; masked lanes are not read.
         unsafe { _mm512_maskz_loadu_epi16(u32::MAX >> (2 * LANES - count.min(2 * LANES)), from.cast()) }
+    }
+    #[inline(always)]
+    unsafe fn splat_pair(from: *const u8) -> __m512i {
+        // SAFETY: the caller vouches for 4 bytes.
+        unsafe { _mm512_set1_epi32(from.cast::<i32>().read_unaligned()) }
     }
     #[inline(always)]
     unsafe fn round_pairs(first: Self, second: Self) -> __m512i {

@@ -108,11 +108,11 @@ impl Pages {
                 libc::madvise(start.cast(), end - range.start, libc::MADV_POPULATE_WRITE)
             };
             let error = io::Error::last_os_error();
-            return match (result, error.raw_os_error()) {
+            match (result, error.raw_os_error()) {
                 (0, _) => Ok(true),
                 (_, Some(libc::EINVAL | libc::ENOSYS)) => Ok(false),
                 _ => Err(error),
-            };
+            }
         }
         #[cfg(not(target_os = "linux"))]
         Ok(false)

@@ -65,6 +65,18 @@ pub(crate) trait Lanes: Copy {
     /// Asks for the cache line at `at`, which need not be valid.
     unsafe fn prefetch(at: *const u8);
 
+    /// Lanes `from..to`, the others replaced.
+    #[inline(always)]
+    unsafe fn only(self, from: usize, to: usize, other: f32) -> Self {
+        let mut lanes = [other; LANES];
+        let mut all = [0f32; LANES];
+        // SAFETY: the caller vouches for the tier; both arrays hold sixteen.
+        unsafe {
+            self.store(all.as_mut_ptr());
+            lanes[from..to].copy_from_slice(&all[from..to]);
+            Self::load(lanes.as_ptr())
+        }
+    }
     /// Reads 16 bytes: signed.
     #[inline(always)]
     unsafe fn load_i8(from: *const u8) -> Self {
@@ -93,6 +105,12 @@ pub(crate) trait Lanes: Copy {
     #[inline(always)]
     unsafe fn load_pairs_some(from: *const u8, count: usize) -> Self::Pairs {
         let _ = (from, count);
+        no_dots()
+    }
+    /// All lanes the two bf16 at `from`: reads 4 bytes.
+    #[inline(always)]
+    unsafe fn splat_pair(from: *const u8) -> Self::Pairs {
+        let _ = from;
         no_dots()
     }
     /// Rounds thirty-two f32 to nearest even, in order.

@@ -13,7 +13,7 @@ use std::marker::PhantomData;
 use std::mem::MaybeUninit;
 
 use self::dots::Dots;
-pub(crate) use self::dots::rounded_row_bytes;
+pub(crate) use self::dots::rounded_bytes;
 
 use super::kernel::Kernel;
 use super::lanes::{Bf16, F16, F32, LANES, Lanes};
@@ -63,6 +63,11 @@ impl<'a> Matrix<'a> {
         widen(instructions, &self.bytes[index * row_bytes..][..row_bytes], self.format, out);
     }
 
+    /// Whether the tier multiplies it in dots.
+    fn in_dots(&self, on: Instructions) -> bool {
+        on.dots(self.format)
+    }
+
     /// Outputs per task.
     fn chunk(&self, threads: usize, rows: usize) -> usize {
         let bytes = if rows < MANY_ROWS { CHUNK_BYTES } else { CHUNK_BYTES_MANY };
@@ -79,7 +84,7 @@ pub(crate) struct Inputs<'a> {
     pub(crate) x: &'a [f32],
     /// How many.
     pub(crate) rows: usize,
-    /// Room for them rounded to bf16, where the tier wants that: [`rounded_row_bytes`] each.
+    /// Room for them rounded to bf16, where the tier wants that: [`rounded_bytes`].
     pub(crate) room: &'a mut [u8],
 }
 
@@ -91,6 +96,14 @@ impl Inputs<'_> {
         }
         Rounded(self.room.as_ptr())
     }
+}
+
+/// How many of a region's rows a task takes: those that stay in the second-level cache while all of its matrices'
+/// weights pass by, where all are multiplied in dots. Tasks go by blocks of rows.
+fn block_rows<'a>(on: Instructions, rows: usize, matrices: impl Iterator<Item = Matrix<'a>>) -> usize {
+    let (rows, mut matrices) = (rows.max(1), matrices.peekable());
+    let inputs = matrices.peek().map_or(0, |matrix| matrix.inputs);
+    if matrices.all(|matrix| matrix.in_dots(on)) { dots::block_rows(rows, inputs) } else { rows }
 }
 
 /// Where rounded rows are: written before a region, read in it.
@@ -135,6 +148,7 @@ pub(crate) fn project(pool: &mut Pool, on: Instructions, inputs: &mut Inputs<'_>
     assert!(projections.len() <= ends.len(), "at most {} matrices in a region", ends.len());
     let mut jobs = [None; 4];
     let mut tasks = 0;
+    let block = block_rows(on, rows, projections.iter().map(|projection| projection.matrix));
     for (index, projection) in projections.iter_mut().enumerate() {
         let matrix = projection.matrix;
         assert_eq!(x.len(), rows * matrix.inputs, "rows of {} inputs", matrix.inputs);
@@ -145,7 +159,8 @@ pub(crate) fn project(pool: &mut Pool, on: Instructions, inputs: &mut Inputs<'_>
         ends[index] = tasks;
         jobs[index] = Some((matrix, chunk, projection.bias, Shard::of(projection.out), projection.then));
     }
-    pool.run(tasks, &|task| {
+    pool.run(rows.div_ceil(block) * tasks, &|task| {
+        let (rows, task) = (block_of(task / tasks, block, rows), task % tasks);
         let index = ends.iter().position(|&end| task < end).unwrap_or(0);
         let first_task = if index == 0 { 0 } else { ends[index - 1] };
         let Some((matrix, chunk, bias, out, then)) = jobs[index] else { return };
@@ -175,9 +190,10 @@ pub(crate) fn project_gated(
     assert_eq!(out.len(), rows * gate.outputs, "rows of {} outputs", gate.outputs);
     assert!([gate_bias, up_bias].into_iter().flatten().all(|bias| bias.len() == gate.outputs), "a bias per output");
     let chunk = gate.chunk(pool.threads(), rows).min(up.chunk(pool.threads(), rows));
-    let out = Shard::of(out);
-    pool.run(gate.outputs.div_ceil(chunk), &|task| {
-        let first = task * chunk;
+    let block = block_rows(on, rows, [gate, up].into_iter());
+    let (out, tasks) = (Shard::of(out), gate.outputs.div_ceil(chunk));
+    pool.run(rows.div_ceil(block) * tasks, &|task| {
+        let (rows, first) = (block_of(task / tasks, block, rows), task % tasks * chunk);
         let count = chunk.min(gate.outputs - first);
         let gated = Some((up, up_bias));
         let then = Then::Set;
@@ -185,13 +201,27 @@ pub(crate) fn project_gated(
     });
 }
 
-/// Some consecutive outputs of all rows: a task's work, its own part of `out`.
+/// The rows of a block.
+fn block_of(index: usize, block: usize, rows: usize) -> Rows {
+    Rows { first: index * block, last: rows.min((index + 1) * block), all: rows }
+}
+
+/// Some of a region's rows.
+#[derive(Clone, Copy)]
+struct Rows {
+    first: usize,
+    last: usize,
+    /// How many the region has.
+    all: usize,
+}
+
+/// Some consecutive outputs of some rows: a task's work, its own part of `out`.
 struct Chunk<'a> {
     matrix: Matrix<'a>,
     bias: Option<&'a [f32]>,
     x: &'a [f32],
     rounded: Rounded,
-    rows: usize,
+    rows: Rows,
     first: usize,
     count: usize,
     out: Shard<f32>,
@@ -238,10 +268,10 @@ impl OfElement for Plain<'_> {
     #[inline(always)]
     unsafe fn run<V: Lanes, E: Stored>(self) {
         let Chunk { matrix, bias, x, rounded, rows, first, count, out, then, .. } = self.0;
-        let mut row = 0;
-        while row < rows {
-            let tile_rows =
-                if V::DOTS && E::DOTS { dots::BLOCK_ROWS.min(rows - row) } else { tile_rows::<V>(rows - row) };
+        let mut row = rows.first;
+        while row < rows.last {
+            let left = rows.last - row;
+            let tile_rows = if V::DOTS && E::DOTS { left.min(dots::BLOCK_ROWS) } else { tile_rows::<V>(left) };
             // SAFETY: `project` has checked the shapes, so the weights of outputs `first..first + count`,
             // the tile's rows of `x` and of `out` are in bounds; no other task has these outputs.
             unsafe {
@@ -251,7 +281,8 @@ impl OfElement for Plain<'_> {
                     outputs: count,
                     bias: bias.map_or(std::ptr::null(), |bias| bias.as_ptr().add(first)),
                     x: x.as_ptr().add(row * matrix.inputs),
-                    rounded: rounded.0.wrapping_add(row * rounded_row_bytes(matrix.inputs)),
+                    rounded: rounded.0.wrapping_add(row * dots::row_bytes(matrix.inputs)),
+                    packed: dots::packed(rows.all),
                     out: out.pointer().add(row * matrix.outputs + first),
                     out_stride: matrix.outputs,
                     add: then == Then::Add,
@@ -273,9 +304,10 @@ impl Kernel for Gated<'_> {
         let mut scratch = MaybeUninit::<[f32; CHUNK_OUTPUTS * dots::BLOCK_ROWS]>::uninit();
         let scratch: *mut f32 = scratch.as_mut_ptr().cast();
         let in_dots = V::DOTS && [gate, up].iter().all(|side| matches!(side.format, Format::Bf16 | Format::Q8_0));
-        let mut row = 0;
-        while row < rows {
-            let tile_rows = if in_dots { dots::BLOCK_ROWS.min(rows - row) } else { tile_rows::<V>(rows - row) };
+        let mut row = rows.first;
+        while row < rows.last {
+            let left = rows.last - row;
+            let tile_rows = if in_dots { left.min(dots::BLOCK_ROWS) } else { tile_rows::<V>(left) };
             let gates = out.pointer().wrapping_add(row * gate.outputs + first);
             let sides = [(gate, bias, gates, gate.outputs), (up, up_bias, scratch, CHUNK_OUTPUTS)];
             // SAFETY: as in `Plain`; the scratch holds a tile of `up`'s outputs, since a chunk has at
@@ -288,7 +320,8 @@ impl Kernel for Gated<'_> {
                         outputs: count,
                         bias: bias.map_or(std::ptr::null(), |bias| bias.as_ptr().add(first)),
                         x: x.as_ptr().add(row * matrix.inputs),
-                        rounded: rounded.0.wrapping_add(row * rounded_row_bytes(matrix.inputs)),
+                        rounded: rounded.0.wrapping_add(row * dots::row_bytes(matrix.inputs)),
+                        packed: dots::packed(rows.all),
                         out,
                         out_stride,
                         add: false,
@@ -342,7 +375,7 @@ fn tile_rows<V: Lanes>(left: usize) -> usize {
     }
 }
 
-/// Consecutive outputs of at most [`TILE_ROWS`] rows.
+/// Consecutive outputs of at most [`TILE_ROWS`] rows, or of as many as dots take.
 #[derive(Clone, Copy)]
 struct Part {
     weights: *const u8,
@@ -352,6 +385,7 @@ struct Part {
     x: *const f32,
     /// The rows rounded to bf16, where the tier and the format want that.
     rounded: *const u8,
+    packed: bool,
     out: *mut f32,
     out_stride: usize,
     add: bool,
@@ -365,8 +399,8 @@ impl Part {
         // SAFETY: passed on.
         unsafe {
             if V::DOTS && E::DOTS {
-                let Self { weights, inputs, outputs, bias, rounded, out, out_stride, add, .. } = self;
-                Dots { weights, inputs, outputs, bias, x: rounded, out, out_stride, add }.rows::<V, E>(rows);
+                let Self { weights, inputs, outputs, bias, rounded: x, packed, out, out_stride, add, .. } = self;
+                Dots { weights, inputs, outputs, bias, x, packed, out, out_stride, add }.rows::<V, E>(rows);
             } else if V::MANY_REGISTERS {
                 match rows {
                     1 => self.tiles::<V, E, 8, 1>(),

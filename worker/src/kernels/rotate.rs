@@ -1,11 +1,8 @@
 //! What happens to queries, keys and values between their projections and attention: per-head
 //! norms where there are any, rotation, scaling of queries, and storing keys and values.
-//!
-//! The layout of a KV block of one layer, per key head: keys transposed, (head_dim, 16), so that
-//! sixteen scores come of it without a horizontal sum; then values, (16, head_dim).
 
-use super::kernel::Kernel;
-use super::lanes::{Bf16, Element, F16, F32, LANES, Lanes};
+use super::cached::{Cached, InBlocks, OfCached};
+use super::lanes::{LANES, Lanes};
 use super::norm::rms_norm_row;
 use super::pool::{Pool, Shard};
 use super::tier::Instructions;
@@ -13,8 +10,7 @@ use crate::backend::Segment;
 use crate::model::Float;
 use crate::model::config::HEAD_DIM_MAX;
 
-/// Positions in a KV block: the lanes of a register, and what vLLM uses.
-pub(crate) const BLOCK_TOKENS: usize = LANES;
+pub(crate) use super::cached::BLOCK_TOKENS;
 
 /// Rows a task takes.
 const TASK_ROWS: usize = 4;
@@ -107,7 +103,9 @@ pub(crate) fn rotate_and_store(
             let block = storage.pointer().wrapping_add(block * rotation.heads.block_bytes());
             let slot = position % BLOCK_TOKENS;
             let (queries, keys) = (queries.pointer(), keys.pointer());
-            on.run(OneRow { rotation, row, queries, keys, values: values.as_ptr(), block, slot });
+            let last = position + 1 == rotation.segments[segment].start + rotation.segments[segment].tokens.len();
+            let row = OneRow { rotation, row, queries, keys, values: values.as_ptr(), block, slot, last };
+            on.run(InBlocks(row, rotation.heads.float));
         }
     });
 }
@@ -135,28 +133,15 @@ struct OneRow<'a> {
     values: *const f32,
     block: *mut u8,
     slot: usize,
+    /// Whether it is its segment's last.
+    last: bool,
 }
 
-impl Kernel for OneRow<'_> {
+impl OfCached for OneRow<'_> {
+    /// The pointers are those of `rotate_and_store`, which has checked the shapes, and no other task has this row or
+    /// this slot of this block.
     #[inline(always)]
-    unsafe fn run<V: Lanes>(self) {
-        // SAFETY: passed on.
-        unsafe {
-            match self.rotation.heads.float {
-                Float::F32 => self.run_as::<V, F32>(),
-                Float::F16 => self.run_as::<V, F16>(),
-                Float::Bf16 => self.run_as::<V, Bf16>(),
-            }
-        }
-    }
-}
-
-impl OneRow<'_> {
-    /// # Safety
-    /// As for [`Lanes`]; the pointers are those of `rotate_and_store`, which has checked the shapes,
-    /// and no other task has this row or this slot of this block.
-    #[inline(always)]
-    unsafe fn run_as<V: Lanes, E: Element>(self) {
+    unsafe fn run<V: Lanes, C: Cached>(self) {
         let Rotation { heads: sizes, query_norm, key_norm, eps, angles, .. } = self.rotation;
         let Heads { heads, kv_heads, head_dim, .. } = *sizes;
         let half = head_dim / 2;
@@ -179,9 +164,9 @@ impl OneRow<'_> {
                 }
                 rotate_head::<V>(key, cosines, half, 1.0);
                 let stored = self.block.add(2 * head * sizes.half_bytes());
-                store_key::<V, E>(key, head_dim, stored, self.slot);
-                let stored = stored.add(sizes.half_bytes() + self.slot * head_dim * E::BYTES);
-                store_value::<V, E>(self.values.add(offset), head_dim, stored);
+                C::store_key::<V>(key, head_dim, stored, self.slot);
+                let stored = stored.add(sizes.half_bytes());
+                C::store_value::<V>(self.values.add(offset), head_dim, stored, self.slot, self.last);
             }
         }
     }
@@ -207,46 +192,5 @@ unsafe fn rotate_head<V: Lanes>(head: *mut f32, cosines: *const f32, half: usize
             b.mul(cosine).add(a.mul(sine)).mul(scale).store_some(second.add(at), count);
             at += count;
         }
-    }
-}
-
-/// Scatters a key into column `slot` of a transposed block.
-///
-/// # Safety
-/// As for [`Lanes`]; `key` holds `head_dim` numbers, `block` a head's keys.
-#[inline(always)]
-unsafe fn store_key<V: Lanes, E: Element>(key: *const f32, head_dim: usize, block: *mut u8, slot: usize) {
-    let mut at = 0;
-    while at < head_dim {
-        let count = LANES.min(head_dim - at);
-        let mut narrow = [0u8; 4 * LANES];
-        // SAFETY: the caller vouches for `head_dim` numbers, and as many rows of the block.
-        unsafe {
-            E::store(V::load_some(key.add(at), count), narrow.as_mut_ptr());
-            for lane in 0..count {
-                let to = block.add(((at + lane) * BLOCK_TOKENS + slot) * E::BYTES);
-                std::ptr::copy_nonoverlapping(narrow.as_ptr().add(lane * E::BYTES), to, E::BYTES);
-            }
-        }
-        at += count;
-    }
-}
-
-/// Stores a value's numbers side by side.
-///
-/// # Safety
-/// As for [`Lanes`]; both hold `head_dim` numbers.
-#[inline(always)]
-unsafe fn store_value<V: Lanes, E: Element>(value: *const f32, head_dim: usize, to: *mut u8) {
-    let mut at = 0;
-    while at < head_dim {
-        let count = LANES.min(head_dim - at);
-        let mut narrow = [0u8; 4 * LANES];
-        // SAFETY: the caller vouches for `head_dim` numbers.
-        unsafe {
-            E::store(V::load_some(value.add(at), count), narrow.as_mut_ptr());
-            std::ptr::copy_nonoverlapping(narrow.as_ptr(), to.add(at * E::BYTES), count * E::BYTES);
-        }
-        at += count;
     }
 }

@@ -5,7 +5,7 @@ use proptest::prelude::*;
 use super::attention::{Attention, attend};
 use super::kernel::Kernel;
 use super::lanes::{LANES, Lanes};
-use super::linear::{Inputs, Matrix, Projection, Then, project, project_gated, rounded_row_bytes, widen};
+use super::linear::{Inputs, Matrix, Projection, Then, project, project_gated, rounded_bytes, widen};
 use super::norm::rms_norm;
 use super::pool::Pool;
 use super::rotate::{BLOCK_TOKENS, Heads, Rotation, Row, rotate_and_store};
@@ -158,7 +158,7 @@ fn run_project(on: Instructions, threads: usize, case: &Case, rows: usize, x: &[
     let matrix = Matrix::new(&bytes[1..], case.format, case.outputs, case.inputs);
     let mut out = vec![0.5; rows * case.outputs];
     let projection = Projection { matrix, bias: Some(&case.bias), out: &mut out, then: Then::Add };
-    let mut room = vec![0xff; rows * rounded_row_bytes(case.inputs)];
+    let mut room = vec![0xff; rounded_bytes(rows, case.inputs)];
     let mut inputs = Inputs { x, rows, room: &mut room };
     project(&mut pool, on, &mut inputs, &mut [projection]);
     let mut gated = vec![0.0; rows * case.outputs];
@@ -298,9 +298,15 @@ proptest! {
     ) {
         let (heads, kv_heads, head_dim) = [(4, 2, 16), (3, 1, 20), (5, 5, 6), (7, 1, 64), (8, 1, 32)][shape];
         let sizes = Heads { heads, kv_heads, head_dim, float: FLOATS[float] };
-        let filled = Filled::new(sizes, start + rows, seed);
-        let queries = &filled.queries[start * heads * head_dim..];
         for on in instructions() {
+            let filled = Filled::new(on, sizes, start + rows, seed);
+            let in_pairs = on.tier() == Tier::Avx512Bf16 && sizes.float == Float::Bf16;
+            // A share rounded to bf16 is off by one part in 2^9 at most, and values are below one.
+            let (allowed, meant) = match in_pairs {
+                true => (1.0 / 512.0 + 1e-4, stored(Format::Bf16, &filled.queries).1),
+                false => (2e-6, filled.queries.clone()),
+            };
+            let queries = &meant[start * heads * head_dim..];
             let mut pool = Pool::new(2).expect("threads start");
             let found = filled.attend(&mut pool, on, start, rows, window);
             for row in 0..rows {
@@ -308,7 +314,7 @@ proptest! {
                     let at = (row * heads + head) * head_dim;
                     let expected = filled.naive(&queries[at..][..head_dim], start + row, head, window);
                     for (found, expected) in found[at..][..head_dim].iter().zip(expected) {
-                        prop_assert!((f64::from(*found) - expected).abs() < 2e-6, "{:?}: {} not {}", on, found, expected);
+                        prop_assert!((f64::from(*found) - expected).abs() < allowed, "{:?}: {} not {}", on, found, expected);
                     }
                 }
             }
@@ -329,7 +335,7 @@ struct Filled {
 }
 
 impl Filled {
-    fn new(sizes: Heads, positions: usize, seed: u64) -> Self {
+    fn new(on: Instructions, sizes: Heads, positions: usize, seed: u64) -> Self {
         let width = sizes.kv_heads * sizes.head_dim;
         let count = positions.div_ceil(BLOCK_TOKENS);
         let blocks: Vec<u32> = (0..count as u32).rev().collect();
@@ -341,11 +347,11 @@ impl Filled {
             storage: vec![0xff; count * sizes.block_bytes()],
             blocks,
         };
-        filled.store(positions);
+        filled.store(on, positions);
         filled
     }
 
-    fn store(&mut self, positions: usize) {
+    fn store(&mut self, on: Instructions, positions: usize) {
         let tokens = vec![0; positions];
         let segments = [Segment { tokens: &tokens, start: 0, blocks: &self.blocks, want: WantLogits::None }];
         let half = self.sizes.head_dim / 2;
@@ -360,7 +366,6 @@ impl Filled {
             rows: &rows,
             segments: &segments,
         };
-        let on = Instructions::of(Tier::Portable).expect("every machine has it");
         let mut pool = Pool::new(1).expect("no thread to start");
         let (queries, keys) = (&mut self.queries, &mut self.keys);
         rotate_and_store(&mut pool, on, &rotation, queries, keys, &self.values, &mut self.storage);

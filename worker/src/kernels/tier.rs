@@ -48,6 +48,12 @@ impl Tier {
         Self::ALL.into_iter().rev().find(|tier| tier.is_available()).unwrap_or(Self::Portable)
     }
 
+    /// Whether it multiplies weights of this format with rounded activations, in dots of pairs.
+    #[must_use]
+    pub fn dots(self, format: Format) -> bool {
+        self == Self::Avx512Bf16 && matches!(format, Format::Bf16 | Format::Q8_0)
+    }
+
     /// `portable`, `avx2`, `avx512` or `avx512bf16`.
     #[must_use]
     pub fn name(self) -> &'static str {
@@ -85,9 +91,9 @@ impl Instructions {
         tier.is_available().then_some(Self(tier))
     }
 
-    /// Whether this tier multiplies weights of this format with rounded activations, in dots of pairs.
+    /// [`Tier::dots`].
     pub(crate) fn dots(self, format: Format) -> bool {
-        self.0 == Tier::Avx512Bf16 && matches!(format, Format::Bf16 | Format::Q8_0)
+        self.0.dots(format)
     }
 
     /// The tier.

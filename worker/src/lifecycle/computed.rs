@@ -8,14 +8,14 @@ use loader::Weights;
 
 use super::error::ModelError;
 use crate::backend::candle::{CandleBackend, CandleOptions};
-use crate::backend::cpu::{self, CpuBackend, CpuOptions, KvDtype, Quantization, Staged};
+use crate::backend::cpu::{self, CpuBackend, CpuOptions, KvDtype, Quantization, Staged, Tier};
 use crate::backend::scripted::{ScriptedBackend, ScriptedOptions};
 use crate::backend::{Backend, Limits};
 use crate::config::{self, BackendKind, KvCacheDtype, WorkerConfig};
 use crate::kernels::buffer::Pages;
 use crate::memory::machine::available_bytes;
 use crate::memory::{KV_BLOCK_TOKENS, MemoryError, MemoryOptions, MemoryPlan, Need, WeightsMemory, plan, split};
-use crate::model::{Config, Decoder, Float};
+use crate::model::{Config, Decoder, Format};
 
 /// The most rows of logits a step returns beyond one per sequence: what log probabilities of
 /// prompts are computed in.
@@ -47,7 +47,7 @@ pub(super) fn compute(
     let Some(weights) = weights else { return Ok(scripted(config, model)) };
     let begun = Instant::now();
     let decoder = Arc::new(Decoder::bind(model, weights).map_err(ModelError::Bind)?);
-    let wishes = wishes(config, share, decoder.head().float());
+    let wishes = wishes(config, share, cpu::stored(&decoder));
     let weights = WeightsMemory { mapped_bytes: weights.total_bytes(), copies_bytes: copies_bytes(config, &decoder) };
     let planned = plan(model, weights, &wishes).map_err(ModelError::Memory)?;
     let took = begun.elapsed();
@@ -94,7 +94,7 @@ pub(super) fn need(config: &WorkerConfig, model: &Config, weights: &Weights) -> 
     let copies_bytes = Decoder::bind(model, weights).map_or(0, |decoder| copies_bytes(config, &decoder));
     let weights = WeightsMemory { mapped_bytes: weights.total_bytes(), copies_bytes };
     // Whether keys and values are f16 or f32 is known with the weights; to divide by, 16 bits will do.
-    Need::of(model, weights, &wishes(config, Share::default(), Float::Bf16))
+    Need::of(model, weights, &wishes(config, Share::default(), Format::Bf16))
 }
 
 fn copies_bytes(config: &WorkerConfig, decoder: &Decoder) -> u64 {
@@ -121,7 +121,7 @@ pub(super) fn threads(config: &WorkerConfig) -> usize {
     cpu::threads(&CpuOptions { threads, ..CpuOptions::default() })
 }
 
-fn wishes(config: &WorkerConfig, share: Share, head: Float) -> MemoryOptions {
+fn wishes(config: &WorkerConfig, share: Share, stored: Format) -> MemoryOptions {
     MemoryOptions {
         budget_bytes: share.budget_bytes,
         limit_bytes: share.limit_bytes,
@@ -130,7 +130,7 @@ fn wishes(config: &WorkerConfig, share: Share, head: Float) -> MemoryOptions {
         max_num_seqs: config.max_num_seqs,
         max_rows: config.max_num_batched_tokens,
         max_logits_rows: logits_rows(config),
-        kv_float: kv_dtype(config.kv_cache_dtype).float(head),
+        kv_float: kv_dtype(config.kv_cache_dtype).float(stored, Tier::best()),
     }
 }
 

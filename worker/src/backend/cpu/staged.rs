@@ -14,7 +14,7 @@ use super::operand::{self, Operand, Preparation, Quantized};
 use super::{CpuError, CpuOptions, Quantization, instructions};
 use crate::backend::StepError;
 use crate::backend::part::{self, Part};
-use crate::model::{Config, Decoder, Float, Layer, Weight};
+use crate::model::{Config, Decoder, Format, Layer, Weight};
 
 /// One model's operands.
 pub struct Staged {
@@ -159,7 +159,7 @@ impl Staged {
     }
 
     /// The format of most of it.
-    pub(super) fn stored(&self) -> Float {
+    pub(super) fn stored(&self) -> Format {
         super::stored(&self.source)
     }
 

@@ -183,10 +183,13 @@ fn a_step_allocates_nothing_once_late_weights_have_come() {
 
 #[test]
 fn keys_are_kept_as_the_weights_suggest() {
-    let float = |name: &str| backend(&decoder(name), Tier::best()).kv_float();
-    assert_eq!(float("llama_tied"), Float::F32);
-    assert_eq!(float("qwen3_bf16"), Float::F16);
-    assert_eq!(float("mistral_f16"), Float::F16);
+    for tier in Tier::ALL.into_iter().filter(|tier| tier.is_available()) {
+        let float = |name: &str| backend(&decoder(name), tier).kv_float();
+        assert_eq!(float("llama_tied"), Float::F32, "{}", tier.name());
+        let rounded = if tier == Tier::Avx512Bf16 { Float::Bf16 } else { Float::F16 };
+        assert_eq!(float("qwen3_bf16"), rounded, "{}", tier.name());
+        assert_eq!(float("mistral_f16"), Float::F16, "{}", tier.name());
+    }
 }
 
 #[test]

@@ -1,11 +1,12 @@
 //! The same products where the tier multiplies bf16 pairs: rows rounded to bf16, weights as stored.
 //!
 //! A tile is up to six rows by four outputs, a register of partial sums for each: sixteen lanes, two
-//! neighbours of the inner dimension to a lane. Weights need no packing. A few rows pass over four
-//! outputs directly, while the next four outputs' weights are on their way from memory. Many rows go
-//! panel by panel of the inner dimension: four outputs' weights of a panel, as pairs, stay in the
-//! first-level cache while rows come by from the second, and sums are put down between panels.
-//! Either way a sum is made of the same additions.
+//! neighbours of the inner dimension to a lane. A few rows pass over four outputs' weights as they
+//! are stored, while the next four's are on their way from memory. Many rows are *packed*: six side
+//! by side, register by register, as are the weights of two tiles for a panel of the inner
+//! dimension, so that a tile reads two streams from start to end. A panel stays in the first-level
+//! cache while rows come by from the second, and sums are put down between panels. Either way a sum
+//! is made of the same additions.
 
 #![expect(clippy::needless_range_loop, reason = "tiles index several arrays by one number")]
 
@@ -23,34 +24,58 @@ const PAIRS: usize = 2 * LANES;
 const TILE_OUTPUTS: usize = 4;
 /// The most rows in a tile.
 const TILE_ROWS: usize = 6;
-/// The most rows that pass over a tile's weights before the next weights: their part of a panel is
-/// a fifth of the second-level cache.
-pub(super) const BLOCK_ROWS: usize = 16 * TILE_ROWS;
-/// The most rows that take weights as they are: more rows than these, and panels are quicker.
+/// The most rows that a panel's weights pass over.
+pub(super) const BLOCK_ROWS: usize = 32 * TILE_ROWS;
+/// The most bytes of rounded rows that they make: less than half of the second-level cache.
+const BLOCK_BYTES: usize = 384 << 10;
+/// The most rows that take weights as they are: more rows than these are packed.
 const DIRECT_ROWS: usize = 3 * TILE_ROWS;
-/// Numbers in a panel: four outputs' weights take a sixth of the first-level cache.
+/// Numbers in a panel.
 const PANEL: usize = 1024;
+/// The most tiles of a panel, side by side: their weights take a third of the first-level cache, and rows come from the
+/// second half as often as they would for one.
+const PANEL_TILES: usize = 2;
+/// Bytes of a register of pairs.
+const PAIRS_BYTES: usize = 2 * PAIRS;
 /// Numbers that one thread rounds faster than another wakes up.
 const ROUND_ALONE: usize = 32 << 10;
 
 /// Bytes of one rounded row: padded with zeros to whole registers.
-pub(crate) const fn rounded_row_bytes(width: usize) -> usize {
+pub(super) const fn row_bytes(width: usize) -> usize {
     width.next_multiple_of(PAIRS) * 2
 }
 
-/// Rounds rows of `width` numbers to bf16, each padded to [`rounded_row_bytes`].
+/// Bytes of so many rounded rows: a last tile of packed rows has room for six.
+pub(crate) const fn rounded_bytes(rows: usize, width: usize) -> usize {
+    rows.div_ceil(TILE_ROWS).saturating_mul(TILE_ROWS * row_bytes(width))
+}
+
+/// Whether so many rows are packed.
+pub(super) const fn packed(rows: usize) -> bool {
+    rows > DIRECT_ROWS
+}
+
+/// How many of `rows` pass over weights together: whole tiles, and as many each time.
+pub(super) fn block_rows(rows: usize, inputs: usize) -> usize {
+    let most = (BLOCK_BYTES / row_bytes(inputs).max(1)).clamp(8 * TILE_ROWS, BLOCK_ROWS);
+    rows.div_ceil(rows.div_ceil(most).max(1)).next_multiple_of(TILE_ROWS)
+}
+
+/// Rounds rows of `width` numbers to bf16, and packs them if they are many.
 ///
 /// # Panics
 /// `room` is too small.
 pub(super) fn round_rows(pool: &mut Pool, on: Instructions, x: &[f32], width: usize, room: &mut [u8]) {
     let rows = x.len() / width.max(1);
-    let stride = rounded_row_bytes(width);
-    assert!(room.len() >= rows * stride, "room for {rows} rounded rows of {width}");
+    assert!(room.len() >= rounded_bytes(rows, width), "room for {rows} rounded rows of {width}");
     let task_rows = (ROUND_ALONE / width.max(1)).max(1);
     let room = Shard::of(room);
     pool.run(rows.div_ceil(task_rows), &|task| {
         for row in task * task_rows..rows.min((task + 1) * task_rows) {
-            on.run(RoundRow { x: &x[row * width..][..width], to: room.pointer().wrapping_add(row * stride) });
+            let tile = if packed(rows) { row % TILE_ROWS } else { 0 };
+            let to = (row - tile) * row_bytes(width) + tile * PAIRS_BYTES;
+            let step = if packed(rows) { TILE_ROWS * PAIRS_BYTES } else { PAIRS_BYTES };
+            on.run(RoundRow { x: &x[row * width..][..width], to: room.pointer().wrapping_add(to), step });
         }
     });
 }
@@ -58,18 +83,21 @@ pub(super) fn round_rows(pool: &mut Pool, on: Instructions, x: &[f32], width: us
 struct RoundRow<'a> {
     x: &'a [f32],
     to: *mut u8,
+    /// Bytes from one register to the next.
+    step: usize,
 }
 
 impl Kernel for RoundRow<'_> {
     #[inline(always)]
     unsafe fn run<V: Lanes>(self) {
         let (x, count) = (self.x.as_ptr(), self.x.len());
-        let mut at = 0;
+        let (mut at, mut to) = (0, self.to);
         // SAFETY: `round_rows` has checked that there is room for whole registers; no other task has this row.
         unsafe {
             while at + PAIRS <= count {
                 let pairs = V::round_pairs(V::load(x.add(at)), V::load(x.add(at + LANES)));
-                V::store_pairs(pairs, self.to.add(2 * at));
+                V::store_pairs(pairs, to);
+                to = to.wrapping_add(self.step);
                 at += PAIRS;
             }
             if at < count {
@@ -78,13 +106,13 @@ impl Kernel for RoundRow<'_> {
                     Some(left) if left > 0 => V::load_some(x.add(at + LANES), left),
                     _ => V::zero(),
                 };
-                V::store_pairs(V::round_pairs(first, second), self.to.add(2 * at));
+                V::store_pairs(V::round_pairs(first, second), to);
             }
         }
     }
 }
 
-/// Consecutive outputs of at most [`BLOCK_ROWS`] rows.
+/// Consecutive outputs of some of a step's rows.
 #[derive(Clone, Copy)]
 pub(super) struct Dots {
     /// (outputs, inputs), as stored.
@@ -93,43 +121,71 @@ pub(super) struct Dots {
     pub(super) outputs: usize,
     /// Null if there is none.
     pub(super) bias: *const f32,
-    /// Rounded rows, [`rounded_row_bytes`] apart.
+    /// The rounded rows.
     pub(super) x: *const u8,
+    /// Whether they are packed: then they begin with a tile.
+    pub(super) packed: bool,
     pub(super) out: *mut f32,
     pub(super) out_stride: usize,
     pub(super) add: bool,
 }
 
 impl Dots {
-    /// Computes the first `rows` rows.
+    /// Computes `rows` rows.
     ///
     /// # Safety
     /// As for [`Lanes`], `V` and `S` have dots, and all pointers cover what the sizes say.
     #[inline(always)]
     pub(super) unsafe fn rows<V: Lanes, S: Stored>(self, rows: usize) {
         let whole = self.outputs - self.outputs % TILE_OUTPUTS;
-        let in_panels = rows > DIRECT_ROWS;
         // SAFETY: passed on.
         unsafe {
-            for output in (0..whole).step_by(TILE_OUTPUTS) {
-                if in_panels {
-                    self.panels::<V, S>(output, rows);
-                } else {
+            if self.packed {
+                for output in (0..whole).step_by(PANEL_TILES * TILE_OUTPUTS) {
+                    self.panels::<V, S>(output, PANEL_TILES.min((whole - output) / TILE_OUTPUTS), rows);
+                }
+            } else {
+                for output in (0..whole).step_by(TILE_OUTPUTS) {
                     self.block::<V, S, TILE_OUTPUTS>(output, rows);
                 }
             }
             for output in whole..self.outputs {
                 for row in (0..rows).step_by(TILE_ROWS) {
-                    self.below(row).block::<V, S, 1>(output, TILE_ROWS.min(rows - row));
+                    let tile_rows = TILE_ROWS.min(rows - row);
+                    if self.packed {
+                        self.below(row).each::<V, S>(output, tile_rows);
+                    } else {
+                        self.below(row).block::<V, S, 1>(output, tile_rows);
+                    }
                 }
             }
         }
     }
 
-    /// The same without the first `row` rows.
+    /// The same without the first `row` rows: whole tiles where rows are packed.
     fn below(self, row: usize) -> Self {
-        let x = self.x.wrapping_add(row * rounded_row_bytes(self.inputs));
+        let x = self.x.wrapping_add(row * row_bytes(self.inputs));
         Self { x, out: self.out.wrapping_add(row * self.out_stride), ..self }
+    }
+
+    /// One output of each of a packed tile's rows.
+    ///
+    /// # Safety
+    /// As for `rows`.
+    #[inline(always)]
+    unsafe fn each<V: Lanes, S: Stored>(self, output: usize, rows: usize) {
+        // SAFETY: passed on.
+        unsafe {
+            let weights = self.weights.add(output * S::row_bytes(self.inputs));
+            for row in 0..rows {
+                let mut sum = V::zero();
+                for k in (0..self.inputs).step_by(PAIRS) {
+                    let x = V::load_pairs(self.x.add((k / PAIRS * TILE_ROWS + row) * PAIRS_BYTES));
+                    sum = sum.dot(x, S::pairs::<V>(weights, k, self.inputs - k));
+                }
+                self.finish::<V, 1>(output, row, &[sum]);
+            }
+        }
     }
 
     /// `N` outputs of at most [`DIRECT_ROWS`] rows.
@@ -176,7 +232,7 @@ impl Dots {
         row: usize,
         mut ahead: *const u8,
     ) -> *const u8 {
-        let (stride, x_stride) = (S::row_bytes(self.inputs), rounded_row_bytes(self.inputs));
+        let (stride, x_stride) = (S::row_bytes(self.inputs), row_bytes(self.inputs));
         // SAFETY: the caller vouches for the pointers; rounded rows are padded; prefetching is harmless.
         unsafe {
             let (weights, x) = (self.weights.add(output * stride), self.x.add(row * x_stride));
@@ -206,35 +262,37 @@ impl Dots {
         ahead
     }
 
-    /// Four outputs of many rows.
+    /// `side` tiles' outputs of packed rows.
     ///
     /// # Safety
     /// As for `rows`.
     #[inline(always)]
-    unsafe fn panels<V: Lanes, S: Stored>(self, output: usize, rows: usize) {
+    unsafe fn panels<V: Lanes, S: Stored>(self, output: usize, side: usize, rows: usize) {
         let mut panel = Panel { weights: MaybeUninit::uninit(), start: 0, width: 0 };
-        let mut sums = MaybeUninit::<[[V; TILE_OUTPUTS]; BLOCK_ROWS]>::uninit();
+        let mut sums = MaybeUninit::<[[[V; TILE_OUTPUTS]; BLOCK_ROWS]; PANEL_TILES]>::uninit();
         let sums: *mut [V; TILE_OUTPUTS] = sums.as_mut_ptr().cast();
-        let (tiles, stride) = (rows.div_ceil(TILE_ROWS), S::row_bytes(self.inputs));
+        let (outputs, stride) = (side * TILE_OUTPUTS, S::row_bytes(self.inputs));
         let weights = self.weights.wrapping_add(output * stride);
         while panel.start < self.inputs {
             panel.width = PANEL.min(self.inputs - panel.start);
             let end = panel.start + panel.width;
-            let next = weights.wrapping_add(if end < self.inputs { S::row_bytes(end) } else { TILE_OUTPUTS * stride });
-            let mut row = 0;
-            // SAFETY: passed on; `sums` holds as many rows as there are.
+            let next = weights.wrapping_add(if end < self.inputs { S::row_bytes(end) } else { outputs * stride });
+            // SAFETY: passed on; `sums` holds as many rows as there are, whole tiles of them, of as many tiles.
             unsafe {
-                panel.fill::<V, S>(weights, self.inputs);
-                for tile in 0..tiles {
-                    // Four tiles or more: of four rows at least.
-                    let tile_rows = (rows - row).div_ceil(tiles - tile);
-                    let ahead = next.wrapping_add(tile % TILE_OUTPUTS * stride);
-                    match tile_rows {
-                        0..=4 => self.panel_tile::<V, S, 4>(&panel, output, row, sums.add(row), ahead),
-                        5 => self.panel_tile::<V, S, 5>(&panel, output, row, sums.add(row), ahead),
-                        _ => self.panel_tile::<V, S, TILE_ROWS>(&panel, output, row, sums.add(row), ahead),
+                panel.fill::<V, S>(weights, outputs, self.inputs);
+                for row in (0..rows).step_by(TILE_ROWS) {
+                    for beside in 0..side {
+                        let pass = row / TILE_ROWS * side + beside;
+                        let ahead = next.wrapping_add(pass % outputs * stride);
+                        let at = Place { output: output + beside * TILE_OUTPUTS, beside, row };
+                        let sums = sums.add(beside * BLOCK_ROWS + row);
+                        // A row more than there is costs less than a shape more to compile.
+                        match rows - row {
+                            1 | 2 => self.panel_tile::<V, S, 2>(&panel, at, rows, sums, ahead),
+                            3 | 4 => self.panel_tile::<V, S, 4>(&panel, at, rows, sums, ahead),
+                            _ => self.panel_tile::<V, S, TILE_ROWS>(&panel, at, rows, sums, ahead),
+                        }
                     }
-                    row += tile_rows;
                 }
             }
             panel.start = end;
@@ -242,7 +300,8 @@ impl Dots {
     }
 
     /// One tile over a panel: goes on with `sums` (`M` rows) unless it is the first, and stores
-    /// outputs if it is the last. Meanwhile it asks for what the next panel is made of, at `ahead`.
+    /// outputs if it is the last, those of rows below `rows`. Meanwhile it asks for what the next
+    /// panel is made of, at `ahead`.
     ///
     /// # Safety
     /// As for `rows`; the panel is filled.
@@ -250,41 +309,42 @@ impl Dots {
     unsafe fn panel_tile<V: Lanes, S: Stored, const M: usize>(
         self,
         panel: &Panel,
-        output: usize,
-        row: usize,
+        at: Place,
+        rows: usize,
         sums: *mut [V; TILE_OUTPUTS],
         ahead: *const u8,
     ) {
-        let x_stride = rounded_row_bytes(self.inputs);
-        // SAFETY: the caller vouches for the pointers; rounded rows are padded.
+        // SAFETY: the caller vouches for the pointers; rounded rows are padded, and six to a tile.
         unsafe {
-            let (weights, x) = (panel.weights.as_ptr().cast::<u8>(), self.x.add(row * x_stride + 2 * panel.start));
+            let mut weights = panel.weights.as_ptr().cast::<u8>().add(at.beside * TILE_OUTPUTS * PANEL * 2);
+            let mut x = self.x.add(at.row * row_bytes(self.inputs) + panel.start * TILE_ROWS * 2);
             let mut tile = [[V::zero(); TILE_OUTPUTS]; M];
             if panel.start > 0 {
                 for m in 0..M {
                     tile[m] = *sums.add(m);
                 }
             }
-            let mut k = 0;
-            while k < panel.width {
+            for k in (0..panel.width).step_by(PAIRS) {
                 V::prefetch(ahead.wrapping_add(S::row_bytes(k)));
-                let mut pairs = [V::load_pairs(weights.add(2 * k)); TILE_OUTPUTS];
+                let mut pairs = [V::load_pairs(weights); TILE_OUTPUTS];
                 for n in 1..TILE_OUTPUTS {
-                    pairs[n] = V::load_pairs(weights.add(2 * (n * PANEL + k)));
+                    pairs[n] = V::load_pairs(weights.add(n * PAIRS_BYTES));
                 }
                 for m in 0..M {
-                    let x = V::load_pairs(x.add(m * x_stride + 2 * k));
+                    let x = V::load_pairs(x.add(m * PAIRS_BYTES));
                     for n in 0..TILE_OUTPUTS {
                         tile[m][n] = tile[m][n].dot(x, pairs[n]);
                     }
                 }
-                k += PAIRS;
+                weights = weights.wrapping_add(TILE_OUTPUTS * PAIRS_BYTES);
+                x = x.wrapping_add(TILE_ROWS * PAIRS_BYTES);
             }
+            let last = panel.start + panel.width == self.inputs;
             for m in 0..M {
-                if panel.start + panel.width < self.inputs {
+                if !last {
                     *sums.add(m) = tile[m];
-                } else {
-                    self.finish::<V, TILE_OUTPUTS>(output, row + m, &tile[m]);
+                } else if at.row + m < rows {
+                    self.finish::<V, TILE_OUTPUTS>(at.output, at.row + m, &tile[m]);
                 }
             }
         }
@@ -311,29 +371,38 @@ impl Dots {
     }
 }
 
-/// Four outputs' weights of a part of the inner dimension, as pairs.
+/// Where a tile is: its first output, which one of the panel's tiles that makes it, and its first row.
+#[derive(Clone, Copy)]
+struct Place {
+    output: usize,
+    beside: usize,
+    row: usize,
+}
+
+/// The weights of a part of the inner dimension, as pairs, in tiles of four outputs: (tiles, registers, 4, 32).
 #[repr(align(64))]
 struct Panel {
-    weights: MaybeUninit<[[u16; PANEL]; TILE_OUTPUTS]>,
+    weights: MaybeUninit<[[u16; PANEL]; PANEL_TILES * TILE_OUTPUTS]>,
     start: usize,
     width: usize,
 }
 
 impl Panel {
-    /// Reads the weights from rows of `inputs` numbers at `rows`, padded with zeros.
+    /// Reads the weights from `outputs` rows of `inputs` numbers at `rows`, padded with zeros.
     ///
     /// # Safety
-    /// As for [`Lanes`], `V` and `S` have dots, and there are four rows.
+    /// As for [`Lanes`], `V` and `S` have dots, and there are so many rows, no more than the panel has room for.
     #[inline(always)]
-    unsafe fn fill<V: Lanes, S: Stored>(&mut self, rows: *const u8, inputs: usize) {
+    unsafe fn fill<V: Lanes, S: Stored>(&mut self, rows: *const u8, outputs: usize, inputs: usize) {
         let to: *mut u8 = self.weights.as_mut_ptr().cast();
-        for n in 0..TILE_OUTPUTS {
+        for n in 0..outputs {
             // SAFETY: the caller vouches for the rows; a panel holds `PANEL` numbers of each.
             unsafe {
                 let row = rows.add(n * S::row_bytes(inputs));
+                let to = to.add(n / TILE_OUTPUTS * TILE_OUTPUTS * PANEL * 2 + n % TILE_OUTPUTS * PAIRS_BYTES);
                 for k in (0..self.width).step_by(PAIRS) {
                     let pairs = S::pairs::<V>(row, self.start + k, inputs - self.start - k);
-                    V::store_pairs(pairs, to.add(2 * (n * PANEL + k)));
+                    V::store_pairs(pairs, to.add(k / PAIRS * TILE_OUTPUTS * PAIRS_BYTES));
                 }
             }
         }
