@@ -1,14 +1,12 @@
-"""What the engine benchmarks stand on: child processes, servers, llama.cpp and torch installed once, the machine's name.
+"""What the engine benchmarks stand on: servers, models, llama.cpp installed once, the machine's name.
 
-Knows nothing of what is measured. Whatever is started here is ended by stop_children(), also on error or interrupt.
+Knows nothing of what is measured. Processes are in ../process.py, of which this offers what the benchmarks use.
 """
 import http.client
 import json
 import os
 import platform
 import shutil
-import signal
-import socket
 import subprocess
 import sys
 import tarfile
@@ -17,10 +15,13 @@ import time
 from pathlib import Path
 
 HERE = Path(__file__).resolve().parent
-ROOT = HERE.parents[2]
+sys.path.insert(0, str(HERE.parent))
+from process import (ROOT, call, fail, free_port, install_torch, note, peak_bytes, shown, start, stop,  # noqa: E402,F401
+                     stop_children, virtual_environment)
+from process import read_files as warm  # noqa: E402,F401
+
 PINS = {"llama": "llama-cpp-python==0.3.36",
-        "tools": ["cmake==4.4.4", "ninja==1.13.2", "gguf==0.19.0"],
-        "torch": ["torch==2.15.0", "transformers==5.23.0", "numpy"]}
+        "tools": ["cmake==4.4.4", "ninja==1.13.2", "gguf==0.19.0"]}
 READY_TIMEOUT_S = 120
 
 
@@ -61,42 +62,14 @@ def gguf(model, folder, tools):
 
 
 # -----------------------------------------------------------------------------------------------------------------
-# Processes
-
-
-CHILDREN = []
-
-
-def start(command, **how):
-    """Starts a process in its own group; whatever happens, stop_children ends it."""
-    child = subprocess.Popen([str(c) for c in command], start_new_session=True, **how)
-    CHILDREN.append(child)
-    return child
-
-
-def stop_children():
-    for child in CHILDREN:
-        stop(child)
-
-
-def stop(child):
-    for sig, patience in ((signal.SIGTERM, 10), (signal.SIGKILL, 10)):
-        if child.poll() is not None:
-            return
-        try:
-            os.killpg(child.pid, sig)
-            child.wait(patience)
-        except (ProcessLookupError, subprocess.TimeoutExpired):
-            pass
+# Servers
 
 
 class Server:
     """A server process on a free loopback port, from start to end."""
 
     def __init__(self, command, flag, ready_path, as_address=False):
-        with socket.socket() as s:
-            s.bind(("127.0.0.1", 0))
-            self.port = s.getsockname()[1]
+        self.port = free_port()
         self.command = [*command, flag, f"127.0.0.1:{self.port}" if as_address else self.port]
         self.ready_path = ready_path
 
@@ -146,66 +119,15 @@ class Server:
             fail(f"{shown(self.command)}: POST /v1/completions gave {status}: {said[:500]!r}")
 
     def peak_bytes(self):
-        with open(f"/proc/{self.child.pid}/status") as f:
-            return next(int(line.split()[1]) * 1024 for line in f if line.startswith("VmHWM"))
-
-
-def warm(files):
-    """Reads the files just before they are needed: unmapped page cache is dropped soon after its last use."""
-    buffer = bytearray(1 << 22)
-    for path in files:
-        if path.is_file():
-            with open(path, "rb", buffering=0) as f:
-                while f.readinto(buffer):
-                    pass
-
-
-def call(command, capture=False, **how):
-    command = [str(c) for c in command]
-    if not capture:
-        note(f"$ {shown(command)}")
-    child = start(command, text=True, stdout=subprocess.PIPE if capture else sys.stderr,
-                  stderr=subprocess.PIPE if capture else None, **how)
-    out, err = child.communicate()
-    if child.returncode != 0:
-        fail(f"{shown(command)} ended with {child.returncode}\n{(err or '')[-2000:]}")
-    return out
-
-
-def shown(command):
-    return " ".join(str(c) for c in command)
-
-
-def note(text):
-    print(text, file=sys.stderr, flush=True)
-
-
-def fail(text):
-    sys.exit(f"engine benchmark: {text}")
+        return peak_bytes(self.child)
 
 
 # -----------------------------------------------------------------------------------------------------------------
 # Peers: installed once
 
 
-def virtual_environment(folder, packages):
-    """A virtual environment with these packages; an existing one is taken as it is. Returns its bin folder."""
-    if not (folder / "bin" / "python").exists():
-        try:
-            call([sys.executable, "-m", "venv", folder])
-            call([folder / "bin" / "pip", "install", "--quiet", *packages])
-        except BaseException:
-            shutil.rmtree(folder, ignore_errors=True)  # half an environment would be taken as whole next time
-            raise
-    return folder / "bin"
-
-
 def install_tools(scratch):
     return virtual_environment(scratch / "tools", PINS["tools"])
-
-
-def install_torch(scratch):
-    return virtual_environment(scratch / "torch", PINS["torch"]) / "python"
 
 
 def install_llama(scratch):

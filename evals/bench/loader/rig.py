@@ -1,13 +1,11 @@
-"""What the loader benchmark stands on: child processes, the two servers, cold and warm memory, peers installed once.
+"""What the loader benchmark stands on: what a child cost, the servers, cold and warm memory, peers installed once.
 
-Knows nothing of what is measured. Whatever is started here is ended by stop_children(), also on error or interrupt.
+Knows nothing of what is measured. Processes are in ../process.py, of which this offers what the benchmark uses.
 """
 import http.client
 import json
 import os
-import shlex
 import shutil
-import signal
 import socket
 import subprocess
 import sys
@@ -18,46 +16,20 @@ from contextlib import contextmanager
 from pathlib import Path
 
 HERE = Path(__file__).resolve().parent
-ROOT = HERE.parents[2]
+sys.path.insert(0, str(HERE.parent))
+import process  # noqa: E402
+from process import (CHILDREN, ROOT, call, environment, fail, free_port, install_torch, note, shown,  # noqa: E402,F401
+                     start, stop, stop_children, virtual_environment)
+
 PINS = {"peers": ["runai-model-streamer==0.17.0", "runai-model-streamer-s3==0.17.1", "boto3==1.44.5",
                   "hf_transfer==0.1.9", "fastsafetensors==0.5.0", "tensorizer==2.12.1", "safetensors==0.8.0",
-                  "xxhash"],
-        "torch": ["torch==2.15.0", "transformers==5.23.0", "numpy"]}  # the engine benchmark's, shared with it
+                  "xxhash"]}
 START_TIMEOUT_S = 60
 RUN_TIMEOUT_S = 600
 
 
 # -----------------------------------------------------------------------------------------------------------------
 # Processes
-
-
-CHILDREN = []
-
-
-def start(command, **how):
-    """Starts a process in its own group; whatever happens, stop_children ends it."""
-    child = subprocess.Popen([str(c) for c in command], start_new_session=True, **how)
-    CHILDREN.append(child)
-    return child
-
-
-def stop_children():
-    for child in CHILDREN:
-        stop(child)
-
-
-def stop(child):
-    for sig, patience in ((signal.SIGTERM, 5), (signal.SIGKILL, 10)):
-        if child.poll() is not None:
-            return
-        try:
-            os.killpg(child.pid, sig)
-        except ProcessLookupError:
-            return
-        try:
-            child.wait(patience)
-        except subprocess.TimeoutExpired:
-            pass
 
 
 class Ran:
@@ -96,30 +68,6 @@ def run(command, env=None, input=None, timeout=RUN_TIMEOUT_S):
         if child.returncode != 0:
             fail(f"{shown(command)} ended with {child.returncode}\n{(out.read() + err.read())[-2000:]}")
         return Ran(command, seconds, used, out.read())
-
-
-def environment(more):
-    return {**os.environ, **{k: str(v) for k, v in more.items()}}
-
-
-def call(command, **how):
-    """Runs a step of the preparation, shown and with its output on stderr."""
-    note(f"$ {shown(command)}")
-    child = start(command, stdout=sys.stderr, **how)
-    if child.wait() != 0:
-        fail(f"{shown(command)} ended with {child.returncode}")
-
-
-def shown(command):
-    return shlex.join(str(c) for c in command)
-
-
-def note(text):
-    print(text, file=sys.stderr, flush=True)
-
-
-def fail(text):
-    sys.exit(f"loader benchmark: {text}")
 
 
 # -----------------------------------------------------------------------------------------------------------------
@@ -231,8 +179,7 @@ class Worker:
         return self.until(ask)
 
     def peak_bytes(self):
-        with open(f"/proc/{self.child.pid}/status") as f:
-            return next(int(line.split()[1]) * 1024 for line in f if line.startswith("VmHWM"))
+        return process.peak_bytes(self.child)
 
 
 def request(url, method, path):
@@ -243,12 +190,6 @@ def request(url, method, path):
         return response.status, response.read()
     finally:
         connection.close()
-
-
-def free_port():
-    with socket.socket() as s:
-        s.bind(("127.0.0.1", 0))
-        return s.getsockname()[1]
 
 
 def connects(port):
@@ -297,12 +238,7 @@ def drop_page_cache():
 
 
 def read_files(folder):
-    """Reads files just before they are needed: unmapped page cache is dropped soon after its last use."""
-    buffer = bytearray(1 << 22)
-    for path in Path(folder).iterdir():
-        with open(path, "rb", buffering=0) as f:
-            while f.readinto(buffer):
-                pass
+    process.read_files(Path(folder).iterdir())
 
 
 def same_bytes(a, b):
@@ -348,18 +284,6 @@ def install_tools(*packages):
     call(command, env=env)
 
 
-def virtual_environment(folder, packages):
-    """A virtual environment with these packages; an existing one is taken as it is. Returns its bin folder."""
-    if not (folder / "bin" / "python").exists():
-        try:
-            call([sys.executable, "-m", "venv", folder])
-            call([folder / "bin" / "pip", "install", "--quiet", *packages])
-        except BaseException:
-            shutil.rmtree(folder, ignore_errors=True)  # half an environment would be taken as whole next time
-            raise
-    return folder / "bin"
-
-
 def peers_python(scratch, install):
     """The Python that has the peers: $FOREBAY_BENCH_PYTHON, or an environment of the scratch folder; None without."""
     if python := os.environ.get("FOREBAY_BENCH_PYTHON"):
@@ -368,15 +292,5 @@ def peers_python(scratch, install):
     if not install:
         python = folder / "bin" / "python"
         return python if python.exists() else None
-    torch = virtual_environment(scratch / "torch", PINS["torch"])
-    packages = f"lib/python{sys.version_info.major}.{sys.version_info.minor}/site-packages"
-    if not (folder / "bin" / "python").exists():
-        try:
-            call([sys.executable, "-m", "venv", folder])
-            # torch is not installed twice: the engine benchmark's environment lends its packages.
-            (folder / packages / "torch.pth").write_text(f"{(torch.parent / packages).resolve()}\n")
-            call([folder / "bin" / "pip", "install", "--quiet", *PINS["peers"]])
-        except BaseException:
-            shutil.rmtree(folder, ignore_errors=True)
-            raise
-    return folder / "bin" / "python"
+    # torch is not installed twice: its environment lends its packages.
+    return virtual_environment(folder, PINS["peers"], lend=install_torch(scratch)) / "python"
