@@ -235,6 +235,18 @@ mod tests {
     }
 
     #[test]
+    fn a_block_without_a_name_goes_first_however_late_it_was_let_go() {
+        let mut pool = BlockPool::new(3);
+        cached(&mut pool, 0, 2);
+        let mut held = Vec::new();
+        for _ in 0..2 {
+            pool.take(1, &mut held);
+            assert_eq!(pool.named(), 2, "nothing that can be found made room");
+            pool.give_back(&mut held);
+        }
+    }
+
+    #[test]
     fn the_second_block_of_a_name_is_nobodys_find() {
         let mut pool = BlockPool::new(2);
         let (mut one, mut other) = (Vec::new(), Vec::new());
