@@ -1,31 +1,28 @@
 //! Weights may arrive while a model computes: a prompt begins with the layers that are there, its
 //! tokens are those of the whole model, and weights that never come end it with their name.
 
-#[path = "arrival/slow.rs"]
+#[path = "common/engine.rs"]
+#[expect(dead_code, reason = "shared with the other tests of the engine, which use the rest")]
+mod common;
+#[path = "common/slow.rs"]
 #[expect(dead_code, reason = "shared with the tests of swaps, which use all of it")]
 mod slow;
 
+use common::{Events, options, read, start, submission, until};
 use loader::LoadError;
 use slow::Slow;
 use std::num::NonZeroUsize;
 use std::path::PathBuf;
 use std::sync::Arc;
-use std::time::{Duration, Instant};
-use telemetry::metrics::Registry;
-use tokio::sync::mpsc;
+use std::time::Instant;
 use worker::backend::candle::{CandleBackend, CandleOptions};
 use worker::backend::cpu::{CpuBackend, CpuOptions, Tier};
 use worker::backend::{Backend, Generation, Part, Segment, StepError, WantLogits};
-use worker::engine::{
-    CacheSalt, Cancel, EngineHandle, EngineOptions, Event, FaultOptions, Meters, SequenceParams, Submission,
-    SubmitError,
-};
+use worker::engine::{EngineHandle, Event, SubmitError};
 use worker::model::Decoder;
-use worker::sampler::Params;
 
 const FIXTURES: [&str; 4] = ["llama_untied", "llama_tied_bf16", "qwen3", "mistral_f16"];
 const PROMPT: [u32; 7] = [3, 1, 4, 1, 5, 9, 2];
-const PATIENCE: Duration = Duration::from_secs(60);
 
 fn cpu(decoder: &Arc<Decoder>, tier: Tier) -> CpuBackend {
     let options = CpuOptions {
@@ -98,56 +95,14 @@ fn the_reference_backend_waits_for_everything() {
     assert_eq!(bits(&built.join().expect("a step")), bits(expected));
 }
 
-type Events = mpsc::Receiver<(u32, Event)>;
-
 fn engine(decoder: &Arc<Decoder>) -> EngineHandle {
-    let reader_stall = Duration::from_secs(60);
-    let options = EngineOptions {
-        max_num_seqs: 4,
-        max_model_len: 64,
-        queue_max: 16,
-        max_prompt_rows_beside_decodes: 64,
-        reader_stall,
-        enable_prefix_caching: true,
-        priority_level: None,
-        faults: FaultOptions::default(),
-    };
-    let meters = Meters::new(&Registry::new(), "slow");
-    EngineHandle::start(Box::new(cpu(decoder, Tier::best())), options, meters, "slow").expect("a thread")
+    start(Box::new(cpu(decoder, Tier::best())), options(64))
 }
 
 fn submit(engine: &EngineHandle) -> Result<Events, SubmitError> {
-    let (events, receiver) = mpsc::channel(64);
-    let params = SequenceParams {
-        sampling: Params { temperature: 0.0, ..Params::default() },
-        max_tokens: 8,
-        min_tokens: 0,
-        stop_ids: Vec::new(),
-        prompt_logprobs: None,
-    };
-    let prompt = PROMPT.to_vec();
-    engine.submit(vec![Submission {
-        prompt,
-        params,
-        index: 0,
-        priority: 0,
-        salt: CacheSalt::default(),
-        events,
-        cancel: Cancel::default(),
-    }])?;
-    Ok(receiver)
-}
-
-fn read(mut events: Events) -> Vec<Event> {
-    std::iter::from_fn(|| events.blocking_recv()).map(|(_, event)| event).collect()
-}
-
-fn until(what: &str, condition: impl Fn() -> bool) {
-    let begun = Instant::now();
-    while !condition() {
-        assert!(begun.elapsed() < PATIENCE, "waited in vain: {what}");
-        std::thread::sleep(Duration::from_millis(1));
-    }
+    let (asked, events) = submission(PROMPT.to_vec(), common::greedy(8), 64);
+    engine.submit(vec![asked])?;
+    Ok(events)
 }
 
 #[test]

@@ -1,36 +1,21 @@
 //! The engine's promises: whatever the company, the order of arrival and the shortage of blocks, a sequence's tokens
 //! are its own; who leaves is gone within a step; who fails, fails visibly.
 
+#[path = "common/engine.rs"]
+mod common;
+
+use common::{Events, limits, options, read, until};
 use proptest::prelude::*;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
-use std::time::{Duration, Instant};
-use telemetry::metrics::Registry;
-use tokio::sync::mpsc;
+use std::time::Duration;
 use worker::backend::scripted::{ScriptedBackend, ScriptedOptions};
 use worker::backend::{Backend, Limits, Segment, StepError};
-use worker::engine::{
-    CacheSalt, Cancel, EngineHandle, EngineOptions, Event, FaultOptions, FinishReason, Meters, SequenceParams,
-    Submission,
-};
-use worker::sampler::Params;
+use worker::engine::{EngineHandle, EngineOptions, Event, FinishReason, SequenceParams, Submission};
 
-const PATIENCE: Duration = Duration::from_secs(60);
 /// First tokens of prompts whose steps end in a way of their own.
 const FAILS: u32 = 90;
 const PANICS: u32 = 91;
-
-fn limits(kv_blocks: usize, max_rows: usize) -> Limits {
-    Limits {
-        vocab_size: 97,
-        max_position: 512,
-        max_rows,
-        max_logits_rows: max_rows,
-        kv_block_tokens: 4,
-        kv_blocks,
-        kv_block_bytes: 16,
-    }
-}
 
 /// The scripted backend, counting steps; certain prompts make it fail.
 struct Watched {
@@ -71,52 +56,15 @@ fn start_patient(limits: Limits, max_num_seqs: usize, step: Duration, reader_sta
     let steps = Arc::new(AtomicUsize::new(0));
     let inner = ScriptedBackend::new(ScriptedOptions { limits, step, row: Duration::ZERO });
     let backend = Watched { inner, steps: Arc::clone(&steps) };
-    let options = EngineOptions {
-        max_num_seqs,
-        max_model_len: 512,
-        queue_max: 1000,
-        max_prompt_rows_beside_decodes: 64,
-        reader_stall,
-        enable_prefix_caching: true,
-        priority_level: None,
-        faults: FaultOptions::default(),
-    };
-    let meters = Meters::new(&Registry::new(), "m");
-    Started { engine: EngineHandle::start(Box::new(backend), options, meters, "test").expect("a thread"), steps }
+    let options = EngineOptions { max_num_seqs, reader_stall, ..options(512) };
+    Started { engine: common::start(Box::new(backend), options), steps }
 }
-
-type Events = mpsc::Receiver<(u32, Event)>;
 
 fn submission(prompt: Vec<u32>, seed: u64, max_tokens: usize, room: usize) -> (Submission, Events) {
-    let (events, receiver) = mpsc::channel(room);
-    let params = SequenceParams {
-        sampling: Params { seed, temperature: 1.5, logprobs: Some(2), ..Params::default() },
-        max_tokens,
-        min_tokens: 0,
-        stop_ids: Vec::new(),
-        prompt_logprobs: seed.is_multiple_of(3).then_some(1),
-    };
-    (
-        Submission {
-            prompt,
-            params,
-            index: 0,
-            priority: 0,
-            salt: CacheSalt::default(),
-            events,
-            cancel: Cancel::default(),
-        },
-        receiver,
-    )
-}
-
-/// Reads a sequence to its end.
-fn read(mut events: Events) -> Vec<Event> {
-    let mut all = Vec::new();
-    while let Some((_, event)) = events.blocking_recv() {
-        all.push(event);
-    }
-    all
+    let mut params = common::drawn(seed, max_tokens);
+    params.sampling.logprobs = Some(2);
+    let prompt_logprobs = seed.is_multiple_of(3).then_some(1);
+    common::submission(prompt, SequenceParams { prompt_logprobs, ..params }, room)
 }
 
 /// Joins the prompt's reports, which may come in chunks of any size.
@@ -129,14 +77,6 @@ fn joined(events: Vec<Event>) -> (Vec<String>, Vec<Event>) {
         }
     }
     (prompt, rest)
-}
-
-fn until(what: &str, condition: impl Fn() -> bool) {
-    let begun = Instant::now();
-    while !condition() {
-        assert!(begun.elapsed() < PATIENCE, "waited in vain: {what}");
-        std::thread::sleep(Duration::from_millis(1));
-    }
 }
 
 proptest! {

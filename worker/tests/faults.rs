@@ -1,20 +1,21 @@
 //! What the engine promises when steps fail: whoever is at fault ends, alone; the others' tokens are what they would
 //! have been; what does not end is seen, with what it was doing; and the flight recorder tells it afterwards.
 
+#[path = "common/engine.rs"]
+#[expect(dead_code, reason = "shared with the other tests of the engine, which use the rest")]
+mod common;
+
+use common::{Events, PATIENCE, limits, options, read, until};
 use std::collections::BTreeSet;
 use std::sync::mpsc as channel;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 use telemetry::metrics::Registry;
-use tokio::sync::mpsc;
 use worker::backend::scripted::{ScriptedBackend, ScriptedOptions};
 use worker::backend::{Backend, Limits, Part, Segment, StepError, Whereabouts};
 use worker::engine::{
-    Activity, CacheSalt, Cancel, EngineHandle, EngineOptions, Event, FaultOptions, FinishReason, Meters,
-    SequenceParams, Submission, SubmitError, Wedge,
+    Activity, EngineHandle, EngineOptions, Event, FaultOptions, FinishReason, Submission, SubmitError, Wedge,
 };
-use worker::sampler::Params;
 
-const PATIENCE: Duration = Duration::from_secs(60);
 const VOCABULARY: usize = 97;
 /// First tokens of prompts that fail in a way of their own, once their sequence has some tokens.
 const PANICS: u32 = 91;
@@ -95,32 +96,14 @@ fn start(faults: FaultOptions) -> Started {
 
 fn start_with(faults: FaultOptions, is_gone: bool) -> Started {
     quiet();
-    let limits = Limits {
-        vocab_size: VOCABULARY,
-        max_position: 512,
-        max_rows: 64,
-        max_logits_rows: 64,
-        kv_block_tokens: 4,
-        kv_blocks: 1000,
-        kv_block_bytes: 16,
-    };
+    let limits = limits(1000, 64);
     let inner = ScriptedBackend::new(ScriptedOptions { limits, step: Duration::ZERO, row: Duration::ZERO });
     let (release, released) = channel::channel();
     let (marked, whereabouts) = (BTreeSet::new(), std::sync::Arc::default());
     let backend = Unlucky { inner, logits: Vec::new(), marked, release: released, whereabouts, is_gone };
-    let options = EngineOptions {
-        max_num_seqs: 16,
-        max_model_len: 512,
-        max_prompt_rows_beside_decodes: 64,
-        queue_max: 1000,
-        reader_stall: PATIENCE,
-        enable_prefix_caching: true,
-        priority_level: None,
-        faults,
-    };
+    let options = EngineOptions { max_num_seqs: 16, faults, ..options(512) };
     let registry = Registry::new();
-    let meters = Meters::new(&registry, "m");
-    let engine = EngineHandle::start(Box::new(backend), options, meters, "m").expect("a thread");
+    let engine = common::start_in(&registry, Box::new(backend), options);
     Started { engine, registry, release }
 }
 
@@ -137,35 +120,8 @@ fn quiet() {
     });
 }
 
-type Events = mpsc::Receiver<(u32, Event)>;
-
 fn submission(prompt: Vec<u32>, seed: u64) -> (Submission, Events) {
-    let (events, receiver) = mpsc::channel(256);
-    let params = SequenceParams {
-        sampling: Params { seed, temperature: 1.5, ..Params::default() },
-        max_tokens: 60,
-        min_tokens: 0,
-        stop_ids: Vec::new(),
-        prompt_logprobs: None,
-    };
-    let salt = CacheSalt::default();
-    (Submission { prompt, params, index: 0, priority: 0, salt, events, cancel: Cancel::default() }, receiver)
-}
-
-fn read(mut events: Events) -> Vec<Event> {
-    let mut all = Vec::new();
-    while let Some((_, event)) = events.blocking_recv() {
-        all.push(event);
-    }
-    all
-}
-
-fn until(what: &str, condition: impl Fn() -> bool) {
-    let begun = Instant::now();
-    while !condition() {
-        assert!(begun.elapsed() < PATIENCE, "waited in vain: {what}");
-        std::thread::sleep(Duration::from_millis(1));
-    }
+    common::submission(prompt, common::drawn(seed, 60), 256)
 }
 
 /// What sixteen sequences say; the one at `place` begins with `first`.

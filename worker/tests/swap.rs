@@ -1,31 +1,29 @@
 //! Weights are replaced between two steps: a sequence keeps those it began with, the next one gets
 //! the new ones, and the old are let go with their last sequence.
 
-#[path = "arrival/slow.rs"]
+#[path = "common/engine.rs"]
+#[expect(dead_code, reason = "shared with the other tests of the engine, which use the rest")]
+mod common;
+#[path = "common/slow.rs"]
 #[expect(dead_code, reason = "shared with the tests of arrival, which use all of it")]
 mod slow;
 
+use common::{Events, PATIENCE, options};
 use loader::Region;
 use slow::Slow;
 use std::num::NonZeroUsize;
 use std::sync::{Arc, Weak};
 use std::time::Duration;
-use telemetry::metrics::Registry;
-use tokio::sync::mpsc;
 use worker::backend::candle::{CandleBackend, CandleOptions};
 use worker::backend::cpu::{CpuBackend, CpuOptions};
 use worker::backend::scripted::{ScriptedBackend, ScriptedOptions};
 use worker::backend::{Backend, Generation, InstallError, Limits, Revision};
-use worker::engine::{
-    CacheSalt, Cancel, EngineHandle, EngineOptions, Event, FaultOptions, Meters, SequenceParams, Submission, SwapError,
-};
+use worker::engine::{EngineHandle, Event, SwapError};
 use worker::model::Decoder;
-use worker::sampler::Params;
 
 const TOKENS: usize = 24;
 /// Room for so few events that a sequence waits for its reader after some tokens.
 const NARROW: usize = 8;
-const PATIENCE: Duration = Duration::from_secs(60);
 
 fn cpu(decoder: &Arc<Decoder>) -> Box<dyn Backend> {
     let options = CpuOptions { threads: NonZeroUsize::new(2), kv_blocks: 16, ..CpuOptions::default() };
@@ -33,42 +31,13 @@ fn cpu(decoder: &Arc<Decoder>) -> Box<dyn Backend> {
 }
 
 fn engine(backend: Box<dyn Backend>) -> EngineHandle {
-    let options = EngineOptions {
-        max_num_seqs: 4,
-        max_model_len: 64,
-        queue_max: 16,
-        max_prompt_rows_beside_decodes: 64,
-        reader_stall: PATIENCE,
-        enable_prefix_caching: true,
-        priority_level: None,
-        faults: FaultOptions::default(),
-    };
-    EngineHandle::start(backend, options, Meters::new(&Registry::new(), "m"), "m").expect("a thread")
+    common::start(backend, options(64))
 }
 
-type Events = mpsc::Receiver<(u32, Event)>;
-
 fn submit(engine: &EngineHandle, room: usize) -> Events {
-    let (events, receiver) = mpsc::channel(room);
-    let params = SequenceParams {
-        sampling: Params { temperature: 0.0, ..Params::default() },
-        max_tokens: TOKENS,
-        min_tokens: 0,
-        stop_ids: Vec::new(),
-        prompt_logprobs: None,
-    };
-    let prompt = vec![3, 1, 4, 1, 5];
-    let asked = engine.submit(vec![Submission {
-        prompt,
-        params,
-        index: 0,
-        priority: 0,
-        salt: CacheSalt::default(),
-        events,
-        cancel: Cancel::default(),
-    }]);
-    asked.expect("taken");
-    receiver
+    let (asked, events) = common::submission(vec![3, 1, 4, 1, 5], common::greedy(TOKENS), room);
+    engine.submit(vec![asked]).expect("taken");
+    events
 }
 
 /// The first token; what was found in the cache is said before it.
@@ -144,18 +113,9 @@ async fn an_idle_engine_lets_go_of_the_old_weights_at_once() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn preempted_sequences_are_computed_again_with_the_weights_they_began_with() {
-    let limits = |kv_blocks| Limits {
-        vocab_size: 97,
-        max_position: 64,
-        max_rows: 32,
-        max_logits_rows: 32,
-        kv_block_tokens: 4,
-        kv_blocks,
-        kv_block_bytes: 16,
-    };
     let scripted = |kv_blocks| {
-        let options = ScriptedOptions { limits: limits(kv_blocks), step: Duration::ZERO, row: Duration::ZERO };
-        Box::new(ScriptedBackend::new(options))
+        let limits = Limits { max_position: 64, ..common::limits(kv_blocks, 32) };
+        Box::new(ScriptedBackend::new(ScriptedOptions { limits, step: Duration::ZERO, row: Duration::ZERO }))
     };
     let expected_old = read(submit(&engine(scripted(64)), 64)).await;
     // Two sequences of 29 tokens need 16 blocks; there are 9, so that one is preempted.
