@@ -60,7 +60,7 @@ pub(super) async fn attempt(shared: &Arc<Shared>, piece: &mut Piece) -> Result<E
             // written matters no more.
             let _ = landing.quiet().await;
             drop(landing);
-            piece.install(shared, brought.extent, brought.digest, &brought.bytes, brought.source)?;
+            piece.install(shared, brought.extent, brought.digest, brought.bytes, brought.source).await?;
             Ok(if piece.missing(shared).is_empty() { Ended::Complete } else { Ended::Overtaken })
         }
     }

@@ -1,10 +1,12 @@
 //! A fetch on its way: what is still missing of it, where it lands, and what has gone wrong.
 
+use std::io;
 use std::ops::Range;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Instant;
 
+use tokio::task::spawn_blocking;
 use wire::extent::EXTENT_BYTES;
 
 use super::budget::Reservation;
@@ -71,13 +73,14 @@ impl Piece {
     }
 
     /// Believes a verified extent that a second try brought: it is copied in and kept as if it had
-    /// landed. The first try's lease must have been given up.
-    pub(super) fn install(
+    /// landed, on a thread that may wait for the disk. The first try's lease must have been given up. Broken off, the
+    /// range is free again when the write has ended.
+    pub(super) async fn install(
         &self,
         shared: &Shared,
         extent: u64,
         digest: blake3::Hash,
-        bytes: &[u8],
+        bytes: Vec<u8>,
         source: usize,
     ) -> Result<(), FetchError> {
         let target = &shared.targets[self.file];
@@ -91,13 +94,18 @@ impl Piece {
             }
             return Err(FetchError::Busy { object: object(), range });
         };
-        let kept =
-            lease.write(bytes).map_err(|error| LandingError::Keep { object: object(), problem: error.to_string() });
-        let kept = kept.and_then(|()| target.keeper.keep(extent, digest, bytes));
-        kept.map_err(|source| FetchError::Permanent { object: object(), range, source: Box::new(source.into()) })?;
+        let writing = spawn_blocking(move || lease.write(&bytes).map(|()| (lease, bytes)));
+        let written = writing.await.map_err(io::Error::other).flatten();
+        let written = written.map_err(|error| LandingError::Keep { object: object(), problem: error.to_string() });
+        let kept = written.and_then(|(lease, bytes)| {
+            target.keeper.keep(extent, digest, &bytes)?;
+            Ok((lease, bytes.len() as u64))
+        });
+        let (mut lease, length) =
+            kept.map_err(|source| FetchError::Permanent { object: object(), range, source: Box::new(source.into()) })?;
         lease.publish(extent);
-        shared.tally.verified(source, bytes.len() as u64);
-        self.reservation.release(bytes.len() as u64);
+        shared.tally.verified(source, length);
+        self.reservation.release(length);
         Ok(())
     }
 

@@ -350,7 +350,7 @@ async fn a_second_try_that_comes_right_after_the_first_is_thrown_away() {
     let reservation = shared.budgets.in_flight().reserve(EXTENT_BYTES).expect("nothing is in flight");
     let piece = Piece::new(0, 0..1, reservation, Instant::now());
     let late = vec![0; usize::try_from(EXTENT_BYTES).expect("an extent fits")];
-    piece.install(&shared, 0, blake3::hash(&late), &late, 0).expect("the extent is there already");
+    piece.install(&shared, 0, blake3::hash(&late), late, 0).await.expect("the extent is there already");
     assert_eq!(get(&shared.tally.discarded_bytes), EXTENT_BYTES);
     assert!(load.keeper.kept().values().all(|times| *times == 1), "what was there stays");
 }

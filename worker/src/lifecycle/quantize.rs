@@ -34,10 +34,12 @@ impl Drop for Wanted {
 }
 
 impl Quantizing {
-    /// Begins, and shares the copies that `base` has of the same bytes.
+    /// Begins, and shares the copies that `base` has of the same bytes. `base` serves meanwhile, and its streams need the
+    /// threads: beside it one is enough.
     pub(super) fn begin(config: &WorkerConfig, staged: Arc<Staged>, base: Option<Arc<Staged>>) -> Self {
         let flag = Arc::new(AtomicBool::new(true));
-        let (work, threads, wanted) = (Arc::clone(&staged), threads(config), Arc::clone(&flag));
+        let threads = if base.is_some() { 1 } else { threads(config) };
+        let (work, wanted) = (Arc::clone(&staged), Arc::clone(&flag));
         let task = spawn_blocking(move || {
             let begun = Instant::now();
             let done = work.complete(threads, base.as_deref(), &|| wanted.load(Ordering::Relaxed));
