@@ -30,10 +30,15 @@ pub struct WorkerConfig {
     /// The most tokens one step computes. 512 keeps a step on a small model under some
     /// seconds on two cores, which is what a newcomer may wait for its turn.
     pub max_num_batched_tokens: usize,
-    /// The most tokens of prompts in a step that also decodes: what a long prompt may slow running streams by. The
-    /// fewer, the smoother the streams and the slower batches fill; on two cores 16 keep a stream of a 0.6 B model at
-    /// half its pace beside an 8192-token prompt, and 64 are a compromise. `evals/bench/engine/serve` measures it.
+    /// The most tokens of prompts in a step that also decodes: what arriving prompts may slow running streams by. The
+    /// fewer, the smoother the streams and the slower batches fill. A token counts for more the deeper it is in its
+    /// prompt, by the attention it costs. `evals/bench/engine/serve` measures it.
     pub max_prefill_tokens_beside_decodes: usize,
+    /// The most of those for long prompts, together: 12 keep streams of a 0.6 B model on two cores at above half their
+    /// pace beside an 8192-token prompt, which waits longer for it.
+    pub max_long_prefill_tokens_beside_decodes: usize,
+    /// A prompt with more tokens than this to compute is a long one.
+    pub long_prefill_token_threshold: usize,
     /// Bytes of memory for the weights, activations and KV caches of all models together; what weights and activations
     /// leave is KV cache, to the block. Where absent, see `gpu_memory_utilization`.
     pub memory_bytes: Option<u64>,
@@ -174,7 +179,9 @@ impl Default for WorkerConfig {
             max_model_len: None,
             max_num_seqs: 16,
             max_num_batched_tokens: 512,
-            max_prefill_tokens_beside_decodes: 64,
+            max_prefill_tokens_beside_decodes: 128,
+            max_long_prefill_tokens_beside_decodes: 12,
+            long_prefill_token_threshold: 1024,
             memory_bytes: None,
             gpu_memory_utilization: None,
             kv_cache_memory_bytes: None,
@@ -217,6 +224,7 @@ impl WorkerConfig {
             ("max_num_seqs", Some(self.max_num_seqs)),
             ("max_num_batched_tokens", Some(self.max_num_batched_tokens)),
             ("max_prefill_tokens_beside_decodes", Some(self.max_prefill_tokens_beside_decodes)),
+            ("max_long_prefill_tokens_beside_decodes", Some(self.max_long_prefill_tokens_beside_decodes)),
             ("queue_max", Some(self.queue_max)),
             ("threads", self.threads),
             ("max_model_len", self.max_model_len),

@@ -34,6 +34,7 @@ pub use flight::Flight;
 pub use meters::Meters;
 pub use prefix::{BlockName, CacheSalt};
 pub use recorder::StepRecord;
+pub use scheduler::BesideDecodes;
 pub use sequence::{Cancel, Event, FinishReason, SequenceParams, Submission};
 
 use crate::backend::{Backend, Generation, InstallError, Limits, Part, Revision};
@@ -54,8 +55,8 @@ pub struct EngineOptions {
     pub max_num_seqs: usize,
     /// The longest sequence, prompt and completion together.
     pub max_model_len: usize,
-    /// The most rows of prompts in a step that has decodes, too; at least 1.
-    pub max_prompt_rows_beside_decodes: usize,
+    /// What prompts may use of a step that has decodes, too.
+    pub beside_decodes: BesideDecodes,
     /// The most sequences that may wait.
     pub queue_max: usize,
     /// How long a sequence may stay paused for a slow reader before it is ended.

@@ -80,6 +80,7 @@ impl<R: Reader> Iterator for Prospects<'_, R> {
             self.leaders.extend(missing);
             (facts.computed, facts.blocks, facts.revived) = (hits * block_tokens, hits, revived);
             facts.pending -= facts.computed;
+            facts.to_compute = facts.pending;
             return Some((index, facts));
         }
         None

@@ -159,7 +159,7 @@ impl<R: Reader> Core<R> {
         let limits = &self.limits;
         Budget {
             rows: limits.max_rows,
-            prompt_rows_beside_decodes: self.options.max_prompt_rows_beside_decodes,
+            beside_decodes: self.options.beside_decodes,
             logits_rows: limits.max_logits_rows,
             free_blocks: self.pool.free(),
             total_blocks: limits.kv_blocks,
@@ -180,7 +180,7 @@ impl<R: Reader> Core<R> {
         for &index in &plan.preempted {
             let mut sequence = self.running.remove(index);
             self.pool.give_back(&mut sequence.blocks);
-            (sequence.computed, sequence.registered) = (0, 0);
+            (sequence.computed, sequence.found, sequence.registered) = (0, 0, 0);
             self.notices.push(Notice::Preempted);
             self.enqueue(sequence);
         }
@@ -206,6 +206,7 @@ impl<R: Reader> Core<R> {
         sequence.blocks = blocks;
         sequence.registered = sequence.blocks.len();
         sequence.computed = sequence.registered * block_tokens;
+        sequence.found = sequence.computed;
         if sequence.generation.is_none() {
             sequence.generation = Some(self.newest());
             let (waited, cached) = (now.duration_since(sequence.queued_at), sequence.computed);

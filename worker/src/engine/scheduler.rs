@@ -1,9 +1,66 @@
 //! What the next step computes: a pure function of facts.
 //!
 //! Decodes come first, oldest first, so that no prompt stalls a running stream by more than one
-//! step's budget, which is smaller while there are decodes; then prompts in chunks with the rows
-//! that are left (Agrawal et al. 2024); then new sequences while there is room for their whole prompt. When blocks run out the youngest
-//! running sequence gives its own back and is computed again later (vLLM's recompute).
+//! step's budget, which is smaller while there are decodes, and smaller still for long prompts;
+//! then prompts in chunks with the rows that are left (Agrawal et al. 2024); then new sequences
+//! while there is room for their whole prompt. When blocks run out the youngest running sequence
+//! gives its own back and is computed again later (vLLM's recompute).
+
+/// What prompts may use of a step that has decodes, too: how much running streams may be slowed by.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct BesideDecodes {
+    /// The most rows of prompts, counted as rows at their beginning; at least 1.
+    pub rows: usize,
+    /// The most of those for long prompts, together; at least 1.
+    pub long_rows: usize,
+    /// A prompt is long that has more tokens than this to compute.
+    pub long_tokens: usize,
+    /// How many positions before it make a row cost as much again, in attention; 0 where they cost nothing.
+    pub positions_a_row: usize,
+}
+
+/// What is left of it.
+#[derive(Debug, Clone, Copy)]
+struct Allowance {
+    beside: BesideDecodes,
+    rows: usize,
+    long_rows: usize,
+}
+
+impl Allowance {
+    fn of(beside: BesideDecodes) -> Self {
+        Self { beside, rows: beside.rows, long_rows: beside.long_rows }
+    }
+
+    /// How many rows of this prompt it is good for: one at least while it is untouched, however deep the row.
+    fn tokens(&self, sequence: &Running) -> usize {
+        let (left, whole) = match self.is_long(sequence) {
+            true => (self.long_rows.min(self.rows), self.beside.long_rows),
+            false => (self.rows, self.beside.rows),
+        };
+        let positions = self.beside.positions_a_row;
+        let fit = match positions {
+            0 => left,
+            _ => left.saturating_mul(positions) / positions.saturating_add(sequence.computed),
+        };
+        fit.max(usize::from(left == whole))
+    }
+
+    fn take(&mut self, sequence: &Running, tokens: usize) {
+        let cost = match self.beside.positions_a_row {
+            0 => tokens,
+            positions => tokens.saturating_mul(positions.saturating_add(sequence.computed)).div_ceil(positions),
+        };
+        self.rows = self.rows.saturating_sub(cost);
+        if self.is_long(sequence) {
+            self.long_rows = self.long_rows.saturating_sub(cost);
+        }
+    }
+
+    fn is_long(&self, sequence: &Running) -> bool {
+        sequence.to_compute > self.beside.long_tokens
+    }
+}
 
 /// A running sequence, oldest first.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -12,6 +69,8 @@ pub(super) struct Running {
     pub(super) pending: usize,
     /// Tokens that are.
     pub(super) computed: usize,
+    /// Tokens that were not when it started.
+    pub(super) to_compute: usize,
     /// Blocks it holds, or would share when it starts.
     pub(super) blocks: usize,
     /// How many of those nobody holds: they stop being free when it starts.
@@ -26,8 +85,7 @@ pub(super) struct Running {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) struct Budget {
     pub(super) rows: usize,
-    /// The most rows of prompts in a step that has decodes, too: what running streams may be slowed by.
-    pub(super) prompt_rows_beside_decodes: usize,
+    pub(super) beside_decodes: BesideDecodes,
     pub(super) logits_rows: usize,
     pub(super) free_blocks: usize,
     pub(super) total_blocks: usize,
@@ -74,11 +132,12 @@ pub(super) fn schedule(
     plan.preempted.clear();
     plan.admitted.clear();
     let mut alive = running.len();
-    let mut place = |plan: &mut Plan, budget: &mut Budget, index: usize| {
+    let mut allowance = None;
+    let mut place = |plan: &mut Plan, budget: &mut Budget, allowance: &mut Option<Allowance>, index: usize| {
         if index >= alive || running[index].is_paused || plan.runs.len() >= budget.runs {
             return;
         }
-        let Some(tokens) = chunk(&running[index], budget) else { return };
+        let Some(tokens) = chunk(&running[index], budget, allowance.as_ref()) else { return };
         let need = blocks_needed(&running[index], tokens, budget.block_tokens);
         while need > budget.free_blocks && alive > index {
             alive -= 1;
@@ -88,16 +147,20 @@ pub(super) fn schedule(
         }
         if alive > index {
             take(plan, budget, index, &running[index], tokens, need);
+            if let Some(allowance) = allowance {
+                allowance.take(&running[index], tokens);
+            }
         }
     };
     let is_decode = |index: &usize| running[*index].pending == 1;
-    (0..running.len()).filter(is_decode).for_each(|index| place(plan, &mut budget, index));
+    (0..running.len()).filter(is_decode).for_each(|index| place(plan, &mut budget, &mut allowance, index));
     if !plan.runs.is_empty() {
-        budget.rows = budget.rows.min(budget.prompt_rows_beside_decodes);
+        allowance = Some(Allowance::of(budget.beside_decodes));
     }
-    (0..running.len()).filter(|index| !is_decode(index)).for_each(|index| place(plan, &mut budget, index));
+    let prompts = (0..running.len()).filter(|index| !is_decode(index));
+    prompts.for_each(|index| place(plan, &mut budget, &mut allowance, index));
     if plan.preempted.is_empty() {
-        admit(plan, &mut budget, running.len(), waiting);
+        admit(plan, &mut budget, &mut allowance, running.len(), waiting);
     }
     plan.runs.sort_unstable_by_key(|run| run.index);
 }
@@ -112,7 +175,13 @@ fn undo(plan: &mut Plan, budget: &mut Budget, index: usize, sequence: &Running) 
     }
 }
 
-fn admit(plan: &mut Plan, budget: &mut Budget, first: usize, mut waiting: impl Iterator<Item = (usize, Running)>) {
+fn admit(
+    plan: &mut Plan,
+    budget: &mut Budget,
+    allowance: &mut Option<Allowance>,
+    first: usize,
+    mut waiting: impl Iterator<Item = (usize, Running)>,
+) {
     while plan.admitted.len() < budget.seats && plan.runs.len() < budget.runs && budget.rows > 0 {
         let Some((index, sequence)) = waiting.next() else { return };
         // Room for the whole prompt and one token more, or it would soon be preempted; a prompt that is only scored
@@ -120,13 +189,16 @@ fn admit(plan: &mut Plan, budget: &mut Budget, first: usize, mut waiting: impl I
         let prompt = blocks_needed(&sequence, sequence.pending, budget.block_tokens);
         let total = budget.total_blocks.saturating_sub(sequence.blocks);
         let roomy = blocks_needed(&sequence, sequence.pending + 1, budget.block_tokens).min(total);
-        let Some(tokens) = chunk(&sequence, budget) else { return };
+        let Some(tokens) = chunk(&sequence, budget, allowance.as_ref()) else { return };
         if roomy.max(prompt) + sequence.revived > budget.free_blocks {
             return;
         }
         let need = blocks_needed(&sequence, tokens, budget.block_tokens);
         budget.free_blocks -= sequence.revived;
         take(plan, budget, first + plan.admitted.len(), &sequence, tokens, need);
+        if let Some(allowance) = allowance {
+            allowance.take(&sequence, tokens);
+        }
         plan.admitted.push(index);
     }
 }
@@ -139,8 +211,11 @@ fn take(plan: &mut Plan, budget: &mut Budget, index: usize, sequence: &Running, 
 }
 
 /// How many pending tokens fit the step; `None` when not even one does.
-fn chunk(sequence: &Running, budget: &Budget) -> Option<usize> {
+fn chunk(sequence: &Running, budget: &Budget, allowance: Option<&Allowance>) -> Option<usize> {
     let mut tokens = sequence.pending.min(budget.rows);
+    if let Some(allowance) = allowance {
+        tokens = tokens.min(allowance.tokens(sequence));
+    }
     if sequence.all_logits {
         tokens = tokens.min(budget.logits_rows);
     } else if tokens == sequence.pending && budget.logits_rows == 0 {
@@ -166,7 +241,8 @@ mod tests {
     const BLOCK: usize = 4;
 
     fn sequence(pending: usize, computed: usize) -> Running {
-        Running { pending, computed, blocks: computed.div_ceil(BLOCK), revived: 0, all_logits: false, is_paused: false }
+        let blocks = computed.div_ceil(BLOCK);
+        Running { pending, computed, to_compute: pending, blocks, revived: 0, all_logits: false, is_paused: false }
     }
 
     fn plan(running: &[Running], waiting: &[Running], budget: Budget) -> Plan {
@@ -179,7 +255,7 @@ mod tests {
     fn budget(rows: usize, free_blocks: usize) -> Budget {
         Budget {
             rows,
-            prompt_rows_beside_decodes: rows,
+            beside_decodes: beside(rows, rows),
             logits_rows: rows,
             free_blocks,
             total_blocks: 1000,
@@ -187,6 +263,28 @@ mod tests {
             seats: 8,
             runs: 8,
         }
+    }
+
+    fn beside(rows: usize, long_rows: usize) -> BesideDecodes {
+        BesideDecodes { rows, long_rows, long_tokens: 30, positions_a_row: 0 }
+    }
+
+    #[test]
+    fn a_long_prompt_beside_decodes_goes_in_smaller_steps_the_deeper_it_is() {
+        let beside = BesideDecodes { positions_a_row: 100, ..beside(12, 8) };
+        let tokens = |running: &[Running]| {
+            let plan = plan(running, &[], Budget { beside_decodes: beside, ..budget(64, 100) });
+            plan.runs.last().map_or(0, |run| run.tokens)
+        };
+        let prompt = |computed| Running { to_compute: 200, ..sequence(40, computed) };
+        assert_eq!(tokens(&[prompt(0)]), 40, "alone");
+        assert_eq!(tokens(&[sequence(1, 8), prompt(0)]), 8);
+        assert_eq!(tokens(&[sequence(1, 8), prompt(100)]), 4);
+        assert_eq!(tokens(&[sequence(1, 8), prompt(10_000)]), 1, "it never stands still");
+        assert_eq!(tokens(&[sequence(1, 8), sequence(20, 100)]), 6, "a short one has more");
+        let both = [sequence(1, 8), prompt(0), sequence(20, 0)];
+        assert_eq!(tokens(&both), 4, "what the long one left");
+        assert_eq!(tokens(&[sequence(1, 8), prompt(0), prompt(0)]), 8, "the second waits");
     }
 
     #[test]
@@ -249,12 +347,16 @@ mod tests {
             let waiting: Vec<Running> = waiting.into_iter().map(|pending| sequence(pending, 0)).collect();
             let held: usize = running.iter().map(|sequence| sequence.blocks).sum();
             let total_blocks = free_blocks + held;
-            let budget = Budget { rows, prompt_rows_beside_decodes: 16, logits_rows, free_blocks, total_blocks, block_tokens: BLOCK, seats, runs: 6 };
+            let budget = Budget { rows, beside_decodes: beside(16, 4), logits_rows, free_blocks, total_blocks, block_tokens: BLOCK, seats, runs: 6 };
             let plan = plan(&running, &waiting, budget);
             let decodes = |run: &&Run| run.index < running.len() && running[run.index].pending == 1;
             if plan.runs.iter().any(|run| decodes(&run)) && plan.preempted.is_empty() {
                 let prompts: usize = plan.runs.iter().filter(|run| !decodes(run)).map(|run| run.tokens).sum();
                 prop_assert!(prompts <= 16, "{} rows of prompts beside decodes", prompts);
+                let all: Vec<&Running> = running.iter().chain(&waiting).collect();
+                let is_long = |run: &&Run| !decodes(run) && all[run.index].to_compute > 30;
+                let long: usize = plan.runs.iter().filter(is_long).map(|run| run.tokens).sum();
+                prop_assert!(long <= 4, "{} rows of long prompts beside decodes", long);
             }
             let all: Vec<&Running> = running.iter().chain(&waiting).collect();
             let freed: usize = plan.preempted.iter().map(|&index| running[index].blocks).sum();

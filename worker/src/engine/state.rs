@@ -39,6 +39,8 @@ pub(super) struct Sequence<R> {
     pub(super) generation: Option<Generation>,
     /// Tokens whose keys and values are in the blocks.
     pub(super) computed: usize,
+    /// How many of those were found when it was admitted.
+    pub(super) found: usize,
     /// Prompt positions whose log probabilities were reported; a preemption does not repeat them.
     reported: usize,
     pub(super) queued_at: Instant,
@@ -70,6 +72,7 @@ impl<R: Reader> Sequence<R> {
             registered: 0,
             generation: None,
             computed: 0,
+            found: 0,
             reported: 0,
             queued_at: now,
             last_token_at: None,
@@ -90,6 +93,7 @@ impl<R: Reader> Sequence<R> {
         Running {
             pending: self.tokens.len() - self.computed,
             computed: self.computed,
+            to_compute: self.tokens.len() - self.found,
             blocks: self.blocks.len(),
             revived: 0,
             all_logits: self.wants_prompt_logprobs(),

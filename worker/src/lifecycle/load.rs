@@ -24,7 +24,7 @@ use super::source::ModelSource;
 use crate::backend::cpu::Staged;
 use crate::config::{BackendKind, SchedulingPolicy, WorkerConfig};
 use crate::demo;
-use crate::engine::{EngineHandle, EngineOptions, FaultOptions, Meters};
+use crate::engine::{BesideDecodes, EngineHandle, EngineOptions, FaultOptions, Meters};
 use crate::gguf;
 use crate::memory::Need;
 use crate::model::{Config, Decoder, order};
@@ -223,7 +223,12 @@ fn serve(
         max_num_seqs: config.max_num_seqs,
         max_model_len: computed.max_model_len,
         queue_max: config.queue_max,
-        max_prompt_rows_beside_decodes: config.max_prefill_tokens_beside_decodes,
+        beside_decodes: BesideDecodes {
+            rows: config.max_prefill_tokens_beside_decodes,
+            long_rows: config.max_long_prefill_tokens_beside_decodes,
+            long_tokens: config.long_prefill_token_threshold,
+            positions_a_row: computed.decoder.as_ref().map_or(0, |decoder| decoder.config.positions_a_row()),
+        },
         reader_stall: Duration::from_millis(config.reader_stall_ms),
         enable_prefix_caching: config.enable_prefix_caching,
         priority_level: (config.scheduling_policy == SchedulingPolicy::Priority)

@@ -172,6 +172,15 @@ impl Config {
         self.heads * self.head_dim
     }
 
+    /// How many positions before a row make it cost as much again: the products of attention with those of a layer's
+    /// matrices, at two thirds of their pace.
+    #[must_use]
+    pub fn positions_a_row(&self) -> usize {
+        let projections = 2 * self.hidden_size * (self.query_width() + self.kv_width());
+        let products = projections + 3 * self.hidden_size * self.intermediate_size;
+        products / (3 * self.query_width()).max(1)
+    }
+
     /// Width of all key heads together, and of all value heads.
     #[must_use]
     pub fn kv_width(&self) -> usize {

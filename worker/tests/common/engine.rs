@@ -6,7 +6,8 @@ use telemetry::metrics::Registry;
 use tokio::sync::mpsc;
 use worker::backend::{Backend, Limits};
 use worker::engine::{
-    CacheSalt, Cancel, EngineHandle, EngineOptions, Event, FaultOptions, Meters, SequenceParams, Submission,
+    BesideDecodes, CacheSalt, Cancel, EngineHandle, EngineOptions, Event, FaultOptions, Meters, SequenceParams,
+    Submission,
 };
 use worker::sampler::Params;
 
@@ -34,7 +35,7 @@ pub(crate) fn options(max_model_len: usize) -> EngineOptions {
         max_num_seqs: 4,
         max_model_len,
         queue_max: 1000,
-        max_prompt_rows_beside_decodes: 64,
+        beside_decodes: BesideDecodes { rows: 64, long_rows: 16, long_tokens: 40, positions_a_row: 50 },
         reader_stall: PATIENCE,
         enable_prefix_caching: true,
         priority_level: None,

@@ -106,7 +106,12 @@ impl Simulation {
         let options = EngineOptions {
             max_num_seqs: sizes.max_num_seqs,
             max_model_len: 400.min(sizes.kv_blocks * BLOCK),
-            max_prompt_rows_beside_decodes: 12,
+            beside_decodes: crate::engine::BesideDecodes {
+                rows: 12,
+                long_rows: 5,
+                long_tokens: 40,
+                positions_a_row: 50,
+            },
             queue_max: usize::MAX,
             reader_stall: Duration::from_secs(20),
             enable_prefix_caching: sizes.caches,

@@ -27,7 +27,7 @@ fn options() -> EngineOptions {
     EngineOptions {
         max_num_seqs: 2,
         max_model_len: 400,
-        max_prompt_rows_beside_decodes: 64,
+        beside_decodes: crate::engine::BesideDecodes { rows: 64, long_rows: 16, long_tokens: 40, positions_a_row: 50 },
         queue_max: 8,
         reader_stall: Duration::from_secs(60),
         enable_prefix_caching: true,
