@@ -54,13 +54,14 @@ def synth_model(forebay, folder, arch, size):
     return out
 
 
-def gguf(model, folder, tools):
-    """The same model as llama.cpp reads it, made once."""
-    out = folder / "models" / f"{model.name}.gguf"
+def gguf(model, folder, tools, quantization=None):
+    """The same model as llama.cpp reads it, made once; its matrices in blocks where a quantization is named."""
+    suffix = f"-{quantization}" if quantization else ""
+    out = folder / "models" / f"{model.name}{suffix}.gguf"
     out.parent.mkdir(exist_ok=True)
     newest = max(f.stat().st_mtime for f in model.iterdir())
     if not out.exists() or out.stat().st_mtime < newest:
-        call([tools / "python", HERE / "to_gguf.py", model, out])
+        call([tools / "python", HERE / "to_gguf.py", model, out, *([f"--{quantization}"] if quantization else [])])
     return out
 
 

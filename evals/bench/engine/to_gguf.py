@@ -4,7 +4,7 @@
 Knows dense llama, mistral, qwen2 and qwen3 decoders, bf16, f16 or f32, with a byte-level BPE tokenizer.json. Needs
 the `gguf` package (and numpy, which comes with it). For benchmarks: chat templates and the like are left out.
 
-  to_gguf.py MODEL_DIR OUT.gguf
+  to_gguf.py MODEL_DIR OUT.gguf [--q8_0]    with --q8_0, matrices become blocks of Q8_0
 """
 import argparse
 import json
@@ -20,7 +20,7 @@ KINDS = {"llama": gguf.MODEL_ARCH.LLAMA, "mistral": gguf.MODEL_ARCH.LLAMA, "qwen
 DTYPES = {"BF16": (np.uint16, gguf.GGMLQuantizationType.BF16), "F16": (np.float16, gguf.GGMLQuantizationType.F16),
           "F32": (np.float32, gguf.GGMLQuantizationType.F32)}
 FILE_TYPES = {"BF16": gguf.LlamaFileType.MOSTLY_BF16, "F16": gguf.LlamaFileType.MOSTLY_F16,
-              "F32": gguf.LlamaFileType.ALL_F32}
+              "F32": gguf.LlamaFileType.ALL_F32, "Q8_0": gguf.LlamaFileType.MOSTLY_Q8_0}
 
 
 def tensors(folder):
@@ -123,8 +123,9 @@ def write_tokenizer(out, folder, config):
     out.add_add_bos_token(False)
 
 
-def write_weights(out, folder, config, arch):
-    """Adds every tensor: matrices as stored, vectors as f32 (what llama.cpp expects). Returns the matrices' dtype."""
+def write_weights(out, folder, config, arch, q8_0):
+    """Adds every tensor: matrices as stored or as Q8_0, vectors as f32 (what llama.cpp expects). Returns the matrices'
+    dtype."""
     names = gguf.get_tensor_name_map(arch, config["num_hidden_layers"])
     heads = config["num_attention_heads"]
     kv_heads, stored = config.get("num_key_value_heads") or heads, None
@@ -140,6 +141,9 @@ def write_weights(out, folder, config, arch):
             array = interleave(array, kv_heads)
         if array.ndim == 1:
             out.add_tensor(new, as_f32(array, dtype))
+        elif q8_0:
+            stored, blocks = "Q8_0", gguf.GGMLQuantizationType.Q8_0
+            out.add_tensor(new, gguf.quants.quantize(as_f32(array, dtype), blocks), raw_dtype=blocks)
         else:
             stored = dtype
             out.add_tensor(new, np.ascontiguousarray(array).view(np.uint8), raw_dtype=DTYPES[dtype][1])
@@ -150,6 +154,7 @@ def main():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("model", type=Path, metavar="MODEL_DIR")
     parser.add_argument("out", type=Path, metavar="OUT.gguf")
+    parser.add_argument("--q8_0", action="store_true", help="matrices become blocks of Q8_0")
     args = parser.parse_args()
     config = json.loads((args.model / "config.json").read_text())
     if config["model_type"] not in KINDS:
@@ -163,7 +168,7 @@ def main():
     write_hyperparameters(out, config, head_dim)
     write_tokenizer(out, args.model, config)
     write_rope(out, config, head_dim)
-    out.add_file_type(FILE_TYPES[write_weights(out, args.model, config, arch)])
+    out.add_file_type(FILE_TYPES[write_weights(out, args.model, config, arch, args.q8_0)])
     out.write_header_to_file()
     out.write_kv_data_to_file()
     out.write_tensors_to_file()
