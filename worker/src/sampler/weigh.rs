@@ -37,10 +37,14 @@ pub(super) fn smallest(logits: &[f32]) -> f32 {
 
 /// The lowest id among the largest numbers; 0 where there is none. A NaN never wins.
 pub(super) fn argmax(logits: &[f32]) -> u32 {
-    let most = largest(logits);
-    let is_there = |chunk: &[f32]| chunk.iter().fold(false, |found, &logit| found | (logit == most));
-    let Some(chunk) = logits.chunks(CHUNK).position(is_there) else { return 0 };
-    let begin = chunk * CHUNK;
+    const BLOCK: usize = 16 * CHUNK; // Folding its lanes costs little beside reading it.
+    let (mut most, mut begin) = (f32::NEG_INFINITY, 0);
+    for (block, numbers) in logits.chunks(BLOCK).enumerate() {
+        let here = largest(numbers);
+        if here > most {
+            (most, begin) = (here, block * BLOCK);
+        }
+    }
     let at = logits[begin..].iter().position(|&logit| logit == most).unwrap_or(0);
     u32::try_from(begin + at).unwrap_or(0)
 }
