@@ -10,8 +10,8 @@
 //! at a time, never from splitting one. The AVX2 and AVX-512 tiers perform the same operations on
 //! the same lanes and agree to the last bit; the portable tier rounds products (it has no fused
 //! multiply-add on every machine) and therefore differs from them in the last bits.
-//! AVX-512 with BF16 multiplies bf16 and Q8_0 weights in pairs with rounded rows: one tree as well,
-//! of its own.
+//! AVX-512 with BF16 multiplies bf16 and Q8_0 weights in pairs with rounded rows, and bf16 keys and
+//! values with rounded queries and shares: one tree as well, of its own.
 
 #![expect(unsafe_code, reason = "std::arch intrinsics and disjoint writes from several threads")]
 
