@@ -307,7 +307,12 @@ impl Kernel for Gated<'_> {
         let mut row = rows.first;
         while row < rows.last {
             let left = rows.last - row;
-            let tile_rows = if in_dots { left.min(dots::BLOCK_ROWS) } else { tile_rows::<V>(left) };
+            let tile_rows = match (in_dots, V::DOTS) {
+                (true, _) => left.min(dots::BLOCK_ROWS),
+                // One side may be of packed rows: whole tiles.
+                (false, true) => left.min(TILE_ROWS),
+                (false, false) => tile_rows::<V>(left),
+            };
             let gates = out.pointer().wrapping_add(row * gate.outputs + first);
             let sides = [(gate, bias, gates, gate.outputs), (up, up_bias, scratch, CHUNK_OUTPUTS)];
             // SAFETY: as in `Plain`; the scratch holds a tile of `up`'s outputs, since a chunk has at
@@ -327,10 +332,10 @@ impl Kernel for Gated<'_> {
                         add: false,
                     };
                     match matrix.format {
-                        Format::F32 => part.rows::<V, F32>(tile_rows),
-                        Format::F16 => part.rows::<V, F16>(tile_rows),
-                        Format::Bf16 => part.rows::<V, Bf16>(tile_rows),
-                        Format::Q8_0 => part.rows::<V, Q8_0>(tile_rows),
+                        Format::F32 => part.tiles_of_rows::<V, F32>(tile_rows),
+                        Format::F16 => part.tiles_of_rows::<V, F16>(tile_rows),
+                        Format::Bf16 => part.tiles_of_rows::<V, Bf16>(tile_rows),
+                        Format::Q8_0 => part.tiles_of_rows::<V, Q8_0>(tile_rows),
                     }
                 }
                 for tile_row in 0..tile_rows {
@@ -392,6 +397,22 @@ struct Part {
 }
 
 impl Part {
+    /// Any number of rows, in tiles that are compiled; dots take them at once.
+    ///
+    /// # Safety
+    /// As for `rows`.
+    #[inline(always)]
+    unsafe fn tiles_of_rows<V: Lanes, E: Stored>(self, rows: usize) {
+        let mut done = 0;
+        while done < rows {
+            let these = if V::DOTS && E::DOTS { rows } else { tile_rows::<V>(rows - done) };
+            let (x, out) = (self.x.wrapping_add(done * self.inputs), self.out.wrapping_add(done * self.out_stride));
+            // SAFETY: passed on; the pointers go on within what they cover.
+            unsafe { Self { x, out, ..self }.rows::<V, E>(these) };
+            done += these;
+        }
+    }
+
     /// # Safety
     /// As for [`Lanes`], and all pointers cover what the sizes say.
     #[inline(always)]

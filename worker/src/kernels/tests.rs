@@ -246,6 +246,31 @@ proptest! {
     }
 
     #[test]
+    fn a_gate_of_one_format_and_an_up_of_another_keep_a_rows_bits(
+        formats in (0..4usize, 0..4usize), outputs in 1..9usize, rows in 1..60usize, seed in any::<u64>(),
+    ) {
+        const INPUTS: usize = 64;
+        let (formats, weights) = ([FORMATS[formats.0], FORMATS[formats.1]], noise(seed, outputs * INPUTS));
+        let bytes = formats.map(|format| stored(format, &weights).0);
+        let x = noise(seed ^ 1, rows * INPUTS);
+        for on in instructions() {
+            let gated = |x: &[f32]| {
+                let side = |at: usize| (Matrix::new(&bytes[at][1..], formats[at], outputs, INPUTS), None);
+                let rows = x.len() / INPUTS;
+                let (mut out, mut room) = (vec![0.0; rows * outputs], vec![0xff; rounded_bytes(rows, INPUTS)]);
+                let mut pool = Pool::new(2).expect("threads start");
+                project_gated(&mut pool, on, &mut Inputs { x, rows, room: &mut room }, side(0), side(1), &mut out);
+                out
+            };
+            let together = gated(&x);
+            for row in 0..rows {
+                let alone = gated(&x[row * INPUTS..][..INPUTS]);
+                prop_assert_eq!(bits(&alone), bits(&together[row * outputs..][..outputs]), "{:?}", on);
+            }
+        }
+    }
+
+    #[test]
     fn quantized_numbers_are_within_half_a_step(blocks in 1..9usize, exponent in -30..30i32, seed in any::<u64>()) {
         let numbers: Vec<f32> = noise(seed, 32 * blocks).iter().map(|it| it * 2f32.powi(exponent)).collect();
         let (_, meant) = stored(Format::Q8_0, &numbers);
