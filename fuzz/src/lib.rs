@@ -45,6 +45,11 @@ pub fn completion_request(data: &[u8]) {
     requests::completion_request(data);
 }
 
+/// A request's body, as router and worker scan it.
+pub fn scan(data: &[u8]) {
+    requests::scanned(data);
+}
+
 /// A stream of server-sent events.
 pub fn sse(data: &[u8]) {
     requests::event_stream(data);

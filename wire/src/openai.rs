@@ -6,16 +6,21 @@
 
 pub mod chat;
 pub mod completion;
+pub mod endpoint;
 pub mod error;
 mod fields;
 pub mod models;
 pub mod parse;
 pub mod sampling;
+pub mod scan;
+pub mod splice;
 pub mod usage;
 
 pub use chat::{ChatMessage, ChatRequest};
 pub use completion::CompletionRequest;
+pub use endpoint::{CHAT, COMPLETIONS, ENDPOINTS, Endpoint};
 pub use error::{ApiError, ErrorKind};
 pub use parse::{Parsed, Peek};
 pub use sampling::Sampling;
+pub use scan::{Scan, Span, TextSpan, scan};
 pub use usage::{PromptTokensDetails, Usage};

@@ -10,7 +10,7 @@ use proptest::sample::{Index, select};
 use serde_json::{Value, json};
 
 /// Keys that some parser of ours knows, and some that none does.
-const KEYS: [&str; 24] = [
+const KEYS: [&str; 30] = [
     "model",
     "messages",
     "role",
@@ -35,6 +35,12 @@ const KEYS: [&str; 24] = [
     "name",
     "input",
     "chat_template_kwargs",
+    "tools",
+    "tool_calls",
+    "arguments",
+    "max_completion_tokens",
+    "stop_token_ids",
+    "mod\u{65}l\n",
 ];
 
 /// Any JSON, made of words that matter here.
@@ -123,6 +129,31 @@ proptest! {
     fn any_bytes_are_a_request_or_refused(body in vec(any::<u8>(), 0..100)) {
         claims::chat_request(&body);
         claims::completion_request(&body);
+        claims::scanned(&body);
+    }
+
+    #[test]
+    fn the_scan_reads_what_serde_json_reads(any in json(), chat in chat(), completion in completion()) {
+        for body in [any, chat, completion] {
+            claims::scanned(body.to_string().as_bytes());
+            claims::scanned(serde_json::to_string_pretty(&body).expect("json").as_bytes());
+        }
+    }
+
+    #[test]
+    fn the_scan_refuses_what_serde_json_refuses(chat in mutated(chat()), completion in mutated(completion())) {
+        claims::scanned(&chat);
+        claims::scanned(&completion);
+    }
+
+    #[test]
+    fn the_scan_knows_where_json_ends(
+        words in vec(select(vec!["{", "}", "[", "]", ",", ":", "\"a\"", "\"model\"", "\"\\u00", "e9\"", "-1", "0", ".5",
+            "1e2", "true", "null", " ", "\"messages\"", "\"content\"", "\"prompt\"", "\\", "\"", "\u{feff}"]), 0..24),
+    ) {
+        claims::scanned(words.concat().as_bytes());
+        claims::scanned(format!("{{{}}}", words.concat()).as_bytes());
+        claims::scanned(format!("{{\"messages\":[{{{}}}]}}", words.concat()).as_bytes());
     }
 
     #[test]

@@ -1,6 +1,10 @@
 //! What must hold for any bytes that claim to be a request or an event stream. Searched here by
 //! proptest and, with coverage, by the fuzz targets: one list of claims for both.
 
+#[path = "scan.rs"]
+mod scan;
+
+pub(crate) use scan::scanned;
 use wire::openai::completion::Prompt;
 use wire::openai::{ApiError, ChatRequest, CompletionRequest, Peek, Sampling};
 use wire::sse::{Decoder, Event, SseError, encode_data};

@@ -1,0 +1,146 @@
+//! Endpoints as rows: paths, fields and what becomes of each, and how texts that reach a model's prompt are found.
+//!
+//! Router and worker read a body by its row (see `scan`). Adding an endpoint is adding a row and a module that reads
+//! and writes its JSON.
+
+mod chat;
+mod completions;
+mod fields;
+
+pub use chat::CHAT;
+pub use completions::COMPLETIONS;
+pub(crate) use fields::{MESSAGE, PART, STREAM_OPTIONS};
+
+/// All endpoints that generate, embed or rank.
+pub static ENDPOINTS: &[&Endpoint] = &[&CHAT, &COMPLETIONS];
+
+/// One endpoint.
+#[derive(Debug)]
+pub struct Endpoint {
+    /// Its name in spans and metrics, as in OpenTelemetry's `gen_ai.operation.name`.
+    pub name: &'static str,
+    /// Where it is served. The first is the one a router asks its workers at.
+    pub paths: &'static [&'static str],
+    /// The field that holds the prompt.
+    pub prompt: &'static str,
+    /// Every field that a published API of this endpoint has, as lists whose names differ.
+    pub fields: &'static [&'static [Field]],
+    /// How errors are written.
+    pub errors: ErrorShape,
+    /// Whether a request that may have begun elsewhere may be sent again.
+    pub replay: Replay,
+}
+
+impl Endpoint {
+    /// The field of this name.
+    #[must_use]
+    pub fn field(&self, name: &[u8]) -> Option<&'static Field> {
+        self.fields.iter().copied().flatten().find(|field| field.name.as_bytes() == name)
+    }
+
+    /// The path a router asks its workers at.
+    #[must_use]
+    pub fn path(&self) -> &'static str {
+        self.paths.first().copied().unwrap_or_default()
+    }
+}
+
+impl PartialEq for Endpoint {
+    fn eq(&self, other: &Self) -> bool {
+        self.name == other.name
+    }
+}
+
+impl Eq for Endpoint {}
+
+/// A field of a request.
+#[derive(Debug, PartialEq, Eq)]
+pub struct Field {
+    /// Its name in JSON.
+    pub name: &'static str,
+    /// What a value must be, `null` aside.
+    pub kind: Kind,
+    /// What our worker does with it. A router passes every field on.
+    pub fate: Fate,
+    /// Whether strings in it can reach a prompt, here or at another server, and as what.
+    pub reaches: Option<TextRole>,
+}
+
+/// Types of values.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Kind {
+    /// Anything.
+    Any,
+    /// `true` or `false`.
+    Bool,
+    /// A number without a fraction; `2.0` and `1e2` are such.
+    Integer,
+    /// A number.
+    Number,
+    /// A string.
+    Text,
+    /// A string or a list of strings.
+    Texts,
+    /// A list of integers.
+    Integers,
+    /// A list of token ids that take the prompt's place.
+    Tokens,
+    /// An object with any members.
+    Object,
+    /// `stream_options`.
+    StreamOptions,
+    /// A list of messages.
+    Messages,
+    /// One or several prompts, each a string or a list of token ids.
+    Prompt,
+}
+
+/// What our worker does with a field.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Fate {
+    /// It is done.
+    Honoured,
+    /// It asks for something that is not done, and is refused; `null` and these values, in JSON, ask for nothing.
+    Refused(&'static [&'static str]),
+    /// A hint without effect on the answer.
+    Ignored,
+}
+
+/// Whose words a text is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum TextRole {
+    /// A message of `system` or `developer`, or instructions.
+    System,
+    /// A message of `user`.
+    User,
+    /// A message of `assistant`.
+    Assistant,
+    /// A message of `tool` or `function`.
+    Tool,
+    /// A prompt that is no message.
+    Prompt,
+    /// The arguments of a tool call: JSON in a string, whose own strings a worker may read (`TextSpan::inner`).
+    Arguments,
+    /// A definition of a tool or a schema.
+    Definition,
+    /// A variable of the chat template, or a document for it.
+    Variable,
+    /// At a place that no API we know has.
+    Unknown,
+}
+
+/// The shape of an error's body.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum ErrorShape {
+    /// `{"error":{"message","type","param","code"}}`.
+    OpenAi,
+}
+
+/// Whether sending a request twice can do harm.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Replay {
+    /// It generates: at most once.
+    Once,
+    /// It embeds or ranks: any number of times.
+    Free,
+}
