@@ -7,7 +7,7 @@ use crate::cli::{
 };
 use crate::config::{self, Config, Setting};
 use crate::{bundle, cache, config_docs, model, serve};
-use anyhow::{Context, anyhow};
+use anyhow::{Context, anyhow, bail};
 use clap::CommandFactory;
 use std::future::Future;
 use std::io::Read;
@@ -243,6 +243,10 @@ fn show_config(common: &Common, command: &ConfigCommand) -> anyhow::Result<ExitC
 fn hash_key() -> anyhow::Result<ExitCode> {
     let mut key = String::new();
     std::io::stdin().read_to_string(&mut key).context("reading the key from standard input")?;
-    println!("{}", policy::hash_key(key.trim_end_matches(['\r', '\n'])));
+    let key = policy::Secret::new(key.trim_end_matches(['\r', '\n']));
+    if let Some(problem) = key.key_problem() {
+        bail!("the key on standard input {problem}");
+    }
+    println!("{}", policy::hash_key(key.reveal()));
     Ok(ExitCode::SUCCESS)
 }

@@ -13,5 +13,5 @@ mod server;
 
 pub use drain::Drain;
 pub use layers::{RequestId, common_layers};
-pub use request::{error_response, read_json_body, require_loopback};
+pub use request::{error_response, key_headers, read_json_body, require_loopback};
 pub use server::{ListenConfig, ListenError, Listener, Peer};

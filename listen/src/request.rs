@@ -10,6 +10,7 @@ use http::header::{ALLOW, CONTENT_TYPE, RETRY_AFTER, WWW_AUTHENTICATE};
 use http::{HeaderMap, HeaderValue, StatusCode};
 use http_body_util::BodyExt;
 use std::time::Duration;
+use wire::headers::KEYS;
 use wire::openai::{ApiError, ErrorKind};
 
 /// How long a body may take to arrive: a client on a slow line sends a 400 KB prompt in this time
@@ -39,6 +40,11 @@ pub fn error_response(error: &ApiError) -> Response {
         headers.insert("retry-after-ms", HeaderValue::from(u64::try_from(wait.as_millis()).unwrap_or(u64::MAX)));
     }
     response
+}
+
+/// The values of the headers that carry keys, each with its header's name, those of one header together.
+pub fn key_headers(headers: &HeaderMap) -> impl Iterator<Item = (&'static str, &[u8])> {
+    KEYS.into_iter().flat_map(|name| headers.get_all(name).iter().map(move |value| (name, value.as_bytes())))
 }
 
 /// A layer that lets only callers on this machine through: for what operators may ask.

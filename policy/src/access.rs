@@ -1,7 +1,7 @@
 //! From an API key to a tenant. Keys are held as digests and compared in constant time.
 
 use crate::config::{ConfigError, KEYS_MAX, NAME_BYTES_MAX, PolicyConfig, TENANTS_MAX};
-use sha2::{Digest, Sha256};
+use crate::key::{KeyDigest, Presented};
 use std::sync::Arc;
 use subtle::{ConditionallySelectable, ConstantTimeEq};
 
@@ -25,17 +25,6 @@ impl Identified {
     }
 }
 
-/// The SHA-256 of an API key in hexadecimal, as `key_sha256` wants it.
-///
-/// ```
-/// assert!(policy::hash_key("sk-demo").starts_with("f77894fd"));
-/// assert_eq!(policy::hash_key("sk-demo").len(), 64);
-/// ```
-#[must_use]
-pub fn hash_key(key: &str) -> String {
-    Sha256::digest(key.as_bytes()).iter().map(|byte| format!("{byte:02x}")).collect()
-}
-
 /// Why nobody was identified.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Unidentified {
@@ -48,7 +37,7 @@ pub(crate) enum Unidentified {
 pub(crate) struct Access {
     /// Anonymous first, then as configured.
     names: Vec<Arc<str>>,
-    keys: Vec<([u8; 32], u32)>,
+    keys: Vec<(KeyDigest, u32)>,
     anonymous: bool,
 }
 
@@ -58,17 +47,15 @@ impl Access {
             return Err(ConfigError::new("tenants", format!("has more than {TENANTS_MAX} entries")));
         }
         let mut names: Vec<Arc<str>> = vec![ANONYMOUS.into()];
-        let mut keys: Vec<([u8; 32], u32)> = Vec::new();
+        let mut keys: Vec<(KeyDigest, u32)> = Vec::new();
         for (index, tenant) in config.tenants.iter().enumerate() {
             let at = format!("tenants[{index}]");
             check_name(&tenant.name, &names).map_err(|problem| ConfigError::new(format!("{at}.name"), problem))?;
             names.push(tenant.name.as_str().into());
             for (place, hex) in tenant.key_sha256.iter().enumerate() {
                 let at = format!("{at}.key_sha256[{place}]");
-                let digest = parse_digest(hex).ok_or_else(|| {
-                    ConfigError::new(&at, "is not 64 hexadecimal digits; `printf %s KEY | sha256sum` makes them")
-                })?;
-                if keys.iter().any(|(known, _)| known == &digest) {
+                let digest = parse_digest(hex).map_err(|problem| ConfigError::new(&at, problem))?;
+                if keys.iter().any(|(known, _)| known.ct_eq(&digest).into()) {
                     return Err(ConfigError::new(at, "is listed twice; a key belongs to one tenant"));
                 }
                 #[expect(clippy::cast_possible_truncation, reason = "at most TENANTS_MAX")]
@@ -85,12 +72,13 @@ impl Access {
         Ok(Self { names, keys, anonymous })
     }
 
-    /// Whose key it is. Without any configured key a presented one is ignored: OpenAI's clients
-    /// always send one. Where there are keys a wrong one is refused even if anonymous requests
-    /// are allowed, or a typing error would silently change the tenant.
-    pub(crate) fn identify(&self, key: Option<&str>) -> Result<Identified, Unidentified> {
-        let index = match key {
-            Some(key) if !self.keys.is_empty() => self.tenant_of(key).ok_or(Unidentified::WrongKey)?,
+    /// The tenant of a presented key. Without any configured key what is presented is ignored:
+    /// OpenAI's clients always send one. Where there are keys a wrong one is refused even if
+    /// anonymous requests are allowed, or a typing error would silently change the tenant.
+    pub(crate) fn identify(&self, presented: Presented<'_>) -> Result<Identified, Unidentified> {
+        let index = match presented {
+            Presented::Key(key) if !self.keys.is_empty() => self.tenant_of(key).ok_or(Unidentified::WrongKey)?,
+            Presented::Invalid if !self.keys.is_empty() => return Err(Unidentified::WrongKey),
             _ if self.anonymous => ANONYMOUS_INDEX,
             _ => return Err(Unidentified::MissingKey),
         } as usize;
@@ -99,13 +87,23 @@ impl Access {
 
     /// Compares with every key whatever matched, so that time tells nothing of which.
     fn tenant_of(&self, key: &str) -> Option<u32> {
-        let digest: [u8; 32] = Sha256::digest(key.as_bytes()).into();
+        let digest = KeyDigest::of(key);
         let mut found = ANONYMOUS_INDEX;
         for (known, tenant) in &self.keys {
             found.conditional_assign(tenant, known.ct_eq(&digest));
         }
         (found != ANONYMOUS_INDEX).then_some(found)
     }
+}
+
+/// Reads a digest that a key can have.
+fn parse_digest(hex: &str) -> Result<KeyDigest, &'static str> {
+    let digest =
+        KeyDigest::from_hex(hex).ok_or("is not 64 hexadecimal digits; `forebay policy hash-key` makes them")?;
+    if digest.is_of_blank() {
+        return Err("is the digest of an empty or blank key; make it from the key with `forebay policy hash-key`");
+    }
+    Ok(digest)
 }
 
 fn check_name(name: &str, taken: &[Arc<str>]) -> Result<(), String> {
@@ -119,21 +117,11 @@ fn check_name(name: &str, taken: &[Arc<str>]) -> Result<(), String> {
     Ok(())
 }
 
-fn parse_digest(hex: &str) -> Option<[u8; 32]> {
-    let mut digest = [0; 32];
-    if hex.len() != 64 || !hex.bytes().all(|byte| byte.is_ascii_hexdigit()) {
-        return None;
-    }
-    for (byte, pair) in digest.iter_mut().zip(hex.as_bytes().chunks_exact(2)) {
-        *byte = u8::from_str_radix(std::str::from_utf8(pair).ok()?, 16).ok()?;
-    }
-    Some(digest)
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
     use crate::config::TenantConfig;
+    use crate::key::hash_key;
 
     fn tenant(name: &str, keys: &[&str]) -> TenantConfig {
         let key_sha256 = keys.iter().map(|key| hash_key(key)).collect();
@@ -148,17 +136,17 @@ mod tests {
     fn a_key_opens_its_own_tenant_only() {
         let access = Access::new(&two_tenants()).expect("valid");
         for (key, name) in [("r1", "red"), ("r2", "red"), ("b", "blue")] {
-            assert_eq!(access.identify(Some(key)).expect(key).tenant(), name);
+            assert_eq!(access.identify(Presented::Key(key)).expect(key).tenant(), name);
         }
-        assert_eq!(access.identify(Some("R1")).expect_err("wrong"), Unidentified::WrongKey);
-        assert_eq!(access.identify(None).expect_err("missing"), Unidentified::MissingKey);
+        assert_eq!(access.identify(Presented::Key("R1")).expect_err("wrong"), Unidentified::WrongKey);
+        assert_eq!(access.identify(Presented::Nothing).expect_err("missing"), Unidentified::MissingKey);
     }
 
     #[test]
     fn without_keys_everybody_is_anonymous_whatever_key_they_send() {
         let access = Access::new(&PolicyConfig::default()).expect("valid");
-        for key in [None, Some("EMPTY")] {
-            assert_eq!(access.identify(key).expect("let in").tenant(), "anonymous");
+        for presented in [Presented::Nothing, Presented::Key("EMPTY"), Presented::Invalid] {
+            assert_eq!(access.identify(presented).expect("let in").tenant(), "anonymous");
         }
     }
 
@@ -167,8 +155,9 @@ mod tests {
         let mut config = two_tenants();
         config.anonymous.allowed = Some(true);
         let access = Access::new(&config).expect("valid");
-        assert_eq!(access.identify(None).expect("let in").tenant(), "anonymous");
-        assert_eq!(access.identify(Some("x")).expect_err("wrong"), Unidentified::WrongKey);
+        assert_eq!(access.identify(Presented::Nothing).expect("let in").tenant(), "anonymous");
+        assert_eq!(access.identify(Presented::Key("x")).expect_err("wrong"), Unidentified::WrongKey);
+        assert_eq!(access.identify(Presented::Invalid).expect_err("invalid"), Unidentified::WrongKey);
     }
 
     #[test]
@@ -183,6 +172,8 @@ mod tests {
             (with(vec![tenant("a b", &[])]), "tenants[0].name"),
             (with(vec![tenant("a", &["k"]), tenant("b", &["k"])]), "tenants[1].key_sha256[0]"),
             (with(vec![bad_key]), "tenants[0].key_sha256[0]"),
+            (with(vec![tenant("a", &["k", ""])]), "tenants[0].key_sha256[1]"),
+            (with(vec![tenant("a", &["\n"])]), "tenants[0].key_sha256[0]"),
             (closed, "anonymous.allowed"),
         ] {
             assert_eq!(Access::new(&config).expect_err(field).field, field);

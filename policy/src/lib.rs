@@ -7,14 +7,16 @@
 
 mod access;
 mod config;
+mod key;
 mod policy;
 mod quota;
 mod screen;
 mod secret;
 pub mod trust;
 
-pub use access::{Identified, hash_key};
+pub use access::Identified;
 pub use config::{AnonymousConfig, ConfigError, DenyListConfig, PolicyConfig, TenantConfig};
+pub use key::{KeyDigest, Presented, hash_key};
 pub use policy::{Admitted, Endpoint, Facts, Policy, Rejection};
 pub use quota::{Limits, Moment};
 pub use screen::{DenyList, DenyMatch, OutputScreen, Release};

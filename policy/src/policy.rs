@@ -2,6 +2,7 @@
 
 use crate::access::{Access, Identified, Unidentified};
 use crate::config::{ConfigError, PolicyConfig};
+use crate::key::Presented;
 use crate::quota::{Exceeded, Limits, Moment, Quotas};
 use crate::screen::{DenyList, OutputScreen};
 use std::sync::Arc;
@@ -174,8 +175,8 @@ impl Policy {
     ///
     /// # Errors
     /// No key where one is needed, or a wrong one.
-    pub fn identify(&self, key: Option<&str>) -> Result<Identified, Rejection> {
-        self.access.identify(key).map_err(|reason| match reason {
+    pub fn identify(&self, presented: Presented<'_>) -> Result<Identified, Rejection> {
+        self.access.identify(presented).map_err(|reason| match reason {
             Unidentified::MissingKey => Rejection::MissingKey,
             Unidentified::WrongKey => Rejection::WrongKey,
         })
@@ -206,14 +207,14 @@ impl Policy {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::access::hash_key;
+    use crate::key::hash_key;
 
     fn policy(json: &str) -> Policy {
         Policy::new(&serde_json::from_str(json).expect("json")).expect("valid")
     }
 
     fn decide(policy: &Policy, texts: &[&str], has_token_ids: bool) -> Result<Admitted, Rejection> {
-        let who = policy.identify(None).expect("anonymous");
+        let who = policy.identify(Presented::Nothing).expect("anonymous");
         let texts: Vec<String> = texts.iter().map(|text| (*text).to_owned()).collect();
         let facts = Facts { who: &who, endpoint: Endpoint::Completions, texts: &texts, has_token_ids };
         policy.admit(&facts, Moment(Duration::ZERO))
@@ -244,7 +245,7 @@ mod tests {
                             {{"name":"blue","key_sha256":["{blue}"]}}]}}"#
         ));
         let ask = |key, s| {
-            let who = policy.identify(Some(key)).expect("known");
+            let who = policy.identify(Presented::Key(key)).expect("known");
             let facts = Facts { who: &who, endpoint: Endpoint::Chat, texts: &[], has_token_ids: false };
             policy.admit(&facts, Moment(Duration::from_secs(s)))
         };

@@ -15,6 +15,12 @@ impl Secret {
         Self(secret.into())
     }
 
+    /// What keeps the secret from being a key that a header can carry; `None` where nothing does.
+    #[must_use]
+    pub fn key_problem(&self) -> Option<&'static str> {
+        crate::key::problem(&self.0)
+    }
+
     /// The secret itself.
     #[must_use]
     pub fn reveal(&self) -> &str {

@@ -18,7 +18,7 @@ use futures_util::future::join_all;
 use http::header::CONTENT_TYPE;
 use http::{HeaderMap, HeaderValue, StatusCode};
 use listen::{Drain, Listener, require_loopback};
-use policy::{Moment, Policy};
+use policy::{Moment, Policy, Secret};
 use serde::Serialize;
 use std::sync::Arc;
 use telemetry::metrics::{CONTENT_TYPE as METRICS_CONTENT_TYPE, Registry};
@@ -132,6 +132,9 @@ fn check(config: &RouterConfig) -> Result<(), RouterError> {
     let wrong = |field: &str, problem: &str| Err(RouterError::Config { field: field.into(), problem: problem.into() });
     if config.workers.len() > WORKERS_MAX {
         return wrong("workers", "has more than 1,024 entries");
+    }
+    if let Some(problem) = config.worker_api_key.as_ref().and_then(Secret::key_problem) {
+        return wrong("worker_api_key", problem);
     }
     if config.retry.attempts_max == 0 {
         return wrong("retry.attempts_max", "is 0; 1 means no retry");

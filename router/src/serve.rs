@@ -8,9 +8,8 @@ use crate::screened::Gate;
 use crate::upstream::{Call, forwarded_headers};
 use axum::extract::{Request, State};
 use axum::response::Response;
-use http::header::AUTHORIZATION;
 use http::{HeaderMap, HeaderValue};
-use policy::{Admitted, Endpoint, Facts, Identified, Limits, Rejection};
+use policy::{Admitted, Endpoint, Facts, Identified, Limits, Presented, Rejection};
 use std::sync::Arc;
 use std::time::Duration;
 use tracing::Instrument;
@@ -142,16 +141,9 @@ fn cache_salt(tenant: &str) -> HeaderValue {
 /// What clients are told to wait while we shut down: about a rolling restart's step.
 const DRAIN_RETRY_AFTER: Duration = Duration::from_secs(2);
 
-/// Who asks, by `authorization: Bearer KEY` or Azure's `api-key: KEY`.
+/// The tenant that asks, by the headers that carry keys.
 pub(crate) fn identify(core: &Core, headers: &HeaderMap) -> Result<Identified, ApiError> {
-    let text = |value: &HeaderValue| value.to_str().ok().map(str::trim).map(str::to_owned);
-    let bearer = headers.get(AUTHORIZATION).and_then(text).map(|value| match value.split_once(' ') {
-        Some((scheme, key)) if scheme.eq_ignore_ascii_case("bearer") => key.trim().to_owned(),
-        // Another scheme is a wrong key, not a missing one.
-        _ => value,
-    });
-    let key = bearer.or_else(|| headers.get("api-key").and_then(text));
-    core.policy.identify(key.as_deref()).map_err(|rejection| reject(core, rejection))
+    core.policy.identify(Presented::read(listen::key_headers(headers))).map_err(|rejection| reject(core, rejection))
 }
 
 fn reject(core: &Core, rejection: Rejection) -> ApiError {

@@ -14,6 +14,7 @@ use policy::Admitted;
 use policy::Secret;
 use std::time::Duration;
 use thiserror::Error;
+use wire::headers::KEYS;
 use wire::openai::{ApiError, ErrorKind};
 
 /// The largest list of models or status we read.
@@ -93,10 +94,12 @@ pub(crate) async fn send(
 pub(crate) fn forwarded_headers(client: &HeaderMap, key: Option<&Secret>) -> HeaderMap {
     let mut headers = client.clone();
     strip_hop_by_hop(&mut headers);
-    for name in [HOST, CONTENT_LENGTH, EXPECT, AUTHORIZATION, COOKIE, ACCEPT_ENCODING] {
+    for name in [HOST, CONTENT_LENGTH, EXPECT, COOKIE, ACCEPT_ENCODING] {
         headers.remove(name);
     }
-    headers.remove("api-key");
+    for name in KEYS {
+        headers.remove(name);
+    }
     authorise(&mut headers, key);
     headers
 }
@@ -171,7 +174,9 @@ mod tests {
         let mut client = HeaderMap::new();
         for (name, value) in [
             ("authorization", "Bearer sk-client"),
+            ("authorization", "Bearer sk-second"),
             ("api-key", "sk-client"),
+            ("x-api-key", "sk-client"),
             ("cookie", "a=b"),
             ("connection", "keep-alive, x-private"),
             ("x-private", "1"),

@@ -18,6 +18,9 @@ pub const WORKER: &str = "x-forebay-worker";
 /// says of it never passes a router.
 pub const CACHE_SALT: &str = "x-forebay-cache-salt";
 
+/// The headers that carry a client's key: OpenAI's, Azure's and Anthropic's.
+pub const KEYS: [&str; 3] = ["authorization", "api-key", "x-api-key"];
+
 /// W3C Trace Context.
 pub const TRACEPARENT: &str = "traceparent";
 

@@ -27,6 +27,7 @@ use crate::template::ChatTemplate;
 use crate::tokenizer::Tokenizer;
 use health::Illness;
 use listen::Drain;
+use policy::KeyDigest;
 use std::collections::BTreeMap;
 use std::sync::{Arc, PoisonError, RwLock};
 use std::time::Duration;
@@ -76,7 +77,7 @@ pub struct ServerModel {
 /// What the handlers share.
 #[derive(Debug)]
 pub struct Server {
-    api_key_sha256: Option<String>,
+    api_key: Option<KeyDigest>,
     body_bytes_max: usize,
     liveness_timeout: Duration,
     /// How far all models are; what readiness waits for.
@@ -96,7 +97,7 @@ impl Server {
         swaps: mpsc::Sender<SwapRequest>,
     ) -> Self {
         Self {
-            api_key_sha256: config.api_key.as_ref().map(|key| policy::hash_key(key.reveal())),
+            api_key: config.api_key.as_ref().map(|key| KeyDigest::of(key.reveal())),
             body_bytes_max: config.listen.body_bytes_max,
             liveness_timeout: Duration::from_millis(config.liveness_timeout_ms),
             board,

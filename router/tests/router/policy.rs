@@ -1,8 +1,11 @@
 //! Keys, quotas and prompts, as a client meets them.
 
 use crate::harness::{Front, chat};
+use listen::Drain;
 use policy::{TenantConfig, hash_key};
+use router::{Router, RouterConfig};
 use serde_json::json;
+use telemetry::metrics::Registry;
 use testkit::faulty_worker::{Answer, FaultyWorker};
 
 fn tenant(name: &str, key: &str, requests_per_minute: Option<u32>) -> TenantConfig {
@@ -24,6 +27,64 @@ async fn a_key_is_needed_where_keys_are_configured() {
         assert_eq!(front.get(path).await.status, 200, "{path} needs no key");
     }
     assert_eq!(front.metric("forebay_policy_rejections_total{reason=\"wrong_key\"}"), 1.0);
+}
+
+/// Opens the door to anonymous requests too: a header that carries no key must not pass for none.
+#[tokio::test]
+async fn a_header_without_a_key_is_a_wrong_key_and_never_anonymous() {
+    let worker = FaultyWorker::start(&["m"], Answer::whole_chat("hi")).await;
+    let front = Front::start(&[&worker], |config| {
+        config.policy.tenants = vec![tenant("red", "sk-red", None)];
+        config.policy.anonymous.allowed = Some(true);
+    })
+    .await;
+    let good = ("authorization", "Bearer sk-red");
+    let send = async |headers: &[(&str, &str)]| {
+        let path = "/v1/chat/completions";
+        front.send(http::Method::POST, path, headers, chat().to_string().into_bytes()).await.status
+    };
+    for headers in [
+        vec![("authorization", "")],
+        vec![("authorization", "Bearer")],
+        vec![("authorization", "Bearer ")],
+        vec![("authorization", "Bearer \u{e9}")],
+        vec![("authorization", "Basic c2stcmVk")],
+        vec![("authorization", "sk-red")],
+        vec![("authorization", "Digest username=x"), good],
+        vec![good, ("authorization", "Bearer sk-blue")],
+        vec![good, good],
+        vec![("api-key", "")],
+        vec![("x-api-key", " ")],
+        vec![("x-api-key", "sk-\u{e9}")],
+        vec![good, ("x-api-key", "sk-blue")],
+    ] {
+        assert_eq!(send(&headers).await, 401, "{headers:?}");
+    }
+    assert!(worker.received().is_empty());
+    for headers in [
+        vec![],
+        vec![good],
+        vec![("authorization", "bEARER   sk-red ")],
+        vec![("api-key", "sk-red")],
+        vec![("x-api-key", "sk-red")],
+        vec![good, ("x-api-key", "sk-red"), ("api-key", "sk-red")],
+    ] {
+        assert_eq!(send(&headers).await, 200, "{headers:?}");
+    }
+    for received in worker.received() {
+        for name in ["authorization", "api-key", "x-api-key"] {
+            assert!(!received.headers.contains_key(name), "{name} stays here");
+        }
+    }
+}
+
+#[test]
+fn a_blank_worker_key_is_a_config_error() {
+    for key in ["", " ", "k\n", "\u{e9}"] {
+        let config = RouterConfig { worker_api_key: Some(policy::Secret::new(key)), ..RouterConfig::default() };
+        let error = Router::new(config, &Registry::new(), Drain::new()).expect_err(key);
+        assert!(error.to_string().contains("worker_api_key"), "{error}");
+    }
 }
 
 #[tokio::test]

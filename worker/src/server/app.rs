@@ -8,9 +8,9 @@ use axum::middleware::{Next, from_fn, from_fn_with_state};
 use axum::response::{IntoResponse, Response};
 use axum::routing::{get, post};
 use futures_util::stream;
-use http::HeaderMap;
-use http::header::{AUTHORIZATION, CONTENT_TYPE, HeaderValue};
-use listen::{common_layers, error_response, require_loopback};
+use http::header::{CONTENT_TYPE, HeaderValue};
+use listen::{common_layers, error_response, key_headers, require_loopback};
+use policy::Presented;
 use std::convert::Infallible;
 use std::sync::Arc;
 use std::time::Duration;
@@ -51,19 +51,12 @@ pub fn app(server: Arc<Server>) -> axum::Router {
 }
 
 async fn require_key(State(server): State<Arc<Server>>, request: Request, next: Next) -> Response {
-    let Some(wanted) = &server.api_key_sha256 else { return next.run(request).await };
-    // Digests are compared: how long that takes says nothing of the key.
-    let given = bearer(request.headers()).map(policy::hash_key);
-    if given.as_ref() == Some(wanted) {
+    let Some(wanted) = &server.api_key else { return next.run(request).await };
+    if wanted.opens_for(Presented::read(key_headers(request.headers()))) {
         return next.run(request).await;
     }
     let message = "this worker requires its key: send `authorization: Bearer KEY`";
     error_response(&ApiError::new(ErrorKind::InvalidApiKey, message))
-}
-
-fn bearer(headers: &HeaderMap) -> Option<&str> {
-    let (scheme, key) = headers.get(AUTHORIZATION)?.to_str().ok()?.split_once(' ')?;
-    scheme.eq_ignore_ascii_case("bearer").then(|| key.trim())
 }
 
 async fn models(State(server): State<Arc<Server>>) -> Response {

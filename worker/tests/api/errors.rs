@@ -108,7 +108,7 @@ async fn a_worker_with_a_key_takes_nothing_without_it() {
     let worker = start(json!({"api_key": "sesame"})).await;
     assert_eq!(worker.chat(json!({"max_tokens": 1, "ignore_eos": true})).await["object"], "chat.completion");
     let body = chat(json!({})).to_string();
-    for key in [None, Some("Bearer wrong"), Some("Bearer "), Some("Basic sesame"), Some("sesame")] {
+    for key in [None, Some("Bearer wrong"), Some("Bearer "), Some("Basic sesame"), Some("sesame"), Some("")] {
         let mut headers = vec![("content-type", "application/json")];
         headers.extend(key.map(|key| ("authorization", key)));
         for (method, path, body) in
@@ -120,6 +120,12 @@ async fn a_worker_with_a_key_takes_nothing_without_it() {
             assert!(reply.header("www-authenticate").is_some());
         }
     }
+    for (name, status) in [("x-api-key", 200), ("api-key", 200), ("x-key", 401)] {
+        let reply = client::open(worker.address, "GET", "/v1/models", &[(name, "sesame")], b"").await.finish().await;
+        assert_eq!(reply.status, status, "{name}");
+    }
+    let twice = [("authorization", "Bearer sesame"), ("x-api-key", "wrong")];
+    assert_eq!(client::open(worker.address, "GET", "/v1/models", &twice, b"").await.finish().await.status, 401);
     // Probes carry no key.
     for path in ["/livez", "/readyz", "/health"] {
         let reply = client::open(worker.address, "GET", path, &[], b"").await.finish().await;
