@@ -92,7 +92,7 @@ pub(crate) async fn plan(config: &Config, args: &PlanArgs) -> anyhow::Result<()>
     } else {
         let config = sizes(&mut probe)?.ok_or_else(|| anyhow!("the model has no config.json to split by"))?;
         let tensors = probe.shards().iter().flat_map(|shard| &shard.header.tensors);
-        worker::model::slices(&config, tensors, args.rank, args.ranks)?
+        models::slices(&config, tensors, args.rank, args.ranks)?
     };
     let plan = probe.plan(&order, &slices, &loader::plan::PlanOptions::default())?;
     let text = if args.json { serde_json::to_string(&plan)? } else { plan.to_string() };
@@ -199,7 +199,7 @@ fn url(model: &str) -> anyhow::Result<ModelUrl> {
 /// The execution order, as far as the model is one that we know.
 fn order(probe: &mut Probe) -> Vec<String> {
     match sizes(probe) {
-        Ok(Some(config)) => worker::model::order(&config),
+        Ok(Some(config)) => models::order(&config),
         Err(error) => {
             tracing::warn!(%error, "the execution order of this model is not known: its files are read from the start");
             Vec::new()
@@ -208,9 +208,9 @@ fn order(probe: &mut Probe) -> Vec<String> {
     }
 }
 
-fn sizes(probe: &mut Probe) -> anyhow::Result<Option<worker::model::Config>> {
-    let config = worker::gguf::config_of(probe)?;
-    Ok(config.map(|config| worker::model::Config::parse(&config)).transpose()?)
+fn sizes(probe: &mut Probe) -> anyhow::Result<Option<models::Config>> {
+    let config = models::gguf::config_of(probe)?;
+    Ok(config.map(|config| models::Config::parse(&config)).transpose()?)
 }
 
 /// Waits for a load, saying how far it is.

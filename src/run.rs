@@ -211,9 +211,9 @@ fn models(common: &Common, args: ModelsArgs) -> anyhow::Result<ExitCode> {
 
 fn synth(args: &SynthArgs) -> anyhow::Result<ExitCode> {
     let options =
-        worker::synth::SynthOptions::parse(&args.arch, &args.size, &args.dtype, &args.max_shard_size, args.seed)?;
+        models::synth::SynthOptions::parse(&args.arch, &args.size, &args.dtype, &args.max_shard_size, args.seed)?;
     let mut shown = 0;
-    let summary = worker::synth::write(&options, &args.out, &mut |done, total| {
+    let summary = models::synth::write(&options, &args.out, &mut |done, total| {
         let percent = done * 100 / total.max(1);
         if percent >= shown + 10 {
             shown = percent;

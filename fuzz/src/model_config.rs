@@ -1,6 +1,6 @@
 //! What must hold for any bytes that claim to be a `config.json`.
 
-use worker::model::Config;
+use models::Config;
 
 /// A config that is accepted has sizes that fit together and that no product of them overflows,
 /// and reading it again gives the same.

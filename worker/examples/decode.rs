@@ -18,11 +18,12 @@ use std::process::ExitCode;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use compute::backend::{Backend, Segment, WantLogits};
+use compute::cpu::{CpuBackend, CpuOptions, KV_BLOCK_TOKENS, Quantization, Tier};
 use loader::Weights;
+use models::{Config, Decoder, Weight};
 use serde_json::json;
-use worker::backend::cpu::{CpuBackend, CpuOptions, KV_BLOCK_TOKENS, Quantization, Tier};
-use worker::backend::{Backend, Segment, WantLogits};
-use worker::model::{Config, Decoder, Format, Weight};
+use tensor::Format;
 
 /// Memory of our own to read.
 const BUFFER_BYTES: usize = 1 << 30;

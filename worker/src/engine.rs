@@ -37,7 +37,7 @@ pub use recorder::StepRecord;
 pub use scheduler::BesideDecodes;
 pub use sequence::{Cancel, Event, FinishReason, SequenceParams, Submission};
 
-use crate::backend::{Backend, Generation, InstallError, Limits, Part, Revision};
+use compute::backend::{Backend, Generation, InstallError, Limits, Part, Revision};
 use shared::Shared;
 use std::path::PathBuf;
 use std::sync::Arc;

@@ -20,9 +20,9 @@ pub use error::{ModelError, StartError};
 pub use source::ModelSource;
 
 use crate::config::{StorageConfig, WorkerConfig};
-use crate::memory::MemoryError;
 use crate::progress::{Board, ModelProgress};
 use crate::server::{self, Server, SwapRequest};
+use compute::memory::MemoryError;
 use listen::{Drain, ListenError, Listener};
 use load::Resident;
 use loader::Loader;

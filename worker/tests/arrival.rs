@@ -9,17 +9,17 @@ mod common;
 mod slow;
 
 use common::{Events, options, read, start, submission, until};
+use compute::backend::{Backend, Generation, Part, Segment, StepError, WantLogits};
+use compute::candle::{CandleBackend, CandleOptions};
+use compute::cpu::{CpuBackend, CpuOptions, Tier};
 use loader::LoadError;
+use models::Decoder;
 use slow::Slow;
 use std::num::NonZeroUsize;
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Instant;
-use worker::backend::candle::{CandleBackend, CandleOptions};
-use worker::backend::cpu::{CpuBackend, CpuOptions, Tier};
-use worker::backend::{Backend, Generation, Part, Segment, StepError, WantLogits};
 use worker::engine::{EngineHandle, Event, SubmitError};
-use worker::model::Decoder;
 
 const FIXTURES: [&str; 4] = ["llama_untied", "llama_tied_bf16", "qwen3", "mistral_f16"];
 const PROMPT: [u32; 7] = [3, 1, 4, 1, 5, 9, 2];

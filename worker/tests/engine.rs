@@ -5,12 +5,12 @@
 mod common;
 
 use common::{Events, limits, options, read, until};
+use compute::backend::{Backend, Limits, Segment, StepError};
+use compute::scripted::{ScriptedBackend, ScriptedOptions};
 use proptest::prelude::*;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
-use worker::backend::scripted::{ScriptedBackend, ScriptedOptions};
-use worker::backend::{Backend, Limits, Segment, StepError};
 use worker::engine::{EngineHandle, EngineOptions, Event, FinishReason, SequenceParams, Submission};
 
 /// First tokens of prompts whose steps end in a way of their own.

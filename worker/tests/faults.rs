@@ -6,12 +6,12 @@
 mod common;
 
 use common::{Events, PATIENCE, limits, options, read, until};
+use compute::backend::{Backend, Limits, Part, Segment, StepError, Whereabouts};
+use compute::scripted::{ScriptedBackend, ScriptedOptions};
 use std::collections::BTreeSet;
 use std::sync::mpsc as channel;
 use std::time::Duration;
 use telemetry::metrics::Registry;
-use worker::backend::scripted::{ScriptedBackend, ScriptedOptions};
-use worker::backend::{Backend, Limits, Part, Segment, StepError, Whereabouts};
 use worker::engine::{
     Activity, EngineHandle, EngineOptions, Event, FaultOptions, FinishReason, Submission, SubmitError, Wedge,
 };

@@ -8,17 +8,17 @@ mod client;
 #[expect(dead_code, reason = "shared with the API's tests, which use all of it")]
 mod worker_process;
 
+use compute::backend::{Backend, Segment, WantLogits};
+use compute::cpu::{CpuBackend, CpuOptions, KvDtype, Quantization};
 use loader::{Dtype, Tensor, Weights};
+use models::{Config, Decoder};
 use safetensors::tensor::TensorView;
 use serde_json::{Value, json};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use testkit::gguf::{GgufFile, Meta};
 use testkit::origin::Origin;
-use worker::backend::cpu::{CpuBackend, CpuOptions, KvDtype, Quantization};
-use worker::backend::{Backend, Segment, WantLogits};
 use worker::lifecycle::ModelSource;
-use worker::model::{Config, Decoder};
 use worker_process::{Running, begin, storage};
 
 /// What llama.cpp's converter calls the parts of a layer.
@@ -144,9 +144,9 @@ fn json_of(bytes: &[u8]) -> Value {
 
 /// The bundled model as a GGUF file that needs nothing beside it.
 fn demo() -> GgufFile {
-    let mut file = converted(&json_of(worker::demo::CONFIG), &worker::demo::weights().expect("weights"));
-    with_tokenizer(&mut file, &json_of(worker::demo::TOKENIZER), "qwen2", 2047);
-    file.meta("tokenizer.chat_template", Meta::Text(worker::demo::CHAT_TEMPLATE.into()));
+    let mut file = converted(&json_of(models::demo::CONFIG), &models::demo::weights().expect("weights"));
+    with_tokenizer(&mut file, &json_of(models::demo::TOKENIZER), "qwen2", 2047);
+    file.meta("tokenizer.chat_template", Meta::Text(models::demo::CHAT_TEMPLATE.into()));
     file
 }
 

@@ -8,13 +8,14 @@ use std::num::NonZeroUsize;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
+use compute::backend::{Backend, Segment, WantLogits};
+use compute::candle::{CandleBackend, CandleOptions};
+use compute::cpu::{CpuBackend, CpuOptions, KV_BLOCK_TOKENS, KvDtype, Quantization, Tier};
 use loader::Weights;
+use models::{Config, Decoder, RopeScaling};
 use safetensors::SafeTensors;
 use serde_json::Value;
-use worker::backend::candle::{CandleBackend, CandleOptions};
-use worker::backend::cpu::{CpuBackend, CpuOptions, KV_BLOCK_TOKENS, KvDtype, Quantization, Tier};
-use worker::backend::{Backend, Segment, WantLogits};
-use worker::model::{Config, Decoder, Float, RopeScaling};
+use tensor::Float;
 
 /// What two right f32 answers may differ by.
 const LOGIT_TOLERANCE: f32 = 1e-4;

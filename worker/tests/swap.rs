@@ -9,17 +9,17 @@ mod common;
 mod slow;
 
 use common::{Events, PATIENCE, options};
+use compute::backend::{Backend, Generation, InstallError, Limits, Revision};
+use compute::candle::{CandleBackend, CandleOptions};
+use compute::cpu::{CpuBackend, CpuOptions};
+use compute::scripted::{ScriptedBackend, ScriptedOptions};
 use loader::Region;
+use models::Decoder;
 use slow::Slow;
 use std::num::NonZeroUsize;
 use std::sync::{Arc, Weak};
 use std::time::Duration;
-use worker::backend::candle::{CandleBackend, CandleOptions};
-use worker::backend::cpu::{CpuBackend, CpuOptions};
-use worker::backend::scripted::{ScriptedBackend, ScriptedOptions};
-use worker::backend::{Backend, Generation, InstallError, Limits, Revision};
 use worker::engine::{EngineHandle, Event, SwapError};
-use worker::model::Decoder;
 
 const TOKENS: usize = 24;
 /// Room for so few events that a sequence waits for its reader after some tokens.

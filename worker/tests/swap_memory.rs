@@ -11,6 +11,7 @@ mod worker_process;
 
 use client::PATIENCE;
 use loader::header;
+use models::{Config, Decoder, Slot};
 use safetensors::tensor::TensorView;
 use serde_json::json;
 use std::collections::BTreeMap;
@@ -21,7 +22,6 @@ use wire::EXTENT_BYTES;
 use wire::digest::Digest;
 use wire::manifest::{MANIFEST_NAME, Manifest, ManifestFile, TensorDigest};
 use wire::status::{ModelPhase, WorkerStatus};
-use worker::model::{Config, Decoder, Slot};
 use worker_process::{Running, begin, storage};
 
 const MODEL: &str = "model.safetensors";

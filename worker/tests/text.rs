@@ -1,12 +1,12 @@
 //! The tokenizer and the chat templates against what the Python libraries made of the same files (see
 //! `fixtures/make.py`), and the detokenizer against the tokenizer for any tokens at all.
 
+use models::template::{ChatTemplate, TemplateError};
+use models::tokenizer::{Detokenizer, TextFiles, Tokenizer};
 use proptest::prelude::*;
 use serde_json::{Map, Value};
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, LazyLock};
-use worker::template::{ChatTemplate, TemplateError};
-use worker::tokenizer::{Detokenizer, TextFiles, Tokenizer};
 
 fn fixtures() -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/fixtures")

@@ -5,7 +5,7 @@ use super::prefix::BlockName;
 use super::reader::Reader;
 use super::scheduler::Running;
 use super::state::Sequence;
-use crate::backend::Generation;
+use compute::backend::Generation;
 use std::collections::VecDeque;
 
 /// How many sequences beyond the seats are looked at in one step. It bounds a step's work where many wait for the same

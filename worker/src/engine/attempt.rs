@@ -9,7 +9,7 @@ use std::any::Any;
 use std::ops::Range;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 
-use crate::backend::{Backend, Generation, Part, Segment, StepError, WantLogits};
+use compute::backend::{Backend, Generation, Part, Segment, StepError, WantLogits};
 
 /// Why a step, or one segment alone, was not computed.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -182,7 +182,7 @@ pub(super) fn said(panic: &(dyn Any + Send)) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::backend::Limits;
+    use compute::backend::Limits;
     use proptest::prelude::*;
 
     /// Its logits are the token; tokens of `bad` make it panic (odd) or say no (even).

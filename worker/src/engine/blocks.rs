@@ -196,7 +196,7 @@ impl BlockPool {
 mod tests {
     use super::super::prefix::CacheSalt;
     use super::*;
-    use crate::backend::Generation;
+    use compute::backend::Generation;
     use proptest::prelude::*;
 
     fn name(number: u32) -> BlockName {

@@ -12,8 +12,8 @@ use super::reader::Reader;
 use super::scheduler::{Budget, Plan, Run, Running, schedule};
 use super::sequence::Event;
 use super::state::{Ask, End, Sequence};
-use crate::backend::{Generation, Limits, Segment, WantLogits};
-use crate::sampler::Scratch;
+use compute::backend::{Generation, Limits, Segment, WantLogits};
+use compute::sampler::Scratch;
 use std::collections::{HashMap, VecDeque};
 use std::time::{Duration, Instant};
 

@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use serde::Serialize;
 
-use crate::backend::Part;
+use compute::backend::Part;
 
 /// What kind of work.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize)]

@@ -60,7 +60,7 @@ impl KvChanges {
 mod tests {
     use super::super::prefix::{BlockName, CacheSalt};
     use super::*;
-    use crate::backend::Generation;
+    use compute::backend::Generation;
 
     #[test]
     fn who_missed_changes_is_told() {

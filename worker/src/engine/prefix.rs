@@ -4,7 +4,7 @@
 //! The chain begins at the weights' generation and at a salt: who has another salt has other names, and can neither
 //! find a block nor learn from the time of an answer that it is there. It knows no block and no sequence.
 
-use crate::backend::Generation;
+use compute::backend::Generation;
 use std::fmt;
 
 /// Separates these digests from all others.

@@ -1,7 +1,7 @@
 //! What the engine is asked, and what it answers.
 
 use super::prefix::CacheSalt;
-use crate::sampler::{Logprobs, Params};
+use compute::sampler::{Logprobs, Params};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use tokio::sync::mpsc;

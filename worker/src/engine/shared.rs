@@ -4,7 +4,7 @@ use super::doing::{Activity, Doing, Wedge};
 use super::events::KvChanges;
 use super::flight::Flight;
 use super::recorder::{Recorder, StepRecord};
-use crate::backend::{Generation, Part, Whereabouts};
+use compute::backend::{Generation, Part, Whereabouts};
 use parking_lot::Mutex;
 use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
 use std::sync::{Arc, OnceLock};

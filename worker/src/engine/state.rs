@@ -5,8 +5,8 @@ use super::prefix::{BlockName, CacheSalt};
 use super::reader::{Reader, Reading};
 use super::scheduler::Running;
 use super::sequence::{Event, FinishReason, SequenceParams};
-use crate::backend::{Generation, WantLogits};
-use crate::sampler::{self, History, Logprobs, Scratch};
+use compute::backend::{Generation, WantLogits};
+use compute::sampler::{self, History, Logprobs, Scratch};
 use std::time::Instant;
 
 /// What the core is asked.

@@ -12,7 +12,7 @@ use super::sequence::Submission;
 use super::shared::Shared;
 use super::state::{Ask, End};
 use super::{EngineOptions, FaultOptions, Message};
-use crate::backend::{Backend, Generation, InstallError, Part, Revision, Segment, WantLogits};
+use compute::backend::{Backend, Generation, InstallError, Part, Revision, Segment, WantLogits};
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::atomic::Ordering;
 use std::sync::mpsc::{Receiver, RecvTimeoutError, TryRecvError};

@@ -7,15 +7,16 @@ use std::time::{Duration, Instant};
 use loader::Weights;
 
 use super::error::ModelError;
-use crate::backend::candle::{CandleBackend, CandleOptions};
-use crate::backend::cpu::{self, CpuBackend, CpuOptions, KvDtype, Quantization, Staged, Tier};
-use crate::backend::scripted::{ScriptedBackend, ScriptedOptions};
-use crate::backend::{Backend, Limits};
 use crate::config::{self, BackendKind, KvCacheDtype, WorkerConfig};
-use crate::kernels::buffer::Pages;
-use crate::memory::machine::available_bytes;
-use crate::memory::{KV_BLOCK_TOKENS, MemoryError, MemoryOptions, MemoryPlan, Need, WeightsMemory, plan, split};
-use crate::model::{Config, Decoder, Format};
+use compute::backend::{Backend, Limits};
+use compute::candle::{CandleBackend, CandleOptions};
+use compute::cpu::Pages;
+use compute::cpu::{self, CpuBackend, CpuOptions, KvDtype, Quantization, Staged, Tier};
+use compute::memory::machine::available_bytes;
+use compute::memory::{KV_BLOCK_TOKENS, MemoryError, MemoryOptions, MemoryPlan, Need, WeightsMemory, plan, split};
+use compute::scripted::{ScriptedBackend, ScriptedOptions};
+use models::{Config, Decoder};
+use tensor::Format;
 
 /// The most rows of logits a step returns beyond one per sequence: what log probabilities of
 /// prompts are computed in.

@@ -6,13 +6,13 @@ use loader::{LoadError, ModelUrlError};
 use policy::trust::Refusal;
 use thiserror::Error;
 
-use crate::backend::StepError;
 use crate::engine::SwapError;
-use crate::gguf::GgufModelError;
-use crate::memory::MemoryError;
-use crate::memory::take::TakeError;
-use crate::model::{BindError, ConfigError};
-use crate::tokenizer::TextError;
+use compute::backend::StepError;
+use compute::memory::MemoryError;
+use compute::memory::take::TakeError;
+use models::gguf::GgufModelError;
+use models::tokenizer::TextError;
+use models::{BindError, ConfigError};
 
 /// Why a worker could not be started.
 #[derive(Debug, Error)]

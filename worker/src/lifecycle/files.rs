@@ -6,9 +6,9 @@ use loader::Probe;
 use loader::gguf::Gguf;
 
 use super::error::ModelError;
-use crate::demo;
-use crate::gguf;
-use crate::tokenizer::TextFiles;
+use models::demo;
+use models::gguf;
+use models::tokenizer::TextFiles;
 
 type Bytes = Cow<'static, [u8]>;
 

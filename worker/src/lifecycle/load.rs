@@ -21,16 +21,16 @@ use super::files::Files;
 use super::quantize::Quantizing;
 use super::room::Room;
 use super::source::ModelSource;
-use crate::backend::cpu::Staged;
 use crate::config::{BackendKind, SchedulingPolicy, WorkerConfig};
-use crate::demo;
 use crate::engine::{BesideDecodes, EngineHandle, EngineOptions, FaultOptions, Meters};
-use crate::gguf;
-use crate::memory::Need;
-use crate::model::{Config, Decoder, order};
 use crate::server::ServerModel;
-use crate::template::ChatTemplate;
-use crate::tokenizer::Tokenizer;
+use compute::cpu::Staged;
+use compute::memory::Need;
+use models::demo;
+use models::gguf;
+use models::template::ChatTemplate;
+use models::tokenizer::Tokenizer;
+use models::{Config, Decoder, order};
 
 /// What a served model is made of: kept while it is served, compared with what is to replace it.
 pub(super) struct Resident {

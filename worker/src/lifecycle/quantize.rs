@@ -13,9 +13,9 @@ use wire::status::Quantization;
 use super::Context;
 use super::computed::threads;
 use super::error::ModelError;
-use crate::backend::StepError;
-use crate::backend::cpu::Staged;
 use crate::config::WorkerConfig;
+use compute::backend::StepError;
+use compute::cpu::Staged;
 
 /// Weights that are being quantized; dropping it ends that with the next part.
 pub(super) struct Quantizing {

@@ -2,9 +2,9 @@
 //! is ready has what it may ever need, and one that has not says so at the start.
 
 use super::error::ModelError;
-use crate::kernels::buffer::Pages;
-use crate::memory::machine::free_bytes;
-use crate::memory::take::{Piece, TakeError, take};
+use compute::cpu::Pages;
+use compute::memory::machine::free_bytes;
+use compute::memory::take::{Piece, TakeError, take};
 use std::time::{Duration, Instant};
 use tokio::sync::oneshot;
 

@@ -5,7 +5,7 @@ use std::str::FromStr;
 use loader::ModelUrl;
 
 use super::error::StartError;
-use crate::demo;
+use models::demo;
 
 /// Where a model comes from.
 #[derive(Debug, Clone, PartialEq, Eq)]

@@ -19,9 +19,9 @@ use super::error::{ModelError, StartError, describe};
 use super::load::{Arrived, Found, Opened, Resident, arrive, find, now_unix_s, read_text};
 use super::quantize::Quantizing;
 use super::source::ModelSource;
-use crate::backend::Revision;
-use crate::model::Decoder;
 use crate::server::{ServerModel, SwapRefusal, SwapRequest};
+use compute::backend::Revision;
+use models::Decoder;
 
 /// Answers a request as soon as it is known whether the revision fits, and carries it out.
 pub(super) async fn handle(context: Arc<Context>, request: SwapRequest) {

@@ -3,8 +3,8 @@
 use super::ServerModel;
 use super::stop::StopStrings;
 use crate::engine::{Cancel, Event, FinishReason};
-use crate::sampler::Logprobs;
-use crate::tokenizer::{Detokenizer, Tokenizer};
+use compute::sampler::Logprobs;
+use models::tokenizer::{Detokenizer, Tokenizer};
 use std::sync::Arc;
 use wire::openai::Sampling;
 

@@ -3,7 +3,7 @@
 use super::ServerModel;
 use super::choice::{Choice, PreparedPrompt};
 use crate::engine::{CacheSalt, Cancel, Event, SequenceParams, Submission, SubmitError};
-use crate::sampler::Params;
+use compute::sampler::Params;
 use http::HeaderMap;
 use std::time::Duration;
 use tokio::sync::mpsc;

@@ -1,15 +1,15 @@
 //! An engine as tests start it, what they ask it, and what they read: shared by the tests of company, failures, weights
 //! that arrive and weights that are replaced.
 
+use compute::backend::{Backend, Limits};
+use compute::sampler::Params;
 use std::time::{Duration, Instant};
 use telemetry::metrics::Registry;
 use tokio::sync::mpsc;
-use worker::backend::{Backend, Limits};
 use worker::engine::{
     BesideDecodes, CacheSalt, Cancel, EngineHandle, EngineOptions, Event, FaultOptions, Meters, SequenceParams,
     Submission,
 };
-use worker::sampler::Params;
 
 /// Longer than anything takes; a passing test never waits for it.
 pub(crate) const PATIENCE: Duration = Duration::from_secs(60);

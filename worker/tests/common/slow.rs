@@ -5,10 +5,10 @@ use std::fs;
 use std::path::Path;
 use std::sync::Arc;
 
+use compute::backend::Part;
 use loader::{Header, LoadError, Proof, Region, Weights, header};
+use models::{Config, Decoder};
 use safetensors::tensor::TensorView;
-use worker::backend::Part;
-use worker::model::{Config, Decoder};
 
 /// One part's region, and the bytes it is to have.
 struct Piece {

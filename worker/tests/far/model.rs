@@ -42,7 +42,7 @@ impl Revision {
     }
 
     fn cut(number: u8, file_of: impl Fn(&str) -> String) -> Self {
-        let weights = worker::demo::weights().expect("weights");
+        let weights = models::demo::weights().expect("weights");
         let mut parts: BTreeMap<String, Vec<(&str, Vec<u8>)>> = BTreeMap::new();
         for name in weights.names() {
             let mut bytes = weights.get(name).expect("a tensor").bytes().to_vec();

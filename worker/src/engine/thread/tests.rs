@@ -3,10 +3,10 @@
 use super::super::prefix::CacheSalt;
 use super::super::sequence::{Cancel, SequenceParams};
 use super::*;
-use crate::backend::Limits;
-use crate::backend::scripted::{ScriptedBackend, ScriptedOptions};
-use crate::kernels::allocations;
-use crate::sampler::Params;
+use crate::allocations;
+use compute::backend::Limits;
+use compute::sampler::Params;
+use compute::scripted::{ScriptedBackend, ScriptedOptions};
 use telemetry::metrics::Registry;
 use tokio::sync::mpsc;
 

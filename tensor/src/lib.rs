@@ -1,0 +1,11 @@
+//! The nouns that cross from storage to kernels: number formats, parts of a model, steps.
+//!
+//! This room knows no file, no model family and no kernel.
+
+mod format;
+mod part;
+mod step;
+
+pub use format::{Float, Format, Q8_0_BYTES, Q8_0_NUMBERS};
+pub use part::{Part, Whereabouts};
+pub use step::{Generation, Segment, WantLogits};

@@ -1,0 +1,34 @@
+//! Waiting for the weights of a part of a model.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use crate::backend::StepError;
+use models::Weight;
+use tensor::Part;
+
+/// How long to wait for weights before asking whether anybody still wants the step: a tenth of
+/// what a person notices.
+const ASK_EVERY: Duration = Duration::from_millis(20);
+
+/// Blocks until every weight of a part has arrived, and asks `goes_on` now and then whether the
+/// step is still wanted.
+pub(crate) fn wait(part: Part, weights: &[&Weight], goes_on: &mut dyn FnMut(Part) -> bool) -> Result<(), StepError> {
+    for weight in weights {
+        loop {
+            let arrived = weight.tensor().wait_for(ASK_EVERY).map_err(|source| StepError::Weights {
+                part,
+                tensor: weight.name().to_owned(),
+                object: weight.tensor().region().name().to_owned(),
+                source: Arc::clone(&source),
+            })?;
+            if arrived {
+                break;
+            }
+            if !goes_on(part) {
+                return Err(StepError::Unwanted { part });
+            }
+        }
+    }
+    Ok(())
+}

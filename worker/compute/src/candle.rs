@@ -1,0 +1,289 @@
+//! The `candle` backend: the portable f32 reference that every other backend is checked against.
+//!
+//! Interprets the decoder description with plain tensor operations, one segment at a time, and is
+//! written to be obviously right. It copies the weights to f32 and allocates in every operation:
+//! the bars on memory and speed are not for it. Its matrix products may round differently with the
+//! number of rows, so the independence that [`Backend::step`] promises holds here up to rounding.
+
+use std::sync::Arc;
+
+use candle_core::{D, DType, Device, Result, Tensor};
+use thiserror::Error;
+
+use crate::backend::{Backend, Limits, Segment, StepError, WantLogits, check};
+use models::{Config, Decoder, Linear, Weight};
+use tensor::Format;
+
+/// Positions in a KV block, as on the `cpu` backend.
+const BLOCK_TOKENS: usize = 16;
+
+/// How a backend is sized.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct CandleOptions {
+    /// The most rows in one step.
+    pub max_rows: usize,
+    /// The most rows of logits one step returns.
+    pub max_logits_rows: usize,
+    /// KV blocks of 16 positions.
+    pub kv_blocks: usize,
+    /// The longest sequence in tokens; what the config says if none.
+    pub max_position: Option<usize>,
+}
+
+impl Default for CandleOptions {
+    /// Enough to try a model: 512 rows, 16 rows of logits, 4096 positions.
+    fn default() -> Self {
+        Self { max_rows: 512, max_logits_rows: 16, kv_blocks: 256, max_position: None }
+    }
+}
+
+/// Copying the weights failed.
+#[derive(Debug, Error)]
+#[error("building the candle backend: copying tensor `{name}`")]
+pub struct CandleError {
+    name: String,
+    #[source]
+    source: candle_core::Error,
+}
+
+/// One layer's keys and values as f32: (kv_blocks · 16, kv_heads · head_dim).
+struct Cache {
+    keys: Vec<f32>,
+    values: Vec<f32>,
+}
+
+/// One model, computed by candle on the CPU.
+pub struct CandleBackend {
+    decoder: Decoder<Tensor>,
+    limits: Limits,
+    caches: Vec<Cache>,
+    logits: Vec<f32>,
+}
+
+impl CandleBackend {
+    /// A backend for `decoder`; waits for all its weights and copies them to f32.
+    ///
+    /// # Errors
+    /// A tensor could not be copied.
+    pub fn new(decoder: &Arc<Decoder>, options: &CandleOptions) -> std::result::Result<Self, CandleError> {
+        let copied = decoder
+            .try_map(|weight| copy(weight).map_err(|source| CandleError { name: weight.name().to_owned(), source }))?;
+        let config = &decoder.config;
+        let numbers = options.kv_blocks * BLOCK_TOKENS * config.kv_width();
+        let cache = || Cache { keys: vec![0.0; numbers], values: vec![0.0; numbers] };
+        let limits = Limits {
+            vocab_size: config.vocab_size,
+            max_position: options.max_position.unwrap_or_else(|| config.max_position()),
+            max_rows: options.max_rows,
+            max_logits_rows: options.max_logits_rows,
+            kv_block_tokens: BLOCK_TOKENS,
+            kv_blocks: options.kv_blocks,
+            kv_block_bytes: 2 * BLOCK_TOKENS * config.kv_width() * config.layers * size_of::<f32>(),
+        };
+        let caches = (0..config.layers).map(|_| cache()).collect();
+        Ok(Self { decoder: copied, limits, caches, logits: Vec::new() })
+    }
+
+    /// The wanted logits of one segment: (wanted, vocab).
+    fn segment(&mut self, segment: &Segment<'_>) -> Result<Option<Tensor>> {
+        let config = self.decoder.config.clone();
+        let angles = Angles::new(&config, segment)?;
+        let tokens = Tensor::new(segment.tokens, &Device::Cpu)?;
+        let mut stream = self.decoder.embeddings.index_select(&tokens, 0)?;
+        for (layer, cache) in self.decoder.layers.iter().zip(&mut self.caches) {
+            let normed = rms_norm(&stream, &layer.attention_norm, config.rms_norm_eps)?;
+            let heads = |x: &Tensor, count| x.reshape((segment.tokens.len(), count, config.head_dim));
+            let mut queries = heads(&apply(&layer.query, &normed)?, config.heads)?;
+            let mut keys = heads(&apply(&layer.key, &normed)?, config.kv_heads)?;
+            let values = heads(&apply(&layer.value, &normed)?, config.kv_heads)?;
+            if config.rope_adjacent_pairs {
+                (queries, keys) = (halves(&queries)?, halves(&keys)?);
+            }
+            if let (Some(query_norm), Some(key_norm)) = (&layer.query_norm, &layer.key_norm) {
+                queries = rms_norm(&queries, query_norm, config.rms_norm_eps)?;
+                keys = rms_norm(&keys, key_norm, config.rms_norm_eps)?;
+            }
+            let (queries, keys) = (angles.rotate(&queries)?, angles.rotate(&keys)?);
+            cache.write(segment, &keys, &values)?;
+            let (keys, values) = cache.read(segment, &config)?;
+            let mixed = attend(&config, segment.start, layer.window, &queries, &keys, &values)?;
+            stream = (stream + apply(&layer.output, &mixed)?)?;
+
+            let normed = rms_norm(&stream, &layer.feed_forward_norm, config.rms_norm_eps)?;
+            let inner = (apply(&layer.gate, &normed)?.silu()? * apply(&layer.up, &normed)?)?;
+            stream = (stream + apply(&layer.down, &inner)?)?;
+        }
+        let stream = match segment.want {
+            WantLogits::None => return Ok(None),
+            WantLogits::Last => stream.narrow(0, segment.tokens.len() - 1, 1)?,
+            WantLogits::All => stream,
+        };
+        let normed = rms_norm(&stream, &self.decoder.norm, config.rms_norm_eps)?;
+        normed.matmul(&self.decoder.head().t()?).map(Some)
+    }
+
+    fn compute(&mut self, segments: &[Segment<'_>]) -> Result<()> {
+        self.logits.clear();
+        for segment in segments {
+            if let Some(logits) = self.segment(segment)? {
+                self.logits.extend(logits.flatten_all()?.to_vec1::<f32>()?);
+            }
+        }
+        Ok(())
+    }
+}
+
+impl Backend for CandleBackend {
+    fn name(&self) -> &'static str {
+        "candle"
+    }
+
+    fn limits(&self) -> &Limits {
+        &self.limits
+    }
+
+    fn step(&mut self, segments: &[Segment<'_>]) -> std::result::Result<&[f32], StepError> {
+        check(&self.limits, segments)?;
+        let device = |source| StepError::Device { backend: "candle", source: Box::new(source) };
+        self.compute(segments).map_err(device)?;
+        Ok(&self.logits)
+    }
+}
+
+fn copy(weight: &Weight) -> Result<Tensor> {
+    weight.tensor().wait().map_err(candle_core::Error::wrap)?;
+    let dtype = match weight.format() {
+        Format::F32 => DType::F32,
+        Format::F16 => DType::F16,
+        Format::Bf16 => DType::BF16,
+        Format::Q8_0 => return Tensor::from_vec(from_q8_0(weight.bytes()), weight.shape(), &Device::Cpu),
+    };
+    Tensor::from_raw_buffer(weight.bytes(), dtype, weight.shape(), &Device::Cpu)?.to_dtype(DType::F32)
+}
+
+/// The numbers of blocks of Q8_0: 32 signed bytes times the scale before them.
+fn from_q8_0(bytes: &[u8]) -> Vec<f32> {
+    let numbers = |block: &[u8]| {
+        let scale = half::f16::from_le_bytes([block[0], block[1]]).to_f32();
+        block[2..].iter().map(|byte| f32::from(byte.cast_signed()) * scale).collect::<Vec<_>>()
+    };
+    bytes.chunks_exact(34).flat_map(numbers).collect()
+}
+
+/// (rows, inputs) to (rows, outputs).
+fn apply(linear: &Linear<Tensor>, x: &Tensor) -> Result<Tensor> {
+    let out = x.matmul(&linear.weight.t()?)?;
+    match &linear.bias {
+        Some(bias) => out.broadcast_add(bias),
+        None => Ok(out),
+    }
+}
+
+/// Over the last dimension.
+fn rms_norm(x: &Tensor, weight: &Tensor, eps: f32) -> Result<Tensor> {
+    let mean_square = x.sqr()?.mean_keepdim(D::Minus1)?;
+    x.broadcast_div(&(mean_square + f64::from(eps))?.sqrt()?)?.broadcast_mul(weight)
+}
+
+/// Cosines and sines of a segment's rows: (rows, 1, head_dim / 2).
+struct Angles {
+    cosines: Tensor,
+    sines: Tensor,
+}
+
+impl Angles {
+    fn new(config: &Config, segment: &Segment<'_>) -> Result<Self> {
+        let mut frequencies = vec![0f32; config.head_dim / 2];
+        let end = segment.start + segment.tokens.len();
+        config.rope.frequencies(end, &mut frequencies);
+        let pairs = frequencies.len();
+        let frequencies = Tensor::from_vec(frequencies, (1, pairs), &Device::Cpu)?;
+        let positions: Vec<f32> = (segment.start..end).map(|position| position as f32).collect();
+        let rows = positions.len();
+        let positions = Tensor::from_vec(positions, (rows, 1), &Device::Cpu)?;
+        let angles = positions.matmul(&frequencies)?.reshape((rows, 1, pairs))?;
+        let factor = f64::from(config.rope.attention_factor());
+        Ok(Self { cosines: (angles.cos()? * factor)?, sines: (angles.sin()? * factor)? })
+    }
+
+    /// (rows, heads, head_dim): element `i` of the first half turns with element `i` of the second.
+    fn rotate(&self, x: &Tensor) -> Result<Tensor> {
+        let halves = x.chunk(2, D::Minus1)?;
+        let (a, b) = (&halves[0], &halves[1]);
+        let turned_a = (a.broadcast_mul(&self.cosines)? - b.broadcast_mul(&self.sines)?)?;
+        let turned_b = (b.broadcast_mul(&self.cosines)? + a.broadcast_mul(&self.sines)?)?;
+        Tensor::cat(&[turned_a, turned_b], D::Minus1)
+    }
+}
+
+/// (rows, heads, head_dim) with neighbouring pairs, reordered: their first elements, then their second.
+fn halves(x: &Tensor) -> Result<Tensor> {
+    let (rows, heads, head_dim) = x.dims3()?;
+    x.reshape((rows, heads, head_dim / 2, 2))?.transpose(2, 3)?.contiguous()?.reshape((rows, heads, head_dim))
+}
+
+impl Cache {
+    /// Stores a segment's keys and values, both (rows, kv_heads, head_dim).
+    fn write(&mut self, segment: &Segment<'_>, keys: &Tensor, values: &Tensor) -> Result<()> {
+        for (stored, new) in [(&mut self.keys, keys), (&mut self.values, values)] {
+            let width = new.elem_count() / segment.tokens.len();
+            for (row, numbers) in new.flatten_all()?.to_vec1::<f32>()?.chunks(width).enumerate() {
+                let slot = slot(segment, segment.start + row);
+                stored[slot * width..][..width].copy_from_slice(numbers);
+            }
+        }
+        Ok(())
+    }
+
+    /// All keys and values up to the segment's end, both (kv_heads, positions, head_dim).
+    fn read(&self, segment: &Segment<'_>, config: &Config) -> Result<(Tensor, Tensor)> {
+        let (width, end) = (config.kv_width(), segment.start + segment.tokens.len());
+        let gather = |stored: &[f32]| {
+            let rows = (0..end).flat_map(|position| &stored[slot(segment, position) * width..][..width]);
+            let shape = (end, config.kv_heads, config.head_dim);
+            Tensor::from_vec(rows.copied().collect(), shape, &Device::Cpu)?.transpose(0, 1)?.contiguous()
+        };
+        Ok((gather(&self.keys)?, gather(&self.values)?))
+    }
+}
+
+/// Where a position's keys and values are kept.
+fn slot(segment: &Segment<'_>, position: usize) -> usize {
+    segment.blocks[position / BLOCK_TOKENS] as usize * BLOCK_TOKENS + position % BLOCK_TOKENS
+}
+
+/// Queries (rows, heads, head_dim) over keys and values (kv_heads, positions, head_dim) give
+/// (rows, heads · head_dim).
+fn attend(
+    config: &Config,
+    start: usize,
+    window: Option<usize>,
+    queries: &Tensor,
+    keys: &Tensor,
+    values: &Tensor,
+) -> Result<Tensor> {
+    let (rows, positions) = (queries.dim(0)?, keys.dim(1)?);
+    let group = config.heads / config.kv_heads;
+    let shape = (config.kv_heads, group * rows, config.head_dim);
+    // Query heads that share a key head lie side by side: (kv_heads, group · rows, head_dim).
+    let queries = queries.transpose(0, 1)?.reshape(shape)?;
+    let scores = (queries.matmul(&keys.transpose(1, 2)?.contiguous()?)? / (config.head_dim as f64).sqrt())?;
+    let scores = scores.reshape((config.kv_heads, group, rows, positions))?;
+    let scores = scores.broadcast_add(&mask(start, rows, positions, window)?)?;
+    let shares = scores.broadcast_sub(&scores.max_keepdim(D::Minus1)?)?.exp()?;
+    let shares = shares.broadcast_div(&shares.sum_keepdim(D::Minus1)?)?;
+    let mixed = shares.reshape((config.kv_heads, group * rows, positions))?.matmul(values)?;
+    let mixed = mixed.reshape((config.heads, rows, config.head_dim))?.transpose(0, 1)?;
+    mixed.reshape((rows, config.query_width()))
+}
+
+/// Zero where a row sees a position, minus infinity elsewhere: (rows, positions).
+fn mask(start: usize, rows: usize, positions: usize, window: Option<usize>) -> Result<Tensor> {
+    let visible = |row: usize, seen: usize| {
+        let position = start + row;
+        seen <= position && window.is_none_or(|window| position < seen + window)
+    };
+    let hidden = |row, seen| if visible(row, seen) { 0.0 } else { f32::NEG_INFINITY };
+    let mask: Vec<f32> = (0..rows).flat_map(|row| (0..positions).map(move |seen| hidden(row, seen))).collect();
+    Tensor::from_vec(mask, (rows, positions), &Device::Cpu)
+}

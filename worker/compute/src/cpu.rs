@@ -1,0 +1,495 @@
+//! The `cpu` backend: our kernels over weights as they lie in mapped memory.
+//!
+//! Interprets the decoder description with an arena and a KV storage that are sized when it is
+//! built; a step allocates nothing and copies no matrix. Only vectors (norms, biases: kilobytes)
+//! are widened once, when their layer's weights have arrived (`staged`). It knows no request, no text and no sampling.
+
+mod arena;
+mod operand;
+mod staged;
+
+use std::num::NonZeroUsize;
+use std::sync::Arc;
+
+use thiserror::Error;
+
+use self::arena::Arena;
+use self::operand::{Operand, Preparation, matrix};
+use crate::backend::{
+    Backend, Generation, InstallError, Limits, Part, Revision, Segment, StepError, WantLogits, Whereabouts, check,
+};
+use crate::kernels::attention::{Attention, attend};
+use crate::kernels::buffer::Buffer;
+use crate::kernels::linear::{Inputs, Matrix, Projection, Then, project, project_gated};
+use crate::kernels::norm::rms_norm;
+use crate::kernels::pool::Pool;
+use crate::kernels::rotate::{BLOCK_TOKENS, Heads, Rotation, Row, part_pairs, rotate_and_store};
+use crate::kernels::stream;
+use crate::kernels::tier::Instructions;
+use models::{Config, Decoder};
+use tensor::{Float, Format};
+
+pub use self::staged::{QuantizationLoss, Staged, copies_bytes};
+pub use crate::kernels::buffer::Pages;
+pub use crate::kernels::tier::Tier;
+
+/// The format keys and values are kept in.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum KvDtype {
+    /// f32 for models stored as f32, bf16 for those whose activations the tier rounds to bf16 as well, f16 for others.
+    #[default]
+    Auto,
+    /// binary32.
+    F32,
+    /// binary16; what is larger than 65504 is stored as 65504.
+    F16,
+    /// The upper half of a binary32.
+    Bf16,
+}
+
+impl KvDtype {
+    /// The format for a model whose matrices are stored as `stored`, on `tier`.
+    #[must_use]
+    pub fn float(self, stored: Format, tier: Tier) -> Float {
+        match self {
+            Self::Auto if stored == Format::F32 => Float::F32,
+            Self::Auto if tier.dots(stored) => Float::Bf16,
+            Self::Auto | Self::F16 => Float::F16,
+            Self::F32 => Float::F32,
+            Self::Bf16 => Float::Bf16,
+        }
+    }
+}
+
+/// What becomes of a model's matrices when they have arrived. Every one is then our own copy,
+/// beside the mapped file; the embedding table, of which a step reads a few rows, stays in place.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Quantization {
+    /// GGUF's Q8_0: blocks of 32 numbers of a row, a binary16 scale and 32 signed bytes each.
+    Q8_0,
+}
+
+/// How a backend is sized.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct CpuOptions {
+    /// Threads that compute, the caller's among them; as many as the machine offers if none.
+    pub threads: Option<NonZeroUsize>,
+    /// The most rows in one step.
+    pub max_rows: usize,
+    /// The most rows of logits one step returns.
+    pub max_logits_rows: usize,
+    /// KV blocks, of [`KV_BLOCK_TOKENS`] positions each.
+    pub kv_blocks: usize,
+    /// The format of keys and values.
+    pub kv_dtype: KvDtype,
+    /// The longest sequence in tokens; what the config says ([`Config::max_position`]) if none.
+    pub max_position: Option<usize>,
+    /// Which instructions; the best the machine has if none.
+    pub instruction_set: Option<Tier>,
+    /// What becomes of matrices; they are read in place, as stored, if none.
+    pub quantization: Option<Quantization>,
+}
+
+impl Default for CpuOptions {
+    /// Enough to try a model: 512 rows, 16 rows of logits, 4096 positions.
+    fn default() -> Self {
+        Self {
+            threads: None,
+            max_rows: 512,
+            max_logits_rows: 16,
+            kv_blocks: 256,
+            kv_dtype: KvDtype::Auto,
+            max_position: None,
+            instruction_set: None,
+            quantization: None,
+        }
+    }
+}
+
+/// Positions in a KV block.
+pub const KV_BLOCK_TOKENS: usize = BLOCK_TOKENS;
+
+/// Why a backend could not be built.
+#[derive(Debug, Error)]
+pub enum CpuError {
+    /// The machine lacks the instructions asked for.
+    #[error("building the cpu backend: this machine has no {}; it has {}", .asked.name(), Tier::best().name())]
+    NoSuchInstructions {
+        /// The tier asked for.
+        asked: Tier,
+    },
+    /// A size is zero.
+    #[error("building the cpu backend: {what} must be at least 1")]
+    Zero {
+        /// Which.
+        what: &'static str,
+    },
+    /// No thread could be started.
+    #[error("building the cpu backend: starting {threads} threads")]
+    Threads {
+        /// How many were asked for.
+        threads: usize,
+        /// What the system said.
+        #[source]
+        source: std::io::Error,
+    },
+    /// The activations' memory could not be reserved.
+    #[error("building the cpu backend: reserving the activations of {rows} rows; lower max_num_batched_tokens")]
+    Arena {
+        /// How many rows were asked for.
+        rows: usize,
+        /// What the system said.
+        #[source]
+        source: std::io::Error,
+    },
+    /// The KV storage could not be reserved.
+    #[error("building the cpu backend: reserving {bytes} bytes for {blocks} KV blocks")]
+    KvStorage {
+        /// Its size; saturated where it exceeds what can be counted.
+        bytes: usize,
+        /// How many blocks were asked for.
+        blocks: usize,
+        /// What the system said.
+        #[source]
+        source: std::io::Error,
+    },
+}
+
+/// One model on the CPU.
+pub struct CpuBackend {
+    /// Generations of weights, oldest first; at least one.
+    models: Vec<(Generation, Arc<Staged>)>,
+    /// Which of them the current step uses.
+    current: usize,
+    limits: Limits,
+    heads: Heads,
+    instructions: Instructions,
+    pool: Pool,
+    arena: Arena,
+    storage: Buffer,
+    whereabouts: Arc<Whereabouts>,
+}
+
+impl CpuBackend {
+    /// A backend for `decoder`, sized by `options`. What has arrived of its weights is prepared here.
+    ///
+    /// # Errors
+    /// An option is zero, the machine lacks the instructions, or the system has no threads or
+    /// address space to give.
+    pub fn new(decoder: &Arc<Decoder>, options: &CpuOptions) -> Result<Self, CpuError> {
+        let staged = Staged::of(Arc::clone(decoder), options)?;
+        staged.build_arrived();
+        Self::over(Arc::new(staged), options)
+    }
+
+    /// A backend for weights that somebody else prepares meanwhile; `options` are those they are prepared by.
+    ///
+    /// # Errors
+    /// As [`CpuBackend::new`].
+    pub fn over(staged: Arc<Staged>, options: &CpuOptions) -> Result<Self, CpuError> {
+        let sizes = [("max_rows", options.max_rows), ("kv_blocks", options.kv_blocks)];
+        let more = [("max_logits_rows", options.max_logits_rows), ("max_position", options.max_position.unwrap_or(1))];
+        if let Some((what, _)) = sizes.into_iter().chain(more).find(|(_, size)| *size == 0) {
+            return Err(CpuError::Zero { what });
+        }
+        let instructions = instructions(options)?;
+        let threads = threads(options);
+        let pool = Pool::new(threads).map_err(|source| CpuError::Threads { threads, source })?;
+        let config = staged.config();
+        let heads = heads(config, options.kv_dtype.float(staged.stored(), instructions.tier()));
+        let limits = limits(config, &heads, options);
+        let bytes = limits.kv_block_bytes.saturating_mul(limits.kv_blocks);
+        let blocks = options.kv_blocks;
+        let storage = Buffer::zeroed(bytes).map_err(|source| CpuError::KvStorage { bytes, blocks, source })?;
+        let arena = Arena::new(config, &limits).map_err(|source| CpuError::Arena { rows: options.max_rows, source })?;
+        let models = vec![(Generation::default(), staged)];
+        let whereabouts = Arc::default();
+        Ok(Self { models, current: 0, limits, heads, instructions, pool, arena, storage, whereabouts })
+    }
+
+    /// The instructions it computes with.
+    #[must_use]
+    pub fn tier(&self) -> Tier {
+        self.instructions.tier()
+    }
+
+    /// How many threads compute.
+    #[must_use]
+    pub fn threads(&self) -> usize {
+        self.pool.threads()
+    }
+
+    /// The pages of its keys and values, to be made before they are needed.
+    #[must_use]
+    pub fn kv_pages(&self) -> Pages {
+        self.storage.pages()
+    }
+
+    /// The format of its keys and values.
+    #[must_use]
+    pub fn kv_float(&self) -> Float {
+        self.heads.float
+    }
+
+    /// Bytes of its activations.
+    #[must_use]
+    pub fn arena_bytes(&self) -> usize {
+        self.arena.bytes()
+    }
+
+    /// Reads all of `bytes` with the threads and the widest loads that steps use, and returns a
+    /// number that depends on every byte: what decoding speed is measured against.
+    pub fn read_through(&mut self, bytes: &[u8]) -> u64 {
+        stream::fold(&mut self.pool, self.instructions, bytes)
+    }
+
+    fn preparation(&self) -> Preparation {
+        self.models.last().expect("a backend has weights").1.how()
+    }
+
+    fn newest(&self) -> Generation {
+        self.models.last().expect("a backend has weights").0
+    }
+
+    /// Notes which row is whose and which rows want logits; refuses segments that would write one
+    /// block at once.
+    fn lay_out(&mut self, segments: &[Segment<'_>]) -> Result<(), StepError> {
+        let arena = &mut self.arena;
+        arena.begin();
+        for (index, segment) in segments.iter().enumerate() {
+            let end = segment.start + segment.tokens.len();
+            for &block in &segment.blocks[segment.start / BLOCK_TOKENS..end.div_ceil(BLOCK_TOKENS)] {
+                if !arena.claim(block) {
+                    return Err(StepError::Contract(format!("block {block} is written twice in one step")));
+                }
+            }
+            for position in segment.start..end {
+                let last = position + 1 == end;
+                if segment.want == WantLogits::All || (segment.want == WantLogits::Last && last) {
+                    arena.wanted.push(arena.rows.len());
+                }
+                arena.rows.push(Row { segment: index, position });
+            }
+        }
+        Ok(())
+    }
+
+    /// Fills in every row's embedding and angles.
+    fn embed(&mut self, segments: &[Segment<'_>]) {
+        let model = &self.models[self.current].1;
+        let Config { hidden_size, head_dim, rope, .. } = model.config();
+        let embeddings = matrix(model.embeddings());
+        let half = head_dim / 2;
+        let factor = rope.attention_factor();
+        let mut row = 0;
+        for segment in segments {
+            if rope.depends_on_length() {
+                rope.frequencies(segment.start + segment.tokens.len(), &mut self.arena.frequencies);
+            }
+            for (offset, &token) in segment.tokens.iter().enumerate() {
+                let stream = &mut self.arena.stream[row * hidden_size..][..*hidden_size];
+                embeddings.widen_row(self.instructions, token as usize, stream);
+                let position = (segment.start + offset) as f32;
+                let (cosines, sines) = self.arena.angles[row * head_dim..][..*head_dim].split_at_mut(half);
+                for (pair, frequency) in self.arena.frequencies.iter().enumerate() {
+                    let (sine, cosine) = (position * frequency).sin_cos();
+                    (cosines[pair], sines[pair]) = (cosine * factor, sine * factor);
+                }
+                row += 1;
+            }
+        }
+    }
+
+    /// The attention half of a layer: reads the stream and adds to it.
+    fn attention(&mut self, index: usize, segments: &[Segment<'_>]) {
+        let model = &self.models[self.current].1;
+        let (config, layer) = (model.config(), model.layer(index));
+        let (pool, on, arena) = (&mut self.pool, self.instructions, &mut self.arena);
+        let rows = arena.rows.len();
+        let (stream, normed) = (&mut arena.stream[..rows * config.hidden_size], rows * config.hidden_size);
+        let normed = &mut arena.normed[..normed];
+        rms_norm(pool, on, stream, layer.attention_norm.vector(), config.rms_norm_eps, normed);
+        let queries = &mut arena.queries[..rows * config.query_width()];
+        let keys = &mut arena.keys[..rows * config.kv_width()];
+        let values = &mut arena.values[..rows * config.kv_width()];
+        let set = |linear, out| operand::projection(linear, out, Then::Set);
+        let mut projections = [set(&layer.query, queries), set(&layer.key, keys), set(&layer.value, values)];
+        let mut inputs = Inputs { x: normed, rows, room: arena.rounded.as_mut_slice() };
+        project(pool, on, &mut inputs, &mut projections);
+        if config.rope_adjacent_pairs {
+            part_pairs(queries, config.head_dim);
+            part_pairs(keys, config.head_dim);
+        }
+
+        let layer_bytes = self.heads.block_bytes() * self.limits.kv_blocks;
+        let storage = &mut self.storage.as_mut_slice()[index * layer_bytes..][..layer_bytes];
+        let rotation = Rotation {
+            heads: self.heads,
+            query_norm: layer.query_norm.as_ref().map(Operand::vector),
+            key_norm: layer.key_norm.as_ref().map(Operand::vector),
+            eps: config.rms_norm_eps,
+            angles: &arena.angles[..rows * config.head_dim],
+            rows: &arena.rows,
+            segments,
+        };
+        rotate_and_store(pool, on, &rotation, queries, keys, values, storage);
+        let (heads, window, rows_of) = (self.heads, layer.window, &arena.rows);
+        let attention = Attention { heads, window, rows: rows_of, segments, queries, storage };
+        let mixed = &mut arena.mixed[..rows * config.query_width()];
+        attend(pool, on, &attention, mixed);
+        let mut output = [operand::projection(&layer.output, stream, Then::Add)];
+        let mut inputs = Inputs { x: mixed, rows, room: arena.rounded.as_mut_slice() };
+        project(pool, on, &mut inputs, &mut output);
+    }
+
+    /// The feed-forward half of a layer: reads the stream and adds to it.
+    fn feed_forward(&mut self, index: usize) {
+        let model = &self.models[self.current].1;
+        let (config, layer) = (model.config(), model.layer(index));
+        let (pool, on, arena) = (&mut self.pool, self.instructions, &mut self.arena);
+        let rows = arena.rows.len();
+        let stream = &mut arena.stream[..rows * config.hidden_size];
+        let normed = &mut arena.normed[..rows * config.hidden_size];
+        rms_norm(pool, on, stream, layer.feed_forward_norm.vector(), config.rms_norm_eps, normed);
+        let inner = &mut arena.inner[..rows * config.intermediate_size];
+        let (gate, up) = (operand::parts(&layer.gate), operand::parts(&layer.up));
+        let room = arena.rounded.as_mut_slice();
+        project_gated(pool, on, &mut Inputs { x: normed, rows, room }, gate, up, inner);
+        let down = operand::projection(&layer.down, stream, Then::Add);
+        project(pool, on, &mut Inputs { x: inner, rows, room }, &mut [down]);
+    }
+
+    /// Logits of the wanted rows. Returns how many numbers there are.
+    fn logits(&mut self) -> usize {
+        let model = &self.models[self.current].1;
+        let config = model.config();
+        let arena = &mut self.arena;
+        let (hidden, rows) = (config.hidden_size, arena.wanted.len());
+        for (to, &from) in arena.wanted.iter().enumerate() {
+            arena.picked[to * hidden..][..hidden].copy_from_slice(&arena.stream[from * hidden..][..hidden]);
+        }
+        let picked = &arena.picked[..rows * hidden];
+        let normed = &mut arena.normed_picked[..rows * hidden];
+        let (pool, on) = (&mut self.pool, self.instructions);
+        rms_norm(pool, on, picked, model.norm().vector(), config.rms_norm_eps, normed);
+        let out = &mut arena.logits[..rows * config.vocab_size];
+        let head: Matrix<'_> = matrix(model.head());
+        let mut inputs = Inputs { x: normed, rows, room: arena.rounded.as_mut_slice() };
+        project(pool, on, &mut inputs, &mut [Projection { matrix: head, bias: None, out, then: Then::Set }]);
+        rows * config.vocab_size
+    }
+}
+
+impl Backend for CpuBackend {
+    fn name(&self) -> &'static str {
+        "cpu"
+    }
+
+    fn limits(&self) -> &Limits {
+        &self.limits
+    }
+
+    fn step(&mut self, segments: &[Segment<'_>]) -> Result<&[f32], StepError> {
+        let newest = self.newest();
+        self.step_of(newest, segments, &mut |_| true)
+    }
+
+    fn step_of(
+        &mut self,
+        generation: Generation,
+        segments: &[Segment<'_>],
+        goes_on: &mut dyn FnMut(Part) -> bool,
+    ) -> Result<&[f32], StepError> {
+        check(&self.limits, segments)?;
+        let Some(current) = self.models.iter().position(|(own, _)| *own == generation) else {
+            return Err(StepError::Contract(format!("there are no weights of {generation:?}")));
+        };
+        self.current = current;
+        self.lay_out(segments)?;
+        self.whereabouts.enter(Some(Part::Embeddings));
+        self.models[current].1.need(Part::Embeddings, goes_on)?;
+        self.embed(segments);
+        for layer in 0..self.models[current].1.config().layers {
+            self.whereabouts.enter(Some(Part::Layer(layer)));
+            self.models[current].1.need(Part::Layer(layer), goes_on)?;
+            self.attention(layer, segments);
+            self.feed_forward(layer);
+        }
+        if self.arena.wanted.is_empty() {
+            return Ok(&[]);
+        }
+        self.whereabouts.enter(Some(Part::Head));
+        self.models[current].1.need(Part::Head, goes_on)?;
+        let count = self.logits();
+        Ok(&self.arena.logits[..count])
+    }
+
+    fn report_to(&mut self, whereabouts: &Arc<Whereabouts>) {
+        self.whereabouts = Arc::clone(whereabouts);
+    }
+
+    fn install(&mut self, revision: Revision) -> Result<Generation, InstallError> {
+        let staged = match revision {
+            Revision::Weights(decoder) => Arc::new(Staged::new(decoder, self.preparation())),
+            Revision::Prepared(staged) => staged,
+            Revision::Scripted => return Err(InstallError::Unsupported { backend: "cpu" }),
+        };
+        let (newest, model) = self.models.last().expect("a backend has weights");
+        if let Some(field) = model.config().difference(staged.config()) {
+            return Err(InstallError::Differs { field });
+        }
+        // What keys and values are kept in may follow from the weights' own format.
+        if staged.stored() != model.stored() {
+            return Err(InstallError::Differs { field: "the format of the weights" });
+        }
+        if staged.how() != model.how() {
+            return Err(InstallError::Differs { field: "what becomes of the weights" });
+        }
+        staged.build_arrived();
+        let generation = Generation(newest.0 + 1);
+        self.models.push((generation, staged));
+        Ok(generation)
+    }
+
+    fn retire(&mut self, generation: Generation) {
+        let newest = self.newest();
+        self.models.retain(|(own, _)| *own != generation || *own == newest);
+    }
+}
+
+fn instructions(options: &CpuOptions) -> Result<Instructions, CpuError> {
+    let asked = options.instruction_set.unwrap_or_else(Tier::best);
+    Instructions::of(asked).ok_or(CpuError::NoSuchInstructions { asked })
+}
+
+/// How many threads a backend of these options computes with.
+#[must_use]
+pub fn threads(options: &CpuOptions) -> usize {
+    let offered = || std::thread::available_parallelism().map_or(1, NonZeroUsize::get);
+    options.threads.map_or_else(offered, NonZeroUsize::get)
+}
+
+/// The format of most of a model: that of its first query projection.
+#[must_use]
+pub fn stored(decoder: &Decoder) -> Format {
+    decoder.layers.first().map_or(Format::F32, |layer| layer.query.weight.format())
+}
+
+fn heads(config: &Config, float: Float) -> Heads {
+    Heads { heads: config.heads, kv_heads: config.kv_heads, head_dim: config.head_dim, float }
+}
+
+fn limits(config: &Config, heads: &Heads, options: &CpuOptions) -> Limits {
+    Limits {
+        vocab_size: config.vocab_size,
+        max_position: options.max_position.unwrap_or_else(|| config.max_position()),
+        max_rows: options.max_rows,
+        max_logits_rows: options.max_logits_rows,
+        kv_block_tokens: BLOCK_TOKENS,
+        kv_blocks: options.kv_blocks,
+        kv_block_bytes: heads.block_bytes() * config.layers,
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,103 @@
+//! The memory of a step: every activation, allocated once.
+
+use std::io;
+
+use crate::backend::Limits;
+use crate::kernels::buffer::Buffer;
+use crate::kernels::rotate::Row;
+use crate::memory;
+use models::Config;
+
+/// Activations of one step. `R` is `max_rows`, `L` is `max_logits_rows`.
+pub(super) struct Arena {
+    /// The rows of the current step.
+    pub(super) rows: Vec<Row>,
+    /// Which of them want logits.
+    pub(super) wanted: Vec<usize>,
+    /// The residual stream, (R, hidden).
+    pub(super) stream: Vec<f32>,
+    /// The stream, normalised, (R, hidden).
+    pub(super) normed: Vec<f32>,
+    /// (R, heads · head_dim).
+    pub(super) queries: Vec<f32>,
+    /// (R, kv_heads · head_dim).
+    pub(super) keys: Vec<f32>,
+    /// (R, kv_heads · head_dim).
+    pub(super) values: Vec<f32>,
+    /// What attention returns, (R, heads · head_dim).
+    pub(super) mixed: Vec<f32>,
+    /// Inside the feed-forward part, (R, intermediate).
+    pub(super) inner: Vec<f32>,
+    /// Cosines and sines, (R, 2, head_dim / 2).
+    pub(super) angles: Vec<f32>,
+    /// Of the rotation, (head_dim / 2); computed anew only where they depend on a length.
+    pub(super) frequencies: Vec<f32>,
+    /// The wanted rows of the stream, (L, hidden).
+    pub(super) picked: Vec<f32>,
+    /// The same, normalised, (L, hidden).
+    pub(super) normed_picked: Vec<f32>,
+    /// (L, vocab).
+    pub(super) logits: Vec<f32>,
+    /// Room for the rows of any projection rounded to bf16, where the tier wants that.
+    pub(super) rounded: Buffer,
+    /// Per KV block: the last step that wrote it.
+    written: Vec<u64>,
+    /// The number of this step.
+    step: u64,
+}
+
+impl Arena {
+    /// Room for the largest step.
+    ///
+    /// # Errors
+    /// The system has no address space to give.
+    pub(super) fn new(config: &Config, limits: &Limits) -> io::Result<Self> {
+        let (rows, logits_rows) = (limits.max_rows, limits.max_logits_rows);
+        let zeros = |rows: usize, width: usize| vec![0f32; rows * width];
+        let mut frequencies = zeros(1, config.head_dim / 2);
+        config.rope.frequencies(0, &mut frequencies);
+        let rounded = memory::rounded_bytes(config, rows, logits_rows);
+        Ok(Self {
+            rows: Vec::with_capacity(rows),
+            wanted: Vec::with_capacity(logits_rows),
+            stream: zeros(rows, config.hidden_size),
+            normed: zeros(rows, config.hidden_size),
+            queries: zeros(rows, config.query_width()),
+            keys: zeros(rows, config.kv_width()),
+            values: zeros(rows, config.kv_width()),
+            mixed: zeros(rows, config.query_width()),
+            inner: zeros(rows, config.intermediate_size),
+            angles: zeros(rows, config.head_dim),
+            frequencies,
+            picked: zeros(logits_rows, config.hidden_size),
+            normed_picked: zeros(logits_rows, config.hidden_size),
+            logits: zeros(logits_rows, config.vocab_size),
+            rounded: Buffer::zeroed(usize::try_from(rounded).unwrap_or(usize::MAX))?,
+            written: vec![0; limits.kv_blocks],
+            step: 0,
+        })
+    }
+
+    /// Forgets the last step.
+    pub(super) fn begin(&mut self) {
+        self.rows.clear();
+        self.wanted.clear();
+        self.step += 1;
+    }
+
+    /// Claims a block for one segment's writing; false if another has it in this step.
+    pub(super) fn claim(&mut self, block: u32) -> bool {
+        let written = &mut self.written[block as usize];
+        std::mem::replace(written, self.step) != self.step
+    }
+
+    /// Bytes of its activations: what [`memory::arena_bytes`] says they are.
+    pub(super) fn bytes(&self) -> usize {
+        let rounded = self.rounded.bytes();
+        let Self { stream, normed, queries, keys, values, mixed, inner, angles, .. } = self;
+        let Self { frequencies, picked, normed_picked, logits, .. } = self;
+        let first = [stream, normed, queries, keys, values, mixed, inner, angles];
+        let numbers = first.into_iter().chain([frequencies, picked, normed_picked, logits]).map(Vec::len);
+        numbers.sum::<usize>() * memory::ACTIVATION_BYTES + rounded
+    }
+}

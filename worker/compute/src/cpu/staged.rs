@@ -1,0 +1,271 @@
+//! A decoder's operands, built part by part as its weights arrive.
+//!
+//! A part is built once, before the first step that needs it; from then on it costs nothing.
+//! Whoever needs it first builds it: the steps themselves, or the threads of [`Staged::complete`],
+//! where building is work (quantizing) and not to be done in a step.
+
+use std::collections::BTreeMap;
+use std::fmt;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex, OnceLock, PoisonError};
+use std::thread;
+
+use super::operand::{self, Operand, Preparation, Quantized};
+use super::{CpuError, CpuOptions, Quantization, instructions};
+use crate::arrival;
+use crate::backend::StepError;
+use models::{Config, Decoder, Layer, Weight};
+use tensor::Format;
+use tensor::Part;
+
+/// One model's operands.
+pub struct Staged {
+    source: Arc<Decoder>,
+    how: Preparation,
+    embeddings: OnceLock<Operand>,
+    layers: Vec<OnceLock<Layer<Operand>>>,
+    tail: OnceLock<Tail>,
+}
+
+/// What makes logits of the stream.
+struct Tail {
+    norm: Operand,
+    head: Operand,
+}
+
+/// Copies of matrices by name, each with the place of the bytes that it was made of.
+type Copies<'a> = BTreeMap<&'a str, (&'a [u8], &'a Arc<Quantized>)>;
+
+/// What quantizing a model has made and lost so far.
+#[derive(Debug, Clone, Default, PartialEq)]
+pub struct QuantizationLoss {
+    /// Matrices that were quantized; others stayed in place.
+    pub matrices: usize,
+    /// Bytes of the copies.
+    pub bytes: u64,
+    /// The mean over the matrices of √(Σ(w − q)² / Σw²), w being a matrix's numbers and q what became of them.
+    pub mean: f64,
+    /// The largest of them.
+    pub max: f64,
+    /// Whose it is; empty if none was quantized.
+    pub worst: String,
+}
+
+impl Staged {
+    /// Nothing is built yet. Of the options it takes `instruction_set` and `quantization`.
+    ///
+    /// # Errors
+    /// The machine lacks the instructions.
+    pub fn of(source: Arc<Decoder>, options: &CpuOptions) -> Result<Self, CpuError> {
+        let (on, quantization) = (instructions(options)?, options.quantization);
+        Ok(Self::new(source, Preparation { on, quantization }))
+    }
+
+    pub(super) fn new(source: Arc<Decoder>, how: Preparation) -> Self {
+        let layers = source.layers.iter().map(|_| OnceLock::new()).collect();
+        Self { source, how, embeddings: OnceLock::new(), layers, tail: OnceLock::new() }
+    }
+
+    /// Builds what has arrived.
+    pub(super) fn build_arrived(&self) {
+        for part in self.parts() {
+            if self.weights(part).iter().all(|weight| weight.tensor().is_ready()) {
+                self.build(part, &Copies::new());
+            }
+        }
+    }
+
+    /// Waits for a part's weights where it has not been built, and builds it. `goes_on` is asked
+    /// now and then whether the step is still wanted.
+    ///
+    /// # Errors
+    /// The weights will not come, or nobody wants the step any more.
+    pub(super) fn need(&self, part: Part, goes_on: &mut dyn FnMut(Part) -> bool) -> Result<(), StepError> {
+        self.need_with(part, &Copies::new(), goes_on)
+    }
+
+    fn need_with(
+        &self,
+        part: Part,
+        copies: &Copies<'_>,
+        goes_on: &mut dyn FnMut(Part) -> bool,
+    ) -> Result<(), StepError> {
+        if self.has(part) {
+            return Ok(());
+        }
+        arrival::wait(part, &self.weights(part), goes_on)?;
+        self.build(part, copies);
+        Ok(())
+    }
+
+    /// Builds every part in execution order as it arrives, on `threads` threads, this one among them. Copies of
+    /// matrices that `base` has made of the same bytes are shared with it. `goes_on` is asked some ten times a second.
+    /// Blocks until all of it is built.
+    ///
+    /// # Errors
+    /// The weights will not come, or `goes_on` said no.
+    pub fn complete(
+        &self,
+        threads: usize,
+        base: Option<&Self>,
+        goes_on: &(dyn Fn() -> bool + Sync),
+    ) -> Result<(), StepError> {
+        let parts: Vec<Part> = self.parts().collect();
+        let copies = base.map(Self::copies).unwrap_or_default();
+        let (next, failure) = (AtomicUsize::new(0), Mutex::new(None));
+        let work = || {
+            while let Some(&part) = parts.get(next.fetch_add(1, Ordering::Relaxed)) {
+                let is_wanted = if goes_on() { Ok(()) } else { Err(StepError::Unwanted { part }) };
+                if let Err(error) = is_wanted.and_then(|()| self.need_with(part, &copies, &mut |_| goes_on())) {
+                    next.store(parts.len(), Ordering::Relaxed);
+                    failure.lock().unwrap_or_else(PoisonError::into_inner).get_or_insert(error);
+                    return;
+                }
+            }
+        };
+        thread::scope(|scope| {
+            for _ in 1..threads.min(parts.len()) {
+                // Where the system has no thread to give there are the others.
+                drop(thread::Builder::new().name("quantize".into()).spawn_scoped(scope, work));
+            }
+            work();
+        });
+        failure.into_inner().unwrap_or_else(PoisonError::into_inner).map_or(Ok(()), Err)
+    }
+
+    /// What quantizing has made and lost so far.
+    #[must_use]
+    pub fn loss(&self) -> QuantizationLoss {
+        let mut loss = QuantizationLoss::default();
+        let mut sum = 0.0;
+        for (name, (_, copy)) in self.copies() {
+            loss.matrices += 1;
+            loss.bytes += copy.bytes.len() as u64;
+            sum += copy.relative_error;
+            if loss.worst.is_empty() || copy.relative_error > loss.max {
+                (loss.max, loss.worst) = (copy.relative_error, name.to_owned());
+            }
+        }
+        loss.mean = sum / loss.matrices.max(1) as f64;
+        loss
+    }
+
+    /// Sizes and switches.
+    pub(super) fn config(&self) -> &Config {
+        &self.source.config
+    }
+
+    /// How its operands are made.
+    pub(super) fn how(&self) -> Preparation {
+        self.how
+    }
+
+    /// The format of most of it.
+    pub(super) fn stored(&self) -> Format {
+        super::stored(&self.source)
+    }
+
+    /// The embedding table, which a step has needed.
+    pub(super) fn embeddings(&self) -> &Operand {
+        self.embeddings.get().expect("a step needs its parts first")
+    }
+
+    /// A layer, which a step has needed.
+    pub(super) fn layer(&self, number: usize) -> &Layer<Operand> {
+        self.layers[number].get().expect("a step needs its parts first")
+    }
+
+    /// The final norm, which a step has needed.
+    pub(super) fn norm(&self) -> &Operand {
+        &self.tail().norm
+    }
+
+    /// The matrix that makes logits, which a step has needed.
+    pub(super) fn head(&self) -> &Operand {
+        &self.tail().head
+    }
+
+    fn tail(&self) -> &Tail {
+        self.tail.get().expect("a step needs its parts first")
+    }
+
+    fn parts(&self) -> impl Iterator<Item = Part> + use<> {
+        let layers = (0..self.layers.len()).map(Part::Layer);
+        [Part::Embeddings].into_iter().chain(layers).chain([Part::Head])
+    }
+
+    fn has(&self, part: Part) -> bool {
+        match part {
+            Part::Embeddings => self.embeddings.get().is_some(),
+            Part::Layer(number) => self.layers[number].get().is_some(),
+            Part::Head => self.tail.get().is_some(),
+        }
+    }
+
+    fn weights(&self, part: Part) -> Vec<&Weight> {
+        match part {
+            Part::Embeddings => vec![&self.source.embeddings],
+            Part::Layer(number) => self.source.layers[number].tensors(),
+            Part::Head => vec![&self.source.norm, self.source.head()],
+        }
+    }
+
+    /// The operands of a part in the order of its weights; none before it is built.
+    fn operands(&self, part: Part) -> Vec<&Operand> {
+        match part {
+            Part::Embeddings => self.embeddings.get().into_iter().collect(),
+            Part::Layer(number) => self.layers[number].get().map(Layer::tensors).unwrap_or_default(),
+            Part::Head => self.tail.get().map(|tail| vec![&tail.norm, &tail.head]).unwrap_or_default(),
+        }
+    }
+
+    /// The copies made so far.
+    fn copies(&self) -> Copies<'_> {
+        let pairs = self.parts().flat_map(|part| self.weights(part).into_iter().zip(self.operands(part)));
+        let copied = pairs.filter_map(|(weight, operand)| match operand {
+            Operand::Quantized(copy) => Some((weight.name(), (weight.bytes(), copy))),
+            Operand::Matrix(_) | Operand::Vector(_) => None,
+        });
+        copied.collect()
+    }
+
+    /// Builds a part whose weights have arrived, or waits for who is at it.
+    fn build(&self, part: Part, copies: &Copies<'_>) {
+        let mut make = |weight: &Weight| match copies.get(weight.name()) {
+            Some((from, copy)) if std::ptr::eq(*from, weight.bytes()) => Operand::Quantized(Arc::clone(copy)),
+            _ => self.how.prepare(weight),
+        };
+        let source = &self.source;
+        match part {
+            Part::Embeddings => {
+                // A step reads a few rows of it.
+                self.embeddings.get_or_init(|| self.how.in_place().prepare(&source.embeddings));
+            }
+            Part::Layer(number) => {
+                self.layers[number].get_or_init(|| source.layers[number].map(&mut make));
+            }
+            Part::Head => {
+                self.tail.get_or_init(|| Tail { norm: make(&source.norm), head: make(source.head()) });
+            }
+        }
+    }
+}
+
+impl fmt::Debug for Staged {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let built = self.parts().filter(|&part| self.has(part)).count();
+        write!(formatter, "{built} of {} parts", self.layers.len() + 2)
+    }
+}
+
+/// Bytes of the copies that `quantization` makes of a decoder's matrices, beside the files.
+#[must_use]
+pub fn copies_bytes(decoder: &Decoder, quantization: Option<Quantization>) -> u64 {
+    let layers = decoder.layers.iter().flat_map(Layer::tensors);
+    // The embedding table stays in place; where it is the head as well, the head is a copy.
+    let copied = layers.chain([decoder.head()]).map(|weight| operand::copied_bytes(weight, quantization) as u64);
+    copied.sum()
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,202 @@
+//! A row's result depends on its own sequence alone; a step keeps its limits and its memory.
+
+use std::fs;
+use std::path::Path;
+
+use loader::Weights;
+use proptest::prelude::*;
+
+use super::*;
+use crate::kernels::allocations;
+use crate::memory;
+
+const FIXTURES: [&str; 4] = ["qwen2_sliding", "qwen3_bf16", "mistral_f16", "llama_yarn"];
+
+fn decoder(name: &str) -> Arc<Decoder> {
+    let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("../tests/fixtures").join(name);
+    let config = Config::parse(&fs::read(folder.join("config.json")).expect("config.json")).expect("a config");
+    Arc::new(Decoder::bind(&config, &Weights::open_dir(&folder).expect("weights")).expect("a model"))
+}
+
+fn backend(decoder: &Arc<Decoder>, tier: Tier) -> CpuBackend {
+    let options = CpuOptions {
+        threads: NonZeroUsize::new(2),
+        max_rows: 160,
+        max_logits_rows: 160,
+        kv_blocks: 64,
+        instruction_set: Some(tier),
+        ..CpuOptions::default()
+    };
+    CpuBackend::new(decoder, &options).expect("a backend")
+}
+
+fn tiers() -> impl Iterator<Item = Tier> {
+    Tier::ALL.into_iter().filter(|tier| tier.is_available())
+}
+
+fn all<'a>(tokens: &'a [u32], start: usize, blocks: &'a [u32]) -> Segment<'a> {
+    Segment { tokens, start, blocks, want: WantLogits::All }
+}
+
+fn bits(logits: &[f32]) -> Vec<u32> {
+    logits.iter().map(|logit| logit.to_bits()).collect()
+}
+
+/// Several sequences computed in steps of random chunks, together: the logits of each.
+fn in_company(backend: &mut CpuBackend, sequences: &[Vec<u32>], chunks: &[usize]) -> Vec<Vec<u32>> {
+    let tables: Vec<Vec<u32>> = (0..sequences.len() as u32)
+        .map(|index| (0..8).map(|block| block * sequences.len() as u32 + index).collect())
+        .collect();
+    let vocab = backend.limits().vocab_size;
+    let mut done = vec![0; sequences.len()];
+    let mut logits = vec![Vec::new(); sequences.len()];
+    let mut chunks = chunks.iter().cycle();
+    // Chunks of nothing may fall on the same unfinished sequence again and again: then each goes on by one token.
+    let mut is_stuck = false;
+    while done.iter().zip(sequences).any(|(&done, sequence)| done < sequence.len()) {
+        let mut segments = Vec::new();
+        let mut owners = Vec::new();
+        for (index, sequence) in sequences.iter().enumerate() {
+            let chunk = if is_stuck { 1 } else { *chunks.next().expect("a cycle") };
+            let end = (done[index] + chunk).min(sequence.len());
+            if done[index] < end {
+                segments.push(all(&sequence[done[index]..end], done[index], &tables[index]));
+                owners.push((index, end - done[index]));
+                done[index] = end;
+            }
+        }
+        is_stuck = segments.is_empty();
+        if is_stuck {
+            continue;
+        }
+        let mut found = backend.step(&segments).expect("a step");
+        for (index, rows) in owners {
+            let (own, rest) = found.split_at(rows * vocab);
+            logits[index].extend(bits(own));
+            found = rest;
+        }
+    }
+    logits
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(12))]
+
+    #[test]
+    fn neither_company_nor_chunks_change_a_bit(
+        fixture in prop::sample::select(&FIXTURES[..]),
+        sequences in prop::collection::vec(prop::collection::vec(0..160u32, 1..50), 1..4),
+        chunks in prop::collection::vec(0..20usize, 1..9),
+        threads in 1..4usize,
+    ) {
+        let decoder = decoder(fixture);
+        for tier in tiers() {
+            let together = in_company(&mut backend(&decoder, tier), &sequences, &chunks);
+            let options = CpuOptions {
+                threads: NonZeroUsize::new(threads),
+                max_rows: 50,
+                max_logits_rows: 50,
+                kv_blocks: 4,
+                instruction_set: Some(tier),
+                ..CpuOptions::default()
+            };
+            let mut alone = CpuBackend::new(&decoder, &options).expect("a backend");
+            for (sequence, found) in sequences.iter().zip(together) {
+                let expected = bits(alone.step(&[all(sequence, 0, &[2, 0, 3, 1])]).expect("a step"));
+                prop_assert!(expected == found, "{} on {}", fixture, tier.name());
+            }
+        }
+    }
+}
+
+#[test]
+fn logits_come_for_the_rows_that_want_them() {
+    let decoder = decoder("llama_tied");
+    let mut backend = backend(&decoder, Tier::best());
+    let vocab = backend.limits().vocab_size;
+    let tokens = [5, 6, 7, 8];
+    let every = backend.step(&[all(&tokens, 0, &[0])]).expect("a step").to_vec();
+    let last = Segment { want: WantLogits::Last, ..all(&tokens, 0, &[1]) };
+    let none = Segment { want: WantLogits::None, ..all(&tokens, 0, &[2]) };
+    assert_eq!(backend.step(&[none, last]).expect("a step"), &every[3 * vocab..]);
+    assert!(backend.step(&[none]).expect("a step").is_empty());
+    assert!(backend.step(&[]).expect("an empty step").is_empty());
+}
+
+#[test]
+fn sequences_may_share_a_prefix_but_not_write_one_block() {
+    let decoder = decoder("llama_tied");
+    let mut backend = backend(&decoder, Tier::best());
+    let prefix: Vec<u32> = (10..26).collect();
+    backend.step(&[all(&prefix, 0, &[7])]).expect("a step");
+    let shared = backend.step(&[all(&[30], 16, &[7, 1]), all(&[30], 16, &[7, 2])]).expect("a step").to_vec();
+    let (first, second) = shared.split_at(shared.len() / 2);
+    assert_eq!(bits(first), bits(second));
+    let clash = backend.step(&[all(&[30], 16, &[7, 1]), all(&[31], 16, &[7, 1])]);
+    assert!(matches!(clash, Err(StepError::Contract(_))), "two sequences wrote block 1");
+    let twice = backend.step(&[all(&prefix, 8, &[3, 3])]);
+    assert!(matches!(twice, Err(StepError::Contract(_))), "one sequence has block 3 twice");
+}
+
+#[test]
+fn the_arena_is_as_large_as_planned() {
+    for name in FIXTURES {
+        let decoder = decoder(name);
+        let backend = backend(&decoder, Tier::best());
+        assert_eq!(backend.arena_bytes() as u64, memory::arena_bytes(&decoder.config, 160, 160));
+        let block_bytes = memory::kv_block_bytes(&decoder.config, backend.kv_float());
+        assert_eq!(backend.limits().kv_block_bytes as u64, block_bytes);
+    }
+}
+
+#[test]
+fn a_step_allocates_nothing() {
+    for name in FIXTURES {
+        let decoder = decoder(name);
+        let mut backend = backend(&decoder, Tier::best());
+        let prompt: Vec<u32> = (0..40).collect();
+        let count = allocations::count(|| {
+            backend.step(&[all(&prompt, 0, &[0, 1, 2])]).expect("a step");
+            backend.step(&[all(&[7], 40, &[0, 1, 2]), all(&[8, 9], 0, &[5])]).expect("a step");
+        });
+        assert_eq!(count, 0, "{name}");
+    }
+}
+
+#[test]
+fn a_step_allocates_nothing_once_late_weights_have_come() {
+    let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("../tests/fixtures/qwen3_bf16");
+    let bytes = fs::read(folder.join("model.safetensors")).expect("weights");
+    let region = loader::Region::anonymous("late", bytes.len() as u64).expect("memory");
+    let header = loader::header::parse(&bytes, bytes.len() as u64).expect("a header");
+    let weights = Weights::over([(&region, &header)], loader::Proof::Trusted).expect("weights");
+    let config = Config::parse(&fs::read(folder.join("config.json")).expect("config.json")).expect("a config");
+    let mut backend = backend(&Arc::new(Decoder::bind(&config, &weights).expect("a model")), Tier::best());
+    let mut arrive = |_| {
+        region.fill_extent(0, &bytes);
+        true
+    };
+    backend.step_of(Generation::default(), &[all(&[1, 2, 3], 0, &[0])], &mut arrive).expect("a step");
+    assert!(region.is_complete(), "the step waited");
+    assert_eq!(allocations::count(|| assert!(backend.step(&[all(&[4], 3, &[0])]).is_ok())), 0);
+}
+
+#[test]
+fn keys_are_kept_as_the_weights_suggest() {
+    for tier in Tier::ALL.into_iter().filter(|tier| tier.is_available()) {
+        let float = |name: &str| backend(&decoder(name), tier).kv_float();
+        assert_eq!(float("llama_tied"), Float::F32, "{}", tier.name());
+        let rounded = if tier == Tier::Avx512Bf16 { Float::Bf16 } else { Float::F16 };
+        assert_eq!(float("qwen3_bf16"), rounded, "{}", tier.name());
+        assert_eq!(float("mistral_f16"), Float::F16, "{}", tier.name());
+    }
+}
+
+#[test]
+fn impossible_options_are_refused() {
+    let decoder = decoder("llama_tied");
+    let zero = CpuOptions { max_rows: 0, ..CpuOptions::default() };
+    assert!(matches!(CpuBackend::new(&decoder, &zero), Err(CpuError::Zero { what: "max_rows" })));
+    let huge = CpuOptions { kv_blocks: usize::MAX / 2, ..CpuOptions::default() };
+    assert!(matches!(CpuBackend::new(&decoder, &huge), Err(CpuError::KvStorage { .. })));
+}

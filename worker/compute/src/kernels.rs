@@ -1,0 +1,39 @@
+//! The arithmetic of a step on CPUs, over weights as they lie in mapped memory.
+//!
+//! Everything here is about numbers and threads; nothing knows a layer, a request or a file. All
+//! `unsafe` of this room is under this file; what leaves it are safe functions that check shapes.
+//!
+//! **One tree.** Every output element sums its inner dimension in one fixed order, whatever the
+//! tile, the number of rows or the thread: sixteen partial sums walk the dimension together, and
+//! are then folded 16 → 8 → 4 → 2 → 1. Attention walks blocks of sixteen positions in order. So a
+//! row's result does not depend on its company; parallelism comes from computing several outputs
+//! at a time, never from splitting one. The AVX2 and AVX-512 tiers perform the same operations on
+//! the same lanes and agree to the last bit; the portable tier rounds products (it has no fused
+//! multiply-add on every machine) and therefore differs from them in the last bits.
+//! AVX-512 with BF16 multiplies bf16 and Q8_0 weights in pairs with rounded rows, and bf16 keys and
+//! values with rounded queries and shares: one tree as well, of its own.
+
+#![expect(unsafe_code, reason = "std::arch intrinsics and disjoint writes from several threads")]
+
+pub(crate) mod attention;
+#[cfg(target_arch = "x86_64")]
+mod avx2;
+#[cfg(target_arch = "x86_64")]
+mod avx512;
+pub(crate) mod buffer;
+mod cached;
+pub(crate) mod kernel;
+pub(crate) mod lanes;
+pub(crate) mod linear;
+pub(crate) mod norm;
+pub(crate) mod pool;
+mod portable;
+pub(crate) mod rotate;
+pub(crate) mod stored;
+pub(crate) mod stream;
+pub(crate) mod tier;
+
+#[cfg(test)]
+pub(crate) mod allocations;
+#[cfg(test)]
+mod tests;

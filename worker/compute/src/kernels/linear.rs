@@ -1,0 +1,546 @@
+//! Matrix times rows: `out[row][n] = Σ_k weight[n][k] · x[row][k]`, weights as stored.
+//!
+//! One kernel family serves a single row (decode: bound by memory, eight streams of weights at a
+//! time) and many (prefill: tiles of outputs by rows). A region is cut into chunks of outputs whose
+//! weights fit into the second-level cache; within one, every row passes over the chunk while it is
+//! there. Several matrices that read the same rows share a region.
+
+#![expect(clippy::needless_range_loop, reason = "tiles index several arrays by one number")]
+
+mod dots;
+
+use std::marker::PhantomData;
+use std::mem::MaybeUninit;
+
+use self::dots::Dots;
+pub(crate) use self::dots::rounded_bytes;
+
+use super::kernel::Kernel;
+use super::lanes::{Bf16, F16, F32, LANES, Lanes};
+use super::pool::{Pool, Shard};
+use super::stored::{Q8_0, Q8_0_NUMBERS, Stored};
+use super::tier::Instructions;
+use tensor::Format;
+
+/// Weights a task passes over: small enough for balance between threads, large enough that
+/// claiming it costs nothing.
+const CHUNK_BYTES: usize = 128 << 10;
+/// The same for a step of [`MANY_ROWS`]: what costs is that every row comes by for every chunk, so
+/// chunks are as large as the second-level cache allows.
+const CHUNK_BYTES_MANY: usize = 384 << 10;
+/// As many rows as keep a chunk busy much longer than it takes to read it.
+const MANY_ROWS: usize = 64;
+/// The most outputs a task computes: the size of its scratch.
+const CHUNK_OUTPUTS: usize = 128;
+/// Chunks are multiples of the widest tile.
+const TILE_OUTPUTS: usize = 8;
+/// The most rows in a tile.
+const TILE_ROWS: usize = 6;
+
+/// A stored matrix (outputs, inputs), row-major, at any alignment.
+#[derive(Clone, Copy)]
+pub(crate) struct Matrix<'a> {
+    bytes: &'a [u8],
+    format: Format,
+    outputs: usize,
+    inputs: usize,
+}
+
+impl<'a> Matrix<'a> {
+    /// A matrix of `outputs` by `inputs` numbers.
+    ///
+    /// # Panics
+    /// `bytes` is not that long, or a row of Q8_0 is not whole blocks.
+    pub(crate) fn new(bytes: &'a [u8], format: Format, outputs: usize, inputs: usize) -> Self {
+        assert!(format != Format::Q8_0 || inputs.is_multiple_of(Q8_0_NUMBERS), "rows of whole blocks");
+        assert_eq!(bytes.len(), outputs * format.row_bytes(inputs), "a matrix of {outputs} × {inputs}");
+        Self { bytes, format, outputs, inputs }
+    }
+
+    /// Widens row `index` into `out` (inputs).
+    pub(crate) fn widen_row(&self, instructions: Instructions, index: usize, out: &mut [f32]) {
+        let row_bytes = self.format.row_bytes(self.inputs);
+        widen(instructions, &self.bytes[index * row_bytes..][..row_bytes], self.format, out);
+    }
+
+    /// Whether the tier multiplies it in dots.
+    fn in_dots(&self, on: Instructions) -> bool {
+        on.dots(self.format)
+    }
+
+    /// Outputs per task.
+    fn chunk(&self, threads: usize, rows: usize) -> usize {
+        let bytes = if rows < MANY_ROWS { CHUNK_BYTES } else { CHUNK_BYTES_MANY };
+        let most = (bytes / self.format.row_bytes(self.inputs).max(1)).clamp(1, CHUNK_OUTPUTS);
+        // As many chunks for every thread.
+        let chunks = self.outputs.div_ceil(most).next_multiple_of(2 * threads);
+        self.outputs.div_ceil(chunks).next_multiple_of(TILE_OUTPUTS).min(CHUNK_OUTPUTS)
+    }
+}
+
+/// The rows that a region's matrices are applied to.
+pub(crate) struct Inputs<'a> {
+    /// Shape (rows, inputs).
+    pub(crate) x: &'a [f32],
+    /// How many.
+    pub(crate) rows: usize,
+    /// Room for them rounded to bf16, where the tier wants that: [`rounded_bytes`].
+    pub(crate) room: &'a mut [u8],
+}
+
+impl Inputs<'_> {
+    /// Rounds them if a matrix of one of these formats wants it; where the rounded rows are.
+    fn round(&mut self, pool: &mut Pool, on: Instructions, mut formats: impl Iterator<Item = Format>) -> Rounded {
+        if formats.any(|format| on.dots(format)) && self.rows > 0 {
+            dots::round_rows(pool, on, self.x, self.x.len() / self.rows, self.room);
+        }
+        Rounded(self.room.as_ptr())
+    }
+}
+
+/// How many of a region's rows a task takes: those that stay in the second-level cache while all of its matrices'
+/// weights pass by, where all are multiplied in dots. Tasks go by blocks of rows.
+fn block_rows<'a>(on: Instructions, rows: usize, matrices: impl Iterator<Item = Matrix<'a>>) -> usize {
+    let (rows, mut matrices) = (rows.max(1), matrices.peekable());
+    let inputs = matrices.peek().map_or(0, |matrix| matrix.inputs);
+    if matrices.all(|matrix| matrix.in_dots(on)) { dots::block_rows(rows, inputs) } else { rows }
+}
+
+/// Where rounded rows are: written before a region, read in it.
+#[derive(Clone, Copy)]
+struct Rounded(*const u8);
+
+// SAFETY: it is only read, while the region's `Inputs` are borrowed.
+unsafe impl Send for Rounded {}
+// SAFETY: likewise.
+unsafe impl Sync for Rounded {}
+
+/// What happens to an output.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Then {
+    /// It replaces what was there.
+    Set,
+    /// It is added to what was there.
+    Add,
+}
+
+/// One matrix of a region, and where its outputs go.
+pub(crate) struct Projection<'a> {
+    /// The matrix.
+    pub(crate) matrix: Matrix<'a>,
+    /// Added to every row's outputs, (outputs).
+    pub(crate) bias: Option<&'a [f32]>,
+    /// Shape (rows, outputs).
+    pub(crate) out: &'a mut [f32],
+    /// What happens to an output.
+    pub(crate) then: Then,
+}
+
+/// Applies every matrix to the same rows, in one parallel region.
+///
+/// # Panics
+/// Shapes do not fit together.
+pub(crate) fn project(pool: &mut Pool, on: Instructions, inputs: &mut Inputs<'_>, projections: &mut [Projection<'_>]) {
+    let threads = pool.threads();
+    let rounded = inputs.round(pool, on, projections.iter().map(|projection| projection.matrix.format));
+    let Inputs { x, rows, .. } = *inputs;
+    let mut ends = [0usize; 4];
+    assert!(projections.len() <= ends.len(), "at most {} matrices in a region", ends.len());
+    let mut jobs = [None; 4];
+    let mut tasks = 0;
+    let block = block_rows(on, rows, projections.iter().map(|projection| projection.matrix));
+    for (index, projection) in projections.iter_mut().enumerate() {
+        let matrix = projection.matrix;
+        assert_eq!(x.len(), rows * matrix.inputs, "rows of {} inputs", matrix.inputs);
+        assert_eq!(projection.out.len(), rows * matrix.outputs, "rows of {} outputs", matrix.outputs);
+        assert!(projection.bias.is_none_or(|bias| bias.len() == matrix.outputs), "a bias per output");
+        let chunk = matrix.chunk(threads, rows);
+        tasks += matrix.outputs.div_ceil(chunk);
+        ends[index] = tasks;
+        jobs[index] = Some((matrix, chunk, projection.bias, Shard::of(projection.out), projection.then));
+    }
+    pool.run(rows.div_ceil(block) * tasks, &|task| {
+        let (rows, task) = (block_of(task / tasks, block, rows), task % tasks);
+        let index = ends.iter().position(|&end| task < end).unwrap_or(0);
+        let first_task = if index == 0 { 0 } else { ends[index - 1] };
+        let Some((matrix, chunk, bias, out, then)) = jobs[index] else { return };
+        let first = (task - first_task) * chunk;
+        let count = chunk.min(matrix.outputs - first);
+        run_chunk(on, Chunk { matrix, bias, x, rounded, rows, first, count, out, then, gated: None });
+    });
+}
+
+/// `out = silu(gate · x + gate_bias) · (up · x + up_bias)`, in one parallel region; `out` is
+/// (rows, outputs).
+///
+/// # Panics
+/// Shapes do not fit together.
+pub(crate) fn project_gated(
+    pool: &mut Pool,
+    on: Instructions,
+    inputs: &mut Inputs<'_>,
+    (gate, gate_bias): (Matrix<'_>, Option<&[f32]>),
+    (up, up_bias): (Matrix<'_>, Option<&[f32]>),
+    out: &mut [f32],
+) {
+    let rounded = inputs.round(pool, on, [gate.format, up.format].into_iter());
+    let Inputs { x, rows, .. } = *inputs;
+    assert_eq!((gate.outputs, gate.inputs), (up.outputs, up.inputs), "gate and up have one shape");
+    assert_eq!(x.len(), rows * gate.inputs, "rows of {} inputs", gate.inputs);
+    assert_eq!(out.len(), rows * gate.outputs, "rows of {} outputs", gate.outputs);
+    assert!([gate_bias, up_bias].into_iter().flatten().all(|bias| bias.len() == gate.outputs), "a bias per output");
+    let chunk = gate.chunk(pool.threads(), rows).min(up.chunk(pool.threads(), rows));
+    let block = block_rows(on, rows, [gate, up].into_iter());
+    let (out, tasks) = (Shard::of(out), gate.outputs.div_ceil(chunk));
+    pool.run(rows.div_ceil(block) * tasks, &|task| {
+        let (rows, first) = (block_of(task / tasks, block, rows), task % tasks * chunk);
+        let count = chunk.min(gate.outputs - first);
+        let gated = Some((up, up_bias));
+        let then = Then::Set;
+        run_chunk(on, Chunk { matrix: gate, bias: gate_bias, x, rounded, rows, first, count, out, then, gated });
+    });
+}
+
+/// The rows of a block.
+fn block_of(index: usize, block: usize, rows: usize) -> Rows {
+    Rows { first: index * block, last: rows.min((index + 1) * block), all: rows }
+}
+
+/// Some of a region's rows.
+#[derive(Clone, Copy)]
+struct Rows {
+    first: usize,
+    last: usize,
+    /// How many the region has.
+    all: usize,
+}
+
+/// Some consecutive outputs of some rows: a task's work, its own part of `out`.
+struct Chunk<'a> {
+    matrix: Matrix<'a>,
+    bias: Option<&'a [f32]>,
+    x: &'a [f32],
+    rounded: Rounded,
+    rows: Rows,
+    first: usize,
+    count: usize,
+    out: Shard<f32>,
+    then: Then,
+    gated: Option<(Matrix<'a>, Option<&'a [f32]>)>,
+}
+
+fn run_chunk(on: Instructions, chunk: Chunk<'_>) {
+    match chunk.gated {
+        None => run_with(on, chunk.matrix.format, Plain(chunk)),
+        Some(_) => on.run(Gated(chunk)),
+    }
+}
+
+/// A kernel that also wants to know a format.
+trait OfElement {
+    /// # Safety
+    /// As for [`Kernel::run`].
+    unsafe fn run<V: Lanes, E: Stored>(self);
+}
+
+struct WithElement<K, E>(K, PhantomData<E>);
+
+impl<K: OfElement, E: Stored> Kernel for WithElement<K, E> {
+    #[inline(always)]
+    unsafe fn run<V: Lanes>(self) {
+        // SAFETY: passed on.
+        unsafe { self.0.run::<V, E>() }
+    }
+}
+
+fn run_with<K: OfElement>(on: Instructions, format: Format, kernel: K) {
+    match format {
+        Format::F32 => on.run(WithElement::<K, F32>(kernel, PhantomData)),
+        Format::F16 => on.run(WithElement::<K, F16>(kernel, PhantomData)),
+        Format::Bf16 => on.run(WithElement::<K, Bf16>(kernel, PhantomData)),
+        Format::Q8_0 => on.run(WithElement::<K, Q8_0>(kernel, PhantomData)),
+    }
+}
+
+struct Plain<'a>(Chunk<'a>);
+
+impl OfElement for Plain<'_> {
+    #[inline(always)]
+    unsafe fn run<V: Lanes, E: Stored>(self) {
+        let Chunk { matrix, bias, x, rounded, rows, first, count, out, then, .. } = self.0;
+        let mut row = rows.first;
+        while row < rows.last {
+            let left = rows.last - row;
+            let tile_rows = if V::DOTS && E::DOTS { left.min(dots::BLOCK_ROWS) } else { tile_rows::<V>(left) };
+            // SAFETY: `project` has checked the shapes, so the weights of outputs `first..first + count`,
+            // the tile's rows of `x` and of `out` are in bounds; no other task has these outputs.
+            unsafe {
+                let part = Part {
+                    weights: matrix.bytes.as_ptr().add(first * E::row_bytes(matrix.inputs)),
+                    inputs: matrix.inputs,
+                    outputs: count,
+                    bias: bias.map_or(std::ptr::null(), |bias| bias.as_ptr().add(first)),
+                    x: x.as_ptr().add(row * matrix.inputs),
+                    rounded: rounded.0.wrapping_add(row * dots::row_bytes(matrix.inputs)),
+                    packed: dots::packed(rows.all),
+                    out: out.pointer().add(row * matrix.outputs + first),
+                    out_stride: matrix.outputs,
+                    add: then == Then::Add,
+                };
+                part.rows::<V, E>(tile_rows);
+            }
+            row += tile_rows;
+        }
+    }
+}
+
+struct Gated<'a>(Chunk<'a>);
+
+impl Kernel for Gated<'_> {
+    #[inline(always)]
+    unsafe fn run<V: Lanes>(self) {
+        let Chunk { matrix: gate, bias, x, rounded, rows, first, count, out, gated, .. } = self.0;
+        let Some((up, up_bias)) = gated else { return };
+        let mut scratch = MaybeUninit::<[f32; CHUNK_OUTPUTS * dots::BLOCK_ROWS]>::uninit();
+        let scratch: *mut f32 = scratch.as_mut_ptr().cast();
+        let in_dots = V::DOTS && [gate, up].iter().all(|side| matches!(side.format, Format::Bf16 | Format::Q8_0));
+        let mut row = rows.first;
+        while row < rows.last {
+            let left = rows.last - row;
+            let tile_rows = match (in_dots, V::DOTS) {
+                (true, _) => left.min(dots::BLOCK_ROWS),
+                // One side may be of packed rows: whole tiles.
+                (false, true) => left.min(TILE_ROWS),
+                (false, false) => tile_rows::<V>(left),
+            };
+            let gates = out.pointer().wrapping_add(row * gate.outputs + first);
+            let sides = [(gate, bias, gates, gate.outputs), (up, up_bias, scratch, CHUNK_OUTPUTS)];
+            // SAFETY: as in `Plain`; the scratch holds a tile of `up`'s outputs, since a chunk has at
+            // most `CHUNK_OUTPUTS` of them, and is read after they were written.
+            unsafe {
+                for (matrix, bias, out, out_stride) in sides {
+                    let part = Part {
+                        weights: matrix.bytes.as_ptr().add(first * matrix.format.row_bytes(matrix.inputs)),
+                        inputs: matrix.inputs,
+                        outputs: count,
+                        bias: bias.map_or(std::ptr::null(), |bias| bias.as_ptr().add(first)),
+                        x: x.as_ptr().add(row * matrix.inputs),
+                        rounded: rounded.0.wrapping_add(row * dots::row_bytes(matrix.inputs)),
+                        packed: dots::packed(rows.all),
+                        out,
+                        out_stride,
+                        add: false,
+                    };
+                    match matrix.format {
+                        Format::F32 => part.tiles_of_rows::<V, F32>(tile_rows),
+                        Format::F16 => part.tiles_of_rows::<V, F16>(tile_rows),
+                        Format::Bf16 => part.tiles_of_rows::<V, Bf16>(tile_rows),
+                        Format::Q8_0 => part.tiles_of_rows::<V, Q8_0>(tile_rows),
+                    }
+                }
+                for tile_row in 0..tile_rows {
+                    let ups = scratch.add(tile_row * CHUNK_OUTPUTS);
+                    silu_times::<V>(gates.add(tile_row * gate.outputs), ups, count);
+                }
+            }
+            row += tile_rows;
+        }
+    }
+}
+
+/// `gates = silu(gates) · ups`.
+///
+/// # Safety
+/// As for [`Lanes`]; both hold `count` numbers.
+#[inline(always)]
+unsafe fn silu_times<V: Lanes>(gates: *mut f32, ups: *const f32, count: usize) {
+    let mut at = 0;
+    // SAFETY: the caller vouches for `count` numbers.
+    unsafe {
+        while at + LANES <= count {
+            V::load(gates.add(at)).silu().mul(V::load(ups.add(at))).store(gates.add(at));
+            at += LANES;
+        }
+        if at < count {
+            let (gate, up) = (V::load_some(gates.add(at), count - at), V::load_some(ups.add(at), count - at));
+            gate.silu().mul(up).store_some(gates.add(at), count - at);
+        }
+    }
+}
+
+/// How many of the rows that are left make the next tile: as many sums as registers hold. Only a
+/// few heights are compiled: a chunk's second pass over its weights finds them in the cache.
+fn tile_rows<V: Lanes>(left: usize) -> usize {
+    match left {
+        0..=2 => left,
+        _ if !V::MANY_REGISTERS => 2,
+        3 => 2,
+        4 | 5 => 4,
+        _ => TILE_ROWS,
+    }
+}
+
+/// Consecutive outputs of at most [`TILE_ROWS`] rows, or of as many as dots take.
+#[derive(Clone, Copy)]
+struct Part {
+    weights: *const u8,
+    inputs: usize,
+    outputs: usize,
+    bias: *const f32,
+    x: *const f32,
+    /// The rows rounded to bf16, where the tier and the format want that.
+    rounded: *const u8,
+    packed: bool,
+    out: *mut f32,
+    out_stride: usize,
+    add: bool,
+}
+
+impl Part {
+    /// Any number of rows, in tiles that are compiled; dots take them at once.
+    ///
+    /// # Safety
+    /// As for `rows`.
+    #[inline(always)]
+    unsafe fn tiles_of_rows<V: Lanes, E: Stored>(self, rows: usize) {
+        let mut done = 0;
+        while done < rows {
+            let these = if V::DOTS && E::DOTS { rows } else { tile_rows::<V>(rows - done) };
+            let (x, out) = (self.x.wrapping_add(done * self.inputs), self.out.wrapping_add(done * self.out_stride));
+            // SAFETY: passed on; the pointers go on within what they cover.
+            unsafe { Self { x, out, ..self }.rows::<V, E>(these) };
+            done += these;
+        }
+    }
+
+    /// # Safety
+    /// As for [`Lanes`], and all pointers cover what the sizes say.
+    #[inline(always)]
+    unsafe fn rows<V: Lanes, E: Stored>(self, rows: usize) {
+        // SAFETY: passed on.
+        unsafe {
+            if V::DOTS && E::DOTS {
+                let Self { weights, inputs, outputs, bias, rounded: x, packed, out, out_stride, add, .. } = self;
+                Dots { weights, inputs, outputs, bias, x, packed, out, out_stride, add }.rows::<V, E>(rows);
+            } else if V::MANY_REGISTERS {
+                match rows {
+                    1 => self.tiles::<V, E, 8, 1>(),
+                    2 => self.tiles::<V, E, 8, 2>(),
+                    4 => self.tiles::<V, E, 4, 4>(),
+                    TILE_ROWS => self.tiles::<V, E, 4, TILE_ROWS>(),
+                    rows => unreachable!("no tile has {rows} rows, see `tile_rows`"),
+                }
+            } else {
+                match rows {
+                    1 => self.tiles::<V, E, 4, 1>(),
+                    2 => self.tiles::<V, E, 2, 2>(),
+                    rows => unreachable!("no tile has {rows} rows, see `tile_rows`"),
+                }
+            }
+        }
+    }
+
+    /// Tiles of `N` outputs by `M` rows, then single outputs for the rest.
+    ///
+    /// # Safety
+    /// As for `rows`.
+    #[inline(always)]
+    unsafe fn tiles<V: Lanes, E: Stored, const N: usize, const M: usize>(self) {
+        let mut output = 0;
+        // SAFETY: passed on.
+        unsafe {
+            while output + N <= self.outputs {
+                self.tile::<V, E, N, M>(output);
+                output += N;
+            }
+            while output < self.outputs {
+                self.tile::<V, E, 1, M>(output);
+                output += 1;
+            }
+        }
+    }
+
+    /// One tile. Whatever its shape, an output's sum is made of the same additions.
+    ///
+    /// # Safety
+    /// As for `rows`.
+    #[inline(always)]
+    unsafe fn tile<V: Lanes, E: Stored, const N: usize, const M: usize>(self, output: usize) {
+        let stride = E::row_bytes(self.inputs);
+        // SAFETY: the caller vouches for the pointers; prefetching beyond them is harmless.
+        unsafe {
+            let weights = self.weights.add(output * stride);
+            let mut sums = [[V::zero(); M]; N];
+            let mut x = [V::zero(); M];
+            let mut k = 0;
+            while k + LANES <= self.inputs {
+                for m in 0..M {
+                    x[m] = V::load(self.x.add(m * self.inputs + k));
+                }
+                for n in 0..N {
+                    let at = weights.add(n * stride);
+                    if M <= 2 {
+                        V::prefetch(at.wrapping_add(N * stride + E::row_bytes(k)));
+                    }
+                    let weight = E::read::<V>(at, k);
+                    for m in 0..M {
+                        sums[n][m] = weight.mul_add(x[m], sums[n][m]);
+                    }
+                }
+                k += LANES;
+            }
+            if k < self.inputs {
+                let rest = self.inputs - k;
+                for m in 0..M {
+                    x[m] = V::load_some(self.x.add(m * self.inputs + k), rest);
+                }
+                for n in 0..N {
+                    let weight = E::read_some::<V>(weights.add(n * stride), k, rest);
+                    for m in 0..M {
+                        sums[n][m] = weight.mul_add(x[m], sums[n][m]);
+                    }
+                }
+            }
+            for (n, sums) in sums.into_iter().enumerate() {
+                let bias = if self.bias.is_null() { 0.0 } else { *self.bias.add(output + n) };
+                for (m, sum) in sums.into_iter().enumerate() {
+                    let out = self.out.add(m * self.out_stride + output + n);
+                    let value = sum.sum() + bias;
+                    *out = if self.add { *out + value } else { value };
+                }
+            }
+        }
+    }
+}
+
+/// Widens stored numbers into f32.
+///
+/// # Panics
+/// The lengths differ.
+pub(crate) fn widen(on: Instructions, bytes: &[u8], format: Format, out: &mut [f32]) {
+    assert_eq!(bytes.len(), format.row_bytes(out.len()), "as many numbers as room for them");
+    run_with(on, format, Widen { bytes, out });
+}
+
+struct Widen<'a> {
+    bytes: &'a [u8],
+    out: &'a mut [f32],
+}
+
+impl OfElement for Widen<'_> {
+    #[inline(always)]
+    unsafe fn run<V: Lanes, E: Stored>(self) {
+        let (count, from, to) = (self.out.len(), self.bytes.as_ptr(), self.out.as_mut_ptr());
+        let mut at = 0;
+        // SAFETY: `widen` has checked that both hold `count` numbers.
+        unsafe {
+            while at + LANES <= count {
+                E::read::<V>(from, at).store(to.add(at));
+                at += LANES;
+            }
+            if at < count {
+                E::read_some::<V>(from, at, count - at).store_some(to.add(at), count - at);
+            }
+        }
+    }
+}

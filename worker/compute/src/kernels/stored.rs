@@ -1,0 +1,129 @@
+//! How a matrix's row lies in memory, and how it is read sixteen numbers at a time.
+//!
+//! Plain numbers lie side by side. Q8_0 is GGUF's: blocks of 32 numbers, a binary16 scale followed
+//! by 32 signed bytes. A number of it is scale · byte, exact in f32; where a tier has dots of bf16
+//! pairs it is then rounded to bf16, which is finer than the block's own steps for all but its
+//! largest numbers. It knows no file.
+
+use super::kernel::Kernel;
+use super::lanes::{Element, LANES, Lanes};
+use super::tier::Instructions;
+
+pub(crate) use tensor::{Q8_0_BYTES, Q8_0_NUMBERS};
+
+/// A row's format.
+pub(crate) trait Stored: Copy + Send + Sync + 'static {
+    /// Whether tiers with dots of bf16 pairs use them for it.
+    const DOTS: bool;
+    /// Bytes of a row.
+    fn row_bytes(inputs: usize) -> usize;
+    /// Reads sixteen numbers from `at` on, a multiple of sixteen.
+    ///
+    /// # Safety
+    /// As for [`Lanes`]; the row holds them.
+    unsafe fn read<V: Lanes>(row: *const u8, at: usize) -> V;
+    /// Reads `count` (at most 16) numbers from `at` on; the other lanes are zero.
+    ///
+    /// # Safety
+    /// As for [`Lanes`]; the row holds them.
+    unsafe fn read_some<V: Lanes>(row: *const u8, at: usize, count: usize) -> V;
+    /// Reads thirty-two numbers from `at` on, a multiple of that, as bf16; zero beyond the `left`
+    /// that the row still has.
+    ///
+    /// # Safety
+    /// As for [`Lanes`]; `V` and the format have dots; the row holds `left` numbers more.
+    unsafe fn pairs<V: Lanes>(row: *const u8, at: usize, left: usize) -> V::Pairs;
+}
+
+impl<E: Element> Stored for E {
+    const DOTS: bool = E::DOTS;
+
+    fn row_bytes(inputs: usize) -> usize {
+        inputs * E::BYTES
+    }
+    #[inline(always)]
+    unsafe fn read<V: Lanes>(row: *const u8, at: usize) -> V {
+        // SAFETY: passed on.
+        unsafe { E::load(row.add(at * E::BYTES)) }
+    }
+    #[inline(always)]
+    unsafe fn read_some<V: Lanes>(row: *const u8, at: usize, count: usize) -> V {
+        // SAFETY: passed on.
+        unsafe { E::load_some(row.add(at * E::BYTES), count) }
+    }
+    #[inline(always)]
+    unsafe fn pairs<V: Lanes>(row: *const u8, at: usize, left: usize) -> V::Pairs {
+        // SAFETY: passed on.
+        unsafe {
+            let from = row.add(at * E::BYTES);
+            if left >= 2 * LANES { V::load_pairs(from) } else { V::load_pairs_some(from, left) }
+        }
+    }
+}
+
+/// Blocks of 32 signed bytes with a scale each; rows are whole blocks.
+#[derive(Clone, Copy)]
+pub(crate) struct Q8_0;
+
+impl Stored for Q8_0 {
+    const DOTS: bool = true;
+
+    fn row_bytes(inputs: usize) -> usize {
+        inputs / Q8_0_NUMBERS * Q8_0_BYTES
+    }
+    #[inline(always)]
+    unsafe fn read<V: Lanes>(row: *const u8, at: usize) -> V {
+        // SAFETY: sixteen numbers from a multiple of sixteen on are half a block of the row.
+        unsafe {
+            let block = row.add(at / Q8_0_NUMBERS * Q8_0_BYTES);
+            V::load_i8(block.add(2 + at % Q8_0_NUMBERS)).mul(V::splat_f16(block))
+        }
+    }
+    #[inline(always)]
+    unsafe fn read_some<V: Lanes>(row: *const u8, at: usize, _: usize) -> V {
+        // SAFETY: rows are whole blocks: there are sixteen.
+        unsafe { Self::read(row, at) }
+    }
+    #[inline(always)]
+    unsafe fn pairs<V: Lanes>(row: *const u8, at: usize, _: usize) -> V::Pairs {
+        // SAFETY: thirty-two numbers are a block of the row.
+        unsafe { V::round_pairs(Self::read(row, at), Self::read(row, at + LANES)) }
+    }
+}
+
+/// Appends `numbers`, whole blocks, to `out` as Q8_0: a block's scale is its largest magnitude over
+/// 127, in binary16, and bytes are to the nearest.
+///
+/// # Panics
+/// `numbers` are not whole blocks.
+pub(crate) fn quantize(on: Instructions, numbers: &[f32], out: &mut Vec<u8>) {
+    let (blocks, rest) = numbers.as_chunks::<Q8_0_NUMBERS>();
+    assert!(rest.is_empty(), "whole blocks of {Q8_0_NUMBERS}");
+    on.run(Quantize { blocks, out });
+}
+
+struct Quantize<'a> {
+    blocks: &'a [[f32; Q8_0_NUMBERS]],
+    out: &'a mut Vec<u8>,
+}
+
+impl Kernel for Quantize<'_> {
+    #[inline(always)]
+    unsafe fn run<V: Lanes>(self) {
+        for block in self.blocks {
+            // SAFETY: a block holds two times sixteen numbers.
+            let (low, high) = unsafe { (V::load(block.as_ptr()), V::load(block.as_ptr().add(LANES))) };
+            // SAFETY: the caller vouches for the tier.
+            let largest = unsafe {
+                let magnitude = |lanes: V| lanes.max(V::zero().sub(lanes));
+                magnitude(low).max(magnitude(high)).largest()
+            };
+            let scale = half::f16::from_f32(largest / 127.0);
+            let step = scale.to_f32();
+            let inverse = if step > 0.0 { 1.0 / step } else { 0.0 };
+            self.out.extend(scale.to_bits().to_le_bytes());
+            // `as` saturates: a scale that binary16 rounded down would else make 128 of the largest.
+            self.out.extend(block.map(|number| ((number * inverse).round_ties_even() as i8).max(-127).cast_unsigned()));
+        }
+    }
+}

@@ -1,0 +1,441 @@
+//! Every kernel on every tier of this machine against plain f64 arithmetic, and the one tree.
+
+use proptest::prelude::*;
+
+use super::attention::{Attention, attend};
+use super::kernel::Kernel;
+use super::lanes::{LANES, Lanes};
+use super::linear::{Inputs, Matrix, Projection, Then, project, project_gated, rounded_bytes, widen};
+use super::norm::rms_norm;
+use super::pool::Pool;
+use super::rotate::{BLOCK_TOKENS, Heads, Rotation, Row, rotate_and_store};
+use super::stored::{Q8_0_BYTES, Q8_0_NUMBERS, quantize};
+use super::tier::{Instructions, Tier};
+use tensor::{Float, Format};
+use tensor::{Segment, WantLogits};
+
+const FLOATS: [Float; 3] = [Float::F32, Float::F16, Float::Bf16];
+const FORMATS: [Format; 4] = [Format::F32, Format::F16, Format::Bf16, Format::Q8_0];
+
+fn instructions() -> Vec<Instructions> {
+    Tier::ALL.into_iter().filter_map(Instructions::of).collect()
+}
+
+/// Numbers in -1 to 1 from a seed.
+fn noise(seed: u64, count: usize) -> Vec<f32> {
+    let mut state = seed.wrapping_mul(0x9e37_79b9_7f4a_7c15) | 1;
+    let mut next = || {
+        state ^= state << 13;
+        state ^= state >> 7;
+        state ^= state << 17;
+        (state >> 40) as f32 / (1u64 << 23) as f32 - 1.0
+    };
+    (0..count).map(|_| next()).collect()
+}
+
+/// Stored bytes, shifted by one byte so that nothing is aligned, and what they mean.
+fn stored(format: Format, numbers: &[f32]) -> (Vec<u8>, Vec<f32>) {
+    let mut bytes = vec![0u8];
+    let mut meant = Vec::new();
+    if format == Format::Q8_0 {
+        quantize(Instructions::of(Tier::Portable).expect("every machine has it"), numbers, &mut bytes);
+        for block in bytes[1..].chunks(Q8_0_BYTES) {
+            let scale = half::f16::from_le_bytes([block[0], block[1]]).to_f32();
+            meant.extend(block[2..].iter().map(|byte| scale * f32::from(byte.cast_signed())));
+        }
+        return (bytes, meant);
+    }
+    for &number in numbers {
+        match format {
+            Format::F32 => {
+                bytes.extend(number.to_le_bytes());
+                meant.push(number);
+            }
+            Format::F16 => {
+                let narrow = half::f16::from_f32(number);
+                bytes.extend(narrow.to_le_bytes());
+                meant.push(narrow.to_f32());
+            }
+            Format::Bf16 | Format::Q8_0 => {
+                let narrow = half::bf16::from_f32(number);
+                bytes.extend(narrow.to_le_bytes());
+                meant.push(narrow.to_f32());
+            }
+        }
+    }
+    (bytes, meant)
+}
+
+fn bits(numbers: &[f32]) -> Vec<u32> {
+    numbers.iter().map(|number| number.to_bits()).collect()
+}
+
+/// A product's value and how much rounding it may carry.
+fn dot(w: &[f32], x: &[f32]) -> (f64, f64) {
+    let terms = w.iter().zip(x).map(|(&w, &x)| f64::from(w) * f64::from(x));
+    let (sum, size) = terms.fold((0.0, 0.0), |(sum, size), term| (sum + term, size + term.abs()));
+    (sum, size * 1e-6 + 1e-7)
+}
+
+struct OneLane<'a>(f32, &'a mut [f32; 2]);
+
+impl Kernel for OneLane<'_> {
+    #[inline(always)]
+    unsafe fn run<V: Lanes>(self) {
+        let mut lanes = [0f32; LANES];
+        // SAFETY: the array holds sixteen.
+        unsafe {
+            V::splat(self.0).exp().store(lanes.as_mut_ptr());
+            self.1[0] = lanes[LANES - 1];
+            V::splat(self.0).silu().store(lanes.as_mut_ptr());
+            self.1[1] = lanes[LANES - 1];
+        }
+    }
+}
+
+#[test]
+fn exp_and_silu_are_within_rounding_of_f64() {
+    for on in instructions() {
+        for step in -8700..=8800 {
+            let x = step as f32 / 100.0;
+            let mut found = [0.0; 2];
+            on.run(OneLane(x, &mut found));
+            let (exp, silu) = (f64::from(x).exp(), f64::from(x) / (1.0 + f64::from(-x).exp()));
+            assert!((f64::from(found[0]) / exp - 1.0).abs() < 3e-7, "{on:?}: e^{x} = {} not {exp}", found[0]);
+            assert!((f64::from(found[1]) - silu).abs() <= silu.abs() * 4e-7 + 1e-37, "{on:?}: silu({x})");
+        }
+        let mut found = [0.0; 2];
+        on.run(OneLane(f32::NAN, &mut found));
+        assert!(found[0].is_nan(), "{on:?} hides what is not a number");
+    }
+}
+
+#[test]
+fn large_numbers_saturate_when_stored_as_f16() {
+    let heads = Heads { heads: 1, kv_heads: 1, head_dim: 2, float: Float::F16 };
+    for on in instructions() {
+        let mut pool = Pool::new(1).expect("no thread to start");
+        let mut storage = vec![0u8; heads.block_bytes()];
+        let segments = [Segment { tokens: &[0], start: 0, blocks: &[0], want: WantLogits::None }];
+        let rotation = Rotation {
+            heads,
+            query_norm: None,
+            key_norm: None,
+            eps: 0.0,
+            angles: &[1.0, 0.0],
+            rows: &[Row { segment: 0, position: 0 }],
+            segments: &segments,
+        };
+        let (mut query, mut key) = ([0.0; 2], [1e6, -1e6]);
+        rotate_and_store(&mut pool, on, &rotation, &mut query, &mut key, &[7e4, 1.0], &mut storage);
+        let at = |index: usize| half::f16::from_le_bytes([storage[2 * index], storage[2 * index + 1]]).to_f32();
+        assert_eq!([at(0), at(BLOCK_TOKENS)], [65504.0, -65504.0], "{on:?}: keys");
+        assert_eq!([at(2 * BLOCK_TOKENS), at(2 * BLOCK_TOKENS + 1)], [65504.0, 1.0], "{on:?}: values");
+    }
+}
+
+#[test]
+fn every_finite_half_is_widened_exactly() {
+    let all: Vec<u8> = (0..=u16::MAX).flat_map(u16::to_le_bytes).collect();
+    for on in instructions() {
+        let mut found = vec![0.0; 1 << 16];
+        widen(on, &all, Format::F16, &mut found);
+        for (bits, found) in found.iter().enumerate() {
+            let meant = half::f16::from_bits(bits as u16).to_f32();
+            assert!(found.to_bits() == meant.to_bits() || (found.is_nan() && meant.is_nan()), "{on:?}: {bits:04x}");
+        }
+        widen(on, &all, Format::Bf16, &mut found);
+        for (bits, found) in found.iter().enumerate() {
+            assert_eq!(found.to_bits(), (bits as u32) << 16, "{on:?}");
+        }
+    }
+}
+
+/// `silu(gate · x) · (up · x)` or a plain product, with bias and addition, by every tier.
+fn run_project(on: Instructions, threads: usize, case: &Case, rows: usize, x: &[f32]) -> (Vec<f32>, Vec<f32>) {
+    let mut pool = Pool::new(threads).expect("threads start");
+    let (bytes, _) = stored(case.format, &case.weights);
+    let matrix = Matrix::new(&bytes[1..], case.format, case.outputs, case.inputs);
+    let mut out = vec![0.5; rows * case.outputs];
+    let projection = Projection { matrix, bias: Some(&case.bias), out: &mut out, then: Then::Add };
+    let mut room = vec![0xff; rounded_bytes(rows, case.inputs)];
+    let mut inputs = Inputs { x, rows, room: &mut room };
+    project(&mut pool, on, &mut inputs, &mut [projection]);
+    let mut gated = vec![0.0; rows * case.outputs];
+    let (gate, up) = ((matrix, Some(case.bias.as_slice())), (matrix, None));
+    project_gated(&mut pool, on, &mut inputs, gate, up, &mut gated);
+    (out, gated)
+}
+
+#[derive(Debug, Clone)]
+struct Case {
+    format: Format,
+    outputs: usize,
+    inputs: usize,
+    weights: Vec<f32>,
+    bias: Vec<f32>,
+}
+
+fn case() -> impl Strategy<Value = Case> {
+    (0..4usize, 1..150usize, 1..140usize, any::<u64>()).prop_map(|(format, outputs, inputs, seed)| {
+        let format = FORMATS[format];
+        let inputs = if format == Format::Q8_0 { inputs.next_multiple_of(Q8_0_NUMBERS) } else { inputs };
+        let (weights, bias) = (noise(seed, outputs * inputs), noise(seed ^ 1, outputs));
+        Case { format, outputs, inputs, weights, bias }
+    })
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(64))]
+
+    #[test]
+    fn products_match_f64_on_every_tier(case in case(), rows in 1..40usize, seed in any::<u64>()) {
+        let x = noise(seed, rows * case.inputs);
+        let (_, meant) = stored(case.format, &case.weights);
+        for on in instructions() {
+            let rounded = |numbers: &[f32]| if on.dots(case.format) { stored(Format::Bf16, numbers).1 } else { numbers.to_vec() };
+            let (meant, x) = (rounded(&meant), rounded(&x));
+            let (out, gated) = run_project(on, 2, &case, rows, &x);
+            for row in 0..rows {
+                let x = &x[row * case.inputs..][..case.inputs];
+                for n in 0..case.outputs {
+                    let (product, error) = dot(&meant[n * case.inputs..][..case.inputs], x);
+                    let biased = product + f64::from(case.bias[n]);
+                    let found = f64::from(out[row * case.outputs + n]);
+                    prop_assert!((found - biased - 0.5).abs() <= error + 1e-6, "{:?}: {} not {}", on, found, biased);
+                    let silu = biased / (1.0 + (-biased).exp()) * product;
+                    let found = f64::from(gated[row * case.outputs + n]);
+                    let error = error * (2.0 + 2.0 * product.abs() + biased.abs()) + 1e-6;
+                    prop_assert!((found - silu).abs() <= error, "{:?}: gated {} not {}", on, found, silu);
+                }
+            }
+        }
+    }
+
+    #[test]
+    fn a_row_alone_has_the_bits_it_has_in_company(case in case(), rows in 2..40usize, seed in any::<u64>()) {
+        let x = noise(seed, rows * case.inputs);
+        for on in instructions() {
+            let (together, gated_together) = run_project(on, 2, &case, rows, &x);
+            for row in 0..rows {
+                let (alone, gated_alone) = run_project(on, 1, &case, 1, &x[row * case.inputs..][..case.inputs]);
+                let range = row * case.outputs..(row + 1) * case.outputs;
+                prop_assert_eq!(bits(&alone), bits(&together[range.clone()]));
+                prop_assert_eq!(bits(&gated_alone), bits(&gated_together[range]));
+            }
+        }
+    }
+
+    #[test]
+    fn neither_panels_nor_blocks_of_rows_change_a_bit(
+        format in 0..4usize, outputs in 1..9usize, inputs in 32..90usize, rows in 1..120usize, seed in any::<u64>(),
+    ) {
+        let (format, inputs) = (FORMATS[format], inputs * 32);
+        let (weights, bias) = (noise(seed, outputs * inputs), noise(seed ^ 1, outputs));
+        let case = Case { format, outputs, inputs, weights, bias };
+        let x = noise(seed ^ 2, rows * inputs);
+        for on in instructions().into_iter().filter(|on| on.tier() == Tier::best()) {
+            let (together, gated_together) = run_project(on, 2, &case, rows, &x);
+            for row in [0, rows / 2, rows - 1] {
+                let (alone, gated_alone) = run_project(on, 1, &case, 1, &x[row * inputs..][..inputs]);
+                let range = row * outputs..(row + 1) * outputs;
+                prop_assert_eq!(bits(&alone), bits(&together[range.clone()]));
+                prop_assert_eq!(bits(&gated_alone), bits(&gated_together[range]));
+            }
+        }
+    }
+
+    #[test]
+    fn a_gate_of_one_format_and_an_up_of_another_keep_a_rows_bits(
+        formats in (0..4usize, 0..4usize), outputs in 1..9usize, rows in 1..60usize, seed in any::<u64>(),
+    ) {
+        const INPUTS: usize = 64;
+        let (formats, weights) = ([FORMATS[formats.0], FORMATS[formats.1]], noise(seed, outputs * INPUTS));
+        let bytes = formats.map(|format| stored(format, &weights).0);
+        let x = noise(seed ^ 1, rows * INPUTS);
+        for on in instructions() {
+            let gated = |x: &[f32]| {
+                let side = |at: usize| (Matrix::new(&bytes[at][1..], formats[at], outputs, INPUTS), None);
+                let rows = x.len() / INPUTS;
+                let (mut out, mut room) = (vec![0.0; rows * outputs], vec![0xff; rounded_bytes(rows, INPUTS)]);
+                let mut pool = Pool::new(2).expect("threads start");
+                project_gated(&mut pool, on, &mut Inputs { x, rows, room: &mut room }, side(0), side(1), &mut out);
+                out
+            };
+            let together = gated(&x);
+            for row in 0..rows {
+                let alone = gated(&x[row * INPUTS..][..INPUTS]);
+                prop_assert_eq!(bits(&alone), bits(&together[row * outputs..][..outputs]), "{:?}", on);
+            }
+        }
+    }
+
+    #[test]
+    fn quantized_numbers_are_within_half_a_step(blocks in 1..9usize, exponent in -30..30i32, seed in any::<u64>()) {
+        let numbers: Vec<f32> = noise(seed, 32 * blocks).iter().map(|it| it * 2f32.powi(exponent)).collect();
+        let (_, meant) = stored(Format::Q8_0, &numbers);
+        for (block, meant) in numbers.chunks(32).zip(meant.chunks(32)) {
+            let largest = block.iter().fold(0f32, |largest, number| largest.max(number.abs()));
+            // Half a step, the scale's own rounding, and below that binary16's smallest number.
+            let allowed = largest / 127.0 * 0.57 + if largest < 8e-3 { 127.0 * 6e-8 } else { 0.0 };
+            prop_assume!(largest / 127.0 < 6e4);
+            for (number, meant) in block.iter().zip(meant) {
+                prop_assert!((number - meant).abs() <= allowed, "{} became {} of {}", number, meant, largest);
+            }
+        }
+    }
+
+    #[test]
+    fn fused_tiers_agree_to_the_last_bit(case in case(), rows in 1..15usize, seed in any::<u64>()) {
+        let x = noise(seed, rows * case.inputs);
+        let fused = |on: &Instructions| on.tier() != Tier::Portable && !on.dots(case.format);
+        let fused: Vec<_> = instructions().into_iter().filter(fused).collect();
+        if let [first, others @ ..] = fused.as_slice() {
+            let (out, gated) = run_project(*first, 1, &case, rows, &x);
+            for other in others {
+                let (other_out, other_gated) = run_project(*other, 1, &case, rows, &x);
+                prop_assert_eq!(bits(&out), bits(&other_out));
+                prop_assert_eq!(bits(&gated), bits(&other_gated));
+            }
+        }
+    }
+
+    #[test]
+    fn norms_match_f64_on_every_tier(width in 1..100usize, rows in 1..20usize, seed in any::<u64>()) {
+        let (x, weight) = (noise(seed, rows * width), noise(seed ^ 1, width));
+        for on in instructions() {
+            let mut out = vec![0.0; rows * width];
+            rms_norm(&mut Pool::new(2).expect("threads start"), on, &x, &weight, 1e-5, &mut out);
+            for (x, out) in x.chunks(width).zip(out.chunks(width)) {
+                let mean = x.iter().map(|&x| f64::from(x) * f64::from(x)).sum::<f64>() / width as f64;
+                for ((&x, &weight), &found) in x.iter().zip(&weight).zip(out) {
+                    let expected = f64::from(x) / (mean + 1e-5).sqrt() * f64::from(weight);
+                    prop_assert!((f64::from(found) - expected).abs() <= expected.abs() * 1e-6 + 1e-7);
+                }
+            }
+        }
+    }
+
+    #[test]
+    fn attention_matches_f64_on_every_tier(
+        float in 0..3usize, shape in 0..5usize, start in 0..40usize, rows in 1..20usize,
+        window in prop::option::of(1..40usize), seed in any::<u64>(),
+    ) {
+        let (heads, kv_heads, head_dim) = [(4, 2, 16), (3, 1, 20), (5, 5, 6), (7, 1, 64), (8, 1, 32)][shape];
+        let sizes = Heads { heads, kv_heads, head_dim, float: FLOATS[float] };
+        for on in instructions() {
+            let filled = Filled::new(on, sizes, start + rows, seed);
+            let in_pairs = on.tier() == Tier::Avx512Bf16 && sizes.float == Float::Bf16;
+            // A share rounded to bf16 is off by one part in 2^9 at most, and values are below one.
+            let (allowed, meant) = match in_pairs {
+                true => (1.0 / 512.0 + 1e-4, stored(Format::Bf16, &filled.queries).1),
+                false => (2e-6, filled.queries.clone()),
+            };
+            let queries = &meant[start * heads * head_dim..];
+            let mut pool = Pool::new(2).expect("threads start");
+            let found = filled.attend(&mut pool, on, start, rows, window);
+            for row in 0..rows {
+                for head in 0..heads {
+                    let at = (row * heads + head) * head_dim;
+                    let expected = filled.naive(&queries[at..][..head_dim], start + row, head, window);
+                    for (found, expected) in found[at..][..head_dim].iter().zip(expected) {
+                        prop_assert!((f64::from(*found) - expected).abs() < allowed, "{:?}: {} not {}", on, found, expected);
+                    }
+                }
+            }
+            let alone = filled.attend(&mut pool, on, start + rows - 1, 1, window);
+            prop_assert_eq!(bits(&alone), bits(&found[(rows - 1) * heads * head_dim..]));
+        }
+    }
+}
+
+/// One layer's storage with some positions written (the rest is not a number), unrotated.
+struct Filled {
+    sizes: Heads,
+    queries: Vec<f32>,
+    keys: Vec<f32>,
+    values: Vec<f32>,
+    storage: Vec<u8>,
+    blocks: Vec<u32>,
+}
+
+impl Filled {
+    fn new(on: Instructions, sizes: Heads, positions: usize, seed: u64) -> Self {
+        let width = sizes.kv_heads * sizes.head_dim;
+        let count = positions.div_ceil(BLOCK_TOKENS);
+        let blocks: Vec<u32> = (0..count as u32).rev().collect();
+        let mut filled = Self {
+            sizes,
+            queries: noise(seed, positions * sizes.heads * sizes.head_dim),
+            keys: noise(seed ^ 1, positions * width),
+            values: noise(seed ^ 2, positions * width),
+            storage: vec![0xff; count * sizes.block_bytes()],
+            blocks,
+        };
+        filled.store(on, positions);
+        filled
+    }
+
+    fn store(&mut self, on: Instructions, positions: usize) {
+        let tokens = vec![0; positions];
+        let segments = [Segment { tokens: &tokens, start: 0, blocks: &self.blocks, want: WantLogits::None }];
+        let half = self.sizes.head_dim / 2;
+        let angles: Vec<f32> = (0..positions * 2 * half).map(|at| f32::from((at / half).is_multiple_of(2))).collect();
+        let rows: Vec<Row> = (0..positions).map(|position| Row { segment: 0, position }).collect();
+        let rotation = Rotation {
+            heads: self.sizes,
+            query_norm: None,
+            key_norm: None,
+            eps: 0.0,
+            angles: &angles,
+            rows: &rows,
+            segments: &segments,
+        };
+        let mut pool = Pool::new(1).expect("no thread to start");
+        let (queries, keys) = (&mut self.queries, &mut self.keys);
+        rotate_and_store(&mut pool, on, &rotation, queries, keys, &self.values, &mut self.storage);
+        // What the storage holds is what counts.
+        self.keys = stored(self.sizes.float.into(), &self.keys).1;
+        self.values = stored(self.sizes.float.into(), &self.values).1;
+    }
+
+    fn attend(&self, pool: &mut Pool, on: Instructions, start: usize, rows: usize, window: Option<usize>) -> Vec<f32> {
+        let width = self.sizes.heads * self.sizes.head_dim;
+        let tokens = vec![0; rows];
+        let segments = [Segment { tokens: &tokens, start, blocks: &self.blocks, want: WantLogits::None }];
+        let rows: Vec<Row> = (start..start + rows).map(|position| Row { segment: 0, position }).collect();
+        let mut out = vec![f32::NAN; rows.len() * width];
+        let attention = Attention {
+            heads: self.sizes,
+            window,
+            rows: &rows,
+            segments: &segments,
+            queries: &self.queries[start * width..][..rows.len() * width],
+            storage: &self.storage,
+        };
+        attend(pool, on, &attention, &mut out);
+        out
+    }
+
+    fn naive(&self, query: &[f32], position: usize, head: usize, window: Option<usize>) -> Vec<f64> {
+        let Heads { heads, kv_heads, head_dim, .. } = self.sizes;
+        let kv_head = head / (heads / kv_heads);
+        let first = window.map_or(0, |window| (position + 1).saturating_sub(window));
+        let at = |numbers: &[f32], position: usize| -> Vec<f64> {
+            let offset = (position * kv_heads + kv_head) * head_dim;
+            numbers[offset..][..head_dim].iter().map(|&number| f64::from(number)).collect()
+        };
+        let score = |position| -> f64 {
+            query.iter().zip(at(&self.keys, position)).map(|(&q, k)| f64::from(q) * k).sum::<f64>().exp()
+        };
+        let total: f64 = (first..=position).map(score).sum();
+        let mut mixed = vec![0.0; head_dim];
+        for position in first..=position {
+            let share = score(position) / total;
+            for (mixed, value) in mixed.iter_mut().zip(at(&self.values, position)) {
+                *mixed += share * value;
+            }
+        }
+        mixed
+    }
+}

@@ -1,0 +1,217 @@
+//! How much memory a model takes: a pure function from its config and the operator's wishes.
+//!
+//! Weights are mapped, not allocated: their bytes count once a node however many read them. Their quantized
+//! copies, the arena and the KV storage are ours. `split` divides one budget between the models of a worker, `machine`
+//! says what there is, `take` takes it before it is needed. It knows no device and allocates nothing.
+
+pub mod machine;
+mod split;
+pub mod take;
+
+pub use split::{Need, split};
+
+use thiserror::Error;
+
+use crate::kernels::linear;
+use models::Config;
+use tensor::Float;
+
+/// Bytes of one activation: f32.
+pub const ACTIVATION_BYTES: usize = 4;
+
+/// Positions in a KV block.
+pub const KV_BLOCK_TOKENS: usize = crate::kernels::rotate::BLOCK_TOKENS;
+
+/// The KV storage where nobody asks for a size: what vLLM takes on CPUs.
+pub const KV_BYTES_DEFAULT: u64 = 4 << 30;
+
+/// What a model's weights take.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct WeightsMemory {
+    /// Bytes of the mapped files.
+    pub mapped_bytes: u64,
+    /// Bytes of the quantized copies beside them.
+    pub copies_bytes: u64,
+}
+
+impl WeightsMemory {
+    /// Both together.
+    #[must_use]
+    pub fn total_bytes(self) -> u64 {
+        self.mapped_bytes.saturating_add(self.copies_bytes)
+    }
+}
+
+/// What the operator wishes.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct MemoryOptions {
+    /// Memory that weights, arena and KV storage are to take together: the KV storage gets what the others leave.
+    pub budget_bytes: Option<u64>,
+    /// What they may not exceed, since the machine has no more; unknown if none.
+    pub limit_bytes: Option<u64>,
+    /// The size of the KV storage (`--kv-cache-memory-bytes`); the rest of the budget, or derived, if none.
+    pub kv_cache_bytes: Option<u64>,
+    /// The longest sequence in tokens (`--max-model-len`); what the model and the KV storage allow
+    /// if none.
+    pub max_model_len: Option<usize>,
+    /// The most sequences at a time (`--max-num-seqs`).
+    pub max_num_seqs: usize,
+    /// The most rows in one step.
+    pub max_rows: usize,
+    /// The most rows of logits one step returns.
+    pub max_logits_rows: usize,
+    /// The format of keys and values.
+    pub kv_float: Float,
+}
+
+/// Where the memory goes.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct MemoryPlan {
+    /// Mapped weights and their copies.
+    pub weights: WeightsMemory,
+    /// Activations.
+    pub arena_bytes: u64,
+    /// One KV block over all layers.
+    pub kv_block_bytes: u64,
+    /// KV blocks.
+    pub kv_blocks: usize,
+    /// All of them.
+    pub kv_bytes: u64,
+    /// The longest sequence.
+    pub max_model_len: usize,
+}
+
+impl MemoryPlan {
+    /// Everything together.
+    #[must_use]
+    pub fn total_bytes(&self) -> u64 {
+        self.weights.total_bytes() + self.arena_bytes + self.kv_bytes
+    }
+}
+
+/// Why the wishes do not fit.
+#[derive(Debug, Clone, Error, PartialEq, Eq)]
+pub enum MemoryError {
+    /// A wish for nothing.
+    #[error("planning memory: {0} must be at least 1")]
+    Zero(&'static str),
+    /// A longer sequence than the model was made for.
+    #[error("planning memory: max_model_len {asked} exceeds the {available} positions of the model")]
+    TooLong {
+        /// The wish.
+        asked: usize,
+        /// What the model was made for.
+        available: usize,
+    },
+    /// The KV storage does not hold one sequence of the length asked for.
+    #[error(
+        "planning memory: a sequence of {tokens} tokens needs {needed_bytes} bytes of KV storage, and there are \
+         {available_bytes}; lower max_model_len or raise kv_cache_memory_bytes"
+    )]
+    KvTooSmall {
+        /// The length that does not fit.
+        tokens: usize,
+        /// What it takes.
+        needed_bytes: u64,
+        /// What there is.
+        available_bytes: u64,
+    },
+    /// Everything together exceeds the budget.
+    #[error(
+        "planning memory: weights {}{}, activations {arena_bytes} and KV storage {kv_bytes} bytes exceed \
+         the budget of {budget_bytes} bytes; lower kv_cache_memory_bytes, max_model_len or max_num_batched_tokens{}",
+        .weights.mapped_bytes, copies(*.weights), without_copies(*.weights)
+    )]
+    OverBudget {
+        /// Mapped weights and their copies.
+        weights: WeightsMemory,
+        /// Activations.
+        arena_bytes: u64,
+        /// The KV storage asked for, or the least that is of use.
+        kv_bytes: u64,
+        /// What there is.
+        budget_bytes: u64,
+    },
+}
+
+fn copies(weights: WeightsMemory) -> String {
+    let bytes = weights.copies_bytes;
+    if bytes == 0 { String::new() } else { format!(", their quantized copies {bytes}") }
+}
+
+fn without_copies(weights: WeightsMemory) -> &'static str {
+    let has_none = weights.copies_bytes == 0;
+    if has_none { "" } else { ", or serve a GGUF file of Q8_0, which is read in place" }
+}
+
+/// Bytes of the activations of one step.
+#[must_use]
+pub fn arena_bytes(config: &Config, max_rows: usize, max_logits_rows: usize) -> u64 {
+    let (hidden, head_dim) = (config.hidden_size, config.head_dim);
+    let row = 2 * hidden + 2 * config.query_width() + 2 * config.kv_width() + config.intermediate_size + head_dim;
+    let logits_row = 2 * hidden + config.vocab_size;
+    let numbers = (row as u64).saturating_mul(max_rows as u64);
+    let numbers = numbers.saturating_add((logits_row as u64).saturating_mul(max_logits_rows as u64));
+    let activations = numbers.saturating_add(head_dim as u64 / 2).saturating_mul(ACTIVATION_BYTES as u64);
+    activations.saturating_add(rounded_bytes(config, max_rows, max_logits_rows))
+}
+
+/// The part of [`arena_bytes`] that holds the rows of one projection, rounded to bf16.
+pub(crate) fn rounded_bytes(config: &Config, max_rows: usize, max_logits_rows: usize) -> u64 {
+    let widest = config.hidden_size.max(config.query_width()).max(config.intermediate_size);
+    let (rows, logits_rows) = (max_rows, max_logits_rows);
+    linear::rounded_bytes(rows, widest).max(linear::rounded_bytes(logits_rows, config.hidden_size)) as u64
+}
+
+/// Bytes of one KV block over all layers, keys and values together.
+#[must_use]
+pub fn kv_block_bytes(config: &Config, kv_float: Float) -> u64 {
+    (2 * KV_BLOCK_TOKENS * config.kv_width() * config.layers * kv_float.bytes()) as u64
+}
+
+/// Plans a model's memory.
+///
+/// The KV storage is what was asked for; else what the budget leaves, to the block; else, without a budget, enough
+/// for `max_num_seqs` sequences of the longest kind, at most [`KV_BYTES_DEFAULT`] and at most what the limit leaves.
+/// Where no `max_model_len` was asked for, it is cut to what the storage holds.
+///
+/// # Errors
+/// The wishes exceed the model, the KV storage or the budget; the error has the numbers.
+pub fn plan(config: &Config, weights: WeightsMemory, options: &MemoryOptions) -> Result<MemoryPlan, MemoryError> {
+    let sizes = [("max_num_seqs", options.max_num_seqs), ("max_rows", options.max_rows)];
+    let more = [("max_logits_rows", options.max_logits_rows), ("max_model_len", options.max_model_len.unwrap_or(1))];
+    if let Some((what, _)) = sizes.into_iter().chain(more).find(|(_, size)| *size == 0) {
+        return Err(MemoryError::Zero(what));
+    }
+    let available = config.max_position();
+    if let Some(asked) = options.max_model_len.filter(|&asked| asked > available) {
+        return Err(MemoryError::TooLong { asked, available });
+    }
+    let arena_bytes = arena_bytes(config, options.max_rows, options.max_logits_rows);
+    let block_bytes = kv_block_bytes(config, options.kv_float);
+    let wanted_len = options.max_model_len.unwrap_or(available);
+    let sequence_bytes = blocks_of(wanted_len) as u64 * block_bytes;
+    let bound = options.budget_bytes.into_iter().chain(options.limit_bytes).min();
+    let left = bound.map(|bound| bound.saturating_sub(weights.total_bytes()).saturating_sub(arena_bytes));
+    let derived = sequence_bytes.saturating_mul(options.max_num_seqs as u64).min(KV_BYTES_DEFAULT.max(block_bytes));
+    let wanted = if options.budget_bytes.is_some() { u64::MAX } else { derived };
+    let kv_bytes = options.kv_cache_bytes.unwrap_or_else(|| wanted.min(left.unwrap_or(u64::MAX)));
+    let kv_blocks = usize::try_from(kv_bytes / block_bytes).unwrap_or(usize::MAX).min(u32::MAX as usize);
+    let kv_bytes = kv_blocks as u64 * block_bytes;
+    if let Some(budget_bytes) = bound.filter(|_| left.is_some_and(|left| kv_bytes.max(1) > left)) {
+        return Err(MemoryError::OverBudget { weights, arena_bytes, kv_bytes, budget_bytes });
+    }
+    let max_model_len = wanted_len.min(kv_blocks.saturating_mul(KV_BLOCK_TOKENS));
+    if max_model_len == 0 || options.max_model_len.is_some_and(|asked| asked > max_model_len) {
+        let (tokens, needed_bytes) = (wanted_len, sequence_bytes);
+        return Err(MemoryError::KvTooSmall { tokens, needed_bytes, available_bytes: kv_bytes });
+    }
+    Ok(MemoryPlan { weights, arena_bytes, kv_block_bytes: block_bytes, kv_blocks, kv_bytes, max_model_len })
+}
+
+fn blocks_of(tokens: usize) -> usize {
+    tokens.div_ceil(KV_BLOCK_TOKENS)
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,111 @@
+//! One budget for the models of a worker: who gets how much of it.
+
+use super::{MemoryError, MemoryOptions, WeightsMemory, arena_bytes, blocks_of, kv_block_bytes};
+use models::Config;
+
+/// What one model needs.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Need {
+    /// Mapped weights and their copies.
+    pub weights: WeightsMemory,
+    /// Activations.
+    pub arena_bytes: u64,
+    /// The KV storage asked for; else what would hold every sequence at its longest, as a measure of what to give.
+    pub kv_bytes: u64,
+    /// Whether the KV storage was asked for.
+    pub is_fixed: bool,
+}
+
+impl Need {
+    /// What the model of `config` needs.
+    #[must_use]
+    pub fn of(config: &Config, weights: WeightsMemory, options: &MemoryOptions) -> Self {
+        let length = options.max_model_len.unwrap_or(usize::MAX).min(config.max_position());
+        let sequence = (blocks_of(length) as u64).saturating_mul(kv_block_bytes(config, options.kv_float));
+        let all = sequence.saturating_mul(options.max_num_seqs as u64).max(1);
+        Self {
+            weights,
+            arena_bytes: arena_bytes(config, options.max_rows, options.max_logits_rows),
+            kv_bytes: options.kv_cache_bytes.unwrap_or(all),
+            is_fixed: options.kv_cache_bytes.is_some(),
+        }
+    }
+
+    fn own_bytes(&self) -> u64 {
+        self.weights.total_bytes().saturating_add(self.arena_bytes)
+    }
+}
+
+/// Divides a budget: each model gets its weights, its activations and the KV storage asked for; those that asked for
+/// none share the rest in proportion to what they could use. The shares together are the budget where one of them
+/// did not ask.
+///
+/// # Errors
+/// What all of them need exceeds the budget; the error has the sums.
+pub fn split(budget_bytes: u64, needs: &[Need]) -> Result<Vec<u64>, MemoryError> {
+    let sum = |part: fn(&Need) -> u64| needs.iter().map(part).fold(0_u64, u64::saturating_add);
+    let weights = WeightsMemory {
+        mapped_bytes: sum(|need| need.weights.mapped_bytes),
+        copies_bytes: sum(|need| need.weights.copies_bytes),
+    };
+    let arena_bytes = sum(|need| need.arena_bytes);
+    let fixed = sum(|need| if need.is_fixed { need.kv_bytes } else { 0 });
+    let taken = weights.total_bytes().saturating_add(arena_bytes).saturating_add(fixed);
+    if taken > budget_bytes {
+        return Err(MemoryError::OverBudget { weights, arena_bytes, kv_bytes: fixed, budget_bytes });
+    }
+    let left = u128::from(budget_bytes - taken);
+    let total: u128 = needs.iter().filter(|need| !need.is_fixed).map(|need| u128::from(need.kv_bytes)).sum();
+    // Cut at running sums, so that the parts add up to all of it.
+    let mut used = 0;
+    let mut given = 0;
+    let shares = needs.iter().map(|need| {
+        if need.is_fixed {
+            return need.own_bytes() + need.kv_bytes;
+        }
+        used += u128::from(need.kv_bytes);
+        let upto = left.saturating_mul(used) / total.max(1);
+        let part = upto - std::mem::replace(&mut given, upto);
+        need.own_bytes() + u64::try_from(part).unwrap_or(u64::MAX)
+    });
+    Ok(shares.collect())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    fn need() -> impl Strategy<Value = Need> {
+        (0_u64..1 << 40, 0_u64..1 << 39, 0_u64..1 << 30, 1_u64..1 << 40, any::<bool>()).prop_map(
+            |(mapped_bytes, copies_bytes, arena_bytes, kv_bytes, is_fixed)| {
+                let weights = WeightsMemory { mapped_bytes, copies_bytes };
+                Need { weights, arena_bytes, kv_bytes, is_fixed }
+            },
+        )
+    }
+
+    proptest! {
+        #[test]
+        fn the_shares_are_the_budget_and_everybody_has_their_own(
+            needs in prop::collection::vec(need(), 1..6),
+            budget in 0_u64..1 << 43,
+        ) {
+            let taken: u64 = needs.iter().map(|need| need.own_bytes() + if need.is_fixed { need.kv_bytes } else { 0 }).sum();
+            match split(budget, &needs) {
+                Err(MemoryError::OverBudget { weights, arena_bytes, kv_bytes, .. }) => {
+                    prop_assert!(weights.total_bytes() + arena_bytes + kv_bytes == taken && taken > budget);
+                }
+                Err(other) => prop_assert!(false, "{}", other),
+                Ok(shares) => {
+                    let sum: u64 = shares.iter().sum();
+                    let all_fixed = needs.iter().all(|need| need.is_fixed);
+                    prop_assert_eq!(sum, if all_fixed { taken } else { budget });
+                    for (share, need) in shares.iter().zip(&needs) {
+                        prop_assert!(*share >= need.own_bytes());
+                    }
+                }
+            }
+        }
+    }
+}

@@ -1,0 +1,372 @@
+//! `config.json` as Hugging Face publishes it, read into numbers that fit together.
+//!
+//! A config is foreign bytes: every number here is bounded and consistent with the others, so that
+//! no later product of sizes overflows and no later division is by zero. Both of today's and
+//! yesterday's spellings are read (`rope_parameters` / `rope_theta` + `rope_scaling`, `dtype` /
+//! `torch_dtype`); what we cannot compute is an error that names it. It knows no tensor.
+
+use serde_json::Value;
+
+use super::config_error::{CONFIG_BYTES_MAX, ConfigError};
+use super::family::{AttentionBias, DEFAULT_HEADS, FAMILIES, Family, WindowRule};
+use super::fields::Fields;
+use super::rope::{Rope, RopeScaling, Yarn};
+use tensor::Float;
+
+const VOCAB_MAX: usize = 1 << 22;
+const HIDDEN_MAX: usize = 1 << 17;
+const INTERMEDIATE_MAX: usize = 1 << 19;
+const LAYERS_MAX: usize = 1 << 10;
+const HEADS_MAX: usize = 1 << 10;
+/// The widest head.
+pub const HEAD_DIM_MAX: usize = 1 << 10;
+const POSITIONS_MAX: usize = 1 << 27;
+const SCALE_MAX: f64 = 1e6;
+/// A key of ours, which no published `config.json` has: what a GGUF file of Llama means.
+pub(crate) const ADJACENT: &str = "rope_adjacent_pairs";
+
+/// A decoder's sizes and switches. Every size is at least 1 and bounded; `heads` is a multiple of
+/// `kv_heads`, `head_dim` is even.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Config {
+    /// Which row of the table of families.
+    pub family: &'static Family,
+    /// Rows of the embedding table; logits per position.
+    pub vocab_size: usize,
+    /// Width of the residual stream.
+    pub hidden_size: usize,
+    /// Width of the feed-forward layer.
+    pub intermediate_size: usize,
+    /// Layers.
+    pub layers: usize,
+    /// Query heads.
+    pub heads: usize,
+    /// Key and value heads.
+    pub kv_heads: usize,
+    /// Width of a head.
+    pub head_dim: usize,
+    /// Positions the model was trained for, as the config says.
+    pub max_position_embeddings: usize,
+    /// Added to the mean square in every norm.
+    pub rms_norm_eps: f32,
+    /// Whether the head is the embedding table.
+    pub tie_word_embeddings: bool,
+    /// Whether queries, keys and values have a bias.
+    pub query_key_value_bias: bool,
+    /// Whether the attention's output has a bias.
+    pub output_bias: bool,
+    /// Whether the feed-forward projections have a bias.
+    pub mlp_bias: bool,
+    /// Per layer: how many positions it sees, itself included; all if none.
+    pub windows: Vec<Option<usize>>,
+    /// The rotation.
+    pub rope: Rope,
+    /// Whether its pairs are neighbours in the rows of queries and keys, as llama.cpp's converter orders those of
+    /// Llama, rather than the two halves of a head.
+    pub rope_adjacent_pairs: bool,
+    /// The dtype the config declares, if it is one that kernels read. Tensors decide, not this.
+    pub dtype: Option<Float>,
+}
+
+impl Config {
+    /// Reads a `config.json`.
+    ///
+    /// # Errors
+    /// It is not JSON, a field is missing, of another type or out of bounds, or it names an
+    /// architecture, activation, RoPE type or quantization that is not supported.
+    pub fn parse(config_json: &[u8]) -> Result<Self, ConfigError> {
+        if config_json.len() > CONFIG_BYTES_MAX {
+            return Err(ConfigError::TooLarge { bytes: config_json.len() });
+        }
+        let value: Value = serde_json::from_slice(config_json).map_err(ConfigError::Json)?;
+        let Value::Object(map) = &value else { return Err(ConfigError::NotAnObject) };
+        let fields = Fields::new("", map);
+        let family = family(&fields)?;
+        refuse_what_we_cannot_compute(&fields)?;
+        Self::of_family(family, &fields)
+    }
+
+    /// The first field in which two configs differ as far as a computation is concerned.
+    #[must_use]
+    pub fn difference(&self, other: &Self) -> Option<&'static str> {
+        // Named one by one: a field added to the config must be thought of here too.
+        let Self { family, vocab_size, hidden_size, intermediate_size, layers, heads, kv_heads, head_dim, .. } = self;
+        let Self { max_position_embeddings, rms_norm_eps, tie_word_embeddings, query_key_value_bias, .. } = self;
+        let Self { output_bias, mlp_bias, windows, rope, rope_adjacent_pairs, dtype: _, .. } = self;
+        let fields = [
+            ("architectures", family.architecture == other.family.architecture),
+            ("vocab_size", *vocab_size == other.vocab_size),
+            ("hidden_size", *hidden_size == other.hidden_size),
+            ("intermediate_size", *intermediate_size == other.intermediate_size),
+            ("num_hidden_layers", *layers == other.layers),
+            ("num_attention_heads", *heads == other.heads),
+            ("num_key_value_heads", *kv_heads == other.kv_heads),
+            ("head_dim", *head_dim == other.head_dim),
+            ("max_position_embeddings", *max_position_embeddings == other.max_position_embeddings),
+            ("rms_norm_eps", rms_norm_eps.to_bits() == other.rms_norm_eps.to_bits()),
+            ("tie_word_embeddings", *tie_word_embeddings == other.tie_word_embeddings),
+            ("attention_bias", *query_key_value_bias == other.query_key_value_bias),
+            ("attention_bias", *output_bias == other.output_bias),
+            ("mlp_bias", *mlp_bias == other.mlp_bias),
+            ("sliding_window", *windows == other.windows),
+            ("rope_parameters", *rope == other.rope),
+            ("the order of rotated pairs", *rope_adjacent_pairs == other.rope_adjacent_pairs),
+        ];
+        fields.into_iter().find(|(_, same)| !same).map(|(field, _)| field)
+    }
+
+    fn of_family(family: &'static Family, fields: &Fields<'_>) -> Result<Self, ConfigError> {
+        let defaults = &family.defaults;
+        let hidden_size = fields.size("hidden_size", HIDDEN_MAX, Some(defaults.hidden_size))?;
+        let layers = fields.size("num_hidden_layers", LAYERS_MAX, Some(DEFAULT_HEADS))?;
+        let heads = fields.size("num_attention_heads", HEADS_MAX, Some(DEFAULT_HEADS))?;
+        let max_position_embeddings =
+            fields.size("max_position_embeddings", POSITIONS_MAX, Some(defaults.max_position_embeddings))?;
+        let configured_bias = fields.flag("attention_bias", false)?;
+        let config = Self {
+            family,
+            vocab_size: fields.size("vocab_size", VOCAB_MAX, Some(defaults.vocab_size))?,
+            hidden_size,
+            intermediate_size: fields.size("intermediate_size", INTERMEDIATE_MAX, Some(defaults.intermediate_size))?,
+            layers,
+            heads,
+            kv_heads: kv_heads(family, fields, heads)?,
+            head_dim: head_dim(family, fields, hidden_size, heads)?,
+            max_position_embeddings,
+            rms_norm_eps: fields.number("rms_norm_eps", 0.0, 1.0, Some(1e-6))? as f32,
+            tie_word_embeddings: fields.flag("tie_word_embeddings", false)?,
+            query_key_value_bias: match family.attention_bias {
+                AttentionBias::Never => false,
+                AttentionBias::QueryKeyValue => true,
+                AttentionBias::Configured => configured_bias,
+            },
+            output_bias: family.attention_bias == AttentionBias::Configured && configured_bias,
+            mlp_bias: family.mlp_bias && fields.flag("mlp_bias", false)?,
+            windows: windows(family, fields, layers)?,
+            rope: rope(fields, max_position_embeddings)?,
+            rope_adjacent_pairs: fields.flag(ADJACENT, false)?,
+            dtype: dtype(fields),
+        };
+        Ok(config)
+    }
+
+    /// The longest sequence the model is made for, in tokens: what the config says, or what its
+    /// RoPE scaling stretches it to (as vLLM derives it, for the kinds whose config names the
+    /// unstretched length: linear, dynamic and yarn).
+    #[must_use]
+    pub fn max_position(&self) -> usize {
+        let stretched = |tokens: usize, factor: f64| ((tokens as f64 * factor) as usize).min(POSITIONS_MAX);
+        let declared = self.max_position_embeddings;
+        match &self.rope.scaling {
+            RopeScaling::Default | RopeScaling::Llama3 { .. } => declared,
+            RopeScaling::Linear { factor } | RopeScaling::Dynamic { factor, .. } => {
+                declared.max(stretched(declared, *factor))
+            }
+            RopeScaling::Yarn(yarn) => declared.max(stretched(yarn.original_max_position_embeddings, yarn.factor)),
+        }
+    }
+
+    /// Width of all query heads together.
+    #[must_use]
+    pub fn query_width(&self) -> usize {
+        self.heads * self.head_dim
+    }
+
+    /// How many positions before a row make it cost as much again: the products of attention with those of a layer's
+    /// matrices, at two thirds of their pace.
+    #[must_use]
+    pub fn positions_a_row(&self) -> usize {
+        let projections = 2 * self.hidden_size * (self.query_width() + self.kv_width());
+        let products = projections + 3 * self.hidden_size * self.intermediate_size;
+        products / (3 * self.query_width()).max(1)
+    }
+
+    /// Width of all key heads together, and of all value heads.
+    #[must_use]
+    pub fn kv_width(&self) -> usize {
+        self.kv_heads * self.head_dim
+    }
+}
+
+/// The family, from `architectures` or, where that is missing, from `model_type`.
+fn family(fields: &Fields<'_>) -> Result<&'static Family, ConfigError> {
+    let unsupported = |what, name: String| ConfigError::Unsupported {
+        what,
+        name,
+        supported: FAMILIES.iter().map(|family| family.architecture).collect::<Vec<_>>().join(", "),
+    };
+    match fields.get("architectures") {
+        Some(Value::Array(names)) if !names.is_empty() => {
+            let known = |name: &Value| FAMILIES.iter().find(|family| name.as_str() == Some(family.architecture));
+            let shown = || names.iter().map(|name| name.as_str().unwrap_or("?")).collect::<Vec<_>>().join(", ");
+            names.iter().find_map(known).ok_or_else(|| unsupported("architecture", super::fields::short(&shown())))
+        }
+        Some(Value::Array(_)) | None => {
+            let name = fields.text("model_type")?.ok_or_else(|| fields.wrong("architectures", "a list of names"))?;
+            let known = FAMILIES.iter().find(|family| family.model_type == name);
+            known.ok_or_else(|| unsupported("model_type", super::fields::short(name)))
+        }
+        Some(_) => Err(fields.wrong("architectures", "a list of names")),
+    }
+}
+
+/// Switches whose presence changes the arithmetic in ways that nothing here implements.
+fn refuse_what_we_cannot_compute(fields: &Fields<'_>) -> Result<(), ConfigError> {
+    if let Some(quantization) = fields.get("quantization_config") {
+        let method = quantization.get("quant_method").and_then(Value::as_str).unwrap_or("quantization_config");
+        let supported = "weights stored as bfloat16, float16 or float32".into();
+        return Err(ConfigError::Unsupported { what: "quantization", name: super::fields::short(method), supported });
+    }
+    let activation = fields.text("hidden_act")?.unwrap_or("silu");
+    if activation != "silu" && activation != "swish" {
+        let name = super::fields::short(activation);
+        return Err(ConfigError::Unsupported { what: "hidden_act", name, supported: "silu".into() });
+    }
+    Ok(())
+}
+
+fn kv_heads(family: &Family, fields: &Fields<'_>, heads: usize) -> Result<usize, ConfigError> {
+    let name = "num_key_value_heads";
+    let absent = if fields.is_null(name) { None } else { family.defaults.kv_heads };
+    let kv_heads = fields.size(name, HEADS_MAX, Some(absent.unwrap_or(heads)))?;
+    if !heads.is_multiple_of(kv_heads) {
+        return Err(fields.wrong(name, &format!("a divisor of the {heads} query heads (num_attention_heads)")));
+    }
+    Ok(kv_heads)
+}
+
+fn head_dim(family: &Family, fields: &Fields<'_>, hidden: usize, heads: usize) -> Result<usize, ConfigError> {
+    let absent = if fields.is_null("head_dim") { None } else { family.defaults.head_dim };
+    let derived = absent.or_else(|| hidden.is_multiple_of(heads).then_some(hidden / heads));
+    let head_dim = fields.size("head_dim", HEAD_DIM_MAX, derived)?;
+    if head_dim % 2 != 0 || head_dim > HEAD_DIM_MAX {
+        return Err(fields.wrong("head_dim", &format!("an even number, at most {HEAD_DIM_MAX} (here {head_dim})")));
+    }
+    Ok(head_dim)
+}
+
+/// The window of every layer.
+fn windows(family: &Family, fields: &Fields<'_>, layers: usize) -> Result<Vec<Option<usize>>, ConfigError> {
+    let on = match family.window {
+        WindowRule::Never => false,
+        WindowRule::Always => true,
+        WindowRule::Switched => fields.flag("use_sliding_window", false)?,
+    };
+    let name = "sliding_window";
+    if !on || fields.is_null(name) {
+        return Ok(vec![None; layers]);
+    }
+    let window = Some(fields.size(name, POSITIONS_MAX, family.defaults.sliding_window)?);
+    if family.window == WindowRule::Always {
+        return Ok(vec![window; layers]);
+    }
+    let first = fields.count("max_window_layers", POSITIONS_MAX, Some(28))?;
+    match fields.get("layer_types") {
+        None => Ok((0..layers).map(|layer| window.filter(|_| layer >= first)).collect()),
+        Some(Value::Array(kinds)) if kinds.len() == layers => {
+            kinds.iter().map(|kind| layer_window(fields, kind, window)).collect()
+        }
+        Some(_) => Err(fields.wrong("layer_types", &format!("a list of {layers} names, one per layer"))),
+    }
+}
+
+fn layer_window(fields: &Fields<'_>, kind: &Value, window: Option<usize>) -> Result<Option<usize>, ConfigError> {
+    match kind.as_str() {
+        Some("full_attention") => Ok(None),
+        Some("sliding_attention") => Ok(window),
+        Some(other) => Err(ConfigError::Unsupported {
+            what: "layer type",
+            name: super::fields::short(other),
+            supported: "full_attention, sliding_attention".into(),
+        }),
+        None => Err(fields.wrong("layer_types", "a list of names")),
+    }
+}
+
+/// The rotation, in either spelling. Where both are there, `rope_scaling` wins, as in the reference.
+fn rope(fields: &Fields<'_>, max_position: usize) -> Result<Rope, ConfigError> {
+    let old = fields.object("rope_scaling")?.filter(|scaling| !scaling.is_empty());
+    let new = fields.object("rope_parameters")?;
+    let scaling = old.or(new).unwrap_or_else(Fields::nothing);
+    for part in [&scaling, fields] {
+        if part.number("partial_rotary_factor", 0.0, 1.0, Some(1.0))? != 1.0 {
+            return Err(part.wrong("partial_rotary_factor", "1 or nothing: other values are not supported"));
+        }
+    }
+    let default_theta = fields.number("rope_theta", 1.0, 1e18, Some(10_000.0))?;
+    let theta = scaling.number("rope_theta", 1.0, 1e18, Some(default_theta))?;
+    let kind = match scaling.text("rope_type")? {
+        Some(kind) => kind,
+        None => scaling.text("type")?.unwrap_or("default"),
+    };
+    let original = || {
+        let outer = fields.size("original_max_position_embeddings", POSITIONS_MAX, Some(max_position))?;
+        scaling.size("original_max_position_embeddings", POSITIONS_MAX, Some(outer))
+    };
+    let factor = |default| scaling.number("factor", 1e-3, SCALE_MAX, default);
+    let scaling = match kind {
+        "default" => RopeScaling::Default,
+        "linear" => RopeScaling::Linear { factor: factor(None)? },
+        "dynamic" => RopeScaling::Dynamic {
+            factor: scaling.number("factor", 1.0, SCALE_MAX, None)?,
+            max_position_embeddings: max_position,
+        },
+        "llama3" => RopeScaling::Llama3 {
+            factor: factor(None)?,
+            low_freq_factor: scaling.number("low_freq_factor", 1e-3, SCALE_MAX, None)?,
+            high_freq_factor: scaling.number("high_freq_factor", 1e-3, SCALE_MAX, None)?,
+            original_max_position_embeddings: original()?,
+        },
+        "yarn" => RopeScaling::Yarn(yarn(&scaling, original()?, max_position)?),
+        other => {
+            let supported = "default, linear, dynamic, llama3, yarn".into();
+            return Err(ConfigError::Unsupported { what: "rope_type", name: super::fields::short(other), supported });
+        }
+    };
+    check_rope(fields, theta, &scaling)?;
+    Ok(Rope { theta, scaling })
+}
+
+/// Relations between the numbers of a rotation that the formulas divide by.
+fn check_rope(fields: &Fields<'_>, theta: f64, scaling: &RopeScaling) -> Result<(), ConfigError> {
+    match scaling {
+        RopeScaling::Llama3 { low_freq_factor: low, high_freq_factor: high, .. } if low >= high => {
+            Err(fields.wrong("rope_parameters", "high_freq_factor above low_freq_factor"))
+        }
+        RopeScaling::Yarn(_) if theta <= 1.0 => Err(fields.wrong("rope_parameters", "a rope_theta above 1")),
+        _ => Ok(()),
+    }
+}
+
+fn yarn(scaling: &Fields<'_>, original: usize, max_position: usize) -> Result<Yarn, ConfigError> {
+    let factor = match scaling.get("factor") {
+        Some(_) => scaling.number("factor", 1e-3, SCALE_MAX, None)?,
+        None => max_position as f64 / original as f64,
+    };
+    let optional = |name| match scaling.get(name) {
+        Some(_) => scaling.number(name, 0.0, SCALE_MAX, None).map(Some),
+        None => Ok(None),
+    };
+    let default = Yarn::default_attention_factor(factor, optional("mscale")?, optional("mscale_all_dim")?);
+    Ok(Yarn {
+        factor,
+        original_max_position_embeddings: original,
+        attention_factor: scaling.number("attention_factor", 1e-3, SCALE_MAX, Some(default))?,
+        beta_fast: scaling.number("beta_fast", 1e-3, SCALE_MAX, Some(32.0))?,
+        beta_slow: scaling.number("beta_slow", 1e-3, SCALE_MAX, Some(1.0))?,
+        truncate: scaling.flag("truncate", true)?,
+    })
+}
+
+fn dtype(fields: &Fields<'_>) -> Option<Float> {
+    let name = fields.get("dtype").or_else(|| fields.get("torch_dtype"))?.as_str()?;
+    match name {
+        "bfloat16" => Some(Float::Bf16),
+        "float16" => Some(Float::F16),
+        "float32" => Some(Float::F32),
+        _ => None,
+    }
+}
+
+#[cfg(test)]
+mod tests;

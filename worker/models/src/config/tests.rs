@@ -1,0 +1,294 @@
+//! Published spellings, bad configs, and mutated ones.
+
+use std::fs;
+use std::path::Path;
+
+use proptest::prelude::*;
+use serde_json::{Value, json};
+
+use super::*;
+
+fn parse(value: &Value) -> Result<Config, ConfigError> {
+    Config::parse(value.to_string().as_bytes())
+}
+
+fn llama() -> Value {
+    json!({
+        "architectures": ["LlamaForCausalLM"], "vocab_size": 160, "hidden_size": 64, "intermediate_size": 96,
+        "num_hidden_layers": 2, "num_attention_heads": 4, "num_key_value_heads": 2, "rms_norm_eps": 1e-5,
+        "max_position_embeddings": 256, "rope_theta": 10000.0,
+    })
+}
+
+/// The base config with some fields replaced; null removes nothing, as in the files themselves.
+fn with(changes: Value) -> Value {
+    let mut config = llama();
+    let (Value::Object(config_map), Value::Object(changes)) = (&mut config, changes) else { return config };
+    config_map.extend(changes);
+    config
+}
+
+fn refusal(changes: Value) -> String {
+    parse(&with(changes.clone())).map_or_else(|error| error.to_string(), |_| panic!("accepted {changes}"))
+}
+
+/// The numbers of a rotation, as `spellings.json` writes them.
+fn rope_as_json(rope: &Rope) -> Value {
+    match &rope.scaling {
+        RopeScaling::Default => json!({"rope_type": "default", "rope_theta": rope.theta}),
+        RopeScaling::Linear { factor } => {
+            json!({"rope_type": "linear", "rope_theta": rope.theta, "factor": factor})
+        }
+        RopeScaling::Dynamic { factor, .. } => {
+            json!({"rope_type": "dynamic", "rope_theta": rope.theta, "factor": factor})
+        }
+        RopeScaling::Llama3 { factor, low_freq_factor, high_freq_factor, original_max_position_embeddings } => json!({
+            "rope_type": "llama3", "rope_theta": rope.theta, "factor": factor, "low_freq_factor": low_freq_factor,
+            "high_freq_factor": high_freq_factor,
+            "original_max_position_embeddings": *original_max_position_embeddings as f64,
+        }),
+        RopeScaling::Yarn(yarn) => json!({
+            "rope_type": "yarn", "rope_theta": rope.theta, "factor": yarn.factor,
+            "original_max_position_embeddings": yarn.original_max_position_embeddings as f64,
+        }),
+    }
+}
+
+/// Numbers as f64, so that 4 and 4.0 compare equal.
+fn as_floats(value: &Value) -> Value {
+    match value {
+        Value::Number(number) => json!(number.as_f64()),
+        Value::Object(map) => map.iter().map(|(name, value)| (name.clone(), as_floats(value))).collect(),
+        other => other.clone(),
+    }
+}
+
+#[test]
+fn todays_and_yesterdays_spellings_mean_the_same() {
+    let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("../tests/fixtures/spellings.json");
+    let pairs: Vec<Value> = serde_json::from_slice(&fs::read(path).expect("spellings.json")).expect("JSON");
+    assert!(pairs.len() >= 11);
+    for pair in &pairs {
+        let name = &pair["name"];
+        let read = &pair["reads_as"];
+        let today = parse(&pair["today"]).unwrap_or_else(|error| panic!("{name}: {error}"));
+        let yesterday = parse(&pair["yesterday"]).unwrap_or_else(|error| panic!("{name}: {error}"));
+        assert_eq!(today, yesterday, "{name}");
+        assert_eq!(as_floats(&rope_as_json(&today.rope)), as_floats(&read["rope"]), "{name}");
+        let sliding: Vec<usize> = (0..today.layers).filter(|&layer| today.windows[layer].is_some()).collect();
+        assert_eq!(json!(sliding), read["sliding_layers"], "{name}");
+        assert_eq!(json!(today.head_dim), read["head_dim"], "{name}");
+        assert_eq!(json!(today.kv_heads), read["num_key_value_heads"], "{name}");
+        assert_eq!(json!(today.tie_word_embeddings), read["tie_word_embeddings"], "{name}");
+        let dtype = today.dtype.map(|dtype| match dtype {
+            Float::F32 => "float32",
+            Float::F16 => "float16",
+            Float::Bf16 => "bfloat16",
+        });
+        assert_eq!(json!(dtype), read["dtype"], "{name}");
+    }
+}
+
+#[test]
+fn what_is_not_supported_is_named_with_what_is() {
+    for (changes, named) in [
+        (json!({"architectures": ["GPT2LMHeadModel"]}), ["`GPT2LMHeadModel`", "Qwen3ForCausalLM"]),
+        (json!({"architectures": [], "model_type": "mamba"}), ["`mamba`", "LlamaForCausalLM"]),
+        (json!({"rope_scaling": {"rope_type": "longrope", "factor": 2.0}}), ["`longrope`", "llama3"]),
+        (json!({"hidden_act": "gelu"}), ["`gelu`", "silu"]),
+        (json!({"quantization_config": {"quant_method": "gptq"}}), ["`gptq`", "bfloat16"]),
+        (json!({"quantization_config": {}}), ["`quantization_config`", "bfloat16"]),
+    ] {
+        let message = refusal(changes);
+        assert!(named.iter().all(|named| message.contains(named)), "{message}");
+    }
+    let qwen = json!({
+        "architectures": ["Qwen3ForCausalLM"], "use_sliding_window": true, "num_hidden_layers": 1,
+        "layer_types": ["linear_attention"]
+    });
+    assert!(refusal(qwen).contains("`linear_attention`"));
+}
+
+#[test]
+fn fields_out_of_bounds_are_named() {
+    for (changes, field) in [
+        (json!({"hidden_size": 0}), "hidden_size"),
+        (json!({"hidden_size": "64"}), "hidden_size"),
+        (json!({"hidden_size": 64.5}), "hidden_size"),
+        (json!({"hidden_size": -1}), "hidden_size"),
+        (json!({"hidden_size": 1e300}), "hidden_size"),
+        (json!({"vocab_size": u64::MAX}), "vocab_size"),
+        (json!({"num_hidden_layers": 1_000_000}), "num_hidden_layers"),
+        (json!({"num_attention_heads": 0}), "num_attention_heads"),
+        (json!({"num_key_value_heads": 3}), "num_key_value_heads"),
+        (json!({"num_key_value_heads": 8}), "num_key_value_heads"),
+        (json!({"head_dim": 15}), "head_dim"),
+        (json!({"hidden_size": 62}), "head_dim"),
+        (json!({"rms_norm_eps": -1e-5}), "rms_norm_eps"),
+        (json!({"rope_theta": 0}), "rope_theta"),
+        (json!({"rope_scaling": {"type": "linear"}}), "rope_scaling.factor"),
+        (json!({"rope_scaling": {"type": "linear", "factor": 0}}), "rope_scaling.factor"),
+        (json!({"rope_parameters": {"rope_type": "yarn", "factor": null, "beta_fast": -1}}), "beta_fast"),
+        (json!({"rope_scaling": 3}), "rope_scaling"),
+        (json!({"partial_rotary_factor": 0.5}), "partial_rotary_factor"),
+        (json!({"tie_word_embeddings": 1}), "tie_word_embeddings"),
+        (json!({"architectures": 7}), "architectures"),
+    ] {
+        let message = refusal(changes);
+        assert!(message.contains(&format!("`{field}")) || message.contains(field), "{field}: {message}");
+    }
+    assert!(matches!(Config::parse(b"[]"), Err(ConfigError::NotAnObject)));
+    assert!(matches!(Config::parse(b"{"), Err(ConfigError::Json(_))));
+    assert!(matches!(Config::parse(b"{}"), Err(ConfigError::Field { .. })));
+    assert!(matches!(Config::parse(&vec![b' '; CONFIG_BYTES_MAX + 1]), Err(ConfigError::TooLarge { .. })));
+}
+
+#[test]
+fn an_error_repeats_little_of_a_long_value() {
+    let message = refusal(json!({"hidden_size": "x".repeat(100_000)}));
+    assert!(message.len() < 300, "{} characters", message.len());
+}
+
+#[test]
+fn families_differ_in_biases_and_norms() {
+    let of = |architecture: &str| parse(&with(json!({"architectures": [architecture], "attention_bias": true})));
+    let llama = of("LlamaForCausalLM").expect("a config");
+    assert!(llama.query_key_value_bias && llama.output_bias && !llama.family.query_key_norm);
+    let mistral = of("MistralForCausalLM").expect("a config");
+    assert!(!mistral.query_key_value_bias && !mistral.output_bias);
+    assert_eq!(mistral.windows, [Some(4096); 2], "a missing sliding_window is 4096 for Mistral");
+    let qwen2 = of("Qwen2ForCausalLM").expect("a config");
+    assert!(qwen2.query_key_value_bias && !qwen2.output_bias);
+    let qwen3 = of("Qwen3ForCausalLM").expect("a config");
+    assert!(qwen3.family.query_key_norm && qwen3.head_dim == 128);
+}
+
+#[test]
+fn max_position_counts_what_scaling_adds() {
+    let position = |changes| parse(&with(changes)).expect("a config").max_position();
+    assert_eq!(position(json!({})), 256);
+    assert_eq!(position(json!({"rope_scaling": {"type": "linear", "factor": 4.0}})), 1024);
+    let yarn = json!({"rope_type": "yarn", "factor": 4.0, "original_max_position_embeddings": 128});
+    assert_eq!(position(json!({"rope_scaling": yarn})), 512);
+    let llama3 = json!({
+        "rope_type": "llama3", "factor": 8.0, "low_freq_factor": 1.0, "high_freq_factor": 4.0,
+        "original_max_position_embeddings": 64,
+    });
+    assert_eq!(position(json!({"rope_parameters": llama3})), 256);
+}
+
+/// Anything JSON can say, mostly small.
+fn anything() -> impl Strategy<Value = Value> {
+    let leaf = prop_oneof![
+        Just(Value::Null),
+        any::<bool>().prop_map(Value::from),
+        any::<i64>().prop_map(Value::from),
+        any::<u64>().prop_map(Value::from),
+        (0..300u64).prop_map(Value::from),
+        any::<f64>().prop_map(Value::from),
+        prop::sample::select(vec!["yarn", "dynamic", "llama3", "linear", "default", "silu", "Qwen3ForCausalLM", ""])
+            .prop_map(Value::from),
+    ];
+    leaf.prop_recursive(3, 16, 4, |inner| {
+        let names = prop::sample::select(vec!["rope_type", "type", "factor", "beta_fast", "rope_theta", "truncate"]);
+        prop_oneof![
+            prop::collection::vec(inner.clone(), 0..4).prop_map(Value::from),
+            prop::collection::vec((names, inner), 0..6).prop_map(|fields| fields.into_iter().collect::<Value>()),
+        ]
+    })
+}
+
+const FIELDS: [&str; 24] = [
+    "architectures",
+    "model_type",
+    "vocab_size",
+    "hidden_size",
+    "intermediate_size",
+    "num_hidden_layers",
+    "num_attention_heads",
+    "num_key_value_heads",
+    "head_dim",
+    "max_position_embeddings",
+    "rms_norm_eps",
+    "tie_word_embeddings",
+    "attention_bias",
+    "mlp_bias",
+    "hidden_act",
+    "rope_theta",
+    "rope_scaling",
+    "rope_parameters",
+    "sliding_window",
+    "use_sliding_window",
+    "max_window_layers",
+    "layer_types",
+    "dtype",
+    "original_max_position_embeddings",
+];
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(2000))]
+
+    #[test]
+    fn whatever_parses_is_bounded_and_consistent(
+        changes in prop::collection::vec((prop::sample::select(&FIELDS[..]), anything()), 1..4),
+        architecture in prop::sample::select(&["LlamaForCausalLM", "MistralForCausalLM", "Qwen2ForCausalLM",
+            "Qwen3ForCausalLM"][..]),
+    ) {
+        let mut config = with(json!({"architectures": [architecture]}));
+        for (field, value) in changes {
+            config[field] = value;
+        }
+        let Ok(config) = parse(&config) else { return Ok(()) };
+        let sizes = [config.vocab_size, config.hidden_size, config.intermediate_size, config.layers, config.heads,
+            config.kv_heads, config.head_dim, config.max_position_embeddings];
+        prop_assert!(sizes.iter().all(|&size| size > 0));
+        prop_assert_eq!(config.heads % config.kv_heads, 0);
+        prop_assert_eq!(config.head_dim % 2, 0);
+        prop_assert_eq!(config.windows.len(), config.layers);
+        prop_assert!(config.windows.iter().flatten().all(|&window| window > 0));
+        prop_assert!(config.rms_norm_eps.is_finite() && config.max_position() <= POSITIONS_MAX);
+        let weights = config.vocab_size.checked_mul(config.hidden_size).and_then(|it| it.checked_mul(4));
+        prop_assert!(weights.is_some() && config.query_width().checked_mul(config.hidden_size * 4).is_some());
+        let mut frequencies = vec![0.0; config.head_dim / 2];
+        config.rope.frequencies(config.max_position(), &mut frequencies);
+        prop_assert!(frequencies.iter().all(|it| it.is_finite()), "{:?}: {:?}", config.rope, frequencies);
+        prop_assert!(config.rope.attention_factor().is_finite());
+    }
+
+    #[test]
+    fn no_bytes_make_it_panic(bytes in prop::collection::vec(any::<u8>(), 0..200)) {
+        let _ = Config::parse(&bytes);
+    }
+}
+
+#[test]
+fn what_a_revision_changes_is_named() {
+    let config = |field: &str, value: Value| {
+        let mut json = json!({
+            "architectures": ["Qwen3ForCausalLM"], "vocab_size": 20, "hidden_size": 8, "intermediate_size": 12,
+            "num_hidden_layers": 2, "num_attention_heads": 4, "num_key_value_heads": 2, "head_dim": 4,
+            "rms_norm_eps": 1e-6, "rope_theta": 10000.0, "max_position_embeddings": 64, "tie_word_embeddings": false,
+        });
+        json[field] = value;
+        Config::parse(json.to_string().as_bytes()).expect("a config")
+    };
+    let base = config("vocab_size", json!(20));
+    assert_eq!(base.difference(&config("torch_dtype", json!("float32"))), None, "tensors decide on types");
+    let changes = [
+        ("architectures", json!(["LlamaForCausalLM"])),
+        ("vocab_size", json!(21)),
+        ("hidden_size", json!(16)),
+        ("intermediate_size", json!(16)),
+        ("num_hidden_layers", json!(3)),
+        ("num_attention_heads", json!(2)),
+        ("num_key_value_heads", json!(4)),
+        ("head_dim", json!(8)),
+        ("rms_norm_eps", json!(1e-5)),
+        ("max_position_embeddings", json!(128)),
+        ("tie_word_embeddings", json!(true)),
+    ];
+    for (field, value) in changes {
+        assert_eq!(base.difference(&config(field, value)), Some(field));
+    }
+    assert_eq!(base.difference(&config("rope_theta", json!(500.0))), Some("rope_parameters"));
+}

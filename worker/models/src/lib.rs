@@ -1,0 +1,24 @@
+//! Models as data: what a published directory says of one, and the text that goes in and comes out.
+//!
+//! This room knows files by what is in them. It computes nothing, and knows no kernel, request or engine.
+
+pub mod config;
+mod config_error;
+pub mod demo;
+pub mod family;
+mod fields;
+pub mod gguf;
+mod model;
+pub mod rope;
+mod split;
+pub mod synth;
+pub mod template;
+pub mod tokenizer;
+mod weight;
+
+pub use config::Config;
+pub use config_error::ConfigError;
+pub use model::{Decoder, Layer, Linear};
+pub use rope::{Rope, RopeScaling};
+pub use split::{SplitError, order, slices};
+pub use weight::{BindError, Slot, Weight, is_leftover};

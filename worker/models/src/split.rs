@@ -1,0 +1,275 @@
+//! What a planner of fetches must know of a model: the order in which a step reads its tensors, and
+//! which slices of them one of several ranks needs.
+//!
+//! Pure functions of a config and, for slices, of the headers that say how tensors are stored; they know no file and
+//! no byte.
+
+use std::collections::HashSet;
+use std::ops::Range;
+
+use loader::TensorInfo;
+use loader::plan::{Slice, Slices};
+use thiserror::Error;
+
+use crate::weight;
+use crate::{Config, Decoder, Slot};
+use tensor::{Format, Q8_0_NUMBERS};
+
+/// The names of a model's tensors in the order in which a step first reads them: embeddings,
+/// layers by number, final norm, head. A tied head is the embeddings, so it comes first.
+#[must_use]
+pub fn order(config: &Config) -> Vec<String> {
+    Decoder::<Slot>::describe(config).tensors().into_iter().map(|slot| slot.name.clone()).collect()
+}
+
+/// Why a model cannot be split.
+#[derive(Debug, Clone, Error, PartialEq, Eq)]
+pub enum SplitError {
+    /// There is no such rank.
+    #[error("splitting a model: there is no rank {rank} of {of}; ranks count from 0")]
+    NoSuchRank {
+        /// The rank.
+        rank: usize,
+        /// How many there are.
+        of: usize,
+    },
+    /// A size is no multiple of the number of ranks.
+    #[error("splitting a model over {of} ranks: {field} is {size}, which {of} does not divide")]
+    Indivisible {
+        /// The field of `config.json`.
+        field: &'static str,
+        /// Its value.
+        size: usize,
+        /// How many ranks.
+        of: usize,
+    },
+    /// A rank's share of a matrix begins or ends within a block of Q8_0.
+    #[error(
+        "splitting a model over {of} ranks: inputs {} to {} of `{tensor}` cut a block of {Q8_0_NUMBERS} numbers (Q8_0); \
+         split over fewer ranks, or serve it as bf16",
+        .columns.start, .columns.end
+    )]
+    CutBlock {
+        /// The tensor.
+        tensor: String,
+        /// The inputs that the rank needs.
+        columns: Range<usize>,
+        /// How many ranks.
+        of: usize,
+    },
+}
+
+/// Which part of each tensor rank `rank` of `of` needs (Shoeybi et al. 2019, Megatron-LM): outputs
+/// of queries, keys, values, gate and up, whole heads each; inputs of the attention's output and of
+/// down; rows of embeddings and head by vocabulary; norms and the biases of sums whole. Tensors
+/// that no computation reads are skipped. `tensors` are those of the headers: columns of one stored in
+/// blocks of Q8_0, which the loader has as rows of bytes, are the bytes of whole blocks.
+///
+/// # Errors
+/// There is no such rank; heads, key heads, the inner width or the vocabulary do not divide; or a
+/// rank's columns cut a block.
+pub fn slices<'a>(
+    config: &Config,
+    tensors: impl IntoIterator<Item = &'a TensorInfo>,
+    rank: usize,
+    of: usize,
+) -> Result<Slices, SplitError> {
+    if rank >= of {
+        return Err(SplitError::NoSuchRank { rank, of });
+    }
+    let part = |field, size: usize| share(field, size, rank, of);
+    let scaled = |range: Range<usize>| range.start * config.head_dim..range.end * config.head_dim;
+    let query = scaled(part("num_attention_heads", config.heads)?);
+    let kv = scaled(part("num_key_value_heads", config.kv_heads)?);
+    let inner = part("intermediate_size", config.intermediate_size)?;
+    let vocab = part("vocab_size", config.vocab_size)?;
+    let described = Decoder::<Slot>::describe(config);
+    let blocks = in_blocks(&described, tensors);
+    let mut slices = Slices { otherwise: Slice::Skip, ..Slices::default() };
+    let mut put = |slot: &Slot, slice: Slice| {
+        slices.by_name.insert(slot.name.clone(), slice);
+    };
+    for table in [&described.embeddings].into_iter().chain(&described.head) {
+        put(table, Slice::Rows(vocab.clone()));
+    }
+    put(&described.norm, Slice::Whole);
+    for layer in &described.layers {
+        for norm in [&layer.attention_norm, &layer.feed_forward_norm] {
+            put(norm, Slice::Whole);
+        }
+        layer.query_norm.iter().chain(&layer.key_norm).for_each(|norm| put(norm, Slice::Whole));
+        let (outputs, up) =
+            ([(&layer.query, &query), (&layer.key, &kv), (&layer.value, &kv)], [&layer.gate, &layer.up]);
+        for (linear, rows) in outputs.into_iter().chain(up.map(|linear| (linear, &inner))) {
+            put(&linear.weight, Slice::Rows(rows.clone()));
+            linear.bias.iter().for_each(|bias| put(bias, Slice::Rows(rows.clone())));
+        }
+        for (linear, columns) in [(&layer.output, &query), (&layer.down, &inner)] {
+            put(&linear.weight, Slice::Columns(stored_columns(&linear.weight, &blocks, columns, of)?));
+            // Added once, to the sum over all ranks.
+            linear.bias.iter().for_each(|bias| put(bias, Slice::Whole));
+        }
+    }
+    Ok(slices)
+}
+
+/// The tensors that are stored in blocks of Q8_0.
+fn in_blocks<'a>(described: &Decoder<Slot>, tensors: impl IntoIterator<Item = &'a TensorInfo>) -> HashSet<&'a str> {
+    let expected = described.tensors();
+    let is_one = |info: &&TensorInfo| {
+        expected.iter().any(|slot| slot.name == info.name && weight::is_q8_0(slot, info.dtype, &info.shape))
+    };
+    let rows = tensors.into_iter().filter(|info| info.dtype == loader::Dtype::U8);
+    rows.filter(is_one).map(|info| info.name.as_str()).collect()
+}
+
+/// A matrix's columns as the loader has them: numbers, or bytes where they lie in blocks.
+fn stored_columns(
+    slot: &Slot,
+    blocks: &HashSet<&str>,
+    columns: &Range<usize>,
+    of: usize,
+) -> Result<Range<usize>, SplitError> {
+    if !blocks.contains(slot.name.as_str()) {
+        return Ok(columns.clone());
+    }
+    if !columns.start.is_multiple_of(Q8_0_NUMBERS) || !columns.end.is_multiple_of(Q8_0_NUMBERS) {
+        return Err(SplitError::CutBlock { tensor: slot.name.clone(), columns: columns.clone(), of });
+    }
+    Ok(Format::Q8_0.row_bytes(columns.start)..Format::Q8_0.row_bytes(columns.end))
+}
+
+fn share(field: &'static str, size: usize, rank: usize, of: usize) -> Result<Range<usize>, SplitError> {
+    if !size.is_multiple_of(of) {
+        return Err(SplitError::Indivisible { field, size, of });
+    }
+    let width = size / of;
+    Ok(rank * width..(rank + 1) * width)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use serde_json::json;
+    use std::collections::BTreeSet;
+
+    fn config(architecture: &str, tied: bool) -> Config {
+        let config = json!({
+            "architectures": [architecture], "vocab_size": 24, "hidden_size": 16, "intermediate_size": 12,
+            "num_hidden_layers": 11, "num_attention_heads": 4, "num_key_value_heads": 2, "head_dim": 4,
+            "tie_word_embeddings": tied,
+        });
+        Config::parse(config.to_string().as_bytes()).expect("a config")
+    }
+
+    #[test]
+    fn the_order_is_that_of_a_step() {
+        for tied in [false, true] {
+            let order = order(&config("LlamaForCausalLM", tied));
+            assert_eq!(order[0], "model.embed_tokens.weight");
+            let layer = |name: &String| name.split('.').nth(2).and_then(|number| number.parse::<usize>().ok());
+            let layers: Vec<usize> = order.iter().filter_map(layer).collect();
+            assert!(layers.is_sorted() && layers.last() == Some(&10), "by number, not by name: {layers:?}");
+            let last = if tied { "model.norm.weight" } else { "lm_head.weight" };
+            assert_eq!(order.last().expect("names"), last);
+            assert_eq!(order.iter().collect::<BTreeSet<_>>().len(), order.len(), "each once");
+        }
+    }
+
+    #[test]
+    fn ranks_cover_every_tensor_exactly() {
+        for architecture in ["LlamaForCausalLM", "Qwen2ForCausalLM", "Qwen3ForCausalLM"] {
+            let config = config(architecture, false);
+            let ranks: Vec<Slices> = (0..2).map(|rank| slices(&config, [], rank, 2).expect("slices")).collect();
+            for slot in Decoder::<Slot>::describe(&config).tensors() {
+                let of = |rank: usize| ranks[rank].by_name.get(&slot.name).expect("a slice");
+                match (of(0), of(1)) {
+                    (Slice::Whole, Slice::Whole) => assert_eq!(slot.shape.len(), 1, "{}", slot.name),
+                    (Slice::Rows(first), Slice::Rows(second)) => {
+                        assert_eq!(
+                            (first.start, first.end, second.end),
+                            (0, second.start, slot.shape[0]),
+                            "{}",
+                            slot.name
+                        );
+                    }
+                    (Slice::Columns(first), Slice::Columns(second)) => {
+                        assert_eq!(
+                            (first.start, first.end, second.end),
+                            (0, second.start, slot.shape[1]),
+                            "{}",
+                            slot.name
+                        );
+                    }
+                    other => panic!("{}: {other:?}", slot.name),
+                }
+            }
+        }
+    }
+
+    #[test]
+    fn heads_are_never_cut() {
+        let slices = slices(&config("Qwen2ForCausalLM", false), [], 1, 2).expect("slices");
+        let slice = |name: &str| slices.by_name.get(&format!("model.layers.3.{name}")).cloned().expect("a slice");
+        assert_eq!(slice("self_attn.q_proj.weight"), Slice::Rows(8..16));
+        assert_eq!(slice("self_attn.q_proj.bias"), Slice::Rows(8..16));
+        assert_eq!(slice("self_attn.k_proj.weight"), Slice::Rows(4..8));
+        assert_eq!(slice("self_attn.o_proj.weight"), Slice::Columns(8..16));
+        assert_eq!(slice("mlp.down_proj.weight"), Slice::Columns(6..12));
+        assert_eq!(slice("mlp.gate_proj.weight"), Slice::Rows(6..12));
+    }
+
+    #[test]
+    fn what_does_not_divide_is_named() {
+        let config = config("LlamaForCausalLM", false);
+        let error = slices(&config, [], 0, 4).expect_err("two key heads over four ranks");
+        assert_eq!(error, SplitError::Indivisible { field: "num_key_value_heads", size: 2, of: 4 });
+        assert_eq!(
+            slices(&config, [], 2, 2).expect_err("ranks count from 0"),
+            SplitError::NoSuchRank { rank: 2, of: 2 }
+        );
+        assert!(slices(&config, [], 0, 0).is_err());
+        assert!(slices(&config, [], 0, 1).is_ok());
+    }
+
+    /// A model whose heads together and inner width are so wide, and the headers of its matrices in Q8_0.
+    fn in_q8_0(width: usize) -> (Config, Vec<TensorInfo>) {
+        let config = json!({
+            "architectures": ["Qwen3ForCausalLM"], "vocab_size": 64, "hidden_size": 64, "intermediate_size": width,
+            "num_hidden_layers": 2, "num_attention_heads": 4, "num_key_value_heads": 4, "head_dim": width / 4,
+        });
+        let config = Config::parse(config.to_string().as_bytes()).expect("a config");
+        let described = Decoder::<Slot>::describe(&config);
+        let info = |slot: &&Slot| {
+            let &[rows, columns] = &slot.shape[..] else { return None };
+            let shape = vec![rows, columns / 32 * 34];
+            Some(TensorInfo { name: slot.name.clone(), dtype: loader::Dtype::U8, shape, range: 0..0 })
+        };
+        let infos = described.tensors().iter().filter_map(info).collect();
+        (config, infos)
+    }
+
+    #[test]
+    fn columns_of_blocks_are_their_bytes() {
+        let (config, infos) = in_q8_0(128);
+        let slices = slices(&config, &infos, 1, 2).expect("64 inputs each: two blocks");
+        let slice = |name: &str| slices.by_name.get(&format!("model.layers.1.{name}")).cloned().expect("a slice");
+        assert_eq!(slice("mlp.down_proj.weight"), Slice::Columns(68..136));
+        assert_eq!(slice("self_attn.o_proj.weight"), Slice::Columns(68..136));
+        assert_eq!(slice("mlp.up_proj.weight"), Slice::Rows(64..128), "rows are whole whatever lies in them");
+    }
+
+    #[test]
+    fn a_share_that_cuts_a_block_is_refused_by_name() {
+        let (config, infos) = in_q8_0(64);
+        assert!(slices(&config, &infos, 0, 2).is_ok(), "a block each");
+        let error = slices(&config, &infos, 1, 4).expect_err("half a block each");
+        let tensor = "model.layers.0.self_attn.o_proj.weight".to_owned();
+        assert_eq!(error, SplitError::CutBlock { tensor, columns: 16..32, of: 4 });
+        assert!(error.to_string().contains("inputs 16 to 32 of `model.layers.0.self_attn.o_proj.weight` cut a block"));
+        assert!(slices(&config, [], 1, 4).is_ok(), "plain numbers can be cut anywhere");
+        let plain: Vec<TensorInfo> = infos.into_iter().filter(|info| !info.name.ends_with("o_proj.weight")).collect();
+        let error = slices(&config, &plain, 0, 4).expect_err("the other matrix");
+        assert!(error.to_string().contains("mlp.down_proj"), "{error}");
+    }
+}
