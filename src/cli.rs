@@ -23,6 +23,9 @@ pub(crate) struct Common {
     /// Sets any key of the configuration, e.g. `--set router.listen.connections_max=200`.
     #[arg(long, global = true, value_name = "KEY=VALUE")]
     pub(crate) set: Vec<String>,
+    /// Asks no storage: models come from the cache, as they were last loaded, and from directories.
+    #[arg(long, global = true)]
+    pub(crate) offline: bool,
     /// What to log, e.g. `debug` or `router=debug,info`.
     #[arg(long, global = true, env = "FOREBAY_LOG", value_name = "FILTER")]
     pub(crate) log: Option<String>,

@@ -59,9 +59,10 @@ pub(crate) async fn pull(config: &Config, args: &PullArgs) -> anyhow::Result<()>
         peak_rss_bytes: process::peak_rss_bytes(),
         summary,
     };
+    let was_kept = pulled.summary.kept || url(&args.model)?.is_local();
     if args.json {
         println!("{}", serde_json::to_string(&pulled)?);
-        return Ok(());
+        return reported_as_kept(was_kept);
     }
     let Pulled { summary, .. } = &pulled;
     println!(
@@ -76,10 +77,15 @@ pub(crate) async fn pull(config: &Config, args: &PullArgs) -> anyhow::Result<()>
     if let Some(root) = &summary.root {
         println!("  root {root}");
     }
-    if summary.memory_only && !url(&args.model)?.is_local() {
-        bail!("nothing was kept: the cache could not be used; its warning above says why");
+    reported_as_kept(was_kept)
+}
+
+/// A pull is for the cache: one that left nothing there has failed.
+fn reported_as_kept(was_kept: bool) -> anyhow::Result<()> {
+    if was_kept {
+        return Ok(());
     }
-    Ok(())
+    bail!("the model was read, but the cache does not hold it now; its warning above says why")
 }
 
 /// What a load would read, in which order; reads headers only.

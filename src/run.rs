@@ -85,6 +85,9 @@ pub(crate) fn run(cli: Cli) -> anyhow::Result<ExitCode> {
 fn load(common: &Common, flags: Vec<Setting>) -> anyhow::Result<Config> {
     let mut settings = common.set.iter().map(|text| config::setting(text)).collect::<anyhow::Result<Vec<_>>>()?;
     settings.extend(flags);
+    if common.offline {
+        settings.push(("loader.offline".into(), "true".into()));
+    }
     if let Some(filter) = &common.log {
         settings.push(("telemetry.log_filter".into(), filter.clone()));
     }
@@ -138,8 +141,6 @@ fn trust_settings(flags: &TrustFlags) -> Vec<Setting> {
 }
 
 fn runtime(config: &Config) -> anyhow::Result<(telemetry::trace::Guard, tokio::runtime::Runtime)> {
-    // Most systems start a process with room for 1,024 open files, which is 500 streams of a router.
-    listen::raise_descriptor_limit();
     let endpoint = std::env::var("OTEL_EXPORTER_OTLP_ENDPOINT").ok().filter(|url| !url.is_empty());
     let guard = telemetry::trace::init(&config.telemetry.to_trace(endpoint))?;
     let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build().context("starting the runtime")?;

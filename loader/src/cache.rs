@@ -19,16 +19,21 @@ mod layout;
 mod lock;
 mod manage;
 mod metrics;
+mod reuse;
 mod room;
 mod shelf;
 mod syncer;
 
+use std::collections::BTreeMap;
+use std::path::Path;
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
 use telemetry::metrics::Registry;
 use wire::digest::Digest;
+use wire::evidence::Expected;
 
+use crate::source::Object;
 use facts::Origin;
 use lock::{Lock, Mode};
 use metrics::{Metrics, Outcome};
@@ -38,8 +43,9 @@ use syncer::{Pace, Syncer};
 pub use config::CacheConfig;
 pub use entry::{CachedFile, Entry};
 pub use error::CacheError;
-pub use finished::{Finished, Wanted};
+pub use finished::{Finished, Kept, Wanted};
 pub use manage::{Collected, Listed, Verified, WrongFile};
+pub use reuse::Linked;
 
 /// A cache. Clones are of the same one.
 #[derive(Debug, Clone)]
@@ -58,7 +64,7 @@ pub enum Begin {
 
 impl Cache {
     /// Opens the cache where it is configured to be, or where the environment says; creates it if
-    /// it is not there.
+    /// it is not there. One that is there and cannot be written is used as it is.
     ///
     /// # Errors
     /// Its place is unknown or cannot be written to.
@@ -66,11 +72,16 @@ impl Cache {
         let root = config.root.clone().or_else(|| layout::default_root(|name| std::env::var_os(name)));
         let root = root.ok_or(CacheError::NoRoot)?;
         let layout = layout::Layout::new(&root);
-        for directory in [layout.models(), layout.partials(), layout.references(), layout.locks()] {
-            disk::create_directory(&directory)?;
-        }
-        manage::tag(&root)?;
-        let shelf = Arc::new(Shelf { layout, config: config.clone(), metrics: Metrics::new(registry) });
+        let is_read_only = config.read_only
+            || match prepare(&layout, &root) {
+                Ok(()) => false,
+                Err(error) if error.is_read_only() && layout.models().is_dir() => {
+                    tracing::info!(root = %root.display(), "the cache is read-only: its models are used, others are not kept");
+                    true
+                }
+                Err(error) => return Err(error),
+            };
+        let shelf = Arc::new(Shelf { layout, config: config.clone(), metrics: Metrics::new(registry), is_read_only });
         room::show(&shelf);
         Ok(Self { shelf })
     }
@@ -82,6 +93,15 @@ impl Cache {
     /// What the system said.
     pub async fn lookup(&self, wanted: &Wanted<'_>) -> Result<Option<Finished>, CacheError> {
         finished::find(&self.shelf, wanted).await
+    }
+
+    /// The model that a URL was when it was last loaded, if it is here and its files are what they
+    /// were. While it lives, nobody removes it.
+    ///
+    /// # Errors
+    /// What the system said.
+    pub async fn kept(&self, url: &str) -> Result<Option<Kept>, CacheError> {
+        finished::kept(&self.shelf, url).await
     }
 
     /// What this URL was when it was last loaded, whatever it is now.
@@ -103,9 +123,23 @@ impl Cache {
     /// [`CacheError::NoSpace`] if there is no room even after everything unused was evicted; what
     /// the system said. The caller then loads into memory.
     pub async fn begin(&self, wanted: &Wanted<'_>) -> Result<Begin, CacheError> {
+        self.begin_reusing(wanted, &BTreeMap::new()).await
+    }
+
+    /// [`Cache::begin`] of a load that takes the files named in `expected` from other finished models
+    /// where these have them: see [`Entry::linked`].
+    ///
+    /// # Errors
+    /// As [`Cache::begin`].
+    pub async fn begin_reusing(
+        &self,
+        wanted: &Wanted<'_>,
+        expected: &BTreeMap<String, Expected>,
+    ) -> Result<Begin, CacheError> {
         if let Some(finished) = self.hit(wanted).await? {
             return Ok(Begin::Finished(finished));
         }
+        self.shelf.check_writable()?;
         let key = layout::key(wanted.url, wanted.objects);
         let lock = Lock::acquire(&self.shelf.layout.lock(key), Mode::Exclusive, "loading this model").await?;
         // Whoever had the lock may have finished it.
@@ -114,12 +148,22 @@ impl Cache {
         }
         let lock = Arc::new(lock);
         let origin = Origin { url: wanted.url.to_owned(), key, objects: finished::facts(wanted.objects) };
-        let is_resumed = self.prepare(&origin).await?;
+        let (is_resumed, linked) = self.prepare(&origin, wanted.objects, expected).await?;
         self.shelf.metrics.lookup(if is_resumed { Outcome::Resumed } else { Outcome::Miss });
         let config = &self.shelf.config;
         let pace = Pace { bytes: config.sync_bytes, interval: Duration::from_millis(config.sync_interval_ms) };
         let syncer = Syncer::start(pace, self.shelf.metrics.clone(), Arc::clone(&lock))?;
-        Ok(Begin::Load(Box::new(Entry::new(Arc::clone(&self.shelf), origin, lock, syncer))))
+        Ok(Begin::Load(Box::new(Entry::new(Arc::clone(&self.shelf), origin, linked, lock, syncer))))
+    }
+
+    /// Notes the expectations that files of a model met as wholes, so that they need not be read again.
+    ///
+    /// # Errors
+    /// What the system said.
+    pub async fn note_met(&self, finished: &Finished, met: BTreeMap<String, Digest>) -> Result<(), CacheError> {
+        self.shelf.check_writable()?;
+        let (directory, root) = (finished.directory.clone(), finished.root);
+        off_thread(move || finished::note_met(&directory, root, &met)).await
     }
 
     /// All that lies in the cache, models first. Blocks while it looks at every file's size.
@@ -186,23 +230,44 @@ impl Cache {
         Ok(found)
     }
 
-    /// Makes room for a load and its directory. Whether it was begun before.
-    async fn prepare(&self, origin: &Origin) -> Result<bool, CacheError> {
+    /// Makes a load's directory, with the files that other models have, and room for the rest. Whether
+    /// it was begun before.
+    async fn prepare(
+        &self,
+        origin: &Origin,
+        objects: &[Object],
+        expected: &BTreeMap<String, Expected>,
+    ) -> Result<(bool, BTreeMap<String, Linked>), CacheError> {
         let space = Lock::acquire(&self.shelf.layout.space_lock(), Mode::Exclusive, "making room").await?;
         let (shelf, origin) = (Arc::clone(&self.shelf), origin.clone());
+        let (objects, expected) = (objects.to_owned(), expected.clone());
         off_thread(move || {
-            room::make(&shelf, origin.total_bytes(), origin.key)?;
             let directory = shelf.layout.partial(origin.key);
+            // First, as making room may remove the models that have them.
+            let linked = reuse::link_all(&shelf, &origin.url, &objects, &expected, &directory);
+            let is_linked = |object: &&Object| linked.contains_key(&object.name);
+            let linked_bytes: u64 = objects.iter().filter(is_linked).map(|object| object.bytes).sum();
+            let need = origin.total_bytes().saturating_sub(linked_bytes);
+            room::make(&shelf, need, origin.key).inspect_err(|_| reuse::unlink_all(&linked, &directory))?;
             let is_resumed = layout::origin(&directory).exists();
             // From here on the room is promised to this load, whoever counts.
             disk::write_json(&layout::origin(&directory), &origin)?;
             let _ = disk::touch(&layout::used(&directory));
             drop(space);
             room::show(&shelf);
-            Ok(is_resumed)
+            Ok((is_resumed, linked))
         })
         .await
     }
+}
+
+/// Creates what is not there, and finds out whether it can be written.
+fn prepare(layout: &layout::Layout, root: &Path) -> Result<(), CacheError> {
+    for directory in [layout.models(), layout.partials(), layout.references(), layout.locks()] {
+        disk::create_directory(&directory)?;
+    }
+    manage::tag(root)?;
+    disk::touch(&layout.space_lock()).map_err(CacheError::io("writing", &layout.space_lock()))
 }
 
 /// What a URL was when it was last loaded.
@@ -213,7 +278,7 @@ pub struct LastKnown {
     /// How its bytes were known to be right.
     pub proof: wire::proof::Proof,
     /// Its objects then.
-    pub objects: Vec<crate::source::Object>,
+    pub objects: Vec<Object>,
     /// The manifest's text.
     pub manifest: Vec<u8>,
 }

@@ -124,6 +124,26 @@ pub enum LoadError {
         /// What they should.
         expected: String,
     },
+    /// A store sends another header of a file than the verified copy in the cache has.
+    #[error(
+        "`{object}`: the header that {source_url} sends is not the one of the verified file in the cache, so it describes \
+         other bytes; find out who changed the object, and if the change is meant, publish its digests anew"
+    )]
+    HeaderContradicted {
+        /// The object.
+        object: String,
+        /// The store's URL.
+        source_url: String,
+    },
+    /// Nothing may be asked, and the cache does not hold the model.
+    #[error(
+        "{url}: offline, and the cache does not hold this model; run `forebay pull {url}` online first, or unset \
+         --offline, `loader.offline` and HF_HUB_OFFLINE"
+    )]
+    Offline {
+        /// The model's URL.
+        url: String,
+    },
     /// Fetching failed.
     #[error(transparent)]
     Fetch(#[from] crate::fetch::FetchError),
@@ -321,4 +341,12 @@ pub enum LoadError {
         /// The shard file that holds it.
         file: String,
     },
+}
+
+impl LoadError {
+    /// Whether the store could not be asked, so that another copy of the model may do.
+    #[must_use]
+    pub fn is_unreachable(&self) -> bool {
+        matches!(self, Self::Source(SourceError::Transient { .. } | SourceError::Throttled { .. }))
+    }
 }

@@ -21,6 +21,7 @@ mod piece;
 mod progress;
 mod queue;
 mod shared;
+mod small;
 mod stall;
 mod window;
 
@@ -53,6 +54,7 @@ pub use decide::FetchError;
 pub use meters::Meters;
 pub use progress::{Phase, Progress, Rate, Snapshot, eta_seconds};
 pub use shared::{Keeper, Target};
+pub(crate) use small::SmallReads;
 
 /// How often progress is published and the window judged.
 const TICK: Duration = Duration::from_millis(50);

@@ -14,6 +14,7 @@ mod error;
 pub mod fetch;
 pub mod gguf;
 pub mod header;
+mod identity;
 mod json;
 pub mod landing;
 mod model_url;

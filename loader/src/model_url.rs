@@ -106,6 +106,26 @@ impl ModelUrl {
         }
     }
 
+    /// Whether it is of the Hugging Face hub, or of a mirror that speaks its protocol.
+    #[must_use]
+    pub fn is_hub(&self) -> bool {
+        match self {
+            Self::Hub { .. } => true,
+            Self::File { folder, .. } => folder.is_hub(),
+            _ => false,
+        }
+    }
+
+    /// Whether what it names can never change: a commit of a hub.
+    #[must_use]
+    pub fn is_immutable(&self) -> bool {
+        match self {
+            Self::Hub { revision, .. } => is_commit(revision),
+            Self::File { folder, .. } => folder.is_immutable(),
+            _ => false,
+        }
+    }
+
     /// The one file that is meant, where it is not a folder's.
     #[must_use]
     pub fn file(&self) -> Option<&str> {
@@ -129,6 +149,11 @@ fn gguf_file(text: &str) -> Option<(String, &str)> {
     };
     let is_gguf = name.len() > GGUF.len() && name.to_ascii_lowercase().ends_with(GGUF) && !folder.ends_with(":/");
     is_gguf.then(|| (revision.map_or_else(|| folder.to_owned(), |revision| format!("{folder}@{revision}")), name))
+}
+
+/// Whether a revision is a commit's full name, which no branch or tag can be.
+pub(crate) fn is_commit(revision: &str) -> bool {
+    revision.len() == 40 && revision.bytes().all(|byte| byte.is_ascii_digit() || matches!(byte, b'a'..=b'f'))
 }
 
 fn last(path: &str) -> Option<&str> {

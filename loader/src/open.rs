@@ -5,6 +5,7 @@
 //! what tensors are for: the verdict and the execution order are given to it.
 
 mod far;
+mod kept;
 mod local;
 
 use std::sync::Arc;
@@ -13,21 +14,27 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use telemetry::metrics::Registry;
 use tokio::sync::watch;
-use wire::evidence::{Pinned, PinnedObject, Verdict};
+use wire::digest::Digest;
+use wire::evidence::{Expected, Pinned, PinnedObject, Verdict};
 use wire::manifest::Manifest;
 
-use crate::cache::{Cache, CacheConfig};
-use crate::fetch::{self, Budgets, FetchConfig, Progress};
+use crate::cache::{Cache, CacheConfig, Kept};
+use crate::fetch::{self, Budgets, FetchConfig, Progress, SmallReads};
 use crate::plan::{self, Plan, PlanFile, PlanOptions, Slices};
-use crate::probe::Probe;
+use crate::probe::{self, Look, Probe};
 use crate::remote::http::{Client, HttpConfig};
 use crate::remote::{self, Env};
-use crate::{LoadError, ModelUrl, Weights};
+use crate::source::Source;
+use crate::{LoadError, ModelUrl, Weights, identity};
+use kept::KeptSource;
 
 /// How models are loaded.
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(default, deny_unknown_fields)]
 pub struct LoaderConfig {
+    /// Asks no storage: models come from the cache, as they were last loaded, and from directories.
+    /// `HF_HUB_OFFLINE=1` does the same for `hf://`.
+    pub offline: bool,
     /// Connections to storage.
     pub http: HttpConfig,
     /// Requests to storage.
@@ -78,6 +85,8 @@ pub struct Summary {
     pub durable_seconds: Option<f64>,
     /// Whether the cache's disk could not be used.
     pub memory_only: bool,
+    /// Whether the cache holds the model now, so that the next load reads nothing from afar.
+    pub kept: bool,
     /// The root of the model's manifest, published or computed.
     pub root: Option<String>,
     /// What the requests took; none where none were made.
@@ -122,7 +131,7 @@ impl Loader {
     /// A configuration that cannot be honoured. A cache that cannot be opened is a warning: models
     /// are then loaded into memory only.
     pub fn new(config: &LoaderConfig, env: Env, registry: &Registry) -> Result<Self, LoadError> {
-        let client = Client::metered(&config.http, registry)?;
+        let client = Client::in_env(&config.http, &env, registry)?;
         let cache = config.cache.enabled.then(|| Cache::open(&config.cache, registry));
         let cache = cache.and_then(|opened| {
             opened.inspect_err(|error| warn("the cache cannot be used: models are loaded into memory only", error)).ok()
@@ -132,15 +141,68 @@ impl Loader {
         Ok(Self { shared: Arc::new(Shared { config, cache, budgets, meters, env, client }) })
     }
 
-    /// Looks at a model: its small files and its shard files' headers.
+    /// Looks at a model: its small files and its weight files' headers. Objects that the cache holds
+    /// in the version that the store has now are read from the cache.
+    ///
+    /// A URL that names a commit of a hub cannot change: once it is cached, nobody is asked. A store
+    /// that cannot be reached is replaced by the cache, with a warning: what it holds was verified.
     ///
     /// # Errors
-    /// See [`Probe::look`].
+    /// There is no model, something cannot be read, or headers, index and manifest are malformed or
+    /// at odds; see [`LoadError`].
     pub async fn probe(&self, url: &ModelUrl) -> Result<Probe, LoadError> {
-        let source = remote::open(url, &self.shared.env, &self.shared.client)?;
-        let mut probe = Probe::look(url, source).await?;
-        probe.set_pinned(self.pinned(url));
-        Ok(probe)
+        if url.is_local() {
+            return self.look(url, self.source(url)?, &self.shared.config.fetch).await;
+        }
+        let kept = self.kept(url).await;
+        if self.is_offline(url) || (url.is_immutable() && kept.is_some()) {
+            let kept = kept.ok_or_else(|| LoadError::Offline { url: url.to_string() })?;
+            return self.look_at_kept(url, kept).await;
+        }
+        let source = self.source(url)?;
+        let Some(kept) = kept else { return self.look(url, source, &self.shared.config.fetch).await };
+        let layered = KeptSource::new(url.to_string(), kept.clone(), Some(Arc::clone(&source)));
+        // What can do without the store gives up on it soon.
+        let impatient = FetchConfig { tries_max: 3, retry_seconds_max: 10, ..self.shared.config.fetch.clone() };
+        match self.look(url, Arc::new(layered), &impatient).await {
+            Ok(mut probe) => {
+                // The cached model may be evicted to make room for its successor.
+                probe.source = source;
+                Ok(probe)
+            }
+            Err(error) if error.is_unreachable() => {
+                warn("the store cannot be reached: the model is the one that was last loaded from there", &error);
+                self.look_at_kept(url, kept).await
+            }
+            Err(error) => Err(error),
+        }
+    }
+
+    /// Looks at the model that a URL was, asking nobody.
+    async fn look_at_kept(&self, url: &ModelUrl, kept: Kept) -> Result<Probe, LoadError> {
+        let source = Arc::new(KeptSource::new(url.to_string(), kept, None));
+        self.look(url, source, &self.shared.config.fetch).await
+    }
+
+    fn source(&self, url: &ModelUrl) -> Result<Arc<dyn Source>, LoadError> {
+        Ok(remote::open(url, &self.shared.env, &self.shared.client)?)
+    }
+
+    fn is_offline(&self, url: &ModelUrl) -> bool {
+        self.shared.config.offline || (url.is_hub() && self.shared.env.is_true("HF_HUB_OFFLINE"))
+    }
+
+    async fn look(&self, url: &ModelUrl, source: Arc<dyn Source>, bounds: &FetchConfig) -> Result<Probe, LoadError> {
+        let Shared { budgets, meters, .. } = &*self.shared;
+        let reads = SmallReads::new(source, budgets, bounds, meters);
+        probe::look(Look { url, reads, pinned: self.pinned(url) }).await
+    }
+
+    /// The model that the URL was when it was last loaded, if the cache still has it.
+    async fn kept(&self, url: &ModelUrl) -> Option<Kept> {
+        let cache = self.shared.cache.as_ref()?;
+        let kept = cache.kept(&url.to_string()).await;
+        kept.inspect_err(|error| warn("the cache cannot be read", error)).ok().flatten()
     }
 
     /// Begins to load what was probed, as the verdict says. Returns as soon as the weights' views
@@ -149,8 +211,9 @@ impl Loader {
     /// # Errors
     /// A small file is not what it must be; memory or files cannot be had. What goes wrong later
     /// reaches those who wait for tensors and [`Load::finished`].
-    pub async fn open(&self, probe: Probe, verdict: &Verdict, options: OpenOptions) -> Result<Load, LoadError> {
-        for (name, file) in probe.files.iter().filter(|(name, _)| !crate::probe::speaks_for_others(name)) {
+    pub async fn open(&self, mut probe: Probe, verdict: &Verdict, options: OpenOptions) -> Result<Load, LoadError> {
+        probe.leave_out_uncovered(verdict);
+        for (name, file) in probe.files.iter().filter(|(name, _)| !probe::speaks_for_others(name)) {
             crate::verify::check_small(name, &file.bytes, verdict.expected(name), probe.source.url())?;
         }
         match probe.url().directory() {
@@ -179,6 +242,35 @@ impl Loader {
 }
 
 impl Probe {
+    /// Leaves out the files that a load keeps for other tools and that nothing vouches for.
+    fn leave_out_uncovered(&mut self, verdict: &Verdict) {
+        let is_covered = |name: &str| *verdict.expected(name) != Expected::NotCovered;
+        self.files
+            .retain(|name, _| probe::speaks_for_others(name) || probe::role_of(name).is_read() || is_covered(name));
+    }
+
+    /// The identity of the weights, where the verdict has the digests of all their extents.
+    fn expected_identity(&self, verdict: &Verdict) -> Option<Digest> {
+        let digests = |shard: &'_ probe::Shard| match verdict.expected(&shard.object.name) {
+            Expected::Extents(extents) => Some(extents.clone()),
+            _ => None,
+        };
+        self.identity(self.shards.iter().map(digests).collect::<Option<_>>()?)
+    }
+
+    /// The identity of weights whose files have these extents.
+    fn identity(&self, extents: Vec<Vec<Digest>>) -> Option<Digest> {
+        if extents.len() != self.shards.len() {
+            return None;
+        }
+        let files = self.shards.iter().zip(&extents).map(|(shard, extents)| identity::FileDigests {
+            name: &shard.object.name,
+            bytes: shard.object.bytes,
+            extents,
+        });
+        Some(identity::of(files.collect()))
+    }
+
     /// What a load would read, in which order.
     ///
     /// # Errors
@@ -194,7 +286,7 @@ impl Probe {
         options: &PlanOptions,
         have: &dyn Fn(usize, u64) -> bool,
     ) -> Result<Plan, LoadError> {
-        let file = |shard: &'_ crate::probe::Shard| (shard.object.name.clone(), shard.object.bytes);
+        let file = |shard: &'_ probe::Shard| (shard.object.name.clone(), shard.object.bytes);
         let named: Vec<(String, u64)> = self.shards.iter().map(file).collect();
         let files: Vec<PlanFile<'_>> = named
             .iter()

@@ -96,7 +96,9 @@ fn others(directory: &Path, listed: &[ManifestFile]) -> Result<Vec<ManifestFile>
 #[expect(clippy::unwrap_used, reason = "a test whose set-up fails should fail there")]
 mod tests {
     use super::*;
+    use crate::fetch::{FetchConfig, Meters};
     use crate::remote::LocalSource;
+    use telemetry::metrics::Registry;
 
     #[tokio::test]
     async fn a_directorys_manifest_names_every_file_extent_and_tensor() {
@@ -110,7 +112,13 @@ mod tests {
         }
         let url = crate::ModelUrl::Local(directory.path().to_owned());
         let source = Arc::new(LocalSource::new(directory.path().to_owned()));
-        let probe = Probe::look(&url, source).await.unwrap();
+        let reads = crate::fetch::SmallReads::new(
+            source,
+            &crate::fetch::Budgets::new(&FetchConfig::default()),
+            &FetchConfig::default(),
+            &Meters::new(&Registry::new()),
+        );
+        let probe = crate::probe::look(crate::probe::Look { url: &url, reads, pinned: None }).await.unwrap();
         let weights = Weights::open_dir(directory.path()).unwrap();
         let manifest = manifest(&probe, &weights).unwrap();
         let names: Vec<&str> = manifest.files().iter().map(|file| file.name.as_str()).collect();

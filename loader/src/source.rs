@@ -71,7 +71,7 @@ pub trait Source: Send + Sync + fmt::Debug {
     async fn read(&self, object: &Object, landing: &mut Landing, options: ReadOptions) -> Result<(), SourceError>;
 }
 
-/// Why a source did not do as asked. Each says of itself whether trying again can help.
+/// Errors of a source; see [`SourceError::is_retryable`].
 #[derive(Debug, Error)]
 pub enum SourceError {
     /// There is no such object.
@@ -93,6 +93,16 @@ pub enum SourceError {
         status: String,
         /// What to do.
         fix: String,
+    },
+    /// The store refuses the request, or can never answer it: the same request would be refused again.
+    #[error("{url}: reading `{name}`: {problem}, and asking again would not help")]
+    Refused {
+        /// The model's URL.
+        url: String,
+        /// The object.
+        name: String,
+        /// The answer.
+        problem: String,
     },
     /// The object is not what it was when the load began.
     #[error("{url}: `{name}` changed while it was being read ({detail}); start the load again")]
@@ -153,7 +163,8 @@ pub enum SourceError {
 }
 
 impl SourceError {
-    /// Whether the same request may succeed later.
+    /// Whether the same request may succeed later. An answer that says "no" for good (credentials, a
+    /// missing object, a status of 4xx) is not asked for again.
     #[must_use]
     pub fn is_retryable(&self) -> bool {
         matches!(self, Self::Throttled { .. } | Self::Transient { .. } | Self::Protocol { .. })

@@ -6,14 +6,16 @@
 //! manifest can be made of them. This file decides nothing about whom to believe: that is the
 //! verdict it is given.
 
+use std::ops::Range;
 use std::sync::{Arc, Mutex, PoisonError};
 
 use sha2::{Digest as _, Sha256};
 use wire::digest::{AnyDigest, Digest};
-use wire::evidence::{Expected, ShardDigest};
+use wire::evidence::{Expected, ShardDigest, Verdict};
 use wire::extent::{self, EXTENT_BYTES};
 
 use crate::landing::LandingError;
+use crate::probe::Shard;
 use crate::{LoadError, Region};
 
 /// Judges the extents of one object and notes their digests.
@@ -30,6 +32,12 @@ impl Checks {
     pub(crate) fn new(object: &str, bytes: u64, expected: Expected, head: Arc<[u8]>) -> Self {
         let count = usize::try_from(extent::count(bytes)).expect("extents are counted in memory");
         Self { object: object.to_owned(), bytes, expected, head, seen: Mutex::new(vec![None; count]) }
+    }
+
+    /// The checks of a file of weights.
+    pub(crate) fn of(shard: &Shard, verdict: &Verdict) -> Self {
+        let (name, bytes) = (&shard.object.name, shard.object.bytes);
+        Self::new(name, bytes, verdict.expected(name).clone(), Arc::clone(&shard.head))
     }
 
     /// Whether this object can be judged only as a whole.
@@ -78,9 +86,19 @@ impl Checks {
         self.seen.lock().unwrap_or_else(PoisonError::into_inner)[place] = Some(digest);
     }
 
-    /// Whether an extent holds bytes of the file's header.
-    pub(crate) fn holds_header(&self, extent: u64) -> bool {
-        extent * EXTENT_BYTES < self.head.len() as u64
+    /// The extents that hold bytes of the file's header.
+    pub(crate) fn header_extents(&self) -> Range<u64> {
+        0..extent::count(self.head.len() as u64)
+    }
+
+    /// The file's beginning as it was parsed.
+    pub(crate) fn head(&self) -> &[u8] {
+        &self.head
+    }
+
+    /// Whether digests say what each extent must be, before any of it lands.
+    pub(crate) fn knows_extents(&self) -> bool {
+        matches!(self.expected, Expected::Extents(_))
     }
 
     fn corrupt(&self, extent: u64, digest: blake3::Hash, expected: String, source_url: &str) -> LandingError {
@@ -182,12 +200,31 @@ enum Hasher {
     Sha256(Sha256),
 }
 
+/// A name for an expectation that only a whole object meets, to note that an object met it. Extents
+/// need none: the manifest of a finished model has them.
+pub(crate) fn fingerprint(expected: &Expected) -> Option<Digest> {
+    let whole;
+    let shards = match expected {
+        Expected::Shards(shards) => shards.as_slice(),
+        Expected::Whole(digest) => {
+            whole = [ShardDigest { range: 0..u64::MAX, digest: *digest }];
+            &whole
+        }
+        Expected::Extents(_) | Expected::Unknown | Expected::NotCovered => return None,
+    };
+    let mut hasher = blake3::Hasher::new_derive_key("forebay expectation of a whole object v1");
+    for ShardDigest { range, digest } in shards {
+        hasher.update(format!("{}..{} {digest}\n", range.start, range.end).as_bytes());
+    }
+    Some(Digest(*hasher.finalize().as_bytes()))
+}
+
 /// Holds a small object's bytes against what they must be.
 ///
 /// # Errors
 /// They are something else, or nobody who decides lists the object.
 pub(crate) fn check_small(object: &str, bytes: &[u8], expected: &Expected, source_url: &str) -> Result<(), LoadError> {
-    let corrupt = |range: std::ops::Range<u64>, found: String, expected: String| LoadError::Corrupt {
+    let corrupt = |range: Range<u64>, found: String, expected: String| LoadError::Corrupt {
         object: object.to_owned(),
         range,
         source_url: source_url.to_owned(),
@@ -219,7 +256,7 @@ pub(crate) fn check_small(object: &str, bytes: &[u8], expected: &Expected, sourc
 fn check_ranges(
     bytes: &[u8],
     shards: &[ShardDigest],
-    corrupt: impl Fn(std::ops::Range<u64>, String, String) -> LoadError,
+    corrupt: impl Fn(Range<u64>, String, String) -> LoadError,
 ) -> Result<(), LoadError> {
     for ShardDigest { range, digest } in shards {
         let part = usize::try_from(range.start).ok().zip(usize::try_from(range.end).ok());

@@ -12,7 +12,7 @@ use std::collections::BTreeMap;
 use std::collections::btree_map::Entry;
 use std::fmt;
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 
 use wire::digest::Digest;
 
@@ -23,7 +23,7 @@ use crate::{LoadError, Region, Tensor, gguf, header};
 
 pub(crate) use index::Index;
 use layout::Layout;
-pub(crate) use layout::{file_names, is_gguf};
+pub(crate) use layout::{all_names, file_names, is_gguf};
 
 /// One file of weights.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -43,6 +43,8 @@ pub struct Weights {
     regions: Vec<Arc<Region>>,
     /// BLAKE3 of each tensor's bytes, as far as a manifest says.
     digests: Arc<BTreeMap<String, Digest>>,
+    /// Empty until the digests of all files are known; clones share it.
+    identity: Arc<OnceLock<Digest>>,
     /// What must live as long as the weights: the cache's lock on their files.
     alive: Vec<Arc<dyn Any + Send + Sync>>,
 }
@@ -57,7 +59,7 @@ impl Weights {
     /// No tensors yet.
     pub(crate) fn new(proof: Proof) -> Self {
         let (tensors, files, regions, alive) = (BTreeMap::new(), Vec::new(), Vec::new(), Vec::new());
-        Self { tensors, files, proof, regions, digests: Arc::default(), alive }
+        Self { tensors, files, proof, regions, digests: Arc::default(), identity: Arc::default(), alive }
     }
 
     /// Opens a directory as Hugging Face publishes it: `model.safetensors`, or
@@ -143,6 +145,17 @@ impl Weights {
         self.proof
     }
 
+    /// A digest that other weights share exactly if their files hold the same bytes, whatever the
+    /// files are called and wherever they come from.
+    ///
+    /// A manifest, an earlier load's digests or the cache give it at once; a first load without
+    /// them gives it when [`Load::arrived`](crate::Load::arrived) resolves. `None` before that, and
+    /// for good where nothing was hashed: a trusted directory, embedded bytes. Clones see the same.
+    #[must_use]
+    pub fn identity(&self) -> Option<Digest> {
+        self.identity.get().copied()
+    }
+
     /// The tensor of this name, once its bytes have arrived and are verified.
     ///
     /// # Errors
@@ -165,6 +178,14 @@ impl Weights {
 
     pub(crate) fn set_proof(&mut self, proof: Proof) {
         self.proof = proof;
+    }
+
+    /// Sets the identity, once for all clones.
+    pub(crate) fn set_identity(&self, identity: Option<Digest>) {
+        if let Some(identity) = identity {
+            // The digests that give it at once are those that the bytes are checked against later.
+            let _ = self.identity.set(identity);
+        }
     }
 
     /// Says what each tensor's bytes hash to, for a later revision to compare with.

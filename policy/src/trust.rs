@@ -15,9 +15,9 @@ pub use refusal::Refusal;
 use std::collections::BTreeMap;
 
 use wire::digest::{AnyDigest, Digest};
-use wire::evidence::{Evidence, Expected, ObjectEvidence, Origin, PinnedObject, StoreChecksum, Verdict};
+use wire::evidence::{Evidence, Expected, ObjectEvidence, Origin, PinnedObject, Role, StoreChecksum, Verdict};
 use wire::extent;
-use wire::manifest::{MANIFEST_NAME, Manifest};
+use wire::manifest::{MANIFEST_NAME, Manifest, SIGNATURE_NAME};
 use wire::proof::Proof;
 
 use crate::ConfigError;
@@ -143,20 +143,16 @@ fn by_manifest(
     manifest: &Manifest,
     reasons: &mut Vec<String>,
 ) -> Result<BTreeMap<String, Expected>, Refusal> {
+    let by = MANIFEST_NAME;
+    check_presence(evidence, by, manifest.files().iter().map(|file| file.name.as_str()))?;
     for object in &evidence.objects {
         match manifest.file(&object.name) {
-            Some(file) if file.bytes != object.bytes => {
-                let (name, bytes) = (object.name.clone(), object.bytes);
-                return Err(Refusal::Size { by: MANIFEST_NAME, name, bytes, listed: file.bytes });
-            }
+            Some(file) if file.bytes != object.bytes => return Err(size_refusal(by, object, file.bytes)),
             Some(file) => check_pin(evidence, object, &file.extents)?,
-            None if is_read(&object.name) => {
-                return Err(Refusal::NotCovered { by: MANIFEST_NAME, name: object.name.clone() });
-            }
-            None => {}
+            None => check_unlisted(by, object)?,
         }
     }
-    name_uncovered(evidence, |name| manifest.file(name).is_some(), reasons);
+    name_left_out(evidence, |name| manifest.file(name).is_some(), reasons);
     let extents = |file: &wire::manifest::ManifestFile| Expected::Extents(file.extents.clone());
     Ok(manifest.files().iter().map(|file| (file.name.clone(), extents(file))).collect())
 }
@@ -166,14 +162,15 @@ fn by_signature(
     signed: &Signed,
     reasons: &mut Vec<String>,
 ) -> Result<BTreeMap<String, Expected>, Refusal> {
+    let by = SIGNATURE_NAME;
     let mut all = signed.all().clone();
+    check_presence(evidence, by, all.keys().map(String::as_str))?;
     for object in &evidence.objects {
         match all.get(&object.name) {
             Some(Expected::Shards(shards)) => {
                 let listed = shards.last().map_or(0, |shard| shard.range.end);
                 if listed != object.bytes {
-                    let (name, bytes) = (object.name.clone(), object.bytes);
-                    return Err(Refusal::Size { by: "model.sig", name, bytes, listed });
+                    return Err(size_refusal(by, object, listed));
                 }
             }
             Some(_) => {}
@@ -181,15 +178,41 @@ fn by_signature(
             None if object.bytes == 0 && signed.is_sharded() => {
                 all.insert(object.name.clone(), Expected::Shards(Vec::new()));
             }
-            None if is_read(&object.name) => {
-                return Err(Refusal::NotCovered { by: "model.sig", name: object.name.clone() });
-            }
-            None => {}
+            None => check_unlisted(by, object)?,
         }
     }
-    name_uncovered(evidence, |name| all.contains_key(name), reasons);
+    name_left_out(evidence, |name| all.contains_key(name), reasons);
     reasons.push("every file is checked against the signed digests".into());
     Ok(all)
+}
+
+/// Refuses a list that names a file which a load looked for in vain. A directory is seen whole, so
+/// there every listed file of weights must be among the objects; elsewhere only those can be known
+/// to be missing that were looked for.
+fn check_presence<'a>(
+    evidence: &Evidence,
+    by: &'static str,
+    listed: impl Iterator<Item = &'a str>,
+) -> Result<(), Refusal> {
+    let is_local = matches!(evidence.origin, Origin::Local { .. });
+    let is_there = |name: &str| evidence.objects.iter().any(|object| object.name == name);
+    let is_missing = |name: &str| {
+        evidence.absent.iter().any(|absent| absent == name)
+            || (is_local && !name.contains('/') && wire::evidence::is_weights_name(name) && !is_there(name))
+    };
+    match listed.into_iter().find(|name| is_missing(name)) {
+        Some(name) => Err(Refusal::Missing { by, name: name.to_owned() }),
+        None => Ok(()),
+    }
+}
+
+/// Refuses an object that is read and that nothing vouches for. Others are left out of the load.
+fn check_unlisted(by: &'static str, object: &ObjectEvidence) -> Result<(), Refusal> {
+    if object.role.is_read() { Err(Refusal::NotCovered { by, name: object.name.clone() }) } else { Ok(()) }
+}
+
+fn size_refusal(by: &'static str, object: &ObjectEvidence, listed: u64) -> Refusal {
+    Refusal::Size { by, name: object.name.clone(), bytes: object.bytes, listed }
 }
 
 /// Without manifest and signature: the store's checksums where it has them, then an earlier load's
@@ -211,11 +234,12 @@ fn by_store(evidence: &Evidence, reasons: &mut Vec<String>) -> Result<(Proof, BT
             (None, None) => unchecked.push(object),
         }
     }
-    for object in unchecked.iter().filter(|object| object.etag.is_none() && is_read(&object.name)) {
+    for object in unchecked.iter().filter(|object| object.etag.is_none() && object.role.is_read()) {
         reasons.push(format!("{} has no ETag: digests of this load cannot be tied to it", object.name));
     }
-    let has_weights = evidence.objects.iter().any(|object| is_weights(&object.name));
-    let proof = if has_weights && !unchecked.iter().any(|object| is_weights(&object.name)) {
+    let is_weights = |object: &ObjectEvidence| object.role == Role::Weights;
+    let has_weights = evidence.objects.iter().any(is_weights);
+    let proof = if has_weights && !unchecked.iter().any(|object| is_weights(object)) {
         reasons.push("every file of weights is checked against its store's SHA-256".into());
         Proof::Proven
     } else {
@@ -250,27 +274,16 @@ fn pin_refusal(evidence: &Evidence, object: &ObjectEvidence) -> Refusal {
     Refusal::PinContradicted { place: place(evidence).to_owned(), name: object.name.clone(), etag }
 }
 
-/// Names what is there and covered by nothing, so that nobody takes it for proven.
-fn name_uncovered(evidence: &Evidence, is_covered: impl Fn(&str) -> bool, reasons: &mut Vec<String>) {
+/// Names the companions that nothing covers, so that nobody takes them for proven.
+fn name_left_out(evidence: &Evidence, is_covered: impl Fn(&str) -> bool, reasons: &mut Vec<String>) {
     const NAMED_MAX: usize = 8;
-    let beside = |name: &str| name == MANIFEST_NAME || name == wire::manifest::SIGNATURE_NAME || is_covered(name);
-    let names: Vec<&str> =
-        evidence.objects.iter().map(|object| object.name.as_str()).filter(|name| !beside(name)).collect();
+    let left_out = |object: &&ObjectEvidence| !object.role.is_read() && !is_covered(&object.name);
+    let names: Vec<&str> = evidence.objects.iter().filter(left_out).map(|object| object.name.as_str()).collect();
     if !names.is_empty() {
         let more = if names.len() > NAMED_MAX { ", …" } else { "" };
         let named = names[..names.len().min(NAMED_MAX)].join(", ");
-        reasons.push(format!("covered by nothing, and not read: {named}{more}"));
+        reasons.push(format!("not listed, and left out of the load: {named}{more}"));
     }
-}
-
-/// Whether a load reads this file: weights, and what decides how they are run and prompted.
-fn is_read(name: &str) -> bool {
-    let extension = name.rsplit_once('.').map(|(_, extension)| extension);
-    !name.contains('/') && name != MANIFEST_NAME && matches!(extension, Some("safetensors" | "json" | "jinja"))
-}
-
-fn is_weights(name: &str) -> bool {
-    is_read(name) && name.ends_with(".safetensors")
 }
 
 /// The URL or directory, for messages.

@@ -95,6 +95,15 @@ impl Origin {
         self.state.replace(name, Body::Memory(bytes), len);
     }
 
+    /// Puts other bytes of the same length under a name and keeps entity tag and date: a store that
+    /// lies, or an attacker who may write to it.
+    ///
+    /// # Panics
+    /// There is no such object, or its length is another.
+    pub fn replace_unnoticed(&self, name: &str, bytes: impl Into<Bytes>) {
+        self.state.catalogue.replace_unnoticed(name, bytes.into());
+    }
+
     /// The certificate it shows, to be trusted by a test's client; none without TLS.
     #[must_use]
     pub fn certificate_pem(&self) -> Option<&str> {

@@ -1,8 +1,9 @@
-//! Evidence and verdict: what was found about a model before any of its weights are read, and what
-//! the loader must check of them.
+//! Evidence and verdict: the facts about a model before any of its weights are read, and the checks
+//! that the loader must make.
 //!
 //! The loader gathers evidence and believes none of it; policy decides without reading a byte; the
-//! loader takes the verdict. Both values cross between rooms that do not know each other.
+//! loader carries the verdict out. Evidence alone says which objects a load reads ([`Role`]): nobody
+//! else lists them, or guesses by a name.
 
 use std::collections::BTreeMap;
 use std::ops::Range;
@@ -16,8 +17,10 @@ use crate::proof::Proof;
 pub struct Evidence {
     /// Where it is.
     pub origin: Origin,
-    /// The objects there, in any order, each name once. Names are relative to the model.
+    /// The objects that were found, in any order, each name once. Names are relative to the model.
     pub objects: Vec<ObjectEvidence>,
+    /// The names that were looked for and do not exist.
+    pub absent: Vec<String>,
     /// The published manifest, parsed.
     pub manifest: Option<Manifest>,
     /// Of the manifest's file, byte for byte as published: what a signature covers.
@@ -48,6 +51,8 @@ pub enum Origin {
 pub struct ObjectEvidence {
     /// Its name relative to the model, as in a manifest.
     pub name: String,
+    /// The use that a load makes of it.
+    pub role: Role,
     /// Its size.
     pub bytes: u64,
     /// Its entity tag, as the store writes it (quotes included if it writes them).
@@ -56,6 +61,34 @@ pub struct ObjectEvidence {
     pub version: Option<String>,
     /// A checksum of the whole object by the store.
     pub checksum: Option<StoreChecksum>,
+}
+
+/// The use that a load makes of an object.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Role {
+    /// A file of weights, mapped and computed with.
+    Weights,
+    /// A file that decides how the weights are run or prompted: sizes, tokenizer, templates, index.
+    Settings,
+    /// A file that other tools need beside the weights: kept with the model, never interpreted.
+    Companion,
+    /// A file of weights that lies beside those of the model and is left alone.
+    Unread,
+}
+
+impl Role {
+    /// Whether the answers of the model depend on the object's bytes.
+    #[must_use]
+    pub fn is_read(self) -> bool {
+        matches!(self, Self::Weights | Self::Settings)
+    }
+}
+
+/// Whether a file of this name holds weights in a format that is read.
+#[must_use]
+pub fn is_weights_name(name: &str) -> bool {
+    let name = name.to_ascii_lowercase();
+    name.ends_with(".safetensors") || name.ends_with(".gguf")
 }
 
 /// A store's checksum over a whole object. Checksums of parts are none of the object, and MD5

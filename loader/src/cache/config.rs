@@ -14,6 +14,9 @@ pub struct CacheConfig {
     /// Where; `$FOREBAY_CACHE`, else `$XDG_CACHE_HOME/forebay`, else `~/.cache/forebay` where
     /// absent.
     pub root: Option<PathBuf>,
+    /// Uses the cache as it is and never writes to it: its models are found, others are loaded into
+    /// memory. A file system that refuses writes makes it so, too.
+    pub read_only: bool,
     /// The most bytes it may take; only the disk bounds it where absent. Models that were not used
     /// for longest and are neither pinned nor in use make room.
     pub quota_bytes: Option<u64>,
@@ -36,6 +39,7 @@ impl Default for CacheConfig {
         Self {
             enabled: true,
             root: None,
+            read_only: false,
             quota_bytes: None,
             min_free_bytes: 2 << 30,
             sync_bytes: 256 << 20,

@@ -142,8 +142,18 @@ pub(super) fn available_bytes(path: &Path) -> Result<u64, CacheError> {
     Ok(facts.f_bavail.saturating_mul(facts.f_frsize))
 }
 
-/// Bytes that a directory's files take on disk; what vanishes meanwhile counts nothing.
+/// Bytes that a directory's files take on disk, a file with several names being shared evenly among
+/// them; what vanishes meanwhile counts nothing.
 pub(super) fn used_bytes(directory: &Path) -> u64 {
+    sum_of_files(directory, &|bytes, names| bytes / names)
+}
+
+/// As [`used_bytes`], of files that have one name alone.
+pub(super) fn unshared_bytes(directory: &Path) -> u64 {
+    sum_of_files(directory, &|bytes, names| if names == 1 { bytes } else { 0 })
+}
+
+fn sum_of_files(directory: &Path, count: &dyn Fn(u64, u64) -> u64) -> u64 {
     let mut sum = 0;
     let mut open = vec![directory.to_owned()];
     while let Some(directory) = open.pop() {
@@ -151,7 +161,7 @@ pub(super) fn used_bytes(directory: &Path) -> u64 {
             match entry.metadata() {
                 Ok(facts) if facts.is_dir() => open.push(entry.path()),
                 // st_blocks counts 512 bytes whatever the file system's block is (stat(2)).
-                Ok(facts) => sum += facts.blocks() * 512,
+                Ok(facts) => sum += count(facts.blocks() * 512, facts.nlink().max(1)),
                 Err(_) => {}
             }
         }

@@ -1,6 +1,6 @@
 //! A load into the cache: its files being filled, and the step that makes it a finished model.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -19,6 +19,7 @@ use super::journaled::Journaled;
 use super::layout;
 use super::lock::{Lock, Mode};
 use super::metrics::{Failure, Metrics};
+use super::reuse::Linked;
 use super::room;
 use super::shelf::{Shelf, off_thread};
 use super::syncer::{Inbox, Syncer};
@@ -35,6 +36,8 @@ pub struct Entry {
     // Asynchronous, as opening hashes what is in doubt.
     files: tokio::sync::Mutex<BTreeMap<String, CachedFile>>,
     small: Mutex<BTreeMap<String, Small>>,
+    met: Mutex<BTreeMap<String, BTreeSet<Digest>>>,
+    linked: Mutex<BTreeMap<String, Linked>>,
     lock: Arc<Lock>,
 }
 
@@ -85,15 +88,38 @@ impl CachedFile {
 }
 
 impl Entry {
-    pub(super) fn new(shelf: Arc<Shelf>, origin: Origin, lock: Arc<Lock>, syncer: Syncer) -> Self {
+    pub(super) fn new(
+        shelf: Arc<Shelf>,
+        origin: Origin,
+        linked: BTreeMap<String, Linked>,
+        lock: Arc<Lock>,
+        syncer: Syncer,
+    ) -> Self {
         let directory = shelf.layout.partial(origin.key);
-        Self { shelf, origin, directory, syncer, files: tokio::sync::Mutex::default(), small: Mutex::default(), lock }
+        let (files, small, met) = (tokio::sync::Mutex::default(), Mutex::default(), Mutex::default());
+        Self { shelf, origin, directory, syncer, files, small, met, linked: Mutex::new(linked), lock }
     }
 
     /// The load's directory.
     #[must_use]
     pub fn directory(&self) -> &Path {
         &self.directory
+    }
+
+    /// A file that another model has as well: where it is, and what it is. It is whole, and must not be
+    /// written.
+    #[must_use]
+    pub fn linked(&self, name: &str) -> Option<(PathBuf, Linked)> {
+        Some((self.directory.join(name), self.links().get(name)?.clone()))
+    }
+
+    /// Fetches a linked file after all: [`Entry::file`] gives it anew.
+    pub fn unlink(&self, name: &str) {
+        self.links().remove(name);
+    }
+
+    fn links(&self) -> MutexGuard<'_, BTreeMap<String, Linked>> {
+        self.linked.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// Opens the file of one of the load's objects, to be mapped and filled. Asked again, the same
@@ -178,6 +204,9 @@ impl Entry {
         for (name, file) in &files {
             self.compare(name, file, &manifest)?;
         }
+        for (name, linked) in self.links().iter() {
+            self.compare_linked(name, linked, &manifest)?;
+        }
         self.compare_small(&manifest)?;
         // All is there, so nobody writes any more, whatever comes now: who wants the model and finds
         // no finished one may go on with this load.
@@ -199,6 +228,7 @@ impl Entry {
         let manifest: Arc<[u8]> = manifest_json.into();
         let text = Arc::clone(&manifest);
         let directory = self.shelf.layout.model(root);
+        let met = Arc::new(self.met().clone());
         let lock = off_thread(move || {
             // Finds what failed to be durable before, and what was dirty without landing.
             files.values().try_for_each(|file| file.file.sync())?;
@@ -206,7 +236,7 @@ impl Entry {
             room::show(&self.shelf);
             Ok(lock)
         });
-        Ok(Finished { directory, root, proof, manifest, _lock: Arc::new(lock.await?) })
+        Ok(Finished { directory, root, proof, manifest, met, _lock: Some(Arc::new(lock.await?)) })
     }
 
     /// Every extent of the file is there and has the manifest's digest.
@@ -228,6 +258,15 @@ impl Entry {
         Ok(())
     }
 
+    /// A linked file is the one that the manifest lists.
+    fn compare_linked(&self, name: &str, linked: &Linked, manifest: &Manifest) -> Result<(), CacheError> {
+        if manifest.file(name).is_some_and(|listed| listed.extents == linked.extents) {
+            return Ok(());
+        }
+        let problem = "is not what the manifest says".to_owned();
+        Err(CacheError::Mismatch { directory: self.directory.clone(), file: name.to_owned(), problem })
+    }
+
     /// The small files that the manifest lists are the ones it lists.
     fn compare_small(&self, manifest: &Manifest) -> Result<(), CacheError> {
         for (name, small) in self.small().iter() {
@@ -238,6 +277,15 @@ impl Entry {
             }
         }
         Ok(())
+    }
+
+    /// Notes the name of an expectation that a file met as a whole; see [`Finished::has_met`].
+    pub fn note_met(&self, file: &str, expectation: Digest) {
+        self.met().entry(file.to_owned()).or_default().insert(expectation);
+    }
+
+    fn met(&self) -> MutexGuard<'_, BTreeMap<String, BTreeSet<Digest>>> {
+        self.met.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     fn small(&self) -> MutexGuard<'_, BTreeMap<String, Small>> {
@@ -292,12 +340,17 @@ impl Entry {
         weights: impl Iterator<Item = &'a String>,
     ) -> Result<Record, CacheError> {
         let small = self.small().clone();
-        let weights = weights.map(|name| (name.clone(), None));
+        let linked = self.links().clone();
+        for (name, file) in &linked {
+            file.met.iter().for_each(|met| self.note_met(name, *met));
+        }
+        let weights = weights.cloned().chain(linked.into_keys()).map(|name| (name, None));
         let names = weights.chain(small.into_iter().map(|(name, small)| (name, Some(small.digest))));
         let files = names.map(|(name, digest)| {
             let path = self.directory.join(&name);
             let facts = fs::metadata(&path).map_err(CacheError::io("looking at", &path))?;
-            Ok(FileRecord { name, identity: FileIdentity::of(&facts), digest })
+            let met = self.met().get(&name).cloned().unwrap_or_default();
+            Ok(FileRecord { name, identity: FileIdentity::of(&facts), digest, met })
         });
         Ok(Record { root, proof, files: files.collect::<Result<_, CacheError>>()? })
     }

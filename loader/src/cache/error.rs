@@ -37,6 +37,12 @@ pub enum CacheError {
         /// Which bound is in the way.
         problem: String,
     },
+    /// The cache may be read and not written.
+    #[error("writing to the cache {root}: it is read-only; mount it writable, or set FOREBAY_CACHE to another place")]
+    ReadOnly {
+        /// The cache's root.
+        root: PathBuf,
+    },
     /// A file's name would leave the model's directory, or is one of ours.
     #[error("keeping a file: its name {problem}")]
     Name {
@@ -108,6 +114,12 @@ impl CacheError {
     /// For `map_err`: the system refused this, on that file.
     pub(super) fn io(doing: &'static str, path: &Path) -> impl FnOnce(io::Error) -> Self {
         move |source| Self::Io { doing, path: path.to_owned(), source }
+    }
+
+    /// Whether the system refused because nothing may be written there.
+    pub(super) fn is_read_only(&self) -> bool {
+        let refused = |kind| matches!(kind, io::ErrorKind::ReadOnlyFilesystem | io::ErrorKind::PermissionDenied);
+        matches!(self, Self::Io { source, .. } if refused(source.kind()))
     }
 
     /// Whether a full disk or quota is the reason.

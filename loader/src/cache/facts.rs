@@ -1,8 +1,11 @@
 //! What the cache remembers in JSON, beside the journals: where a model came from, what a URL was
 //! last found to be, and which files a finished model has.
 
+use std::collections::BTreeSet;
+
 use serde::{Deserialize, Serialize};
-use wire::digest::Digest;
+use wire::digest::{Digest, Sha256};
+use wire::evidence::StoreChecksum;
 use wire::proof::Proof;
 
 use super::disk::FileIdentity;
@@ -17,19 +20,24 @@ pub(super) struct ObjectFacts {
     etag: Option<String>,
     version: Option<String>,
     modified: Option<String>,
+    /// SHA-256 of the whole object, by the store.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    sha256: Option<Sha256>,
 }
 
 impl ObjectFacts {
     pub(super) fn to_object(&self) -> Object {
         let tag = Tag { etag: self.etag.clone(), version: self.version.clone(), modified: self.modified.clone() };
-        Object { name: self.name.clone(), bytes: self.bytes, tag, checksum: None }
+        let checksum = self.sha256.map(StoreChecksum::Sha256);
+        Object { name: self.name.clone(), bytes: self.bytes, tag, checksum }
     }
 }
 
 impl From<&Object> for ObjectFacts {
     fn from(object: &Object) -> Self {
         let Tag { etag, version, modified } = object.tag.clone();
-        Self { name: object.name.clone(), bytes: object.bytes, etag, version, modified }
+        let sha256 = object.checksum.map(|StoreChecksum::Sha256(digest)| digest);
+        Self { name: object.name.clone(), bytes: object.bytes, etag, version, modified, sha256 }
     }
 }
 
@@ -77,4 +85,7 @@ pub(super) struct FileRecord {
     pub(super) identity: FileIdentity,
     /// BLAKE3 of all its bytes, of a file that the manifest does not list.
     pub(super) digest: Option<Digest>,
+    /// Names of the expectations that the file met as a whole.
+    #[serde(default, skip_serializing_if = "BTreeSet::is_empty")]
+    pub(super) met: BTreeSet<Digest>,
 }

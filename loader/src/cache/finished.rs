@@ -1,5 +1,6 @@
 //! Finished models: finding one, believing it, and taking it back when it is damaged.
 
+use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -40,7 +41,44 @@ pub struct Finished {
     pub proof: Proof,
     /// The manifest's text.
     pub manifest: Arc<[u8]>,
-    pub(super) _lock: Arc<Lock>,
+    /// Names of the expectations that each file met as a whole.
+    pub(super) met: Arc<BTreeMap<String, BTreeSet<Digest>>>,
+    /// None of a cache that is read-only.
+    pub(super) _lock: Option<Arc<Lock>>,
+}
+
+impl Finished {
+    /// Whether a file was found to meet an expectation about it as a whole.
+    #[must_use]
+    pub fn has_met(&self, file: &str, expectation: Digest) -> bool {
+        self.met.get(file).is_some_and(|met| met.contains(&expectation))
+    }
+}
+
+/// Notes that files of a model met expectations about them as wholes.
+pub(super) fn note_met(directory: &Path, root: Digest, met: &BTreeMap<String, Digest>) -> Result<(), CacheError> {
+    let Some((mut record, _)) = check::describe(directory, root) else { return Ok(()) };
+    for file in &mut record.files {
+        file.met.extend(met.get(&file.name));
+    }
+    disk::write_json(&layout::record(directory), &record)
+}
+
+/// A finished model as a URL was found to be, with its objects as the store described them then.
+#[derive(Debug, Clone)]
+pub struct Kept {
+    /// The model.
+    pub finished: Finished,
+    /// Every object that the load read.
+    pub objects: Vec<Object>,
+}
+
+/// The finished model that this URL was when it was last loaded.
+pub(super) async fn kept(shelf: &Arc<Shelf>, url: &str) -> Result<Option<Kept>, CacheError> {
+    let Some(reference) = disk::read_json::<Reference>(&shelf.layout.reference(url)) else { return Ok(None) };
+    let objects: Vec<Object> = reference.objects.iter().map(ObjectFacts::to_object).collect();
+    let opened = open(shelf, reference.root, &objects).await?;
+    Ok(opened.map(|(finished, _)| Kept { finished, objects }))
 }
 
 /// The finished model that this URL is now, or that has the wanted root.
@@ -67,6 +105,9 @@ pub(super) async fn find(shelf: &Arc<Shelf>, wanted: &Wanted<'_>) -> Result<Opti
 
 /// Notes what a URL is.
 pub(super) fn refer(shelf: &Shelf, reference: &Reference) -> Result<(), CacheError> {
+    if shelf.is_read_only {
+        return Ok(());
+    }
     disk::write_json(&shelf.layout.reference(&reference.url), reference)?;
     disk::sync_directory(&shelf.layout.references())
 }
@@ -88,16 +129,25 @@ async fn open(shelf: &Arc<Shelf>, root: Digest, objects: &[Object]) -> Result<Op
     if !directory.exists() {
         return Ok(None);
     }
-    let lock = Arc::new(Lock::acquire(&shelf.layout.lock(root), Mode::Shared, "removing this model").await?);
+    let is_read_only = shelf.is_read_only;
+    let lock = match is_read_only {
+        true => None,
+        false => {
+            let path = shelf.layout.lock(root);
+            Some(Arc::new(Lock::acquire(&path, Mode::Shared, "removing this model").await?))
+        }
+    };
     let wanted: Vec<(String, u64)> = objects.iter().map(|object| (object.name.clone(), object.bytes)).collect();
     let (place, shelf) = (directory.clone(), Arc::clone(shelf));
     let examined = off_thread(move || {
-        let found = examine(&place, root, &wanted)?;
+        let found = examine(&place, root, &wanted, !is_read_only)?;
         if let Examined::Wrong(wrong) = found {
             // Ours is the only lock if nobody uses it; then what is right of it is kept.
             drop(lock);
             tracing::warn!(model = %root, files = ?wrong.keys(), "a cached model was changed; loading what is wrong again");
-            take_back(&shelf, root, &wrong)?;
+            if !is_read_only {
+                take_back(&shelf, root, &wrong)?;
+            }
             return Ok(None);
         }
         Ok(match found {
@@ -108,9 +158,13 @@ async fn open(shelf: &Arc<Shelf>, root: Digest, objects: &[Object]) -> Result<Op
     let Some((record, manifest, lock)) = examined.await? else { return Ok(None) };
     let origin: Option<Origin> = disk::read_json(&layout::origin(&directory));
     let key = origin.map_or(root, |origin| origin.key);
-    // Its age decides what is evicted; nothing else depends on it.
-    let _ = disk::touch(&layout::used(&directory));
-    Ok(Some((Finished { directory, root, proof: record.proof, manifest: manifest.into(), _lock: lock }, key)))
+    if !is_read_only {
+        // Its age decides what is evicted; nothing else depends on it.
+        let _ = disk::touch(&layout::used(&directory));
+    }
+    let met = record.files.into_iter().map(|file| (file.name, file.met)).collect();
+    let (manifest, proof, met) = (manifest.into(), record.proof, Arc::new(met));
+    Ok(Some((Finished { directory, root, proof, manifest, met, _lock: lock }, key)))
 }
 
 enum Examined {
@@ -119,8 +173,9 @@ enum Examined {
     Wrong(Wrong),
 }
 
-/// Believes files that are the ones that were finished; reads the others.
-fn examine(directory: &Path, root: Digest, wanted: &[(String, u64)]) -> Result<Examined, CacheError> {
+/// Believes files that are the ones that were finished; reads the others, and notes that they are right
+/// if it may write.
+fn examine(directory: &Path, root: Digest, wanted: &[(String, u64)], may_write: bool) -> Result<Examined, CacheError> {
     let Some((mut record, manifest)) = check::describe(directory, root) else { return Ok(Examined::Absent) };
     // What proves a model is no part of it: under another URL its text may be another.
     let is_proof = |name: &str| name == MANIFEST_NAME || name == SIGNATURE_NAME;
@@ -142,13 +197,15 @@ fn examine(directory: &Path, root: Digest, wanted: &[(String, u64)]) -> Result<E
         return Ok(Examined::Wrong(wrong));
     }
     check::identify(directory, &mut record)?;
-    disk::write_json(&layout::record(directory), &record)?;
+    if may_write {
+        disk::write_json(&layout::record(directory), &record)?;
+    }
     Ok(Examined::Intact(record, manifest))
 }
 
 /// Whether the model with this root is there and is what it was.
 pub(super) fn is_intact(directory: &Path, root: Digest) -> Result<bool, CacheError> {
-    Ok(matches!(examine(directory, root, &[])?, Examined::Intact(..)))
+    Ok(matches!(examine(directory, root, &[], true)?, Examined::Intact(..)))
 }
 
 /// Makes a damaged model a load that was broken off, so that the next load of its URL reads only

@@ -16,6 +16,7 @@ use super::disk;
 use super::error::CacheError;
 use super::journal::{self, Encoder, Identity, RECORD_BYTES, Record, Replay};
 use super::layout;
+use super::reuse;
 use crate::source::Object;
 
 /// A file being filled, and its journal.
@@ -53,6 +54,7 @@ impl Journaled {
         for path in [&path, &journal_path] {
             disk::create_directory(path.parent().unwrap_or(directory))?;
         }
+        reuse::part_from_others(&path)?;
         let data = disk::open_allocated(&path, object.bytes).map_err(CacheError::io("allocating", &path))?;
         let inode = data.metadata().map_err(CacheError::io("looking at", &path))?.ino();
         let identity = Identity::of(object);

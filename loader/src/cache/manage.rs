@@ -157,6 +157,7 @@ fn resolve(shelf: &Shelf, id: &str) -> Result<Resident, CacheError> {
 }
 
 pub(super) fn remove(shelf: &Shelf, id: &str) -> Result<Collected, CacheError> {
+    shelf.check_writable()?;
     let resident = resolve(shelf, id)?;
     if resident.is_pinned {
         return Err(CacheError::Pinned { id: id.to_owned() });
@@ -169,6 +170,7 @@ pub(super) fn remove(shelf: &Shelf, id: &str) -> Result<Collected, CacheError> {
 }
 
 pub(super) fn pin(shelf: &Shelf, id: &str, is_pinned: bool) -> Result<String, CacheError> {
+    shelf.check_writable()?;
     let resident = resolve(shelf, id)?;
     let path = layout::pinned(&resident.directory);
     let done = if is_pinned { disk::touch(&path) } else { fs::remove_file(&path).or_else(absent_is_fine) };
@@ -183,6 +185,9 @@ pub(super) fn collect(
     target_bytes: Option<u64>,
     is_dry: bool,
 ) -> Result<Collected, CacheError> {
+    if !is_dry {
+        shelf.check_writable()?;
+    }
     let residents = room::residents(shelf);
     let bounds = room::bounds(shelf)?;
     let keep = Duration::from_millis(shelf.config.partial_keep_ms);
@@ -258,8 +263,11 @@ pub(super) fn verify(shelf: &Shelf, id: &str, progress: &mut dyn FnMut(u64, u64)
         return Err(CacheError::Unknown { id: format!("{id} (a load that is not finished)") });
     }
     let (root, directory) = (resident.name, resident.directory);
-    let path = shelf.layout.lock(root);
-    let lock = Lock::attempt(&path, Mode::Shared)?.ok_or_else(|| CacheError::InUse { id: id.to_owned() })?;
+    let in_use = || CacheError::InUse { id: id.to_owned() };
+    let lock = match shelf.is_read_only {
+        true => None,
+        false => Some(Lock::attempt(&shelf.layout.lock(root), Mode::Shared)?.ok_or_else(in_use)?),
+    };
     let described = check::describe(&directory, root);
     let parsed = described.and_then(|(record, text)| {
         Some((record, Manifest::parse(&text).ok().filter(|manifest| manifest.root() == root)?))
@@ -267,7 +275,7 @@ pub(super) fn verify(shelf: &Shelf, id: &str, progress: &mut dyn FnMut(u64, u64)
     let Some((record, manifest)) = parsed else {
         // What its files should be is not known any more.
         drop(lock);
-        let is_taken_back = room::evict(shelf, &directory, root)?;
+        let is_taken_back = !shelf.is_read_only && room::evict(shelf, &directory, root)?;
         let wrong = vec![WrongFile { file: wire::manifest::MANIFEST_NAME.into(), extents: Vec::new() }];
         return Ok(Verified { id: root.to_hex(), bytes: 0, wrong, is_taken_back });
     };
@@ -278,7 +286,7 @@ pub(super) fn verify(shelf: &Shelf, id: &str, progress: &mut dyn FnMut(u64, u64)
         progress(read, total);
     });
     drop(lock);
-    let is_taken_back = !wrong.is_empty() && take_back(shelf, root, &wrong)?;
+    let is_taken_back = !wrong.is_empty() && !shelf.is_read_only && take_back(shelf, root, &wrong)?;
     let wrong = wrong.into_iter().map(|(file, extents)| WrongFile { file, extents }).collect();
     Ok(Verified { id: root.to_hex(), bytes: read, wrong, is_taken_back })
 }

@@ -52,7 +52,8 @@ pub(super) fn resident(shelf: &Shelf, directory: PathBuf, is_partial: bool) -> O
     let origin: Option<Origin> = if is_partial { disk::read_json(&layout::origin(&directory)) } else { None };
     let used = disk::modified(&layout::used(&directory)).or_else(|| disk::modified(&directory));
     // Asking needs the lock for a moment; who wants it meanwhile asks again.
-    let is_in_use = !matches!(Lock::attempt(&shelf.layout.lock(name), Mode::Exclusive), Ok(Some(_)));
+    let is_in_use =
+        !shelf.is_read_only && !matches!(Lock::attempt(&shelf.layout.lock(name), Mode::Exclusive), Ok(Some(_)));
     Some(Resident {
         name,
         is_partial,
@@ -103,10 +104,10 @@ pub(super) fn bounds(shelf: &Shelf) -> Result<Bounds, CacheError> {
 }
 
 /// Evicts until `need` more bytes fit beside everything but the load `ours`, which is counted in
-/// `need`. The caller holds the space lock.
+/// `need`, its linked files aside. The caller holds the space lock.
 pub(super) fn make(shelf: &Shelf, need: u64, ours: Digest) -> Result<(), CacheError> {
     let partial = shelf.layout.partial(ours);
-    let held = disk::used_bytes(&partial);
+    let held = disk::unshared_bytes(&partial);
     loop {
         let mut residents = residents(shelf);
         residents.retain(|resident| resident.directory != partial);

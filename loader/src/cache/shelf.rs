@@ -11,6 +11,15 @@ pub(super) struct Shelf {
     pub(super) layout: Layout,
     pub(super) config: CacheConfig,
     pub(super) metrics: Metrics,
+    /// Nothing may be written: no lock is taken, no use is noted, nothing is mended.
+    pub(super) is_read_only: bool,
+}
+
+impl Shelf {
+    /// Refuses what writes.
+    pub(super) fn check_writable(&self) -> Result<(), CacheError> {
+        if self.is_read_only { Err(CacheError::ReadOnly { root: self.layout.root().to_owned() }) } else { Ok(()) }
+    }
 }
 
 /// Runs what blocks on a thread where that is harmless.

@@ -23,7 +23,7 @@ use crate::landing::{Landed, Landing, LandingError, Progress};
 use crate::source::{ReadOptions, SourceError};
 
 /// How often a slow request is looked at.
-const SLOW_LOOK: Duration = Duration::from_millis(50);
+pub(super) const SLOW_LOOK: Duration = Duration::from_millis(50);
 
 /// The clock that the load goes by; tests stop it.
 pub(super) fn now() -> Instant {
@@ -32,6 +32,7 @@ pub(super) fn now() -> Instant {
 
 /// Tries once to bring what is missing of `piece`.
 pub(super) async fn attempt(shared: &Arc<Shared>, piece: &mut Piece) -> Result<Ended, FetchError> {
+    piece.history.brought = 0;
     let Some(mut landing) = piece.land(shared)? else { return Ok(Ended::Complete) };
     // What a try that was given up has left on its way.
     if let Err(refused) = landing.settle().await {
@@ -47,7 +48,10 @@ pub(super) async fn attempt(shared: &Arc<Shared>, piece: &mut Piece) -> Result<E
         sleep(wait).await;
     }
     shared.hedges().asked(landing.remaining());
-    match race(shared, piece, &mut landing).await {
+    let from = landing.position();
+    let raced = race(shared, piece, &mut landing).await;
+    piece.history.brought = landing.position().saturating_sub(from);
+    match raced {
         Raced::Ended(Ended::Complete) => Ok(Ended::Complete),
         Raced::Ended(Ended::Failed(problem)) => Ok(failed(shared, piece, landing, problem)),
         Raced::Ended(ended) => {
@@ -159,7 +163,7 @@ fn outcome(problem: &SourceError) -> &'static str {
 }
 
 /// Watches a request's bytes come in.
-struct Watch<'a> {
+pub(super) struct Watch<'a> {
     shared: &'a Shared,
     source: usize,
     progress: Arc<Progress>,
@@ -169,7 +173,7 @@ struct Watch<'a> {
 }
 
 impl<'a> Watch<'a> {
-    fn new(shared: &'a Shared, source: usize, landing: &Landing) -> Self {
+    pub(super) fn new(shared: &'a Shared, source: usize, landing: &Landing) -> Self {
         let progress = landing.progress();
         let landed_before = progress.landed();
         let reading = shared.reading();
@@ -178,7 +182,7 @@ impl<'a> Watch<'a> {
     }
 
     /// Reads on. The bytes are counted where they are received, so nothing has to wake up for it.
-    async fn read<T>(&mut self, mut read: Pin<&mut (dyn Future<Output = T> + Send + '_)>) -> T {
+    pub(super) async fn read<T>(&mut self, mut read: Pin<&mut (dyn Future<Output = T> + Send + '_)>) -> T {
         poll_fn(|context| {
             let polled = read.as_mut().poll(context);
             self.note();
@@ -201,7 +205,7 @@ impl<'a> Watch<'a> {
         }
     }
 
-    fn verdict(&mut self, stalls: u32) -> Verdict {
+    pub(super) fn verdict(&mut self, stalls: u32) -> Verdict {
         let patience = self.shared.observed(self.source).patience(&self.shared.config, stalls);
         if self.progress.is_writing() {
             self.pulse.excuse(now());
@@ -209,12 +213,12 @@ impl<'a> Watch<'a> {
         self.pulse.verdict(now(), &patience, self.shared.others())
     }
 
-    fn given_up(&self, stall: Stall) {
+    pub(super) fn given_up(&self, stall: Stall) {
         self.shared.observed(self.source).given_up(stall, self.pulse.silent_for(now()));
         self.shared.tally.request("stalled");
     }
 
-    fn finished(&self, result: Result<(), SourceError>) -> Ended {
+    pub(super) fn finished(&self, result: Result<(), SourceError>) -> Ended {
         match result {
             Ok(()) => {
                 let (bytes, took) = (self.pulse.landed(), self.pulse.elapsed(now()));

@@ -99,6 +99,8 @@ pub(super) struct History {
     pub(super) throttles: u32,
     pub(super) stalls: u32,
     pub(super) first_failure: Option<Instant>,
+    /// Bytes that the latest attempt landed before it ended.
+    pub(super) brought: u64,
     /// Which source is tried next.
     pub(super) source: usize,
     /// Whether on a connection of its own.
@@ -117,6 +119,10 @@ pub(super) struct Place<'a> {
     pub(super) missing: (u64, u64),
     pub(super) source_count: usize,
 }
+
+/// An attempt that landed so many bytes made progress. Each pays for the request it costs, so what
+/// a fetch may cost stays bounded by its size.
+const PROGRESS_BYTES: u64 = 4 << 10;
 
 /// What comes next.
 #[derive(Debug)]
@@ -138,6 +144,10 @@ pub(super) fn next(
     config: &FetchConfig,
     random: &mut impl Rng,
 ) -> Next {
+    if history.brought >= PROGRESS_BYTES {
+        // A source that answers in small cuts gets there: only failures without progress add up.
+        (history.failures, history.throttles, history.first_failure) = (0, 0, None);
+    }
     match ended {
         Ended::Complete => Next::Done,
         Ended::Overtaken => {

@@ -22,6 +22,11 @@ const PATIENCE_MAX: Duration = Duration::from_secs(20);
 /// Over how long a crawl is measured.
 const STRIDE: Duration = Duration::from_secs(1);
 
+/// A request that receives fewer bytes than this in that time drips. 1 KiB/s is a fiftieth of the
+/// slowest link over which anyone would load weights.
+const DRIP_BYTES: u64 = 5 << 10;
+const DRIP_WINDOW: Duration = Duration::from_secs(5);
+
 /// How soon, and how late, a request is looked at again.
 const LOOK_MIN: Duration = Duration::from_millis(25);
 const LOOK_MAX: Duration = Duration::from_millis(100);
@@ -127,6 +132,13 @@ pub(super) struct Patience {
     usual: Option<Usual>,
 }
 
+impl Patience {
+    /// How long to wait for the first byte of an answer.
+    pub(super) fn first_byte(&self) -> Duration {
+        self.first_byte
+    }
+}
+
 /// Seconds a byte of whole requests.
 #[derive(Debug, Clone, Copy, PartialEq)]
 struct Usual {
@@ -176,6 +188,8 @@ pub(super) struct Pulse {
     all_landed_then: u64,
     /// Where the current stride began: when, our bytes, and everybody's.
     stride: (Instant, u64, u64),
+    /// Where the current drip began: when, and our bytes.
+    drip: (Instant, u64),
 }
 
 impl Pulse {
@@ -190,6 +204,7 @@ impl Pulse {
             longest_silence: Duration::ZERO,
             all_landed_then: others.landed,
             stride: (now, 0, others.landed),
+            drip: (now, 0),
         }
     }
 
@@ -210,6 +225,7 @@ impl Pulse {
     /// What comes is waiting for us and not we for it: no silence counts up to now.
     pub(super) fn excuse(&mut self, now: Instant) {
         self.last_byte_at = now;
+        self.drip = (now, self.landed);
     }
 
     pub(super) fn landed(&self) -> u64 {
@@ -248,7 +264,7 @@ impl Pulse {
         if now >= silent_until {
             return Verdict::Stalled(kind);
         }
-        if self.crawls(now, others) {
+        if self.crawls(now, others) || self.drips(now) {
             return Verdict::Stalled(Stall::Body);
         }
         let slow_from = patience.usual.map(|usual| self.slow_from(now, &usual));
@@ -285,6 +301,19 @@ impl Pulse {
     }
 }
 
+impl Pulse {
+    /// Whether hardly anything came for a while. Whoever sends a byte now and then is never silent,
+    /// and would hold a request for ever.
+    fn drips(&mut self, now: Instant) -> bool {
+        let (began, landed_then) = self.drip;
+        if now.saturating_duration_since(began) < DRIP_WINDOW {
+            return false;
+        }
+        self.drip = (now, self.landed);
+        self.first_byte_at.is_some() && self.landed - landed_then < DRIP_BYTES
+    }
+}
+
 /// Beside this many times what a request receives, it crawls: a tenth of an even share among the
 /// most requests there may be.
 const CRAWL: u64 = 320;
@@ -314,6 +343,24 @@ mod tests {
 
     fn patience(stalls: u32) -> Patience {
         observed().patience(&FetchConfig::default(), stalls)
+    }
+
+    #[test]
+    fn a_drip_is_a_stall_however_steady_it_is() {
+        let begin = Instant::now();
+        let mut pulse = Pulse::new(begin, MEBIBYTE, ALONE);
+        let stalled_at = (1..1_000).find(|tenth| {
+            let now = begin + millis(100 * tenth);
+            pulse.note(now, *tenth, *tenth);
+            matches!(pulse.verdict(now, &patience(0), ALONE), Verdict::Stalled(Stall::Body))
+        });
+        assert_eq!(stalled_at, Some(50));
+        let mut slow = Pulse::new(begin, 8 * MEBIBYTE, ALONE);
+        for tenth in 1..1_000 {
+            let now = begin + millis(100 * tenth);
+            slow.note(now, tenth * 200, tenth * 200);
+            assert!(!matches!(slow.verdict(now, &patience(0), ALONE), Verdict::Stalled(_)), "{tenth}");
+        }
     }
 
     #[test]

@@ -2,23 +2,25 @@
 //! into memory.
 
 use std::collections::BTreeMap;
+use std::os::unix::fs::FileExt;
 use std::sync::{Arc, OnceLock};
 use std::time::Instant;
 
 use tokio::sync::watch;
 use tokio::task::JoinHandle;
-use wire::evidence::Verdict;
+use wire::digest::Digest;
+use wire::evidence::{Expected, Verdict};
 use wire::extent;
 use wire::manifest::{Manifest, ManifestFile, TensorDigest};
 use wire::proof::Proof;
 
 use super::{AbortOnDrop, Load, OpenOptions, Shared, State, Summary, warn};
-use crate::cache::{Begin, CacheError, CachedFile, Entry, Finished, Wanted};
+use crate::cache::{Begin, Cache, CacheError, CachedFile, Entry, Finished, Wanted};
 use crate::fetch::{self, Job, Keeper, Progress, Target};
 use crate::landing::LandingError;
 use crate::plan::{Fetch, Plan, PlanOptions, Slice, Slices};
 use crate::probe::{Probe, Shard};
-use crate::verify::Checks;
+use crate::verify::{Checks, fingerprint};
 use crate::weights::Weights;
 use crate::{LoadError, Object, Region};
 
@@ -35,8 +37,8 @@ pub(super) async fn open(
     let wanted = Wanted { url: &url, objects: &objects, root: verdict.root };
     let place = match &shared.cache {
         None => Place::Memory,
-        Some(cache) => match cache.begin(&wanted).await {
-            Ok(Begin::Finished(finished)) => return hit(&probe, finished, verdict, begun).await,
+        Some(cache) => match cache.begin_reusing(&wanted, &expected_of(&probe, verdict)).await {
+            Ok(Begin::Finished(finished)) => return hit(cache, &probe, finished, verdict, begun).await,
             Ok(Begin::Load(entry)) => Place::Cache(entry),
             Err(error) => in_memory(&error),
         },
@@ -56,34 +58,53 @@ fn in_memory(error: &CacheError) -> Place {
     Place::Memory
 }
 
+/// What each file of weights must be.
+fn expected_of(probe: &Probe, verdict: &Verdict) -> BTreeMap<String, Expected> {
+    let names = probe.shards.iter().map(|shard| &shard.object.name);
+    names.map(|name| (name.clone(), verdict.expected(name).clone())).collect()
+}
+
 /// Every object that a load reads.
 fn objects(probe: &Probe) -> Vec<Object> {
     let small = probe.files.values().map(|file| file.object.clone());
     small.chain(probe.shards.iter().map(|shard| shard.object.clone())).collect()
 }
 
-/// Opens what the cache has: the files are mapped, and nothing is read but headers.
-async fn hit(probe: &Probe, finished: Finished, verdict: &Verdict, begun: Instant) -> Result<Load, LoadError> {
+/// Opens what the cache has: the files are mapped, and nothing is read but what is needed to prove
+/// what an earlier load did not.
+async fn hit(
+    cache: &Cache,
+    probe: &Probe,
+    finished: Finished,
+    verdict: &Verdict,
+    begun: Instant,
+) -> Result<Load, LoadError> {
+    let error = |source| LoadError::Manifest { url: probe.url().to_string(), source };
+    let manifest = Manifest::parse(&finished.manifest).map_err(error)?;
     let mut weights = Weights::new(Proof::Pinned);
     for shard in &probe.shards {
         let region = Region::map_file(&finished.directory.join(&shard.object.name))?;
+        // The map must be one of these bytes: what a store says now of a file that was verified
+        // before counts for nothing.
+        if !shard.describes(&region) {
+            let (object, source_url) = (shard.object.name.clone(), probe.source.url().to_owned());
+            return Err(LoadError::HeaderContradicted { object, source_url });
+        }
         weights.add(&region, &shard.header)?;
     }
+    judge_what_is_not_known(cache, probe, &finished, &manifest, &weights, verdict).await?;
     let is_proven = verdict.proof == Proof::Proven;
-    if is_proven && verdict.root != Some(finished.root) && finished.proof != Proof::Proven {
-        // What is known of the wholes came after the bytes.
-        judge_wholes(probe, &weights, verdict).await?;
-    }
     weights.set_proof(if is_proven { Proof::Proven } else { finished.proof });
-    if let Ok(manifest) = Manifest::parse(&finished.manifest) {
-        weights.set_tensor_digests(tensor_digests(&manifest));
-    }
+    let extents = |shard: &Shard| Some(manifest.file(&shard.object.name)?.extents.clone());
+    weights.set_identity(probe.shards.iter().map(extents).collect::<Option<_>>().and_then(|all| probe.identity(all)));
+    weights.set_tensor_digests(tensor_digests(&manifest));
     let bytes = weights.total_bytes();
     let summary = Summary {
         bytes,
         bytes_by_source: vec![("cache".to_owned(), bytes)],
         seconds: begun.elapsed().as_secs_f64(),
         durable_seconds: Some(begun.elapsed().as_secs_f64()),
+        kept: true,
         root: Some(finished.root.to_string()),
         ..Summary::default()
     };
@@ -92,20 +113,47 @@ async fn hit(probe: &Probe, finished: Finished, verdict: &Verdict, begun: Instan
     Ok(Load::done(weights, Progress::default(), summary))
 }
 
-async fn judge_wholes(probe: &Probe, weights: &Weights, verdict: &Verdict) -> Result<(), LoadError> {
-    let url = probe.source.url().to_owned();
+/// Reads the cached files of which the verdict says more than an earlier load has found, and notes
+/// what they were found to be.
+async fn judge_what_is_not_known(
+    cache: &Cache,
+    probe: &Probe,
+    finished: &Finished,
+    manifest: &Manifest,
+    weights: &Weights,
+    verdict: &Verdict,
+) -> Result<(), LoadError> {
+    let is_known = |shard: &Shard| {
+        let name = &shard.object.name;
+        match verdict.expected(name) {
+            Expected::Unknown => true,
+            Expected::Extents(extents) => manifest.file(name).is_some_and(|file| file.extents == *extents),
+            expected => fingerprint(expected).is_some_and(|met| finished.has_met(name, met)),
+        }
+    };
+    let unknown = probe.shards.iter().zip(weights.regions()).filter(|(shard, _)| !is_known(shard));
     let checks: Vec<(Checks, Arc<Region>)> =
-        probe.shards.iter().map(|shard| checks_of(shard, verdict)).zip(weights.regions()).collect();
+        unknown.map(|(shard, region)| (Checks::of(shard, verdict), region)).collect();
+    if checks.is_empty() {
+        return Ok(());
+    }
+    let met: BTreeMap<String, Digest> = probe.shards.iter().filter_map(|shard| met_by(shard, verdict)).collect();
+    let url = probe.source.url().to_owned();
     let judging = move || {
         let judge = |(checks, region): &(Checks, Arc<Region>)| checks.judge_file(region, &url);
         checks.iter().try_for_each(judge)
     };
-    tokio::task::spawn_blocking(judging).await.unwrap_or(Err(LoadError::Cancelled))
+    tokio::task::spawn_blocking(judging).await.unwrap_or(Err(LoadError::Cancelled))?;
+    if let Err(error) = cache.note_met(finished, met).await {
+        warn("what a cached model was found to be cannot be noted: it is read again at its next load", &error);
+    }
+    Ok(())
 }
 
-fn checks_of(shard: &Shard, verdict: &Verdict) -> Checks {
-    let (name, bytes) = (&shard.object.name, shard.object.bytes);
-    Checks::new(name, bytes, verdict.expected(name).clone(), Arc::clone(&shard.head))
+/// What a file of weights was found to be as a whole, once the verdict was carried out.
+fn met_by(shard: &Shard, verdict: &Verdict) -> Option<(String, Digest)> {
+    let name = &shard.object.name;
+    Some((name.clone(), fingerprint(verdict.expected(name))?))
 }
 
 /// The memory of every shard file, and who judges and keeps what lands there.
@@ -117,6 +165,8 @@ struct Held {
 struct File {
     region: Arc<Region>,
     keeper: Arc<FileKeeper>,
+    /// The file is another model's as well, and was judged when that was finished.
+    is_linked: bool,
 }
 
 impl Held {
@@ -147,9 +197,13 @@ impl Held {
     ) -> Result<Vec<File>, Room> {
         let mut files = Vec::with_capacity(probe.shards.len());
         for shard in &probe.shards {
+            if let Some(file) = File::linked(entry, shard, verdict).map_err(Room::Region)? {
+                files.push(file);
+                continue;
+            }
             let cached = entry.file(&shard.object).await.map_err(Room::Cache)?;
             // What is judged as a whole is read once more.
-            let is_unread = options.to_cache && !checks_of(shard, verdict).is_held();
+            let is_unread = options.to_cache && !Checks::of(shard, verdict).is_held();
             let create = if is_unread { Region::create_unread_file } else { Region::create_file };
             let region = create(cached.path(), shard.object.bytes).map_err(Room::Region)?;
             let found: Vec<(u64, blake3::Hash)> = cached.found().to_vec();
@@ -168,25 +222,56 @@ enum Room {
 
 impl File {
     fn new(region: Arc<Region>, cached: Option<CachedFile>, shard: &Shard, verdict: &Verdict) -> Self {
-        let checks = checks_of(shard, verdict);
+        let checks = Checks::of(shard, verdict);
         if checks.is_held() {
             region.hold();
         }
-        Self { region, keeper: Arc::new(FileKeeper { checks, cached }) }
+        Self { region, keeper: Arc::new(FileKeeper { checks, cached }), is_linked: false }
+    }
+
+    /// A file that another model of the cache has as well, unless its header is another than the store
+    /// shows.
+    fn linked(entry: &Entry, shard: &Shard, verdict: &Verdict) -> Result<Option<Self>, LoadError> {
+        let Some((path, linked)) = entry.linked(&shard.object.name) else { return Ok(None) };
+        let region = Region::map_file(&path)?;
+        if region.len() != shard.object.bytes || !shard.describes(&region) {
+            entry.unlink(&shard.object.name);
+            return Ok(None);
+        }
+        let checks = Checks::of(shard, verdict);
+        (0..).zip(&linked.extents).for_each(|(extent, digest)| checks.note(extent, digest.0.into()));
+        Ok(Some(Self { region, keeper: Arc::new(FileKeeper { checks, cached: None }), is_linked: true }))
     }
 
     /// Shows what an earlier load left and its journal vouches for, as far as it is what is
     /// expected now.
     fn believe(&self, found: &[(u64, blake3::Hash)], url: &str) {
+        let checks = &self.keeper.checks;
+        let header = checks.header_extents();
+        let has_header = header.clone().all(|extent| found.iter().any(|(known, _)| *known == extent));
+        let is_described = has_header && self.begins_with(checks.head());
+        if has_header && !is_described && !checks.knows_extents() {
+            // The store shows another header under the same tag: the rest is another file's, too.
+            tracing::warn!(file = self.region.name(), "the store changed this file under its tag; it is fetched anew");
+            return;
+        }
         for (extent, digest) in found {
-            let checks = &self.keeper.checks;
-            // The header's extents come again: they are compared with what was just read.
-            if checks.holds_header(*extent) || checks.check(*extent, *digest, url).is_err() {
+            // Extents of a header that is not there whole come again, to be compared with it.
+            let is_doubtful = header.contains(extent) && !is_described;
+            if is_doubtful || checks.check(*extent, *digest, url).is_err() {
                 continue;
             }
             checks.note(*extent, *digest);
             self.region.adopt(*extent);
         }
+    }
+
+    /// Whether the cached file begins with these bytes.
+    fn begins_with(&self, head: &[u8]) -> bool {
+        let Some(cached) = &self.keeper.cached else { return false };
+        let mut bytes = vec![0; head.len()];
+        let read = std::fs::File::open(cached.path()).and_then(|file| file.read_exact_at(&mut bytes, 0));
+        read.is_ok() && bytes == head
     }
 }
 
@@ -229,6 +314,7 @@ impl Arrival {
         for (file, shard) in self.held.files.iter().zip(&self.probe.shards) {
             weights.add(&file.region, &shard.header)?;
         }
+        weights.set_identity(self.probe.expected_identity(&self.verdict));
         let shared_bytes = weights.share(&mut unchanged);
         weights.set_tensor_digests(digests);
         let plan = self.plan(&unchanged)?;
@@ -237,7 +323,8 @@ impl Arrival {
         // The cache's lock on the finished model comes when it is finished.
         let finished: Arc<OnceLock<Finished>> = Arc::default();
         weights.keep_alive(Arc::clone(&finished) as _);
-        let task = Task { arrival: self, plan, progress: progress.clone(), shared_bytes, finished };
+        let of = weights.clone();
+        let task = Task { arrival: self, plan, progress: progress.clone(), shared_bytes, finished, weights: of };
         let handle = tokio::spawn(task.run(sender));
         Ok(Load { weights, progress, state, _task: Some(AbortOnDrop(handle.abort_handle())) })
     }
@@ -265,6 +352,7 @@ struct Task {
     progress: Progress,
     shared_bytes: u64,
     finished: Arc<OnceLock<Finished>>,
+    weights: Weights,
 }
 
 impl Task {
@@ -274,6 +362,7 @@ impl Task {
         match self.arrive().await {
             Ok(summary) => {
                 end.regions.clear();
+                self.weights.set_identity(self.identity());
                 sender.send_replace(State::Arrived(summary.clone()));
                 let summary = self.settle(summary).await;
                 sender.send_replace(State::Finished(summary));
@@ -285,6 +374,13 @@ impl Task {
         }
     }
 
+    /// The identity of what has arrived; none while a file is not complete, as beside an older
+    /// revision.
+    fn identity(&self) -> Option<Digest> {
+        let files = self.arrival.held.files.iter();
+        self.arrival.probe.identity(files.map(|file| file.keeper.checks.digests()).collect::<Option<_>>()?)
+    }
+
     fn regions(&self) -> Vec<Arc<Region>> {
         self.arrival.held.files.iter().map(|file| Arc::clone(&file.region)).collect()
     }
@@ -292,7 +388,8 @@ impl Task {
     /// Fetches and verifies everything. A file that is known only as a whole and was found wrong is
     /// fetched once more, as nobody can say where it is wrong.
     async fn arrive(&self) -> Result<Summary, Arc<LoadError>> {
-        let held = (0..).zip(&self.arrival.held.files).filter(|(_, file)| file.keeper.checks.is_held());
+        let held =
+            (0..).zip(&self.arrival.held.files).filter(|(_, file)| file.keeper.checks.is_held() && !file.is_linked);
         let held: Vec<usize> = held.map(|(place, _)| place).collect();
         let (mut report, wrong) = self.bring(self.plan.fetches.clone(), &held).await?;
         if !wrong.is_empty() {
@@ -383,6 +480,7 @@ impl Task {
             seconds,
             durable_seconds: None,
             memory_only: held.entry.is_none(),
+            kept: false,
             root: verdict.root.map(|root| root.to_string()),
             fetch: Some(report),
         }
@@ -390,12 +488,15 @@ impl Task {
 
     /// Makes what has arrived a finished model of the cache.
     async fn settle(self, mut summary: Summary) -> Summary {
-        let Self { arrival, finished, .. } = self;
+        let Self { arrival, finished, weights, .. } = self;
+        drop(weights);
         let Some(manifest) = arrival.manifest() else { return summary };
         summary.root = Some(manifest.root().to_string());
         let Arrival { probe, held, verdict, begun, .. } = arrival;
         let Some(entry) = held.entry else { return summary };
         let proof = verdict.proof;
+        let met = probe.shards.iter().filter_map(|shard| met_by(shard, &verdict));
+        met.for_each(|(name, met)| entry.note_met(&name, met));
         let kept = keep_small(&entry, &probe);
         // A published manifest stays as it was published, byte for byte.
         let published = verdict.root.and_then(|_| probe.file(crate::probe::MANIFEST)).map(<[u8]>::to_vec);
@@ -406,7 +507,7 @@ impl Task {
         };
         match result {
             Ok(model) => {
-                summary.durable_seconds = Some(begun.elapsed().as_secs_f64());
+                (summary.durable_seconds, summary.kept) = (Some(begun.elapsed().as_secs_f64()), true);
                 // Set once: there is one task.
                 let _ = finished.set(model);
             }
@@ -447,7 +548,7 @@ impl Arrival {
     }
 }
 
-fn tensor_digests(manifest: &Manifest) -> BTreeMap<String, wire::digest::Digest> {
+fn tensor_digests(manifest: &Manifest) -> BTreeMap<String, Digest> {
     let tensors = manifest.files().iter().flat_map(|file| &file.tensors);
     tensors.map(|TensorDigest { name, digest }| (name.clone(), *digest)).collect()
 }

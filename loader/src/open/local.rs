@@ -5,6 +5,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Instant;
 
+use wire::digest::Digest;
 use wire::evidence::Verdict;
 use wire::proof::Proof;
 
@@ -24,12 +25,14 @@ pub(super) async fn open(
     options: &OpenOptions,
 ) -> Result<Load, LoadError> {
     let begun = Instant::now();
-    // A GGUF file's tensors go by the names that the probe has been given since.
-    let mut weights = if probe.gguf().is_some() { as_probed(probe, directory)? } else { Weights::open_dir(directory)? };
+    let mut weights = as_probed(probe, directory)?;
     weights.set_proof(verdict.proof);
     let bytes = weights.total_bytes();
     if options.read_all || verdict.proof == Proof::Proven {
-        read(probe, &weights, verdict, options).await?;
+        let digests = read(probe, &weights, verdict, options).await?;
+        // A trusted directory may change after it was read: it has no identity.
+        let identity = digests.filter(|_| verdict.proof == Proof::Proven).and_then(|digests| probe.identity(digests));
+        weights.set_identity(identity);
     }
     let root = verdict.root.map(|root| root.to_string());
     let (seconds, bytes_by_source) = (begun.elapsed().as_secs_f64(), vec![("disk".to_owned(), bytes)]);
@@ -40,12 +43,12 @@ pub(super) async fn open(
     ))
 }
 
-/// The files that were probed, their headers as they were read then.
+/// The files that were probed, with the headers and names that were read then.
 fn as_probed(probe: &Probe, directory: &Path) -> Result<Weights, LoadError> {
     let mut weights = Weights::new(Proof::Trusted);
     for shard in &probe.shards {
         let region = Region::map_file(&directory.join(&shard.object.name))?;
-        if region.len() != shard.object.bytes || !region.bytes().unwrap_or_default().starts_with(&shard.head) {
+        if region.len() != shard.object.bytes || !shard.describes(&region) {
             return Err(LoadError::DirectoryChanged { directory: probe.url().to_string() });
         }
         weights.add(&region, &shard.header)?;
@@ -53,27 +56,21 @@ fn as_probed(probe: &Probe, directory: &Path) -> Result<Weights, LoadError> {
     Ok(weights)
 }
 
-/// Reads every byte once, in execution order, and holds it against what it must be.
-async fn read(probe: &Probe, weights: &Weights, verdict: &Verdict, options: &OpenOptions) -> Result<(), LoadError> {
+/// Reads every byte once, in execution order, and holds it against what it must be. Gives the digests
+/// of all extents, file by file.
+async fn read(
+    probe: &Probe,
+    weights: &Weights,
+    verdict: &Verdict,
+    options: &OpenOptions,
+) -> Result<Option<Vec<Vec<Digest>>>, LoadError> {
     let regions = weights.regions();
-    // The files are opened by the same rules as they were probed, in the same order.
-    let checks: Vec<Checks> = probe
-        .shards
-        .iter()
-        .map(|shard| {
-            let (name, bytes) = (&shard.object.name, shard.object.bytes);
-            Checks::new(name, bytes, verdict.expected(name).clone(), Arc::clone(&shard.head))
-        })
-        .collect();
-    if regions.len() != checks.len() {
-        return Err(LoadError::DirectoryChanged { directory: probe.url().to_string() });
-    }
+    let checks: Vec<Checks> = probe.shards.iter().map(|shard| Checks::of(shard, verdict)).collect();
     let pieces = order(probe, options)?;
     let url = probe.source.url().to_owned();
     let cancelled = Arc::new(AtomicBool::new(false));
     let guard = CancelOnDrop(Arc::clone(&cancelled));
     let reading = tokio::task::spawn_blocking(move || {
-        let regions: Vec<Arc<Region>> = regions;
         disk::read(&regions, &pieces, &cancelled, &|piece, _, bytes| {
             let digest = blake3::hash(bytes);
             let checks = &checks[piece.file];
@@ -83,7 +80,7 @@ async fn read(probe: &Probe, weights: &Weights, verdict: &Verdict, options: &Ope
         for (checks, region) in checks.iter().zip(&regions) {
             checks.judge_whole(region, &url).map_err(LoadError::Ended)?;
         }
-        Ok(())
+        Ok(checks.iter().map(Checks::digests).collect())
     });
     let result = reading.await.unwrap_or(Err(LoadError::Cancelled));
     drop(guard);

@@ -69,7 +69,7 @@ fn builder(account: &str, env: &Env) -> Result<MicrosoftAzureBuilder, String> {
     }
     let connection = match env.get("AZURE_STORAGE_CONNECTION_STRING") {
         Some(text) => Some(Connection::read(text)?),
-        None if is_emulated(env) => Some(Connection::emulator()),
+        None if env.is_true("AZURE_STORAGE_USE_EMULATOR") => Some(Connection::emulator()),
         None => None,
     };
     Ok(match connection {
@@ -109,11 +109,6 @@ fn connected(
 fn is_account(account: &str, env: &Env) -> bool {
     let named = env.get("AZURE_STORAGE_ACCOUNT").or_else(|| env.get("AZURE_STORAGE_ACCOUNT_NAME"));
     named.is_none_or(|named| named == account)
-}
-
-fn is_emulated(env: &Env) -> bool {
-    let asked = env.get("AZURE_STORAGE_USE_EMULATOR");
-    asked.is_some_and(|value| matches!(value.to_ascii_lowercase().as_str(), "1" | "true" | "yes" | "on"))
 }
 
 /// None: `Content-MD5` proves nothing, and Azure stores no other digest.

@@ -32,6 +32,12 @@ impl Env {
         self.values.get(name).map(String::as_str).filter(|value| !value.is_empty())
     }
 
+    /// Whether a variable says yes, as the hub's and the clouds' own tools read it.
+    #[must_use]
+    pub fn is_true(&self, name: &str) -> bool {
+        self.get(name).is_some_and(|value| matches!(value.to_ascii_lowercase().as_str(), "1" | "true" | "yes" | "on"))
+    }
+
     /// A variable that is a path; `~/` at its beginning is the home directory.
     #[must_use]
     pub fn path(&self, name: &str) -> Option<PathBuf> {

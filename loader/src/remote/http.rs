@@ -16,6 +16,7 @@ pub mod head;
 mod meters;
 mod part;
 mod pool;
+mod proxy;
 mod refusal;
 mod request;
 mod target;
@@ -23,6 +24,7 @@ mod target;
 mod tests;
 
 use std::ops::Range;
+use std::path::Path;
 use std::sync::Arc;
 use std::time::Instant;
 
@@ -32,12 +34,14 @@ use http::response::Parts;
 use http::{Method, Request, Response, StatusCode};
 use telemetry::metrics::Registry;
 
+use super::Env;
 use crate::landing::Landing;
 use crate::source::{Object, SourceError};
 use connect::Connector;
 use exchange::{Answer, Failure};
 use meters::Meters;
 use pool::{Bounds, Pool};
+use proxy::Proxies;
 use target::Target;
 
 pub use config::HttpConfig;
@@ -71,14 +75,37 @@ impl Client {
     /// # Errors
     /// As [`Client::new`].
     pub fn metered(config: &HttpConfig, registry: &Registry) -> Result<Self, SourceError> {
-        let connector = Connector::new(config).map_err(|error| error.about("reading over HTTP", "", ""))?;
+        Self::in_env(config, &Env::default(), registry)
+    }
+
+    /// [`Client::metered`] that goes through the proxies which the environment names.
+    ///
+    /// # Errors
+    /// As [`Client::new`]; [`SourceError::Config`] for a proxy that is not spoken to.
+    pub fn in_env(config: &HttpConfig, env: &Env, registry: &Registry) -> Result<Self, SourceError> {
+        let connector = Proxies::from_env(env).and_then(|proxies| Connector::new(config, None, proxies));
+        let connector = connector.map_err(about_set_up)?;
+        Ok(Self::over(config, connector, Meters::new(registry)))
+    }
+
+    /// A client beside this one, with connections of its own, that trusts the certification authorities
+    /// in a PEM file as well.
+    ///
+    /// # Errors
+    /// [`SourceError::Config`]: the file cannot be read.
+    pub fn trusting(&self, authorities: &Path) -> Result<Self, SourceError> {
+        let Shared { config, connector, meters, .. } = &*self.shared;
+        let connector = Connector::new(config, Some(authorities), connector.proxies().clone()).map_err(about_set_up)?;
+        Ok(Self::over(config, connector, meters.clone()))
+    }
+
+    fn over(config: &HttpConfig, connector: Connector, meters: Meters) -> Self {
         let bounds = Bounds {
             in_use_max: config.connections_per_host_max,
             idle_max: config.pool_idle_max,
             idle_timeout: config.pool_idle_timeout(),
         };
-        let (pool, meters) = (Pool::new(bounds), Meters::new(registry));
-        Ok(Self { shared: Arc::new(Shared { config: config.clone(), connector, pool, meters }) })
+        Self { shared: Arc::new(Shared { config: config.clone(), connector, pool: Pool::new(bounds), meters }) }
     }
 
     /// Does one small request: metadata, tokens, listings. The answer is given whatever its status
@@ -145,6 +172,9 @@ impl Client {
     /// `If-Match` are added here, unless it brings its own because they are signed. Redirections
     /// are followed. `fresh` takes no connection from the pool.
     ///
+    /// A server may answer with the beginning of the range only (RFC 9110 §15.3.7): then at least one
+    /// byte has landed, and the caller asks for the rest.
+    ///
     /// # Errors
     /// See [`HttpError`]; what has landed stays landed. Nothing is tried twice, except on a new
     /// connection if one from the pool turns out to be closed.
@@ -195,8 +225,8 @@ impl Client {
     ) -> Result<(), HttpError> {
         match answer.head.status {
             StatusCode::OK | StatusCode::PARTIAL_CONTENT => {
-                part::check(&answer.head, answer.framing, object, wanted)?;
-                answer.land(landing).await
+                let sent = part::check(&answer.head, answer.framing, object, wanted)?;
+                answer.land(landing, sent.end).await
             }
             StatusCode::RANGE_NOT_SATISFIABLE => Err(part::unsatisfied(&answer.head.headers, object)),
             StatusCode::PRECONDITION_FAILED => {
@@ -249,8 +279,13 @@ impl Client {
 
     fn too_many_redirections(&self) -> HttpError {
         let problem = format!("more than {} redirections", self.shared.config.redirects_max);
-        HttpError::Protocol { problem }
+        HttpError::Config { problem }
     }
+}
+
+/// What keeps a client from being made.
+fn about_set_up(error: HttpError) -> SourceError {
+    error.about("reading over HTTP", "", "")
 }
 
 /// Turns `request` to where `answer` points.

@@ -101,9 +101,10 @@ impl HttpsSource {
         let parts = self.client.head(request, true).await.map_err(|error| self.about(error, name))?;
         let told = parts.headers.get(CONTENT_RANGE).map(|value| value.as_bytes());
         let bytes = match parts.status {
-            StatusCode::PARTIAL_CONTENT => told.and_then(head::content_range).map(|(_, total)| total),
+            StatusCode::PARTIAL_CONTENT => told.and_then(head::content_range).and_then(|(_, total)| total),
             StatusCode::RANGE_NOT_SATISFIABLE => told.and_then(head::unsatisfied_range),
-            _ => content_length(&parts.headers),
+            StatusCode::OK => content_length(&parts.headers),
+            _ => None,
         };
         let unknown = || SourceError::Protocol {
             url: self.url.clone(),
@@ -131,7 +132,8 @@ impl Source for HttpsSource {
     async fn stat(&self, name: &str) -> Result<Object, SourceError> {
         let answer = self.client.head(self.request(Method::HEAD, name)?, true).await;
         match answer {
-            Ok(parts) => match content_length(&parts.headers) {
+            // The length of any other answer is its own and not the object's.
+            Ok(parts) => match content_length(&parts.headers).filter(|_| parts.status == StatusCode::OK) {
                 Some(bytes) => self.object(name, &parts, bytes),
                 None => self.stat_by_reading(name).await,
             },
@@ -141,12 +143,12 @@ impl Source for HttpsSource {
     }
 
     async fn read(&self, object: &Object, landing: &mut Landing, options: ReadOptions) -> Result<(), SourceError> {
-        if landing.remaining() == 0 {
-            return Ok(());
+        while landing.remaining() > 0 {
+            let request = self.request(Method::GET, &object.name)?;
+            let outcome = self.client.read_range(request, object, landing, options.fresh_connection).await;
+            outcome.map_err(|error| self.about(error, &object.name))?;
         }
-        let request = self.request(Method::GET, &object.name)?;
-        let outcome = self.client.read_range(request, object, landing, options.fresh_connection).await;
-        outcome.map(drop).map_err(|error| self.about(error, &object.name))
+        Ok(())
     }
 }
 

@@ -14,9 +14,12 @@ use std::time::{Instant, SystemTime};
 
 use async_trait::async_trait;
 use bytes::Bytes;
-use http::header::{ACCEPT_ENCODING, AUTHORIZATION, CONTENT_LENGTH, ETAG, HeaderMap, LOCATION};
+use http::header::RANGE;
+use http::header::{
+    ACCEPT_ENCODING, AUTHORIZATION, CONTENT_LENGTH, CONTENT_RANGE, ETAG, HeaderMap, HeaderValue, LOCATION,
+};
 use http::response::Parts;
-use http::{Method, Request, Uri};
+use http::{Method, Request, StatusCode, Uri};
 use parking_lot::Mutex;
 use serde::Deserialize;
 use tokio::sync::OnceCell;
@@ -25,15 +28,19 @@ use wire::digest::Sha256;
 use wire::evidence::StoreChecksum;
 
 use super::env::Env;
-use super::http::{Client, HttpError};
+use super::http::{Client, HttpError, head};
 use super::name::{encoded, encoded_whole};
 use crate::landing::Landing;
+use crate::model_url::is_commit;
 use crate::source::{Object, ReadOptions, Source, SourceError, Tag};
 use location::Location;
 use token::Account;
 
 /// The largest description of a revision that is read: it lists every file of the repository.
 const REVISION_BYTES_MAX: usize = 32 << 20;
+/// The hub knows no such repository, or does not say so to strangers.
+const NO_SUCH_REVISION: &str = "the hub has no such repository or revision; correct the name, or set HF_TOKEN to a token \
+                                that may read it if it is private";
 /// The most redirections within the hub itself; it has one, from a renamed repository.
 const HOPS_MAX: usize = 5;
 
@@ -101,9 +108,7 @@ impl HubSource {
         let answer = self.client.send_following(request, REVISION_BYTES_MAX).await;
         let answer = answer.map_err(|error| self.about(error, &name))?;
         if answer.status().as_u16() == 404 {
-            let problem = "the hub has no such repository or revision; correct the name, or set HF_TOKEN to a token \
-                           that may read it if it is private";
-            return Err(self.config(problem.to_owned()));
+            return Err(self.config(NO_SUCH_REVISION.to_owned()));
         }
         if !answer.status().is_success() {
             let error = HttpError::refused(&self.account, answer.status(), answer.headers(), answer.body());
@@ -132,16 +137,75 @@ impl HubSource {
             let next = parts.status.is_redirection().then(|| self.next(&url, &parts.headers)).flatten();
             match next {
                 Some(next) if !parts.headers.contains_key("x-linked-size") && self.is_hub(&next) => url = next.into(),
-                next => return self.found(name, commit, &parts, next.map_or(url, Into::into)),
+                Some(next) => return self.found_elsewhere(name, commit, &parts.headers, next.into()).await,
+                None => {
+                    let bytes = self.length(&parts);
+                    let bytes = match bytes {
+                        Some(bytes) => bytes,
+                        None => self.length_by_reading(name, &url).await?,
+                    };
+                    return self.found(name, commit, &parts.headers, bytes, url);
+                }
             }
         }
-        Err(self.wrong(name, "the hub redirects for ever"))
+        Err(self.config(format!("the hub redirects `{name}` for ever")))
     }
 
-    fn found(&self, name: &str, commit: &str, parts: &Parts, address: String) -> Result<Found, SourceError> {
-        let field = |names: [&str; 2]| names.iter().find_map(|name| parts.headers.get(*name)?.to_str().ok());
-        let bytes = field(["x-linked-size", CONTENT_LENGTH.as_str()]).and_then(|text| text.parse().ok());
-        let bytes = bytes.ok_or_else(|| self.wrong(name, "the hub does not tell its size"))?;
+    /// A file whose bytes are at another place. The redirection's own length is none of the file's:
+    /// where the hub does not tell it, the place itself is asked.
+    async fn found_elsewhere(
+        &self,
+        name: &str,
+        commit: &str,
+        headers: &HeaderMap,
+        address: String,
+    ) -> Result<Found, SourceError> {
+        let linked = headers.get("x-linked-size").and_then(|size| size.to_str().ok()?.parse().ok());
+        if let Some(bytes) = linked {
+            return self.found(name, commit, headers, bytes, address);
+        }
+        let asked = self.client.head(self.request(Method::HEAD, &address)?, true).await;
+        let bytes = match asked.as_ref().ok().and_then(|parts| self.length(parts)) {
+            Some(bytes) => bytes,
+            // A signed address may be for reading only.
+            None => self.length_by_reading(name, &address).await?,
+        };
+        let mut headers = headers.clone();
+        if let Some(etag) = asked.ok().and_then(|mut parts| parts.headers.remove(ETAG)) {
+            headers.entry(ETAG).or_insert(etag);
+        }
+        self.found(name, commit, &headers, bytes, address)
+    }
+
+    /// The length that an answer about a file tells; of no other answer it is the file's.
+    fn length(&self, parts: &Parts) -> Option<u64> {
+        let field = |name: &str| parts.headers.get(name)?.to_str().ok()?.parse().ok();
+        field("x-linked-size").or_else(|| field(CONTENT_LENGTH.as_str()).filter(|_| parts.status == StatusCode::OK))
+    }
+
+    /// The length of a file, from an answer to a request for its first byte.
+    async fn length_by_reading(&self, name: &str, address: &str) -> Result<u64, SourceError> {
+        let mut request = self.request(Method::GET, address)?;
+        request.headers_mut().insert(RANGE, HeaderValue::from_static("bytes=0-0"));
+        let parts = self.client.head(request, true).await.map_err(|error| self.about(error, name))?;
+        let range = parts.headers.get(CONTENT_RANGE).map(|value| value.as_bytes());
+        let bytes = match parts.status {
+            StatusCode::PARTIAL_CONTENT => range.and_then(head::content_range).and_then(|(_, total)| total),
+            StatusCode::RANGE_NOT_SATISFIABLE => range.and_then(head::unsatisfied_range),
+            _ => self.length(&parts),
+        };
+        bytes.ok_or_else(|| self.wrong(name, "the hub does not tell its size"))
+    }
+
+    fn found(
+        &self,
+        name: &str,
+        commit: &str,
+        headers: &HeaderMap,
+        bytes: u64,
+        address: String,
+    ) -> Result<Found, SourceError> {
+        let field = |names: [&str; 2]| names.iter().find_map(|name| headers.get(*name)?.to_str().ok());
         let etag = field(["x-linked-etag", ETAG.as_str()]).map(|etag| etag.trim_start_matches("W/"));
         // The entity tag of a large file is its SHA-256; of a small one, git's SHA-1.
         let digest = etag.and_then(|etag| Sha256::from_hex(etag.trim_matches('"')).ok());
@@ -213,6 +277,11 @@ impl HubSource {
     }
 
     fn about(&self, error: HttpError, name: &str) -> SourceError {
+        let code = if let HttpError::Refused { code, .. } = &error { code.as_deref() } else { None };
+        // The hub says 404 of these, too, and it is not the file that is missing.
+        if let Some(code @ ("RepoNotFound" | "RevisionNotFound")) = code {
+            return self.config(format!("{} ({code})", NO_SUCH_REVISION));
+        }
         let gated = matches!(&error, HttpError::Refused { code: Some(code), .. } if code == "GatedRepo");
         let fix = match (gated, &self.hub.authorization) {
             (true, _) => format!(
@@ -265,17 +334,14 @@ impl Source for HubSource {
             let detail = format!("from commit {} to {commit}", object.tag.version.as_deref().unwrap_or("unknown"));
             return Err(SourceError::Changed { url: self.url.clone(), name: name.clone(), detail });
         }
-        if landing.remaining() == 0 {
-            return Ok(());
-        }
         let location = self.location(name);
         let etag = Arc::clone(&location.lock().await.etag);
         let mut renewed = false;
-        loop {
+        while landing.remaining() > 0 {
             let address = self.locate(name, &location).await?;
             let outcome = self.read_at(&address, object, landing, options.fresh_connection, &etag).await;
             match outcome {
-                Ok(()) => return Ok(()),
+                Ok(()) => {}
                 // An address that has expired is refused; one that is new is refused for a reason.
                 Err(ReadError::Http(error)) if !renewed && matches!(error.status(), Some(400 | 401 | 403 | 410)) => {
                     location.lock().await.refused(&address);
@@ -285,10 +351,6 @@ impl Source for HubSource {
                 Err(ReadError::Source(error)) => return Err(error),
             }
         }
+        Ok(())
     }
-}
-
-/// Whether a revision is a commit's full name, which no branch or tag can be.
-fn is_commit(revision: &str) -> bool {
-    revision.len() == 40 && revision.bytes().all(|byte| byte.is_ascii_digit() || matches!(byte, b'a'..=b'f'))
 }

@@ -47,6 +47,8 @@ pub(super) fn open(
         Some(host) => format!("{host}/{bucket}"),
         None => format!("s3/{bucket}"),
     };
+    // The AWS tools' own bundle is for AWS: other stores go by the system's authorities.
+    let client = &env.path("AWS_CA_BUNDLE").map_or_else(|| Ok(client.clone()), |path| client.trusting(&path))?;
     let place = Place { url, account, prefix: prefix.to_owned() };
     let (bucket, env) = (bucket.to_owned(), env.clone());
     let open = move |wire| {
@@ -71,7 +73,7 @@ fn builder(env: &Env) -> Result<AmazonS3Builder, String> {
     if let Some(endpoint) = env.get("AWS_EC2_METADATA_SERVICE_ENDPOINT") {
         builder = builder.with_metadata_endpoint(endpoint.trim_end_matches('/'));
     }
-    if is_true(env, "AWS_NO_SIGN_REQUEST") {
+    if env.is_true("AWS_NO_SIGN_REQUEST") {
         builder = builder.with_skip_signature(true);
     }
     with_profile(builder, env)
@@ -112,18 +114,14 @@ fn unprofiled(builder: AmazonS3Builder, env: &Env) -> Result<AmazonS3Builder, St
         "AWS_CONTAINER_CREDENTIALS_FULL_URI",
     ];
     let is_elsewhere = sources.iter().any(|name| env.get(name).is_some()) || skips_signature(env);
-    if is_true(env, "AWS_EC2_METADATA_DISABLED") && !is_elsewhere {
+    if env.is_true("AWS_EC2_METADATA_DISABLED") && !is_elsewhere {
         return Err(format!("no credentials, and AWS_EC2_METADATA_DISABLED is set: {}", DIALECT.fix));
     }
     Ok(builder)
 }
 
 fn skips_signature(env: &Env) -> bool {
-    is_true(env, "AWS_SKIP_SIGNATURE") || is_true(env, "AWS_NO_SIGN_REQUEST")
-}
-
-fn is_true(env: &Env, name: &str) -> bool {
-    env.get(name).is_some_and(|value| matches!(value.to_ascii_lowercase().as_str(), "1" | "true" | "yes" | "on"))
+    env.is_true("AWS_SKIP_SIGNATURE") || env.is_true("AWS_NO_SIGN_REQUEST")
 }
 
 fn host_of(endpoint: &str) -> String {

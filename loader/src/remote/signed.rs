@@ -223,16 +223,17 @@ impl Source for SignedSource {
     }
 
     async fn read(&self, object: &Object, landing: &mut Landing, options: ReadOptions) -> Result<(), SourceError> {
-        if landing.remaining() == 0 {
-            return Ok(());
+        while landing.remaining() > 0 {
+            let opened = self.opened.read().clone();
+            let mut outcome = self.read_once(&opened, object, landing, options).await?;
+            if matches!(&outcome, Err(HttpError::Refused { status, code, .. }) if is_expired(*status, code.as_deref()))
+            {
+                let opened = self.renew(opened.generation)?;
+                outcome = self.read_once(&opened, object, landing, options).await?;
+            }
+            outcome.map_err(|error| self.told(error, &object.name))?;
         }
-        let opened = self.opened.read().clone();
-        let mut outcome = self.read_once(&opened, object, landing, options).await?;
-        if matches!(&outcome, Err(HttpError::Refused { status, code, .. }) if is_expired(*status, code.as_deref())) {
-            let opened = self.renew(opened.generation)?;
-            outcome = self.read_once(&opened, object, landing, options).await?;
-        }
-        outcome.map_err(|error| self.told(error, &object.name))
+        Ok(())
     }
 }
 

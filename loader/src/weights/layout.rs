@@ -72,6 +72,11 @@ pub(crate) fn file_names(dir: &Path) -> Result<Vec<String>, LoadError> {
     Ok(paths.iter().filter_map(|path| path.file_name()).map(|name| name.to_string_lossy().into_owned()).collect())
 }
 
+/// The names of all visible files at a directory's top.
+pub(crate) fn all_names(dir: &Path) -> Result<Vec<String>, LoadError> {
+    list(dir)
+}
+
 /// The directory's visible files. Hidden ones are the litter of other systems (`._model…`).
 fn list(dir: &Path) -> Result<Vec<String>, LoadError> {
     let list_error = |source| LoadError::ListDirectory { path: dir.to_owned(), source };

@@ -74,11 +74,25 @@ pub enum Refusal {
         listed: u64,
     },
     /// A file that would be read is not listed.
-    #[error("`{name}` is not covered by `{by}`: it was added later; remove it, or write the digests again")]
+    #[error(
+        "`{name}` is read by a load and `{by}` does not list it, so nothing says what it must be: it was added later, \
+         or forgotten; remove it, or write the digests again"
+    )]
     NotCovered {
-        /// What should list it.
+        /// The file that should list it.
         by: &'static str,
-        /// The file.
+        /// The file that is not listed.
+        name: String,
+    },
+    /// A listed file is not there.
+    #[error(
+        "`{by}` lists `{name}`, which is missing: the model is not the one that was published; upload the file again, \
+         or write the digests again"
+    )]
+    Missing {
+        /// The file that lists it.
+        by: &'static str,
+        /// The file that is missing.
         name: String,
     },
     /// The store shows other content under an ETag that is already known.

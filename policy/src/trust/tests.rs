@@ -15,7 +15,12 @@ const MANIFEST_SHARDS_SIG: &[u8] = include_bytes!("../../tests/fixtures/oms/mani
 const MANIFEST: &[u8] = include_bytes!("../../tests/fixtures/oms/model/forebay.manifest.json");
 
 fn object(name: &str, bytes: u64) -> ObjectEvidence {
-    ObjectEvidence { name: name.into(), bytes, etag: Some(format!("\"{name}\"")), version: None, checksum: None }
+    let role = match name {
+        _ if name.ends_with(".safetensors") || name.ends_with(".gguf") => Role::Weights,
+        _ if name.ends_with(".json") || name.ends_with(".jinja") => Role::Settings,
+        _ => Role::Companion,
+    };
+    ObjectEvidence { name: name.into(), role, bytes, etag: Some(format!("\"{name}\"")), version: None, checksum: None }
 }
 
 /// The fixture model behind a network, without any proof.
@@ -28,6 +33,7 @@ fn remote() -> Evidence {
             object("model.safetensors", 600),
             object("sub/note.txt", 7),
         ],
+        absent: Vec::new(),
         manifest: None,
         manifest_sha256: None,
         signature: None,
@@ -86,22 +92,57 @@ fn a_manifest_of_other_sizes_is_refused() {
 }
 
 #[test]
-fn a_file_that_is_read_and_not_listed_is_refused_and_others_are_named() {
-    for name in ["extra.safetensors", "chat_template.jinja", "generation_config.json"] {
+fn a_file_that_is_read_and_not_listed_is_refused_in_plain_words() {
+    for name in ["extra.safetensors", "model.gguf", "chat_template.jinja", "generation_config.json"] {
         let cases = [with_manifest(), signed(FILES), signed(SHARDS)];
         for (mut evidence, config) in cases.into_iter().zip([trust(&[]), trust(&[KEY]), trust(&[KEY])]) {
             evidence.objects.push(object(name, 1));
             let refusal = decide(&config, &evidence).expect_err(name);
             assert!(matches!(&refusal, Refusal::NotCovered { name: found, .. } if found == name), "{refusal}");
+            assert!(refusal.to_string().contains("does not list it"), "{refusal}");
         }
     }
+}
+
+#[test]
+fn a_file_that_is_not_read_and_not_listed_is_left_out_and_named() {
     let mut evidence = with_manifest();
-    evidence.objects.extend([object("README.md", 1), object(MANIFEST_NAME, 536), object("old/x.safetensors", 1)]);
+    evidence.objects.push(object("merges.txt", 1));
+    evidence.objects.push(ObjectEvidence { role: Role::Unread, ..object("consolidated.safetensors", 1) });
     let verdict = decide_by_default(&evidence);
     assert_eq!(verdict.proof, Proof::Proven);
-    assert_eq!(verdict.expected("old/x.safetensors"), &Expected::NotCovered);
-    let named = verdict.reasons.iter().find(|reason| reason.contains("README.md")).expect("named");
-    assert!(!named.contains(MANIFEST_NAME), "{named}");
+    assert_eq!(verdict.expected("merges.txt"), &Expected::NotCovered);
+    let named = verdict.reasons.iter().find(|reason| reason.contains("merges.txt")).expect("named");
+    assert!(named.contains("left out") && named.contains("consolidated.safetensors"), "{named}");
+    assert!(!named.contains("config.json"), "{named}");
+}
+
+#[test]
+fn a_listed_file_that_is_missing_is_refused_in_plain_words() {
+    for (evidence, config) in
+        [(with_manifest(), trust(&[])), (signed(FILES), trust(&[KEY])), (signed(SHARDS), trust(&[KEY]))]
+    {
+        let mut evidence = evidence;
+        evidence.objects.retain(|object| object.name != "config.json");
+        decide(&config, &evidence).expect("nobody looked for it");
+        evidence.absent.push("config.json".into());
+        let refusal = decide(&config, &evidence).expect_err("missing");
+        assert!(matches!(&refusal, Refusal::Missing { name, .. } if name == "config.json"), "{refusal}");
+        assert!(refusal.to_string().contains("`config.json`, which is missing"), "{refusal}");
+    }
+}
+
+#[test]
+fn a_directory_is_seen_whole_so_no_listed_weights_may_be_missing() {
+    let origin = Origin::Local { directory: "models/demo".into() };
+    for (evidence, config) in [(with_manifest(), trust(&[])), (signed(FILES), trust(&[KEY]))] {
+        let mut evidence = Evidence { origin: origin.clone(), ..evidence };
+        decide(&config, &evidence).expect("whole");
+        evidence.objects.retain(|object| object.name != "model.safetensors");
+        evidence.objects.push(object("config.json", 22));
+        let refusal = decide(&config, &evidence).expect_err("weights are gone");
+        assert!(matches!(&refusal, Refusal::Missing { name, .. } if name == "model.safetensors"), "{refusal}");
+    }
 }
 
 fn signed(bundle: &[u8]) -> Evidence {
@@ -209,6 +250,18 @@ fn a_stores_checksums_prove_if_all_weights_have_one() {
     assert_eq!(decide_by_default(&evidence).proof, Proof::Pinned);
     evidence.objects.retain(|object| !object.name.ends_with("safetensors"));
     assert_eq!(decide_by_default(&evidence).proof, Proof::Pinned, "no weights, nothing proven");
+}
+
+#[test]
+fn a_hubs_sha256_proves_a_gguf_as_it_does_safetensors() {
+    let sha256 = Sha256([6; 32]);
+    let gguf = ObjectEvidence { checksum: Some(StoreChecksum::Sha256(sha256)), ..object("model.Q8_0.gguf", 9) };
+    let mut evidence = Evidence { objects: vec![gguf, object("tokenizer.json", 3)], ..remote() };
+    let verdict = decide_by_default(&evidence);
+    assert_eq!(verdict.proof, Proof::Proven);
+    assert_eq!(verdict.expected("model.Q8_0.gguf"), &Expected::Whole(AnyDigest::Sha256(sha256)));
+    evidence.objects[0].checksum = None;
+    assert_eq!(decide_by_default(&evidence).proof, Proof::Pinned);
 }
 
 #[test]

@@ -48,6 +48,20 @@ fn a_corrupt_extent_is_fetched_once_more_from_elsewhere() {
 }
 
 #[test]
+fn only_failures_without_progress_add_up() {
+    let (mut history, begin) = (History::default(), Instant::now());
+    for cut in 0..500 {
+        history.brought = PROGRESS_BYTES;
+        let now = begin + Duration::from_secs(cut);
+        assert!(matches!(decide(&mut history, transient(), 1, now), Next::Again(_)), "cut {cut}");
+    }
+    history.brought = PROGRESS_BYTES - 1;
+    let now = begin + Duration::from_secs(500);
+    let ends = (0..100).position(|_| matches!(decide(&mut history, transient(), 1, now), Next::Fail(_)));
+    assert!(ends.is_some_and(|tries| tries < 8), "{ends:?}");
+}
+
+#[test]
 fn what_cannot_be_mended_ends_the_load_at_once() {
     let denied = SourceError::Denied { url: "u".into(), name: "x".into(), status: "403".into(), fix: "log in".into() };
     let ended = decide(&mut History::default(), Ended::Failed(denied), 1, Instant::now());

@@ -1,4 +1,4 @@
-//! Making connections: resolving, choosing among addresses at random, TCP, TLS.
+//! Making connections: resolving, choosing among addresses at random, TCP, a proxy's tunnel, TLS.
 //!
 //! A store's name stands for many front ends. Every new connection resolves anew and takes a
 //! random one of them, so that many connections spread over many machines.
@@ -12,7 +12,7 @@ use rustls::RootCertStore;
 use rustls::pki_types::pem::PemObject;
 use rustls::pki_types::{CertificateDer, ServerName};
 use rustls_native_certs::CertificateResult;
-use tokio::io::BufReader;
+use tokio::io::{AsyncReadExt, AsyncWriteExt, BufReader};
 use tokio::net::{TcpSocket, TcpStream, lookup_host};
 use tokio::time::timeout;
 use tokio_rustls::TlsConnector;
@@ -20,23 +20,26 @@ use tokio_rustls::TlsConnector;
 use super::config::HttpConfig;
 use super::connection::{Connection, Stream, TLS_READ_BYTES};
 use super::error::HttpError;
+use super::head;
+use super::proxy::{Proxies, Proxy};
 use super::target::Target;
 
 /// Makes connections.
 pub(super) struct Connector {
     tls: TlsConnector,
+    proxies: Proxies,
 }
 
 impl Connector {
-    /// Reads the certification authorities: the system's and those of `config.ca_file`.
-    pub(super) fn new(config: &HttpConfig) -> Result<Self, HttpError> {
+    /// Reads the certification authorities: the system's, those of `config.ca_file` and `more`.
+    pub(super) fn new(config: &HttpConfig, more: Option<&Path>, proxies: Proxies) -> Result<Self, HttpError> {
         let mut roots = RootCertStore::empty();
         let CertificateResult { certs, errors, .. } = rustls_native_certs::load_native_certs();
         roots.add_parsable_certificates(certs);
         for error in errors {
             tracing::warn!(%error, "reading the system's certification authorities");
         }
-        if let Some(path) = &config.ca_file {
+        for path in config.ca_file.as_deref().into_iter().chain(more) {
             add_authorities(&mut roots, path)?;
         }
         let provider = Arc::new(rustls::crypto::ring::default_provider());
@@ -46,7 +49,11 @@ impl Connector {
             .with_root_certificates(roots)
             .with_no_client_auth();
         tls.alpn_protocols = vec![b"http/1.1".to_vec()];
-        Ok(Self { tls: TlsConnector::from(Arc::new(tls)) })
+        Ok(Self { tls: TlsConnector::from(Arc::new(tls)), proxies })
+    }
+
+    pub(super) fn proxies(&self) -> &Proxies {
+        &self.proxies
     }
 
     /// A new connection to `target`, within the configured time.
@@ -60,9 +67,14 @@ impl Connector {
     }
 
     async fn attempt(&self, target: &Target, config: &HttpConfig) -> io::Result<Connection> {
-        let stream = dial(target, config).await?;
+        let proxy = self.proxies.of(target);
+        let (host, port) = proxy.map_or((&target.host, target.port), |proxy| (&proxy.host, proxy.port));
+        let mut stream = dial(host, port, config).await?;
         if !target.tls {
-            return Ok(Connection::new(Stream::Plain(stream)));
+            return Ok(Connection::new(Stream::Plain(stream)).through(proxy.cloned()));
+        }
+        if let Some(proxy) = proxy {
+            tunnel(&mut stream, proxy, target).await?;
         }
         let name = ServerName::try_from(target.host.clone()).map_err(io::Error::other)?;
         let stream = BufReader::with_capacity(TLS_READ_BYTES, stream);
@@ -71,10 +83,50 @@ impl Connector {
     }
 }
 
-/// Connects to one of the target's addresses, in random order; an address that does not answer
+/// The longest answer of a proxy to the request for a tunnel.
+const TUNNEL_HEAD_BYTES_MAX: usize = 16 << 10;
+/// The most fields in it.
+const TUNNEL_FIELDS_MAX: usize = 64;
+
+/// A proxy that makes no tunnel.
+#[derive(Debug, thiserror::Error)]
+#[error("the proxy {proxy} answered {status} to the request for a tunnel")]
+pub(super) struct TunnelRefused {
+    proxy: String,
+    pub(super) status: u16,
+}
+
+/// Asks a proxy for a tunnel to the target (RFC 9110 §9.3.6). The target is silent until we speak, so
+/// nothing but the proxy's head can come.
+async fn tunnel(stream: &mut TcpStream, proxy: &Proxy, target: &Target) -> io::Result<()> {
+    let host = if target.host.contains(':') { format!("[{}]", target.host) } else { target.host.clone() };
+    let authority = format!("{host}:{}", target.port);
+    let mut request = format!("CONNECT {authority} HTTP/1.1\r\nhost: {authority}\r\n").into_bytes();
+    if let Some(authorization) = &proxy.authorization {
+        request.extend([b"proxy-authorization: ", authorization.as_bytes(), b"\r\n"].concat());
+    }
+    request.extend_from_slice(b"\r\n");
+    stream.write_all(&request).await?;
+    let mut answer = Vec::new();
+    let head = loop {
+        if stream.read_buf(&mut answer).await? == 0 {
+            return Err(io::Error::new(io::ErrorKind::UnexpectedEof, format!("the proxy {proxy:?} closed it")));
+        }
+        let parsed = head::parse(&answer, TUNNEL_HEAD_BYTES_MAX, TUNNEL_FIELDS_MAX).map_err(io::Error::other)?;
+        if let Some((head, _)) = parsed {
+            break head;
+        }
+    };
+    if head.status.is_success() {
+        return Ok(());
+    }
+    Err(io::Error::other(TunnelRefused { proxy: format!("{proxy:?}"), status: head.status.as_u16() }))
+}
+
+/// Connects to one of the host's addresses, in random order; an address that does not answer
 /// gets only its share of the time.
-async fn dial(target: &Target, config: &HttpConfig) -> io::Result<TcpStream> {
-    let mut addresses: Vec<_> = lookup_host((target.host.as_str(), target.port)).await?.collect();
+async fn dial(host: &str, port: u16, config: &HttpConfig) -> io::Result<TcpStream> {
+    let mut addresses: Vec<_> = lookup_host((host, port)).await?.collect();
     addresses.shuffle(&mut rand::rng());
     let share = config.connect_timeout() / u32::try_from(addresses.len().clamp(1, 3)).unwrap_or(1);
     let mut failure = io::Error::new(io::ErrorKind::NotFound, "the name has no address");

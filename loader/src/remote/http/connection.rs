@@ -3,11 +3,14 @@
 
 use std::io;
 use std::pin::Pin;
+use std::sync::Arc;
 use std::task::{Context, Poll, Waker};
 
 use tokio::io::{AsyncRead, AsyncWrite, AsyncWriteExt, BufReader, ReadBuf};
 use tokio::net::TcpStream;
 use tokio_rustls::client::TlsStream;
+
+use super::proxy::Proxy;
 
 /// How many encrypted bytes are taken from the socket at a time. The TLS library asks for 4 KiB;
 /// four records of 16 KiB at once spare it most system calls.
@@ -26,11 +29,23 @@ pub(super) struct Connection {
     stream: Stream,
     early: Vec<u8>,
     early_from: usize,
+    /// The proxy that passes plain requests on.
+    proxy: Option<Arc<Proxy>>,
 }
 
 impl Connection {
     pub(super) fn new(stream: Stream) -> Self {
-        Self { stream, early: Vec::new(), early_from: 0 }
+        Self { stream, early: Vec::new(), early_from: 0, proxy: None }
+    }
+
+    /// A connection to a proxy, to which requests name the whole URL.
+    pub(super) fn through(mut self, proxy: Option<Arc<Proxy>>) -> Self {
+        self.proxy = proxy;
+        self
+    }
+
+    pub(super) fn proxy(&self) -> Option<&Proxy> {
+        self.proxy.as_deref()
     }
 
     /// Sends `bytes`, all of them.

@@ -7,6 +7,7 @@ use std::time::{Duration, SystemTime};
 use http::{HeaderMap, StatusCode};
 use thiserror::Error;
 
+use super::connect::TunnelRefused;
 use super::head::HeadError;
 use super::refusal::{error_code, retry_after};
 use crate::landing::LandingError;
@@ -107,6 +108,19 @@ impl HttpError {
             Self::Head { .. } | Self::Protocol { .. } => SourceError::Protocol { url, name, problem: self.to_string() },
             Self::Config { problem } => SourceError::Config { url, problem },
             Self::Landing(error) => SourceError::Landing(error),
+            Self::Connect { host, source } if is_certificate(&source) => {
+                let problem = format!(
+                    "connecting to {host}: {source}; if its certification authority is your own, name its PEM file in \
+                     SSL_CERT_FILE or `loader.http.ca_file`"
+                );
+                SourceError::Config { url, problem }
+            }
+            Self::Connect { host, source } if is_refused_tunnel(&source) => {
+                let problem = format!(
+                    "connecting to {host}: {source}; give user and password in HTTPS_PROXY, or name the host in NO_PROXY"
+                );
+                SourceError::Config { url, problem }
+            }
             Self::Connect { ref host, .. } => {
                 let problem = format!("connecting to {host}");
                 SourceError::Transient { url, name, problem, source: cause(self) }
@@ -140,6 +154,19 @@ impl HttpError {
     }
 }
 
+/// Whether a connection failed because the server's certificate is not trusted: it will not be at the
+/// next attempt either.
+fn is_certificate(error: &io::Error) -> bool {
+    let cause = error.get_ref().and_then(|cause| cause.downcast_ref::<rustls::Error>());
+    matches!(cause, Some(rustls::Error::InvalidCertificate(_) | rustls::Error::NoCertificatesPresented))
+}
+
+/// Whether a proxy refuses a tunnel for good.
+fn is_refused_tunnel(error: &io::Error) -> bool {
+    let cause = error.get_ref().and_then(|cause| cause.downcast_ref::<TunnelRefused>());
+    cause.is_some_and(|refused| (400..500).contains(&refused.status))
+}
+
 /// The system's error behind a broken or failed connection.
 fn cause(error: HttpError) -> Option<Box<dyn std::error::Error + Send + Sync>> {
     match error {
@@ -163,13 +190,18 @@ impl Refusal {
         match status {
             429 | 503 => SourceError::Throttled { url, name, status, retry_after },
             _ if throttling => SourceError::Throttled { url, name, status, retry_after },
-            404 | 410 => SourceError::NotFound { url, name },
+            404 => SourceError::NotFound { url, name },
+            _ if code.as_deref() == Some("RequestTimeout") => {
+                SourceError::Transient { url, name, problem: text, source: None }
+            }
             401 | 403 => {
                 let status = format!("{status}{}", code_text(code.as_deref()));
                 SourceError::Denied { url, name, status, fix: fix.to_owned() }
             }
             412 => SourceError::Changed { url, name, detail: text },
+            501 | 505 => SourceError::Refused { url, name, problem: text },
             408 | 425 | 500..=599 => SourceError::Transient { url, name, problem: text, source: None },
+            400..=499 => SourceError::Refused { url, name, problem: text },
             _ => SourceError::Protocol { url, name, problem: text },
         }
     }
@@ -190,8 +222,16 @@ mod tests {
         for status in [408, 429, 500, 502, 503, 504] {
             assert!(refused(status, None).is_retryable(), "{status}");
         }
-        for status in [401, 403, 404, 412] {
+        for status in [400, 401, 403, 404, 405, 410, 412, 414, 416, 451, 501, 505] {
             assert!(!refused(status, None).is_retryable(), "{status}");
+        }
+        assert!(refused(400, Some("RequestTimeout")).is_retryable(), "S3 gives it the wrong status");
+    }
+
+    #[test]
+    fn only_404_is_absence() {
+        for status in 400..600 {
+            assert_eq!(matches!(refused(status, None), SourceError::NotFound { .. }), status == 404, "{status}");
         }
     }
 

@@ -60,7 +60,7 @@ pub(super) async fn exchange(
 ) -> Result<Answer, Failure> {
     let within = config.first_byte_timeout();
     let both = async {
-        let mut bytes = head_bytes(request, target, request.body().len());
+        let mut bytes = head_bytes(request, target, connection.proxy(), request.body().len());
         bytes.extend_from_slice(request.body());
         // The server may answer and close without reading all; its answer counts.
         let _ = connection.send(&bytes).await;
@@ -111,11 +111,14 @@ impl Answer {
         self
     }
 
-    /// Receives the body into `landing`, which it must fill exactly.
-    pub(super) async fn land(&mut self, landing: &mut Landing) -> Result<(), HttpError> {
+    /// Receives the body into `landing`: the object's bytes from the landing's position to `end`.
+    pub(super) async fn land(&mut self, landing: &mut Landing, end: u64) -> Result<(), HttpError> {
         let doing = "receiving a body";
-        while landing.remaining() > 0 {
-            let received = self.body.receive(&mut self.connection, landing.buffer()).await;
+        while landing.position() < end {
+            let missing = end - landing.position();
+            let buffer = landing.buffer();
+            let room = buffer.len().min(usize::try_from(missing).unwrap_or(usize::MAX));
+            let received = self.body.receive(&mut self.connection, &mut buffer[..room]).await;
             match received.map_err(|error| broken(&self.target, doing, error))? {
                 0 => return Err(broken(&self.target, doing, closed())),
                 count => landing.filled(count).await?,

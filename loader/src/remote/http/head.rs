@@ -123,17 +123,19 @@ fn decimal(text: &[u8]) -> Option<u64> {
     if digits { std::str::from_utf8(text).ok()?.parse().ok() } else { None }
 }
 
-/// `Content-Range: bytes FIRST-LAST/TOTAL` as a half-open range and the whole's size.
+/// `Content-Range: bytes FIRST-LAST/TOTAL` as a half-open range and the whole's size, which is `None`
+/// where the server does not know it (`*`).
 ///
 /// A range whose end is before its start, or beyond the whole, is none.
 #[must_use]
-pub fn content_range(value: &[u8]) -> Option<(std::ops::Range<u64>, u64)> {
+pub fn content_range(value: &[u8]) -> Option<(std::ops::Range<u64>, Option<u64>)> {
     let text = std::str::from_utf8(value).ok()?.trim();
     let (range, total) = text.strip_prefix("bytes ")?.trim_start().split_once('/')?;
     let (first, last) = range.split_once('-')?;
     let (first, last) = (decimal(first.as_bytes())?, decimal(last.as_bytes())?);
-    let total = decimal(total.as_bytes())?;
-    (first <= last && last < total).then(|| (first..last + 1, total))
+    let total = if total == "*" { None } else { Some(decimal(total.as_bytes())?) };
+    let is_range = first <= last && last < total.unwrap_or(u64::MAX);
+    is_range.then(|| (first..last + 1, total))
 }
 
 /// `Content-Range: bytes */TOTAL`, as answers with status 416 carry it.
@@ -208,9 +210,21 @@ mod tests {
 
     #[test]
     fn a_content_range_is_taken_exactly_or_not_at_all() {
-        assert_eq!(content_range(b"bytes 0-0/1"), Some((0..1, 1)));
-        assert_eq!(content_range(b"bytes 4-7/9"), Some((4..8, 9)));
-        for wrong in ["bytes 4-9/9", "bytes 5-4/9", "bytes 0-1/*", "items 0-1/9", "bytes 0-1", "bytes -1-2/9", ""] {
+        assert_eq!(content_range(b"bytes 0-0/1"), Some((0..1, Some(1))));
+        assert_eq!(content_range(b"bytes 4-7/9"), Some((4..8, Some(9))));
+        assert_eq!(content_range(b"bytes 4-7/*"), Some((4..8, None)));
+        let most = u64::MAX;
+        assert_eq!(content_range(format!("bytes 0-{most}/*").as_bytes()), None);
+        for wrong in [
+            "bytes 4-9/9",
+            "bytes 5-4/9",
+            "bytes 5-4/*",
+            "bytes 0-1/**",
+            "items 0-1/9",
+            "bytes 0-1",
+            "bytes -1-2/9",
+            "",
+        ] {
             assert_eq!(content_range(wrong.as_bytes()), None, "{wrong}");
         }
         assert_eq!(unsatisfied_range(b"bytes */77"), Some(77));

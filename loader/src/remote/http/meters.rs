@@ -6,6 +6,7 @@ use telemetry::names;
 use tokio::sync::OwnedSemaphorePermit;
 
 /// Handles of the client's metrics.
+#[derive(Clone)]
 pub(super) struct Meters {
     in_use: Gauge,
     pub(super) idle: Gauge,

@@ -9,12 +9,18 @@ use super::error::HttpError;
 use super::head::{Framing, Head, content_range, unsatisfied_range};
 use crate::source::{Object, Tag};
 
-/// Whether `head`, with a body framed by `framing`, brings `wanted` of `object`.
+/// Which bytes of `object` a body framed by `framing` brings after `head`: `wanted`, or a beginning
+/// of it (RFC 9110 §15.3.7 lets a server send less than was asked for).
 ///
 /// # Errors
 /// [`HttpError::Changed`] if it is of another object, [`HttpError::Protocol`] if it is not what
 /// was asked for.
-pub(super) fn check(head: &Head, framing: Framing, object: &Object, wanted: &Range<u64>) -> Result<(), HttpError> {
+pub(super) fn check(
+    head: &Head,
+    framing: Framing,
+    object: &Object,
+    wanted: &Range<u64>,
+) -> Result<Range<u64>, HttpError> {
     check_tag(&head.headers, &object.tag)?;
     let encoding = text(&head.headers, CONTENT_ENCODING).unwrap_or("identity");
     if !encoding.eq_ignore_ascii_case("identity") {
@@ -31,7 +37,7 @@ pub(super) fn check(head: &Head, framing: Framing, object: &Object, wanted: &Ran
             Err(protocol(format!("bytes {}..{} in a body of {length} bytes", sent.start, sent.end)))
         }
         Framing::UntilClose => Err(protocol("the server sent a part without its length".to_owned())),
-        Framing::Length(_) | Framing::Chunked => Ok(()),
+        Framing::Length(_) | Framing::Chunked => Ok(sent),
     }
 }
 
@@ -52,10 +58,10 @@ fn check_range(head: &Head, object: &Object, wanted: &Range<u64>) -> Result<Rang
     let Some((sent, total)) = value else {
         return Err(protocol("a part without a Content-Range that says which".to_owned()));
     };
-    if total != object.bytes {
+    if let Some(total) = total.filter(|total| *total != object.bytes) {
         return Err(size_changed(object, total));
     }
-    if sent != *wanted {
+    if sent.start != wanted.start || sent.end > wanted.end {
         let (asked, came) = (wanted, sent);
         let ranges = format!("asked for bytes {}..{}, got {}..{}", asked.start, asked.end, came.start, came.end);
         return Err(protocol(ranges));
@@ -133,7 +139,10 @@ mod tests {
 
     fn outcome(head: &Head, length: u64, object: &Object) -> &'static str {
         match check(head, Framing::Length(length), object, &(10..20)) {
-            Ok(()) => "good",
+            Ok(sent) => {
+                assert!(sent.start == 10 && sent.end > 10 && sent.end <= 20, "{sent:?}");
+                if sent.end == 20 { "good" } else { "short" }
+            }
             Err(HttpError::Changed { .. }) => "changed",
             Err(HttpError::Protocol { .. }) => "protocol",
             Err(error) => panic!("{error}"),
@@ -148,7 +157,11 @@ mod tests {
         assert_eq!(outcome(&range("bytes 10-19/100"), 9, &pinned), "protocol");
         assert_eq!(outcome(&range("bytes 11-20/100"), 10, &pinned), "protocol");
         assert_eq!(outcome(&range("bytes 10-19/101"), 10, &pinned), "changed");
-        assert_eq!(outcome(&range("bytes 10-19/*"), 10, &pinned), "protocol");
+        assert_eq!(outcome(&range("bytes 10-19/*"), 10, &pinned), "good", "a total may be unknown");
+        assert_eq!(outcome(&range("bytes 10-14/100"), 5, &pinned), "short");
+        assert_eq!(outcome(&range("bytes 10-10/*"), 1, &pinned), "short");
+        assert_eq!(outcome(&range("bytes 10-20/100"), 11, &pinned), "protocol");
+        assert_eq!(outcome(&range("bytes 9-19/100"), 11, &pinned), "protocol");
         assert_eq!(outcome(&answer(206, &[("etag", "\"a\"")]), 10, &pinned), "protocol");
         assert_eq!(outcome(&answer(200, &[("etag", "\"a\"")]), 100, &pinned), "protocol");
     }

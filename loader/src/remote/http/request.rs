@@ -7,6 +7,7 @@ use http::{Method, Request, StatusCode, Uri};
 use url::Url;
 
 use super::error::HttpError;
+use super::proxy::Proxy;
 use super::target::Target;
 use crate::source::Tag;
 
@@ -23,11 +24,19 @@ const HARMLESS: [HeaderName; 7] = [
     header::CACHE_CONTROL,
 ];
 
-/// The head of `request` as it goes over the wire, for a body of `body_bytes`.
-pub(super) fn head_bytes<B>(request: &Request<B>, target: &Target, body_bytes: usize) -> Vec<u8> {
+/// The head of `request` as it goes over the wire, for a body of `body_bytes`. To a proxy it names the
+/// whole URL (RFC 9112 §3.2.2).
+pub(super) fn head_bytes<B>(
+    request: &Request<B>,
+    target: &Target,
+    proxy: Option<&Proxy>,
+    body_bytes: usize,
+) -> Vec<u8> {
     let path = request.uri().path_and_query().map_or("/", |path| path.as_str());
+    let path = if path.is_empty() { "/" } else { path };
+    let origin = proxy.map(|_| format!("http://{target}")).unwrap_or_default();
     let mut bytes = Vec::with_capacity(512);
-    for part in [request.method().as_str(), " ", if path.is_empty() { "/" } else { path }, " HTTP/1.1\r\n"] {
+    for part in [request.method().as_str(), " ", &origin, path, " HTTP/1.1\r\n"] {
         bytes.extend_from_slice(part.as_bytes());
     }
     let headers = request.headers();
@@ -39,6 +48,9 @@ pub(super) fn head_bytes<B>(request: &Request<B>, target: &Target, body_bytes: u
     }
     for (name, value) in headers.iter().filter(|(name, _)| !OURS.contains(name)) {
         field(&mut bytes, name.as_str(), value.as_bytes());
+    }
+    if let Some(authorization) = proxy.and_then(|proxy| proxy.authorization.as_ref()) {
+        field(&mut bytes, "proxy-authorization", authorization.as_bytes());
     }
     if body_bytes > 0 || matches!(*request.method(), Method::POST | Method::PUT | Method::PATCH) {
         field(&mut bytes, "content-length", body_bytes.to_string().as_bytes());
@@ -89,7 +101,7 @@ pub(super) fn is_redirection(status: StatusCode) -> bool {
 /// # Errors
 /// There is none, it is no URL, or it leads from https to http.
 pub(super) fn redirected(from: &Uri, location: Option<&HeaderValue>) -> Result<Uri, HttpError> {
-    let problem = |text: &str| HttpError::Protocol { problem: format!("a redirection {text}") };
+    let problem = |text: &str| HttpError::Config { problem: format!("a redirection {text}") };
     let location = location.and_then(|value| value.to_str().ok()).ok_or_else(|| problem("without a Location"))?;
     let base = Url::parse(&from.to_string()).map_err(|_| problem("from a URL that is none"))?;
     let mut to = base.join(location).map_err(|_| problem("to a URL that is none"))?;
@@ -125,7 +137,7 @@ mod tests {
     fn a_request_is_written_in_origin_form() {
         let request =
             Request::get("https://store.example/a%20b?c=d").header("Connection", "close").body(()).expect("ok");
-        let text = String::from_utf8(head_bytes(&request, &target("https://store.example/"), 0)).expect("text");
+        let text = String::from_utf8(head_bytes(&request, &target("https://store.example/"), None, 0)).expect("text");
         assert!(text.starts_with("GET /a%20b?c=d HTTP/1.1\r\nhost: store.example\r\nuser-agent: forebay/"), "{text}");
         assert!(text.ends_with("\r\n\r\n") && !text.contains("onnection"), "{text}");
     }

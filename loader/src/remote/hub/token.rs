@@ -55,8 +55,7 @@ fn header(token: &str) -> Result<HeaderValue, String> {
 }
 
 fn token(env: &Env) -> Option<String> {
-    let is_set = |value: &str| matches!(value.to_ascii_uppercase().as_str(), "1" | "ON" | "YES" | "TRUE");
-    if env.get("HF_HUB_DISABLE_IMPLICIT_TOKEN").is_some_and(is_set) {
+    if env.is_true("HF_HUB_DISABLE_IMPLICIT_TOKEN") {
         return None;
     }
     let named = ["HF_TOKEN", "HUGGING_FACE_HUB_TOKEN"].iter().find_map(|name| env.get(name)).map(str::to_owned);
