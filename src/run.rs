@@ -141,6 +141,8 @@ fn trust_settings(flags: &TrustFlags) -> Vec<Setting> {
 }
 
 fn runtime(config: &Config) -> anyhow::Result<(telemetry::trace::Guard, tokio::runtime::Runtime)> {
+    // Most systems start a process with room for 1,024 open files, which is 500 streams of a router.
+    listen::raise_descriptor_limit();
     let endpoint = std::env::var("OTEL_EXPORTER_OTLP_ENDPOINT").ok().filter(|url| !url.is_empty());
     let guard = telemetry::trace::init(&config.telemetry.to_trace(endpoint))?;
     let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build().context("starting the runtime")?;

@@ -1,5 +1,6 @@
-//! The one signal of a shutdown, in two phases: first readiness flips while requests are still
-//! served (load balancers need a moment to notice), then new ones are refused and streams finish.
+//! The one signal of a shutdown. First readiness flips while requests are still served (load
+//! balancers need a moment to notice), then new ones are refused and streams finish, then those
+//! that are left are cut.
 
 use tokio::sync::watch;
 
@@ -8,6 +9,8 @@ enum Phase {
     Serving,
     Draining,
     Refusing,
+    Cutting,
+    Over,
 }
 
 /// A shutdown in progress, or not. Clones share.
@@ -48,13 +51,42 @@ impl Drain {
 
     /// Waits until the drain began.
     pub async fn started(&self) {
-        // The sender lives in `self`, so waiting cannot fail.
-        let _ = self.phase.subscribe().wait_for(|phase| *phase >= Phase::Draining).await;
+        self.reached(Phase::Draining).await;
+    }
+
+    /// Waits until new requests are refused.
+    pub(crate) async fn refused(&self) {
+        self.reached(Phase::Refusing).await;
+    }
+
+    /// Waits until what is still being answered is to end with an error.
+    pub async fn cut(&self) {
+        self.reached(Phase::Cutting).await;
+    }
+
+    /// Waits until connections are to be dropped.
+    pub(crate) async fn over(&self) {
+        self.reached(Phase::Over).await;
     }
 
     /// Ends the notice period. The listener calls it; a test may.
     pub fn refuse(&self) {
         self.advance(Phase::Refusing);
+    }
+
+    /// Ends the time for streams to finish.
+    pub(crate) fn start_cutting(&self) {
+        self.advance(Phase::Cutting);
+    }
+
+    /// Ends everything.
+    pub(crate) fn end(&self) {
+        self.advance(Phase::Over);
+    }
+
+    async fn reached(&self, phase: Phase) {
+        // The sender lives in `self`, so waiting cannot fail.
+        let _ = self.phase.subscribe().wait_for(|now| *now >= phase).await;
     }
 
     fn advance(&self, to: Phase) {
@@ -82,5 +114,10 @@ mod tests {
         drain.refuse();
         drain.start();
         assert!(drain.is_refusing());
+        drain.start_cutting();
+        drain.refuse();
+        drain.cut().await;
+        drain.end();
+        drain.over().await;
     }
 }

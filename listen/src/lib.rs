@@ -3,15 +3,20 @@
 //!
 //! Router and worker both stand on it. It knows no route and no request's meaning.
 //!
-//! `axum::serve` (0.8) sets no timer, which leaves hyper's header timeout without effect; this is
-//! why the connection loop is here.
+//! `axum::serve` (0.8) sets no timer and bounds nothing; this is why the connection loop is here.
 
+mod config;
+mod connection;
+mod cors;
+mod descriptors;
 mod drain;
 mod layers;
 mod request;
 mod server;
 
+pub use config::ListenConfig;
+pub use descriptors::{connections_within_limit, raise_descriptor_limit};
 pub use drain::Drain;
 pub use layers::{RequestId, common_layers};
 pub use request::{error_response, key_headers, read_json_body, require_loopback};
-pub use server::{ListenConfig, ListenError, Listener, Peer};
+pub use server::{ListenError, Listener, Peer};

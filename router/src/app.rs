@@ -2,13 +2,15 @@
 
 use crate::budget::RetryBudget;
 use crate::config::RouterConfig;
+use crate::connections::Limits;
 use crate::core::Core;
-use crate::fleet::Fleet;
+use crate::fleet::{Change, Fleet};
 use crate::health;
+use crate::memory::Memory;
 use crate::meter::{Metrics, Slots};
 use crate::serve::{chat, completions, identify};
 use crate::support;
-use crate::worker::{State as WorkerState, Worker};
+use crate::worker::{Address, State as WorkerState, Worker};
 use axum::extract::{Path, State};
 use axum::middleware::from_fn;
 use axum::response::{IntoResponse, Response};
@@ -18,18 +20,23 @@ use futures_util::future::join_all;
 use http::header::CONTENT_TYPE;
 use http::{HeaderMap, HeaderValue, StatusCode};
 use listen::{Drain, Listener, require_loopback};
+use parking_lot::Mutex;
 use policy::{Moment, Policy, Secret};
 use serde::Serialize;
+use std::hash::RandomState;
 use std::sync::Arc;
 use telemetry::metrics::{CONTENT_TYPE as METRICS_CONTENT_TYPE, Registry};
 use thiserror::Error;
+use tokio::sync::Semaphore;
 use tokio::task::JoinSet;
 use tokio::time::Instant;
 use wire::openai::ApiError;
-use wire::openai::models::{Model, ModelList};
+use wire::openai::models::ModelList;
 
 /// The most workers of one router.
-const WORKERS_MAX: usize = 1_024;
+const WORKERS_MAX: usize = 16_384;
+/// Connections to workers beyond those of requests being answered: idle ones, health checks, probes.
+const CONNECTIONS_SPARE: usize = 2_048;
 
 /// Why the router does not run.
 #[derive(Debug, Error)]
@@ -64,16 +71,20 @@ impl Router {
     pub fn new(config: RouterConfig, registry: &Registry, drain: Drain) -> Result<Self, RouterError> {
         check(&config)?;
         let begun = Instant::now();
-        let worker = |(index, url): (usize, &String)| {
-            Worker::new(url, &config)
-                .map_err(|problem| RouterError::Config { field: format!("workers[{index}]"), problem })
+        let address = |(index, url): (usize, &String)| {
+            Address::parse(url).map_err(|problem| RouterError::Config { field: format!("workers[{index}]"), problem })
         };
-        let workers = config.workers.iter().enumerate().map(worker).collect::<Result<Vec<_>, _>>()?;
+        let addresses = config.workers.iter().enumerate().map(address).collect::<Result<Vec<_>, _>>()?;
+        let fleet = Fleet::new(limits(&config));
+        fleet.apply(Change::All(addresses));
         let core = Core {
             policy: Policy::new(&config.policy)?,
-            fleet: Fleet::new(workers),
+            fleet,
+            strikes: Mutex::default(),
+            digest_keys: [RandomState::new(), RandomState::new()],
             budget: RetryBudget::new(config.retry.clone(), Moment(begun.elapsed())),
             slots: Arc::new(Slots::new(config.in_flight_max, registry)),
+            memory: Memory::new(config.answers_bytes_max, registry),
             metrics: Arc::new(Metrics::new(registry)),
             registry: registry.clone(),
             config,
@@ -105,33 +116,39 @@ impl Router {
     /// Asks every worker once, so that the first request finds what is there.
     pub async fn look_around(&self) {
         let core = &self.core;
-        let key = core.config.worker_api_key.as_ref();
-        join_all(core.fleet.workers().iter().map(|worker| async move {
-            health::check(worker, &core.config.health, key, &mut 0).await;
-            let is_up = worker.view().state == WorkerState::Healthy;
-            core.metrics.worker_up(worker).set(f64::from(u8::from(is_up)));
-        }))
-        .await;
+        let workers = core.fleet.workers();
+        join_all(workers.iter().map(|worker| async move { health::check(core, worker, &mut 0).await })).await;
+        core.fleet.rebuild();
     }
 
     /// Watches the workers until the set is dropped.
     #[must_use]
     pub fn watch(&self) -> JoinSet<()> {
-        let core = &self.core;
         let mut watches = JoinSet::new();
-        for worker in core.fleet.workers() {
-            let up = core.metrics.worker_up(worker);
-            let key = core.config.worker_api_key.clone();
-            watches.spawn(health::watch(Arc::clone(worker), core.config.health.clone(), key, up));
-        }
+        watches.spawn(health::watch_all(Arc::clone(&self.core)));
+        let core = Arc::clone(&self.core);
+        watches.spawn(async move { core.fleet.follow().await });
         watches
+    }
+}
+
+/// What connections to workers may take.
+fn limits(config: &RouterConfig) -> Limits {
+    let wanted = config.in_flight_max.saturating_add(CONNECTIONS_SPARE);
+    // Clients' connections take their half of the limit of open files.
+    let places = listen::connections_within_limit(wanted, 2);
+    Limits {
+        connect_timeout: config.connect_timeout(),
+        idle: config.pool_idle(),
+        places: Arc::new(Semaphore::new(places.min(Semaphore::MAX_PERMITS))),
+        places_spare: places / 10,
     }
 }
 
 fn check(config: &RouterConfig) -> Result<(), RouterError> {
     let wrong = |field: &str, problem: &str| Err(RouterError::Config { field: field.into(), problem: problem.into() });
     if config.workers.len() > WORKERS_MAX {
-        return wrong("workers", "has more than 1,024 entries");
+        return wrong("workers", "has more than 16,384 entries");
     }
     if let Some(problem) = config.worker_api_key.as_ref().and_then(Secret::key_problem) {
         return wrong("worker_api_key", problem);
@@ -153,10 +170,14 @@ fn check(config: &RouterConfig) -> Result<(), RouterError> {
         ("health.timeout_ms", config.health.timeout_ms),
         ("connect_timeout_ms", config.connect_timeout_ms),
         ("head_timeout_ms", config.head_timeout_ms),
+        ("first_event_timeout_ms", config.first_event_timeout_ms),
         ("idle_timeout_ms", config.idle_timeout_ms),
+        ("stuck_after_ms", config.stuck_after_ms),
+        ("comment_interval_ms", config.comment_interval_ms),
         ("in_flight_max", config.in_flight_max as u64),
         ("event_bytes_max", config.event_bytes_max as u64),
         ("answer_bytes_max", config.answer_bytes_max as u64),
+        ("answers_bytes_max", config.answers_bytes_max as u64),
     ] {
         if value == 0 {
             return wrong(field, "must be above 0");
@@ -178,21 +199,23 @@ pub async fn serve(
     let router = Router::new(config, &registry, drain.clone())?;
     router.look_around().await;
     let watches = router.watch();
-    let result = listener.with_metrics(&registry, "router").serve(router.app(), drain).await;
+    let listener = listener.with_metrics(&registry, "router").with_descriptors_per_connection(2);
+    let result = listener.serve(router.app(), drain).await;
     drop(watches);
     Ok(result?)
 }
 
 async fn models(State(core): State<Arc<Core>>, headers: HeaderMap) -> Response {
     match identify(&core, &headers) {
-        Ok(_) => Json(ModelList::new(core.fleet.models())).into_response(),
+        Ok(_) => Json(ModelList::new(core.fleet.snapshot().models().to_vec())).into_response(),
         Err(error) => listen::error_response(&error),
     }
 }
 
 async fn model(State(core): State<Arc<Core>>, Path(id): Path<String>, headers: HeaderMap) -> Response {
-    let found = |models: Vec<Model>| models.into_iter().find(|model| model.id == id);
-    match identify(&core, &headers).map(|_| found(core.fleet.models())) {
+    let snapshot = core.fleet.snapshot();
+    let found = || snapshot.models().iter().find(|model| model.id == id).cloned();
+    match identify(&core, &headers).map(|_| found()) {
         Ok(Some(model)) => Json(model).into_response(),
         Ok(None) => listen::error_response(&ApiError::model_not_found(&id)),
         Err(error) => listen::error_response(&error),
@@ -204,7 +227,7 @@ async fn readyz(State(core): State<Arc<Core>>) -> (StatusCode, &'static str) {
     if core.drain.is_draining() {
         return (StatusCode::SERVICE_UNAVAILABLE, "draining");
     }
-    if !core.fleet.is_ready() {
+    if !core.fleet.snapshot().is_ready() {
         return (StatusCode::SERVICE_UNAVAILABLE, "no worker is ready");
     }
     (StatusCode::OK, "ok")
@@ -230,6 +253,9 @@ struct RouterStatus {
 struct WorkerSummary {
     name: String,
     state: WorkerState,
+    /// Its release, where it says.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    version: Option<String>,
     in_flight: u32,
     models: Vec<ModelSummary>,
 }
@@ -239,26 +265,33 @@ struct ModelSummary {
     id: String,
     ready: bool,
     waiting: u32,
+    /// Whether requests go elsewhere because a probe failed.
+    ejected: bool,
 }
 
 async fn status(State(core): State<Arc<Core>>) -> Json<RouterStatus> {
     let summary = |worker: &Arc<Worker>| {
         let view = worker.view();
-        let model = |served: &crate::worker::ServedModel| ModelSummary {
-            id: served.model.id.clone(),
-            ready: served.is_ready,
-            waiting: served.waiting,
+        let model = |served: &crate::worker::ServedModel| {
+            let pair = worker.pair(&served.model.id);
+            ModelSummary {
+                id: served.model.id.clone(),
+                ready: served.is_ready,
+                waiting: pair.waiting(),
+                ejected: pair.is_ejected(),
+            }
         };
         WorkerSummary {
             name: worker.name.clone(),
             state: view.state,
+            version: view.version.clone(),
             in_flight: worker.in_flight(),
             models: view.models.iter().map(model).collect(),
         }
     };
     Json(RouterStatus {
         version: env!("CARGO_PKG_VERSION"),
-        ready: core.fleet.is_ready() && !core.drain.is_draining(),
+        ready: core.fleet.snapshot().is_ready() && !core.drain.is_draining(),
         draining: core.drain.is_draining(),
         in_flight: core.slots.used(),
         workers: core.fleet.workers().iter().map(summary).collect(),

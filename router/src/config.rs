@@ -28,18 +28,35 @@ pub struct RouterConfig {
     /// How long a worker may take until its answer begins, in milliseconds. A whole answer begins
     /// when it is finished, so this is 10 minutes: what OpenAI's clients wait by default.
     pub head_timeout_ms: u64,
-    /// How long an answer may pause, in milliseconds. A worker that accepts at once and then
-    /// queues needs room; one that says nothing for two minutes is stuck.
+    /// How long a stream may be silent before its first event, in milliseconds. Queues of minutes
+    /// are normal; comments, by which a worker shows that it lives, start the time anew.
+    pub first_event_timeout_ms: u64,
+    /// How long an answer may pause once it has begun, in milliseconds. Comments count as life; a
+    /// worker that sends neither tokens nor comments for two minutes is stuck.
     pub idle_timeout_ms: u64,
+    /// How long a worker may be silent, in milliseconds, before a request there is given up, if
+    /// health checks stay unanswered as well: a stopped process is noticed within seconds. Above
+    /// what `health` needs to notice, so that one lost check decides nothing.
+    pub stuck_after_ms: u64,
+    /// How long the head of a stream is held for the first event, and how often a silent stream
+    /// gets a comment, in milliseconds. Until the head is out a refusal keeps its status and
+    /// another worker can be tried; balancers cut connections that are silent for 60 s.
+    pub comment_interval_ms: u64,
+    /// How long an unused connection to a worker is kept, in milliseconds, where the worker does
+    /// not say. Common servers close theirs after 5 s, and a request that meets the close is lost.
+    pub pool_idle_ms: u64,
     /// The most requests being answered; further ones get 503. Under the 10,000 connections that
     /// `listen` allows, so that health checks and metrics still get through.
     pub in_flight_max: usize,
-    /// The largest event of a stream, in bytes. An event holds one token, or with `logprobs` a few
-    /// KiB; 1 MiB is a broken worker.
+    /// The largest event of a stream, in bytes. An event holds one token, with `logprobs` a few
+    /// KiB, and where the prompt is echoed with them a few KiB for each of its tokens.
     pub event_bytes_max: usize,
     /// The largest answer that is not streamed, in bytes: it is read as a whole before any of it is
-    /// sent, so that one that breaks off is an error and not half a document.
+    /// sent, so that one that breaks off is an error and not half a document. 256 MiB hold 128,000
+    /// tokens with the log-probabilities of 20 alternatives each.
     pub answer_bytes_max: usize,
+    /// The most bytes of such answers held at a time, all together; beyond it a request gets 503.
+    pub answers_bytes_max: usize,
     /// Who may ask, how often, and what may be said.
     pub policy: PolicyConfig,
 }
@@ -54,10 +71,15 @@ impl Default for RouterConfig {
             retry: RetryConfig::default(),
             connect_timeout_ms: 1_000,
             head_timeout_ms: 600_000,
+            first_event_timeout_ms: 600_000,
             idle_timeout_ms: 120_000,
+            stuck_after_ms: 10_000,
+            comment_interval_ms: 15_000,
+            pool_idle_ms: 4_000,
             in_flight_max: 8_192,
-            event_bytes_max: 1 << 20,
-            answer_bytes_max: 16 << 20,
+            event_bytes_max: 16 << 20,
+            answer_bytes_max: 256 << 20,
+            answers_bytes_max: 1 << 30,
             policy: PolicyConfig::default(),
         }
     }
@@ -70,6 +92,22 @@ impl RouterConfig {
 
     pub(crate) fn head_timeout(&self) -> Duration {
         Duration::from_millis(self.head_timeout_ms)
+    }
+
+    pub(crate) fn first_event_timeout(&self) -> Duration {
+        Duration::from_millis(self.first_event_timeout_ms)
+    }
+
+    pub(crate) fn stuck_after(&self) -> Duration {
+        Duration::from_millis(self.stuck_after_ms)
+    }
+
+    pub(crate) fn comment_interval(&self) -> Duration {
+        Duration::from_millis(self.comment_interval_ms)
+    }
+
+    pub(crate) fn pool_idle(&self) -> Duration {
+        Duration::from_millis(self.pool_idle_ms)
     }
 
     pub(crate) fn idle_timeout(&self) -> Duration {
@@ -97,7 +135,7 @@ impl Default for HealthConfig {
     }
 }
 
-/// How often a request may be tried again at another worker, before its first byte was sent.
+/// How often a request may be tried again at another worker, before the client has an event.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields, default)]
 pub struct RetryConfig {
@@ -108,7 +146,7 @@ pub struct RetryConfig {
     pub floor_per_second: f64,
     /// The most retries saved up from quiet times.
     pub saved_max: f64,
-    /// The most attempts for one request.
+    /// The most tries of one request.
     pub attempts_max: usize,
 }
 

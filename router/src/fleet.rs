@@ -1,69 +1,401 @@
-//! All workers: snapshots for the picker, and what the fleet as a whole serves.
+//! All workers: who they are (fed as `Change`s), and an immutable snapshot by model, which is what a
+//! request looks at. A snapshot is built off the path when something changed.
 
-use crate::pick::{Candidate, Verdict, pick};
-use crate::worker::{ServedModel, State, Worker};
+use crate::connections::Limits;
+use crate::pair::Pair;
+use crate::pick::{Bits, Look, Pick, pick};
+use crate::worker::{Address, State, Worker};
+use arc_swap::ArcSwap;
+use parking_lot::Mutex;
 use policy::Moment;
+use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Duration;
+use tokio::sync::Notify;
 use wire::openai::models::Model;
 
-/// The workers, as configured. Which there are does not change while the router runs; what each
-/// of them is does (`Worker::view`).
+/// What a client is told to wait where nothing better is known.
+pub(crate) const RETRY_AFTER: Duration = Duration::from_secs(1);
+/// The least time between two snapshots: a hundred workers that change at once make one.
+const REBUILD_EVERY: Duration = Duration::from_millis(100);
+/// How long a search passes over members that were found unusable.
+const BITS_RESET_EVERY: Duration = Duration::from_millis(250);
+
+/// A change of membership. Lists, files and discovery are sources of these.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) enum Change {
+    /// A worker is there.
+    #[cfg_attr(not(test), expect(dead_code, reason = "sources of single changes come with discovery"))]
+    Put(Address),
+    /// A worker is gone.
+    #[cfg_attr(not(test), expect(dead_code, reason = "sources of single changes come with discovery"))]
+    Remove(Address),
+    /// These are there and no others.
+    All(Vec<Address>),
+}
+
+/// One model at one worker, as a pick gives it.
+#[derive(Debug, Clone)]
+pub(crate) struct Member {
+    pub(crate) worker: Arc<Worker>,
+    pub(crate) pair: Arc<Pair>,
+}
+
+/// Everything that a pick for one model looks at.
+#[derive(Debug)]
+pub(crate) struct Pool {
+    /// The workers that are up and have the model ready.
+    members: Box<[Member]>,
+    bits: Bits,
+    bits_reset_ms: AtomicU64,
+    /// Whether under half of the members would remain if suspects were left out.
+    ignores_suspicion: bool,
+}
+
+/// The fleet at one moment.
+#[derive(Debug, Default)]
+pub(crate) struct Snapshot {
+    /// Every model that a worker of the fleet ever named, by each of its names.
+    models: HashMap<Arc<str>, Arc<Pool>>,
+    /// What can be asked for now, each once, in the workers' order.
+    listed: Vec<Model>,
+    workers: Vec<Arc<Worker>>,
+    /// Whether a worker was never heard: what it has is unknown.
+    has_unheard: bool,
+}
+
+/// Why no worker was picked.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Refusal {
+    /// No worker has the model.
+    UnknownModel,
+    /// A worker has it, or may have it, and none can take it now.
+    Unavailable {
+        /// When it is worth asking again.
+        retry_after: Duration,
+    },
+}
+
+/// The workers.
 #[derive(Debug)]
 pub(crate) struct Fleet {
-    workers: Vec<Arc<Worker>>,
+    limits: Limits,
+    members: Mutex<Vec<(Address, Arc<Worker>)>>,
+    snapshot: ArcSwap<Snapshot>,
+    changed: Notify,
+    membership_changed: Notify,
 }
 
 impl Fleet {
-    pub(crate) fn new(workers: Vec<Worker>) -> Self {
-        Self { workers: workers.into_iter().map(Arc::new).collect() }
+    pub(crate) fn new(limits: Limits) -> Self {
+        Self {
+            limits,
+            members: Mutex::new(Vec::new()),
+            snapshot: ArcSwap::from_pointee(Snapshot::default()),
+            changed: Notify::new(),
+            membership_changed: Notify::new(),
+        }
     }
 
-    pub(crate) fn workers(&self) -> &[Arc<Worker>] {
-        &self.workers
+    /// Takes over a change of membership. A worker that stays keeps its connections and its books.
+    pub(crate) fn apply(&self, change: Change) {
+        let mut members = self.members.lock();
+        match change {
+            Change::Put(address) => self.put(&mut members, address),
+            Change::Remove(address) => members.retain(|(known, _)| *known != address),
+            Change::All(addresses) => {
+                members.retain(|(known, _)| addresses.contains(known));
+                for address in addresses {
+                    self.put(&mut members, address);
+                }
+            }
+        }
+        drop(members);
+        self.rebuild();
+        self.membership_changed.notify_one();
+    }
+
+    fn put(&self, members: &mut Vec<(Address, Arc<Worker>)>, address: Address) {
+        if !members.iter().any(|(known, _)| *known == address) {
+            let worker = Arc::new(Worker::new(&address, self.limits.clone()));
+            members.push((address, worker));
+        }
+    }
+
+    /// Waits until a worker came or went.
+    pub(crate) async fn membership_changed(&self) {
+        self.membership_changed.notified().await;
+    }
+
+    pub(crate) fn workers(&self) -> Vec<Arc<Worker>> {
+        self.snapshot.load().workers.clone()
+    }
+
+    pub(crate) fn snapshot(&self) -> Arc<Snapshot> {
+        self.snapshot.load_full()
+    }
+
+    /// Says that a worker looks different; the next snapshot shows it.
+    pub(crate) fn touch(&self) {
+        self.changed.notify_one();
+    }
+
+    /// Keeps the snapshot true, for ever.
+    pub(crate) async fn follow(&self) {
+        loop {
+            self.changed.notified().await;
+            self.rebuild();
+            tokio::time::sleep(REBUILD_EVERY).await;
+        }
+    }
+
+    /// Builds the snapshot anew.
+    pub(crate) fn rebuild(&self) {
+        // Held until the store, or an older picture could overwrite a newer one.
+        let members = self.members.lock();
+        let workers: Vec<Arc<Worker>> = members.iter().map(|(_, worker)| Arc::clone(worker)).collect();
+        self.snapshot.store(Arc::new(Snapshot::of(workers)));
     }
 
     /// Picks a worker for `model` that is not among those `tried`.
     pub(crate) fn pick(
         &self,
         model: &str,
+        endpoint_bit: u8,
         tried: &[Arc<Worker>],
         now: Moment,
         random: u64,
-    ) -> Result<&Arc<Worker>, Verdict> {
-        let was_tried = |worker: &Arc<Worker>| tried.iter().any(|other| Arc::ptr_eq(other, worker));
-        let look = |worker: &Arc<Worker>| worker.candidate(model, was_tried(worker), now);
-        let candidates: Vec<Candidate> = self.workers.iter().map(look).collect();
-        match pick(&candidates, random) {
-            Verdict::Worker(at) => Ok(&self.workers[at]),
-            verdict => Err(verdict),
+    ) -> Result<Member, Refusal> {
+        self.snapshot.load().pick(model, endpoint_bit, tried, now, random)
+    }
+}
+
+impl Snapshot {
+    fn of(workers: Vec<Arc<Worker>>) -> Self {
+        // Ordered, so that equal fleets have equal lists; the lists keep the workers' order.
+        let mut pools: BTreeMap<Arc<str>, Vec<Member>> = BTreeMap::new();
+        let mut listed: Vec<Model> = Vec::new();
+        let mut has_unheard = false;
+        for worker in &workers {
+            let view = worker.view();
+            has_unheard |= !view.was_heard;
+            for served in &view.models {
+                let members = pools.entry(served.model.id.as_str().into()).or_default();
+                if view.state != State::Healthy || !served.is_ready {
+                    continue;
+                }
+                if members.is_empty() {
+                    listed.push(served.model.clone());
+                }
+                members.push(Member { worker: Arc::clone(worker), pair: worker.pair(&served.model.id) });
+            }
         }
+        let models = pools.into_iter().map(|(name, members)| (name, Arc::new(Pool::of(members)))).collect();
+        Self { models, listed, workers, has_unheard }
     }
 
     /// Whether any worker ever said that it has the model: what bounds the metrics' labels.
     pub(crate) fn knows(&self, model: &str) -> bool {
-        self.workers.iter().any(|worker| worker.view().models.iter().any(|served| served.model.id == model))
+        self.models.contains_key(model)
+    }
+
+    /// Whether a model may exist here: a worker that was never heard may have any.
+    pub(crate) fn may_know(&self, model: &str) -> bool {
+        self.knows(model) || self.has_unheard || self.workers.is_empty()
+    }
+
+    /// How many workers there are.
+    pub(crate) fn size(&self) -> usize {
+        self.workers.len()
     }
 
     /// Whether a worker takes requests.
     pub(crate) fn is_ready(&self) -> bool {
-        self.workers.iter().any(|worker| {
-            let view = worker.view();
-            view.state == State::Healthy && view.models.iter().any(|served| served.is_ready)
-        })
+        // A worker may have gone down since.
+        self.models.values().any(|pool| pool.members.iter().any(|member| member.worker.is_up()))
     }
 
-    /// The models that can be asked for now, each once, in the workers' order.
-    pub(crate) fn models(&self) -> Vec<Model> {
-        let mut models: Vec<Model> = Vec::new();
-        for worker in &self.workers {
-            let view = worker.view();
-            let is_listed = |served: &&ServedModel| view.state == State::Healthy && served.is_ready;
-            for served in view.models.iter().filter(is_listed) {
-                if !models.iter().any(|model| model.id == served.model.id) {
-                    models.push(served.model.clone());
+    /// The models that can be asked for now.
+    pub(crate) fn models(&self) -> &[Model] {
+        &self.listed
+    }
+
+    fn pick(
+        &self,
+        model: &str,
+        endpoint_bit: u8,
+        tried: &[Arc<Worker>],
+        now: Moment,
+        random: u64,
+    ) -> Result<Member, Refusal> {
+        let unavailable = Refusal::Unavailable { retry_after: RETRY_AFTER };
+        let Some(pool) = self.models.get(model) else {
+            return Err(if self.may_know(model) { unavailable } else { Refusal::UnknownModel });
+        };
+        match pool.pick(endpoint_bit, tried, now, random) {
+            Pick::Member(at) => Ok(pool.members[at].clone()),
+            Pick::Nobody { wait: Some(retry_after) } => Err(Refusal::Unavailable { retry_after }),
+            Pick::Nobody { wait: None } => Err(unavailable),
+        }
+    }
+}
+
+impl Pool {
+    fn of(members: Vec<Member>) -> Self {
+        let suspects = members.iter().filter(|member| member.pair.is_suspect()).count();
+        Self {
+            bits: Bits::new(members.len()),
+            bits_reset_ms: AtomicU64::new(0),
+            ignores_suspicion: suspects * 2 > members.len(),
+            members: members.into_boxed_slice(),
+        }
+    }
+
+    fn pick(&self, endpoint_bit: u8, tried: &[Arc<Worker>], now: Moment, random: u64) -> Pick {
+        self.reset_bits(now);
+        let look = |at: usize| {
+            let Member { worker, pair } = &self.members[at];
+            if tried.iter().any(|other| Arc::ptr_eq(other, worker)) {
+                return Look::Out;
+            }
+            worker.look(pair, endpoint_bit, now)
+        };
+        pick(&self.bits, look, self.ignores_suspicion, random)
+    }
+
+    /// Who rested may be usable again.
+    fn reset_bits(&self, now: Moment) {
+        let now_ms = now.0.as_millis() as u64;
+        let last_ms = self.bits_reset_ms.load(Ordering::Relaxed);
+        let is_due = now_ms.saturating_sub(last_ms) >= BITS_RESET_EVERY.as_millis() as u64;
+        let swap = || self.bits_reset_ms.compare_exchange(last_ms, now_ms, Ordering::Relaxed, Ordering::Relaxed);
+        if is_due && swap().is_ok() {
+            self.bits.reset();
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::outcome::Fault;
+    use crate::worker::{Report, ServedModel};
+    use std::time::Instant;
+    use tokio::sync::Semaphore;
+
+    fn limits() -> Limits {
+        let places = Arc::new(Semaphore::new(8));
+        Limits { connect_timeout: Duration::from_secs(1), idle: Duration::from_secs(4), places, places_spare: 2 }
+    }
+
+    fn address(number: usize) -> Address {
+        Address::parse(&format!("http://127.0.0.1:{}", 1_000 + number)).expect("a URL")
+    }
+
+    fn report(models: &[&str]) -> Report {
+        let served = |id: &&str| (ServedModel { model: Model::new(*id, 1, None), is_ready: true }, 0);
+        Report { is_draining: false, version: None, models: models.iter().map(served).collect() }
+    }
+
+    fn fleet(size: usize, models: &[&str]) -> Fleet {
+        let fleet = Fleet::new(limits());
+        fleet.apply(Change::All((0..size).map(address).collect()));
+        for worker in fleet.workers() {
+            worker.heard(report(models));
+        }
+        fleet.rebuild();
+        fleet
+    }
+
+    fn at(ms: u64) -> Moment {
+        Moment(Duration::from_millis(ms))
+    }
+
+    #[test]
+    fn membership_follows_changes_and_keeps_what_stays() {
+        let fleet = fleet(2, &["m"]);
+        let kept = Arc::clone(&fleet.workers()[1]);
+        fleet.apply(Change::Put(address(2)));
+        fleet.apply(Change::Put(address(2)));
+        fleet.apply(Change::Remove(address(0)));
+        let names: Vec<String> = fleet.workers().iter().map(|worker| worker.name.clone()).collect();
+        assert_eq!(names, ["127.0.0.1:1001", "127.0.0.1:1002"]);
+        fleet.apply(Change::All(vec![address(3), address(1), address(3)]));
+        assert_eq!(fleet.workers().len(), 2);
+        assert!(Arc::ptr_eq(&fleet.workers()[0], &kept), "its connections and books stay");
+        fleet.apply(Change::All(Vec::new()));
+        let nobody = fleet.pick("m", 1, &[], at(0), 0).expect_err("nobody");
+        assert_eq!(nobody, Refusal::Unavailable { retry_after: RETRY_AFTER }, "a router without workers waits for one");
+    }
+
+    #[test]
+    fn unknown_is_told_from_unavailable() {
+        let fleet = fleet(1, &["m", "org/x"]);
+        assert_eq!(fleet.pick("y", 1, &[], at(0), 0).expect_err("none"), Refusal::UnknownModel);
+        assert!(fleet.pick("org/x", 1, &[], at(0), 0).is_ok());
+        fleet.workers()[0].mark_down();
+        let unavailable = Refusal::Unavailable { retry_after: RETRY_AFTER };
+        assert_eq!(fleet.pick("m", 1, &[], at(0), 0).expect_err("down"), unavailable, "before the next snapshot");
+        fleet.rebuild();
+        assert_eq!(fleet.pick("m", 1, &[], at(0), 0).expect_err("down"), unavailable, "and after it");
+        fleet.apply(Change::Put(address(7)));
+        assert_eq!(fleet.pick("y", 1, &[], at(0), 0).expect_err("unheard"), unavailable);
+    }
+
+    #[test]
+    fn a_rest_of_one_model_leaves_the_others_alone() {
+        let fleet = fleet(1, &["m", "n"]);
+        let worker = &fleet.workers()[0];
+        let full = crate::outcome::Outcome::BackPressure {
+            scope: crate::outcome::Scope::Model,
+            wait: Some(Duration::from_secs(3)),
+        };
+        worker.pair("m").heard(full, at(0), 0.0);
+        let wait = Duration::from_secs(2);
+        assert_eq!(
+            fleet.pick("m", 1, &[], at(1_000), 0).expect_err("rests"),
+            Refusal::Unavailable { retry_after: wait }
+        );
+        assert!(fleet.pick("n", 1, &[], at(1_000), 0).is_ok());
+        worker.rest(at(9_000));
+        assert!(fleet.pick("n", 1, &[], at(1_000), 0).is_err());
+    }
+
+    #[test]
+    fn suspicions_are_ignored_where_under_half_would_remain() {
+        let fleet = fleet(4, &["m"]);
+        let picked = || {
+            let names = (0..200).map(|random| fleet.pick("m", 1, &[], at(0), random).expect("one").worker.name.clone());
+            names.collect::<std::collections::BTreeSet<_>>().len()
+        };
+        for (ejected, remaining) in [(1, 3), (2, 2), (3, 4), (4, 4)] {
+            fleet.workers()[ejected - 1].pair("m").eject(Fault::Failed, 1);
+            fleet.rebuild();
+            assert_eq!(picked(), remaining, "{ejected} of 4 are ejected");
+        }
+    }
+
+    /// The first rows of `evals/bench/router`; run by its script, in a release build.
+    #[test]
+    #[ignore = "a measurement"]
+    fn cost_of_a_pick() {
+        const PICKS: u64 = 200_000;
+        let fleets = [10, 10_000].map(|size| fleet(size, &["m"]));
+        let mut nanoseconds = [Vec::new(), Vec::new()];
+        for round in 0..9 {
+            for (fleet, times) in fleets.iter().zip(&mut nanoseconds) {
+                let begun = Instant::now();
+                for random in 0..PICKS {
+                    std::hint::black_box(fleet.pick("m", 1, &[], at(round), random).expect("one"));
                 }
+                times.push(begun.elapsed().as_nanos() as f64 / PICKS as f64);
             }
         }
-        models
+        let [small, large] = nanoseconds.map(|mut times| {
+            times.sort_by(f64::total_cmp);
+            times[times.len() / 2]
+        });
+        println!("pick_ns_10 {small:.1}\npick_ns_10000 {large:.1}\npick_10000_over_10 {:.3}", large / small);
     }
 }

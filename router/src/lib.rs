@@ -6,18 +6,28 @@
 //! `policy`; this room obeys.
 
 mod app;
+mod begin;
+mod breaker;
 mod budget;
 mod config;
+mod connections;
 mod core;
 mod dispatch;
 mod fleet;
 mod health;
+mod hold;
+mod memory;
 mod meter;
+mod outcome;
+mod pair;
 mod pick;
+mod probe;
 mod relay;
 mod screened;
 mod serve;
+mod strikes;
 mod support;
+mod ticket;
 mod upstream;
 mod worker;
 

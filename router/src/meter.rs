@@ -1,6 +1,7 @@
 //! What is counted of a request, and the places it holds: both end when they are dropped.
 
-use crate::worker::{Ticket, Worker};
+use crate::outcome::Outcome;
+use crate::worker::Worker;
 use prometheus::{Gauge, GaugeVec, HistogramVec, IntCounter, IntCounterVec};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -24,6 +25,10 @@ pub(crate) struct Metrics {
     pub(crate) budget_exhausted: IntCounter,
     worker_up: GaugeVec,
     worker_in_flight: GaugeVec,
+    pub(crate) tries: IntCounterVec,
+    probes: IntCounterVec,
+    pub(crate) ejections: IntCounter,
+    pub(crate) strikes: Gauge,
     pub(crate) upstream_errors: IntCounterVec,
     pub(crate) rejections: IntCounterVec,
     pub(crate) output_blocks: IntCounter,
@@ -41,15 +46,24 @@ impl Metrics {
             budget_exhausted: alone(&names::ROUTER_RETRY_BUDGET_EXHAUSTED),
             worker_up: registry.gauge(&names::ROUTER_WORKER_UP),
             worker_in_flight: registry.gauge(&names::ROUTER_WORKER_IN_FLIGHT),
+            tries: registry.counter(&names::ROUTER_TRIES),
+            probes: registry.counter(&names::ROUTER_PROBES),
+            ejections: alone(&names::ROUTER_EJECTIONS),
+            strikes: registry.gauge(&names::ROUTER_STRIKES).with_label_values::<&str>(&[]),
             upstream_errors: registry.counter(&names::ROUTER_UPSTREAM_ERRORS),
             rejections: registry.counter(&names::POLICY_REJECTIONS),
             output_blocks: alone(&names::POLICY_OUTPUT_BLOCKS),
         }
     }
 
-    /// A place at `worker`.
-    pub(crate) fn ticket(&self, worker: &Arc<Worker>) -> Ticket {
-        Ticket::take(worker, self.worker_in_flight.with_label_values(&[worker.name.as_str()]))
+    /// Requests at a worker.
+    pub(crate) fn worker_in_flight(&self, worker: &Worker) -> Gauge {
+        self.worker_in_flight.with_label_values(&[worker.name.as_str()])
+    }
+
+    /// Counts a request of our own, by its outcome.
+    pub(crate) fn probe(&self, outcome: Outcome) {
+        self.probes.with_label_values(&[outcome.label()]).inc();
     }
 
     /// Whether a worker takes requests.

@@ -1,142 +1,284 @@
-//! Which worker: a pure function of a snapshot of the fleet and a random number.
+//! Which member of a pool: a pure function of what a look at a member shows, and of a random number.
+//!
+//! Small pools are looked at whole. In large ones the less loaded of two random members is taken
+//! (Mitzenmacher, "The power of two choices in randomized load balancing"), so that the cost of a
+//! pick does not grow with the fleet.
 
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
-/// What a client is told to wait where nothing better is known.
-pub(crate) const RETRY_AFTER: Duration = Duration::from_secs(1);
+/// Pools up to this size are looked at whole.
+const WHOLE_MAX: usize = 16;
+/// How often two random members are drawn before the usable ones are searched for.
+const DRAWS: u32 = 8;
 
-/// One worker, as far as one request is concerned.
+/// One member, as far as one request is concerned.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) struct Candidate {
-    /// Whether it has the model.
-    pub(crate) serves: Serves,
-    /// Whether it answers and takes new requests.
-    pub(crate) is_up: bool,
-    /// How long it asked to be left alone.
-    pub(crate) backs_off_for: Option<Duration>,
-    /// Whether this request already failed there.
-    pub(crate) was_tried: bool,
-    /// Requests it holds: ours, counted the moment they are sent, and those it says are waiting.
-    pub(crate) load: u32,
-}
-
-/// Whether a worker has a model.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Serves {
-    /// It has it.
-    Ready,
-    /// It has it and cannot serve it yet.
-    NotReady,
-    /// It was never heard, so nobody knows.
-    Unknown,
-    /// It does not.
-    No,
+pub(crate) enum Look {
+    /// It takes requests.
+    Usable { load: u32 },
+    /// It is ejected on a suspicion, and used where too many are.
+    Suspect { load: u32 },
+    /// It refuses this kind of request or our key; used only where nobody else is left.
+    Refusing { load: u32 },
+    /// It rests for so long.
+    Resting { wait: Duration },
+    /// It takes nothing, or was tried already.
+    Out,
 }
 
 /// Where a request goes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Verdict {
-    /// To this worker, by place.
-    Worker(usize),
-    /// No worker has the model.
-    UnknownModel,
-    /// A worker has it, or may have it, and none can take it now.
-    Unavailable {
-        /// When it is worth asking again.
-        retry_after: Duration,
-    },
+pub(crate) enum Pick {
+    /// To this member.
+    Member(usize),
+    /// To nobody now; the least known time until somebody has rested.
+    Nobody { wait: Option<Duration> },
 }
 
-/// Takes the least loaded worker; `random` decides among equals, so that routers that see the same
-/// loads do not all choose the same one.
-pub(crate) fn pick(candidates: &[Candidate], random: u64) -> Verdict {
-    let usable = |candidate: &&Candidate| {
-        candidate.serves == Serves::Ready
-            && candidate.is_up
-            && candidate.backs_off_for.is_none()
-            && !candidate.was_tried
-    };
-    if let Some(least) = candidates.iter().filter(usable).map(|candidate| candidate.load).min() {
-        let equals = || (0..candidates.len()).filter(|&at| usable(&&candidates[at]) && candidates[at].load == least);
-        #[expect(clippy::cast_possible_truncation, reason = "a remainder below the count")]
-        let chosen = (random % equals().count() as u64) as usize;
-        return equals().nth(chosen).map_or(Verdict::UnknownModel, Verdict::Worker);
+/// Members that may be usable, one bit each: a search passes over those that were found unusable.
+#[derive(Debug)]
+pub(crate) struct Bits {
+    words: Box<[AtomicU64]>,
+    size: usize,
+}
+
+impl Bits {
+    /// All of `size` members may be usable.
+    pub(crate) fn new(size: usize) -> Self {
+        let bits = Self { words: (0..size.div_ceil(64)).map(|_| AtomicU64::new(0)).collect(), size };
+        bits.reset();
+        bits
     }
-    if candidates.iter().all(|candidate| candidate.serves == Serves::No) && !candidates.is_empty() {
-        return Verdict::UnknownModel;
+
+    /// Every member may be usable again: rests end with time.
+    pub(crate) fn reset(&self) {
+        for (at, word) in self.words.iter().enumerate() {
+            let used = (self.size - at * 64).min(64);
+            word.store(u64::MAX >> (64 - used), Ordering::Relaxed);
+        }
     }
-    let waits = candidates.iter().filter(|candidate| candidate.serves != Serves::No && candidate.is_up);
-    let retry_after = waits.filter_map(|candidate| candidate.backs_off_for).min().unwrap_or(RETRY_AFTER);
-    Verdict::Unavailable { retry_after }
+
+    fn clear(&self, at: usize) {
+        self.words[at / 64].fetch_and(!(1 << (at % 64)), Ordering::Relaxed);
+    }
+
+    /// The set bits, once around from `start`.
+    fn from(&self, start: usize) -> impl Iterator<Item = usize> {
+        let count = self.words.len();
+        (0..count).flat_map(move |step| {
+            let at = (start / 64 + step) % count;
+            let mut word = self.words[at].load(Ordering::Relaxed);
+            std::iter::from_fn(move || {
+                let bit = word.trailing_zeros() as usize;
+                word &= word.wrapping_sub(1);
+                (bit < 64).then_some(at * 64 + bit)
+            })
+        })
+    }
+}
+
+/// Picks a member. `ignores_suspicion` holds where under half of the members would remain.
+pub(crate) fn pick(bits: &Bits, look: impl Fn(usize) -> Look, ignores_suspicion: bool, random: u64) -> Pick {
+    let mut draw = Draw { random, ignores_suspicion, usable: None, last_resort: None, wait: None };
+    if bits.size <= WHOLE_MAX {
+        for at in 0..bits.size {
+            draw.consider(at, look(at));
+        }
+        return draw.end();
+    }
+    for _ in 0..DRAWS {
+        let (one, two) = draw.two_of(bits.size);
+        draw.consider(one, look(one));
+        draw.consider(two, look(two));
+        if draw.usable.is_some() {
+            return draw.end();
+        }
+    }
+    let start = draw.next() as usize % bits.size;
+    for at in bits.from(start) {
+        draw.consider(at, look(at));
+        if draw.usable.is_some() {
+            return draw.end();
+        }
+        bits.clear(at);
+    }
+    draw.end()
+}
+
+/// A pick under way.
+struct Draw {
+    random: u64,
+    ignores_suspicion: bool,
+    usable: Option<Best>,
+    last_resort: Option<Best>,
+    wait: Option<Duration>,
+}
+
+/// The least loaded so far.
+#[derive(Clone, Copy)]
+struct Best {
+    at: usize,
+    load: u32,
+    /// How many share this load.
+    equals: u64,
+}
+
+impl Draw {
+    fn consider(&mut self, at: usize, look: Look) {
+        match look {
+            Look::Usable { load } => self.usable = Some(self.better(self.usable, at, load)),
+            Look::Suspect { load } if self.ignores_suspicion => self.usable = Some(self.better(self.usable, at, load)),
+            Look::Suspect { load } | Look::Refusing { load } => {
+                self.last_resort = Some(self.better(self.last_resort, at, load));
+            }
+            Look::Resting { wait } => self.wait = Some(self.wait.map_or(wait, |least| least.min(wait))),
+            Look::Out => {}
+        }
+    }
+
+    /// Takes the less loaded; among equals each with the same chance, so that routers that see the
+    /// same loads do not all choose the same one.
+    fn better(&mut self, best: Option<Best>, at: usize, load: u32) -> Best {
+        match best {
+            Some(best) if best.load < load || best.at == at => best,
+            Some(best) if best.load == load => {
+                let equals = best.equals + 1;
+                let chosen = if self.next().is_multiple_of(equals) { at } else { best.at };
+                Best { at: chosen, load, equals }
+            }
+            _ => Best { at, load, equals: 1 },
+        }
+    }
+
+    /// Someone who rests comes back soon; who refuses is asked only where nobody will.
+    fn end(self) -> Pick {
+        let last_resort = self.last_resort.filter(|_| self.wait.is_none());
+        match self.usable.or(last_resort) {
+            Some(best) => Pick::Member(best.at),
+            None => Pick::Nobody { wait: self.wait },
+        }
+    }
+
+    fn two_of(&mut self, size: usize) -> (usize, usize) {
+        let one = self.next() as usize % size;
+        let step = 1 + self.next() as usize % (size - 1);
+        (one, (one + step) % size)
+    }
+
+    /// SplitMix64 (Steele, Lea, Flood 2014).
+    fn next(&mut self) -> u64 {
+        self.random = self.random.wrapping_add(0x9e37_79b9_7f4a_7c15);
+        let mut mixed = self.random;
+        mixed = (mixed ^ (mixed >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
+        mixed = (mixed ^ (mixed >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
+        mixed ^ (mixed >> 31)
+    }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
     use proptest::prelude::*;
+    use std::cell::Cell;
 
-    const IDLE: Candidate =
-        Candidate { serves: Serves::Ready, is_up: true, backs_off_for: None, was_tried: false, load: 0 };
+    const IDLE: Look = Look::Usable { load: 0 };
+
+    fn pick_of(looks: &[Look], ignores_suspicion: bool, random: u64) -> Pick {
+        pick(&Bits::new(looks.len()), |at| looks[at], ignores_suspicion, random)
+    }
 
     #[test]
     fn equals_share() {
-        let candidates = [Candidate { load: 1, ..IDLE }, IDLE, IDLE];
-        let mut counts = [0; 3];
-        for random in 0..10 {
-            match pick(&candidates, random) {
-                Verdict::Worker(at) => counts[at] += 1,
-                other => panic!("{other:?}"),
+        let looks = [Look::Usable { load: 1 }, IDLE, IDLE, IDLE];
+        let mut counts = [0; 4];
+        for random in 0..3_000 {
+            match pick_of(&looks, false, random) {
+                Pick::Member(at) => counts[at] += 1,
+                nobody => panic!("{nobody:?}"),
             }
         }
-        assert_eq!(counts, [0, 5, 5]);
+        assert_eq!(counts[0], 0);
+        assert!(counts[1..].iter().all(|count| (850..1_150).contains(count)), "{counts:?}");
     }
 
     #[test]
-    fn a_model_nobody_has_is_unknown_and_one_that_is_down_unavailable() {
-        let unavailable = Verdict::Unavailable { retry_after: RETRY_AFTER };
-        let wait = Duration::from_secs(7);
-        for (candidate, verdict) in [
-            (Candidate { serves: Serves::No, ..IDLE }, Verdict::UnknownModel),
-            (Candidate { serves: Serves::Unknown, ..IDLE }, unavailable),
-            (Candidate { serves: Serves::NotReady, ..IDLE }, unavailable),
-            (Candidate { is_up: false, ..IDLE }, unavailable),
-            (Candidate { was_tried: true, ..IDLE }, unavailable),
-            (Candidate { backs_off_for: Some(wait), ..IDLE }, Verdict::Unavailable { retry_after: wait }),
-        ] {
-            assert_eq!(pick(&[candidate], 3), verdict, "{candidate:?}");
-        }
-        assert_eq!(pick(&[], 0), unavailable, "a router without workers waits for one");
+    fn suspects_are_used_where_too_many_are_and_refusing_members_last() {
+        let (suspect, refusing) = (Look::Suspect { load: 0 }, Look::Refusing { load: 0 });
+        let busy = Look::Usable { load: 9 };
+        assert_eq!(pick_of(&[suspect, busy], false, 1), Pick::Member(1));
+        assert_eq!(pick_of(&[suspect, busy], true, 1), Pick::Member(0));
+        assert_eq!(pick_of(&[refusing, busy], true, 1), Pick::Member(1));
+        assert_eq!(pick_of(&[refusing, Look::Out], false, 1), Pick::Member(0));
+        let resting = Look::Resting { wait: Duration::from_secs(2) };
+        assert_eq!(pick_of(&[refusing, resting], false, 1), Pick::Nobody { wait: Some(Duration::from_secs(2)) });
+        assert_eq!(pick_of(&[], false, 1), Pick::Nobody { wait: None });
     }
 
-    fn candidate() -> impl Strategy<Value = Candidate> {
-        let serves = prop::sample::select(vec![Serves::Ready, Serves::NotReady, Serves::Unknown, Serves::No]);
-        (serves, any::<bool>(), prop::option::of(1_u64..9), any::<bool>(), 0_u32..3).prop_map(
-            |(serves, is_up, wait, was_tried, load)| Candidate {
-                serves,
-                is_up,
-                backs_off_for: wait.map(Duration::from_secs),
-                was_tried,
-                load,
-            },
-        )
+    #[test]
+    fn a_pick_in_a_large_pool_looks_at_two_members() {
+        let looked = Cell::new(0);
+        let look = |at: usize| {
+            looked.set(looked.get() + 1);
+            Look::Usable { load: at as u32 % 7 }
+        };
+        let bits = Bits::new(10_000);
+        assert!((0..1_000).all(|random| matches!(pick(&bits, look, false, random), Pick::Member(_))));
+        assert_eq!(looked.get(), 2_000);
+    }
+
+    #[test]
+    fn the_only_usable_member_of_a_large_pool_is_found_and_the_others_are_looked_at_once() {
+        let looked = Cell::new(0);
+        let look = |at: usize| {
+            looked.set(looked.get() + 1);
+            if at == 7_777 { IDLE } else { Look::Out }
+        };
+        let bits = Bits::new(10_000);
+        for random in 0..1_000 {
+            assert_eq!(pick(&bits, look, false, random), Pick::Member(7_777));
+        }
+        assert!(looked.get() < 10_000 + 1_000 * 17, "{} looks", looked.get());
+        bits.reset();
+        assert_eq!(bits.from(0).count(), 10_000);
+    }
+
+    fn any_look() -> impl Strategy<Value = Look> {
+        (0_u32..3, 0_u64..9, 0_u8..5).prop_map(|(load, wait, kind)| match kind {
+            0 => Look::Usable { load },
+            1 => Look::Suspect { load },
+            2 => Look::Refusing { load },
+            3 => Look::Resting { wait: Duration::from_secs(wait) },
+            _ => Look::Out,
+        })
     }
 
     proptest! {
         #[test]
-        fn the_chosen_one_is_usable_and_none_usable_is_less_loaded(
-            candidates in prop::collection::vec(candidate(), 0..8),
+        fn who_is_picked_may_be_picked_and_nobody_only_where_nobody_may(
+            looks in prop::collection::vec(any_look(), 0..80),
+            ignores_suspicion: bool,
             random: u64,
         ) {
-            let usable = |candidate: &Candidate| {
-                *candidate == Candidate { load: candidate.load, ..IDLE }
+            let is_usable = |look: &Look| {
+                matches!(look, Look::Usable { .. }) || (ignores_suspicion && matches!(look, Look::Suspect { .. }))
             };
-            match pick(&candidates, random) {
-                Verdict::Worker(at) => {
-                    prop_assert!(usable(&candidates[at]));
-                    prop_assert!(candidates.iter().filter(|c| usable(c)).all(|c| c.load >= candidates[at].load));
+            let any_usable = looks.iter().any(is_usable);
+            match pick_of(&looks, ignores_suspicion, random) {
+                Pick::Member(at) if any_usable => prop_assert!(is_usable(&looks[at])),
+                Pick::Member(at) => {
+                    let is_last_resort = matches!(looks[at], Look::Suspect { .. } | Look::Refusing { .. });
+                    prop_assert!(is_last_resort);
                 }
-                _ => prop_assert!(!candidates.iter().any(usable)),
+                Pick::Nobody { .. } => prop_assert!(!any_usable),
             }
+        }
+
+        #[test]
+        fn none_in_a_small_pool_is_less_loaded(loads in prop::collection::vec(0_u32..5, 1..17), random: u64) {
+            let looks: Vec<Look> = loads.iter().map(|&load| Look::Usable { load }).collect();
+            let Pick::Member(at) = pick_of(&looks, false, random) else { panic!("all are usable") };
+            prop_assert_eq!(loads[at], *loads.iter().min().expect("one"));
         }
     }
 }

@@ -6,9 +6,10 @@ use crate::dispatch::Answer;
 use crate::health::Chain;
 use crate::meter::{Meter, Slot};
 use crate::screened::{Garbage, Gate, Screened};
-use crate::upstream::{ReadError, read_all, strip_hop_by_hop};
+use crate::upstream::{ReadError, read_all};
 use axum::body::Body;
 use axum::response::Response;
+use bytes::Bytes;
 use http::header::{CONTENT_ENCODING, CONTENT_LENGTH, CONTENT_TYPE};
 use http::{HeaderMap, HeaderValue, StatusCode};
 use std::time::Duration;
@@ -43,7 +44,6 @@ impl Relay {
     pub(crate) async fn respond(mut self) -> Response {
         let (mut parts, body) = self.answer.response.into_parts();
         let headers = &mut parts.headers;
-        strip_hop_by_hop(headers);
         // The layers around us set ours.
         headers.remove(REQUEST_ID);
         if let Ok(name) = HeaderValue::from_str(&self.answer.ticket.worker.name) {
@@ -72,15 +72,27 @@ impl Relay {
             Ok(screened) => {
                 self.meter.ended(parts.status.as_u16());
                 parts.headers.remove(CONTENT_LENGTH);
-                Response::from_parts(parts, whole_body(screened))
+                Response::from_parts(parts, whole_body(screened, self.slot))
             }
             Err(Garbage) => refuse(&mut self.meter, "garbage", "the worker's answer was not one; try again"),
         }
     }
 }
 
-fn whole_body(screened: Screened) -> Body {
-    Body::from(screened.into_bytes())
+/// A whole answer. The request's place goes with the bytes: it is free once they are written.
+fn whole_body(screened: Screened, slot: Slot) -> Body {
+    Body::from(Bytes::from_owner(Placed { bytes: screened.into_bytes(), _slot: slot }))
+}
+
+struct Placed {
+    bytes: Bytes,
+    _slot: Slot,
+}
+
+impl AsRef<[u8]> for Placed {
+    fn as_ref(&self) -> &[u8] {
+        &self.bytes
+    }
 }
 
 fn is_event_stream(headers: &HeaderMap) -> bool {
@@ -93,6 +105,7 @@ fn unreadable(meter: &mut Meter, cause: &ReadError) -> Response {
         ReadError::TooLarge(max) => {
             refuse(meter, "too_large", &format!("the worker's answer exceeds {max} bytes; ask for less or stream it"))
         }
+        ReadError::NoMemory => refuse(meter, "too_large", "this server holds too many large answers; try again"),
         ReadError::Broken(_) => refuse(meter, "broken_mid_answer", "the worker broke off while it answered; try again"),
         ReadError::Stalled(after) => {
             meter.metrics.upstream_error("stalled");

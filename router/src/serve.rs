@@ -1,7 +1,9 @@
 //! The sentence: identify, read, admit, pick and send, relay.
 
+use crate::begin;
 use crate::core::Core;
-use crate::dispatch::{Answer, dispatch};
+use crate::dispatch::{Refused, dispatch};
+use crate::hold;
 use crate::meter::{Meter, Slot};
 use crate::relay::{Bounds, Relay};
 use crate::screened::Gate;
@@ -11,11 +13,10 @@ use axum::response::Response;
 use http::{HeaderMap, HeaderValue};
 use policy::{Admitted, Endpoint, Facts, Identified, Limits, Presented, Rejection};
 use std::sync::Arc;
-use std::time::Duration;
 use tracing::Instrument;
 use tracing::field::Empty;
 use wire::headers::{
-    CACHE_SALT, IGNORED, RATELIMIT_LIMIT_REQUESTS, RATELIMIT_REMAINING_REQUESTS, RATELIMIT_RESET_REQUESTS,
+    CACHE_SALT, IGNORED, RATELIMIT_LIMIT_REQUESTS, RATELIMIT_REMAINING_REQUESTS, RATELIMIT_RESET_REQUESTS, SHOULD_RETRY,
 };
 use wire::openai::{ApiError, Peek};
 
@@ -33,20 +34,17 @@ async fn answer(core: Arc<Core>, endpoint: Endpoint, request: Request) -> Respon
     let span = span(endpoint, request.headers());
     let mut meter = Meter::begin(&core.metrics);
     let mut limits = None;
-    let work = async {
-        let asked = admit(&core, endpoint, request, &mut meter, &mut limits).await?;
-        tracing::Span::current().record("gen_ai.request.model", &asked.model);
-        let answer = dispatch(&core, &asked.admitted, &asked.model, &asked.call).await?;
-        tracing::Span::current().record("forebay.worker", &answer.ticket.worker.name);
-        Ok((asked, answer))
-    };
+    let admission = admit(&core, endpoint, request, &mut meter, &mut limits);
     // Boxed: the future of a whole request is large, and axum moves it about.
-    let outcome: Result<(Asked, Answer), ApiError> = Box::pin(work.instrument(span.clone())).await;
-    let mut response = match outcome {
-        Ok((asked, answer)) => {
-            let gate = Gate::new(asked.admitted, endpoint, asked.choices);
-            let relay = Relay { answer, gate, meter, slot: asked.slot, bounds: core.bounds(), span: span.clone() };
-            Box::pin(relay.respond().instrument(span.clone())).await
+    let mut response = match Box::pin(admission.instrument(span.clone())).await {
+        Ok(asked) => {
+            let is_stream = asked.call.is_stream;
+            let work = Box::pin(fulfil(Arc::clone(&core), asked, meter, span.clone()).instrument(span.clone()));
+            if is_stream {
+                hold::stream(work, core.config.comment_interval(), &core.drain).await
+            } else {
+                hold::whole(work, &core.drain).await
+            }
         }
         Err(error) => {
             meter.ended(error.kind.status());
@@ -56,6 +54,26 @@ async fn answer(core: Arc<Core>, endpoint: Endpoint, request: Request) -> Respon
     span.record("http.response.status_code", response.status().as_u16());
     write_limits(response.headers_mut(), limits);
     response
+}
+
+/// Everything from the pick to the beginning of the client's answer.
+async fn fulfil(core: Arc<Core>, asked: Asked, mut meter: Meter, span: tracing::Span) -> Response {
+    span.record("gen_ai.request.model", &asked.model);
+    match dispatch(&core, &asked.admitted, &asked.model, &asked.call, core.beginning()).await {
+        Ok(answer) => {
+            span.record("forebay.worker", &answer.ticket.worker.name);
+            let gate = Gate::new(asked.admitted, asked.endpoint, asked.choices);
+            Relay { answer, gate, meter, slot: asked.slot, bounds: core.bounds(), span }.respond().await
+        }
+        Err(Refused { error, is_poison }) => {
+            meter.ended(error.kind.status());
+            let mut response = listen::error_response(&error);
+            if is_poison {
+                response.headers_mut().insert(SHOULD_RETRY, HeaderValue::from_static("false"));
+            }
+            response
+        }
+    }
 }
 
 /// The trace's span for this hop; it holds no content.
@@ -80,6 +98,7 @@ fn span(endpoint: Endpoint, headers: &HeaderMap) -> tracing::Span {
 
 /// A request that may be dispatched.
 struct Asked {
+    endpoint: Endpoint,
     admitted: Admitted,
     model: String,
     choices: usize,
@@ -98,19 +117,23 @@ async fn admit(
 ) -> Result<Asked, ApiError> {
     let (parts, body) = request.into_parts();
     if core.drain.is_refusing() {
-        return Err(ApiError::overloaded("this server is shutting down; try again", DRAIN_RETRY_AFTER));
+        return Err(hold::shutting_down());
     }
     let who = identify(core, &parts.headers)?;
     tracing::Span::current().record("forebay.tenant", who.tenant());
     let slot = core.slots.take().ok_or_else(|| {
         let message = format!("{} requests are being answered, the most this server takes", core.config.in_flight_max);
-        ApiError::overloaded(message, crate::pick::RETRY_AFTER)
+        ApiError::overloaded(message, crate::fleet::RETRY_AFTER)
     })?;
     let body = listen::read_json_body(&parts.headers, body, core.config.listen.body_bytes_max).await?;
     let peek = Peek::parse(&body)?;
     let model = peek.model.ok_or_else(|| ApiError::invalid("model", "`model` is required"))?;
-    if core.fleet.knows(&model) {
+    // Known first: what nobody has here costs its tenant nothing.
+    let fleet = core.fleet.snapshot();
+    if fleet.knows(&model) {
         meter.set_model(&model);
+    } else if !fleet.may_know(&model) {
+        return Err(ApiError::model_not_found(&model));
     }
     let facts = Facts { who: &who, endpoint, texts: &peek.texts, has_token_ids: peek.has_token_ids };
     let admitted = core.policy.admit(&facts, core.now()).map_err(|rejection| {
@@ -129,7 +152,7 @@ async fn admit(
         Endpoint::Completions => "/v1/completions",
     };
     let choices = (peek.n.max(1) as usize).saturating_mul(peek.prompts);
-    Ok(Asked { admitted, model, choices, call: Call { path, headers, body }, slot })
+    Ok(Asked { endpoint, admitted, model, choices, call: Call { path, is_stream: peek.stream, headers, body }, slot })
 }
 
 /// What a worker is told of a tenant: a digest, which any header can hold.
@@ -137,9 +160,6 @@ fn cache_salt(tenant: &str) -> HeaderValue {
     // Hexadecimal is always a header's value.
     HeaderValue::try_from(policy::hash_key(tenant)).unwrap_or(HeaderValue::from_static(""))
 }
-
-/// What clients are told to wait while we shut down: about a rolling restart's step.
-const DRAIN_RETRY_AFTER: Duration = Duration::from_secs(2);
 
 /// The tenant that asks, by the headers that carry keys.
 pub(crate) fn identify(core: &Core, headers: &HeaderMap) -> Result<Identified, ApiError> {
@@ -161,6 +181,15 @@ fn write_limits(headers: &mut HeaderMap, limits: Option<Limits>) {
 }
 
 impl Core {
+    fn beginning(&self) -> begin::Bounds {
+        begin::Bounds {
+            event_bytes_max: self.config.event_bytes_max,
+            answer_bytes_max: self.config.answer_bytes_max,
+            first_event: self.config.first_event_timeout(),
+            idle: self.config.idle_timeout(),
+        }
+    }
+
     fn bounds(&self) -> Bounds {
         Bounds {
             idle: self.config.idle_timeout(),

@@ -33,14 +33,14 @@ pub(crate) async fn workers(State(core): State<Arc<Core>>) -> Json<Vec<WorkerRep
     Json(join_all(core.fleet.workers().iter().map(|worker| report(&core, worker))).await)
 }
 
-async fn report(core: &Core, worker: &Worker) -> WorkerReport {
+async fn report(core: &Core, worker: &Arc<Worker>) -> WorkerReport {
     let asked = ["/status", "/metrics", "/admin/flight-recorder"].map(|path| ask(core, worker, path));
     let [status, metrics, flight_recorder] = asked;
     let (status, metrics, flight_recorder) = tokio::join!(status, metrics, flight_recorder);
     WorkerReport { worker: worker.name.clone(), status, metrics, flight_recorder }
 }
 
-async fn ask(core: &Core, worker: &Worker, path: &'static str) -> Value {
+async fn ask(core: &Core, worker: &Arc<Worker>, path: &'static str) -> Value {
     let key = core.config.worker_api_key.as_ref();
     match tokio::time::timeout(PATIENCE, get(worker, path, key, ANSWER_BYTES_MAX)).await {
         Ok(Ok(body)) => {

@@ -1,33 +1,46 @@
 //! One worker as the router sees it: how to reach it, what it said of itself, what it holds of ours.
 
-use crate::config::RouterConfig;
-use crate::pick::{Candidate, Serves};
+use crate::connections::{Connections, Limits};
+use crate::pair::{Pair, rest, until};
+use crate::pick::Look;
 use arc_swap::ArcSwap;
-use axum::http::uri::{Authority, Scheme};
-use bytes::Bytes;
 use http::Uri;
-use http_body_util::Full;
-use hyper_util::client::legacy::Client;
-use hyper_util::client::legacy::connect::HttpConnector;
-use hyper_util::rt::{TokioExecutor, TokioTimer};
+use http::uri::{Authority, Scheme};
+use parking_lot::Mutex;
 use policy::Moment;
 use serde::Serialize;
+use std::collections::HashMap;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
-use std::time::Duration;
+use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
 use wire::openai::models::Model;
 
-/// How long an unused connection to a worker is kept. Under the 75 s after which common servers
-/// close theirs, so that we seldom write into a connection that is about to close.
-const POOL_IDLE: Duration = Duration::from_secs(30);
-/// The most unused connections kept per worker.
-const POOL_IDLE_MAX: usize = 256;
-/// The longest a worker may ask to be left alone: a wrong clock there must not lose it for an hour.
-const BACK_OFF_MAX: Duration = Duration::from_secs(30);
-/// So many server errors in a row, and the worker is left alone for a while.
-const FAILURE_STREAK_MAX: u32 = 5;
-/// How long it is left alone then.
-const FAILURE_BACK_OFF: Duration = Duration::from_secs(5);
+/// Where a worker is: `http://HOST:PORT`, parsed.
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+pub(crate) struct Address(Authority);
+
+impl Address {
+    /// Reads a base URL.
+    ///
+    /// # Errors
+    /// What is wrong with the URL.
+    pub(crate) fn parse(url: &str) -> Result<Self, String> {
+        let uri: Uri = url.parse().map_err(|cause| format!("is {url:?}, not a URL: {cause}"))?;
+        let parts = uri.into_parts();
+        let authority =
+            parts.authority.ok_or_else(|| format!("is {url:?}; workers are reached by http://HOST:PORT"))?;
+        // Before anything else, so that no message repeats a password.
+        if authority.as_str().contains('@') {
+            return Err("holds a user name; use `worker_api_key`".into());
+        }
+        if parts.scheme != Some(Scheme::HTTP) {
+            return Err(format!("is {url:?}; workers are reached by http://HOST:PORT"));
+        }
+        if parts.path_and_query.is_some_and(|path| !matches!(path.as_str(), "/" | "")) {
+            return Err(format!("is {url:?}; leave out the path, the router adds /v1/…"));
+        }
+        Ok(Self(authority))
+    }
+}
 
 /// Whether a worker takes requests.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
@@ -48,6 +61,8 @@ pub(crate) enum State {
 pub(crate) struct View {
     pub(crate) state: State,
     pub(crate) was_heard: bool,
+    /// Its release, where it says.
+    pub(crate) version: Option<String>,
     pub(crate) models: Vec<ServedModel>,
 }
 
@@ -56,8 +71,15 @@ pub(crate) struct View {
 pub(crate) struct ServedModel {
     pub(crate) model: Model,
     pub(crate) is_ready: bool,
-    /// Sequences it says are waiting; 0 where it does not say.
-    pub(crate) waiting: u32,
+}
+
+/// What a health check found: a worker that answers.
+#[derive(Debug)]
+pub(crate) struct Report {
+    pub(crate) is_draining: bool,
+    pub(crate) version: Option<String>,
+    /// Each model, and the sequences that wait for it; 0 where the worker does not say.
+    pub(crate) models: Vec<(ServedModel, u32)>,
 }
 
 /// A worker.
@@ -65,56 +87,32 @@ pub(crate) struct ServedModel {
 pub(crate) struct Worker {
     /// `HOST:PORT`, as `x-forebay-worker` shows it.
     pub(crate) name: String,
-    pub(crate) client: Client<HttpConnector, Full<Bytes>>,
-    authority: Authority,
+    pub(crate) connections: Arc<Connections>,
     view: ArcSwap<View>,
+    /// `view.state == Healthy`, where a pick looks.
+    is_up: AtomicBool,
+    /// Whether the last health checks got no answer at all, as from a stopped process. A refused
+    /// connection is an answer: a worker that drains refuses and finishes its streams.
+    is_silent: AtomicBool,
     in_flight: AtomicU32,
-    failures: AtomicU32,
-    back_off_until_ms: AtomicU64,
+    rests_until_ms: AtomicU64,
+    pairs: Mutex<HashMap<String, Arc<Pair>>>,
 }
 
 impl Worker {
     /// A worker not heard yet.
-    ///
-    /// # Errors
-    /// What is wrong with the URL.
-    pub(crate) fn new(url: &str, config: &RouterConfig) -> Result<Self, String> {
-        let uri: Uri = url.parse().map_err(|cause| format!("is {url:?}, not a URL: {cause}"))?;
-        let parts = uri.into_parts();
-        if parts.scheme != Some(Scheme::HTTP) {
-            return Err(format!("is {url:?}; workers are reached by http://HOST:PORT"));
-        }
-        if parts.path_and_query.is_some_and(|path| !matches!(path.as_str(), "/" | "")) {
-            return Err(format!("is {url:?}; leave out the path, the router adds /v1/…"));
-        }
-        let authority = parts.authority.ok_or_else(|| format!("is {url:?}, which names no host"))?;
-        if authority.as_str().contains('@') {
-            return Err("holds a user name; use `worker_api_key`".into());
-        }
-        let mut connector = HttpConnector::new();
-        connector.set_connect_timeout(Some(config.connect_timeout()));
-        connector.set_nodelay(true);
-        let client = Client::builder(TokioExecutor::new())
-            .pool_idle_timeout(POOL_IDLE)
-            .pool_timer(TokioTimer::new())
-            .pool_max_idle_per_host(POOL_IDLE_MAX)
-            .build(connector);
-        let view = View { state: State::Unknown, was_heard: false, models: Vec::new() };
-        Ok(Self {
-            name: authority.to_string(),
-            client,
-            authority,
+    pub(crate) fn new(address: &Address, limits: Limits) -> Self {
+        let view = View { state: State::Unknown, was_heard: false, version: None, models: Vec::new() };
+        Self {
+            name: address.0.to_string(),
+            connections: Arc::new(Connections::new(address.0.clone(), limits)),
             view: ArcSwap::from_pointee(view),
+            is_up: AtomicBool::new(false),
+            is_silent: AtomicBool::new(false),
             in_flight: AtomicU32::new(0),
-            failures: AtomicU32::new(0),
-            back_off_until_ms: AtomicU64::new(0),
-        })
-    }
-
-    /// The address of a path there.
-    pub(crate) fn uri(&self, path: &'static str) -> Uri {
-        let built = Uri::builder().scheme(Scheme::HTTP).authority(self.authority.clone()).path_and_query(path).build();
-        built.unwrap_or_else(|_| Uri::from_static("/"))
+            rests_until_ms: AtomicU64::new(0),
+            pairs: Mutex::new(HashMap::new()),
+        }
     }
 
     pub(crate) fn view(&self) -> Arc<View> {
@@ -125,77 +123,88 @@ impl Worker {
         self.in_flight.load(Ordering::Relaxed)
     }
 
-    /// Takes over what a health check found.
-    pub(crate) fn heard(&self, state: State, models: Vec<ServedModel>) {
-        self.view.store(Arc::new(View { state, was_heard: true, models }));
+    /// Counts a request that is at this worker from now on.
+    pub(crate) fn hold(&self) {
+        self.in_flight.fetch_add(1, Ordering::Relaxed);
     }
 
-    /// Notes that it does not answer; what it served stays known, or its models would turn from
-    /// unavailable into unknown.
-    pub(crate) fn mark_down(&self) {
-        self.view.rcu(|view| View { state: State::Unhealthy, ..View::clone(view) });
+    /// Takes [`hold`](Self::hold) back.
+    pub(crate) fn let_go(&self) {
+        self.in_flight.fetch_sub(1, Ordering::Relaxed);
     }
 
-    /// Leaves it alone for a while, as it asked.
-    pub(crate) fn back_off(&self, now: Moment, wait: Duration) {
-        let until = now.0 + wait.min(BACK_OFF_MAX);
-        self.back_off_until_ms.fetch_max(until.as_millis() as u64, Ordering::Relaxed);
+    /// Whether it answers and takes requests.
+    pub(crate) fn is_up(&self) -> bool {
+        self.is_up.load(Ordering::Relaxed)
     }
 
-    /// Counts an answer that is no fault of the worker.
-    pub(crate) fn succeeded(&self) {
-        self.failures.store(0, Ordering::Relaxed);
+    /// Whether neither requests nor health checks get an answer.
+    pub(crate) fn is_silent(&self) -> bool {
+        self.is_silent.load(Ordering::Relaxed)
     }
 
-    /// Counts a server error; many in a row and it is left alone.
-    pub(crate) fn failed(&self, now: Moment) {
-        if self.failures.fetch_add(1, Ordering::Relaxed) + 1 >= FAILURE_STREAK_MAX {
-            self.failures.store(0, Ordering::Relaxed);
-            self.back_off(now, FAILURE_BACK_OFF);
+    pub(crate) fn set_silent(&self, is_silent: bool) {
+        self.is_silent.store(is_silent, Ordering::Relaxed);
+    }
+
+    /// Takes over what a health check found; returns whether the fleet looks different now.
+    pub(crate) fn heard(&self, report: Report) -> bool {
+        let state = if report.is_draining { State::Draining } else { State::Healthy };
+        for (served, waiting) in &report.models {
+            self.pair(&served.model.id).set_waiting(*waiting);
         }
-    }
-
-    /// How it looks to a request for `model`.
-    pub(crate) fn candidate(&self, model: &str, was_tried: bool, now: Moment) -> Candidate {
-        let view = self.view.load();
-        let served = view.models.iter().find(|served| served.model.id == model);
-        let serves = match served {
-            Some(served) if served.is_ready => Serves::Ready,
-            Some(_) => Serves::NotReady,
-            None if view.was_heard => Serves::No,
-            None => Serves::Unknown,
-        };
-        let until = Duration::from_millis(self.back_off_until_ms.load(Ordering::Relaxed));
-        let wait = until.saturating_sub(now.0);
-        Candidate {
-            serves,
-            is_up: view.state == State::Healthy,
-            backs_off_for: (!wait.is_zero()).then_some(wait),
-            was_tried,
-            load: self.in_flight().saturating_add(served.map_or(0, |served| served.waiting)),
+        let models = report.models.into_iter().map(|(served, _)| served).collect();
+        let view = View { state, was_heard: true, version: report.version, models };
+        self.is_up.store(state == State::Healthy, Ordering::Relaxed);
+        self.is_silent.store(false, Ordering::Relaxed);
+        let is_news = **self.view.load() != view;
+        if is_news {
+            self.forget_pairs(&view);
+            self.view.store(Arc::new(view));
         }
+        is_news
     }
-}
 
-/// One request at one worker; its place is free again when this is dropped.
-#[derive(Debug)]
-pub(crate) struct Ticket {
-    pub(crate) worker: Arc<Worker>,
-    gauge: prometheus::Gauge,
-}
-
-impl Ticket {
-    pub(crate) fn take(worker: &Arc<Worker>, gauge: prometheus::Gauge) -> Self {
-        worker.in_flight.fetch_add(1, Ordering::Relaxed);
-        gauge.inc();
-        Self { worker: Arc::clone(worker), gauge }
+    /// Notes that it does not answer; returns whether that is news. What it served stays known, or
+    /// its models would turn from unavailable into unknown.
+    pub(crate) fn mark_down(&self) -> bool {
+        self.is_up.store(false, Ordering::Relaxed);
+        let before = self.view.rcu(|view| View { state: State::Unhealthy, ..View::clone(view) });
+        before.state != State::Unhealthy
     }
-}
 
-impl Drop for Ticket {
-    fn drop(&mut self) {
-        self.worker.in_flight.fetch_sub(1, Ordering::Relaxed);
-        self.gauge.dec();
+    /// Leaves all of its models alone until then.
+    pub(crate) fn rest(&self, until: Moment) {
+        rest(&self.rests_until_ms, until);
+    }
+
+    /// The books of one of its models.
+    pub(crate) fn pair(&self, model: &str) -> Arc<Pair> {
+        let mut pairs = self.pairs.lock();
+        if let Some(pair) = pairs.get(model) {
+            return Arc::clone(pair);
+        }
+        let pair = Arc::new(Pair::new());
+        pairs.insert(model.to_owned(), Arc::clone(&pair));
+        pair
+    }
+
+    /// Forgets the books of models it no longer has, unless a request still holds them.
+    fn forget_pairs(&self, view: &View) {
+        let has = |id: &String| view.models.iter().any(|served| served.model.id == *id);
+        self.pairs.lock().retain(|id, pair| has(id) || Arc::strong_count(pair) > 1);
+    }
+
+    /// How one of its models looks to a request.
+    pub(crate) fn look(&self, pair: &Pair, endpoint_bit: u8, now: Moment) -> Look {
+        if !self.is_up() {
+            return Look::Out;
+        }
+        let wait = until(&self.rests_until_ms, now);
+        if !wait.is_zero() {
+            return Look::Resting { wait };
+        }
+        pair.look(endpoint_bit, self.in_flight(), now)
     }
 }
 
@@ -205,11 +214,11 @@ mod tests {
 
     #[test]
     fn a_wrong_url_says_what_is_wrong() {
-        let config = RouterConfig::default();
-        for url in ["", "localhost:8081", "https://h:1", "http://h:1/v1", "http://u:p@h:1"] {
-            assert!(Worker::new(url, &config).is_err(), "{url}");
+        for url in ["", "localhost:8081", "https://h:1", "http://h:1/v1"] {
+            assert!(Address::parse(url).is_err(), "{url}");
         }
-        let worker = Worker::new("http://127.0.0.1:8081", &config).expect("valid");
-        assert_eq!(worker.uri("/v1/models"), "http://127.0.0.1:8081/v1/models");
+        assert!(!Address::parse("http://u:secret@h:1").expect_err("a user").contains("secret"));
+        assert!(Address::parse("http://127.0.0.1:8081/").is_ok());
+        assert!(Address::parse("http://[::1]:8081").is_ok());
     }
 }

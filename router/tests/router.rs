@@ -1,12 +1,20 @@
 //! The router against workers that fail on demand, over real sockets.
 
+#[path = "router/edges.rs"]
+mod edges;
 #[path = "router/fleet.rs"]
 mod fleet;
 #[path = "router/harness.rs"]
 mod harness;
+#[path = "router/load.rs"]
+mod load;
 #[path = "router/policy.rs"]
 mod policy;
 #[path = "router/relay.rs"]
 mod relay;
 #[path = "router/screen.rs"]
 mod screen;
+#[path = "router/time.rs"]
+mod time;
+#[path = "router/tries.rs"]
+mod tries;

@@ -17,6 +17,13 @@ pub const LISTEN_REFUSED: Def = Def::counter(
     &["listener"],
 );
 
+/// Connections ended before their time, by why.
+pub const LISTEN_ENDED: Def = Def::counter(
+    "forebay_listen_ended_connections_total",
+    "Connections that this server ended: unused ones, heads and readers that were too slow, clients that left",
+    &["listener", "reason"],
+);
+
 // --- router -------------------------------------------------------------------------------------
 
 /// Requests answered, by the status the client got (499: it left first).
@@ -51,13 +58,13 @@ pub const ROUTER_IN_FLIGHT: Def = Def::gauge("forebay_router_in_flight_requests"
 /// The bound of the gauge above.
 pub const ROUTER_IN_FLIGHT_MAX: Def =
     Def::gauge("forebay_router_in_flight_requests_max", "The bound on requests being answered", &[]);
-/// Further attempts at another worker.
+/// Further tries at another worker.
 pub const ROUTER_RETRIES: Def =
-    Def::counter("forebay_router_retries_total", "Further attempts at another worker", &["reason"]);
-/// Further attempts that the retry budget did not allow.
+    Def::counter("forebay_router_retries_total", "Further tries at another worker", &["reason"]);
+/// Further tries that the retry budget did not allow.
 pub const ROUTER_RETRY_BUDGET_EXHAUSTED: Def = Def::counter(
     "forebay_router_retry_budget_exhausted_total",
-    "Further attempts that the retry budget did not allow",
+    "Further tries that the retry budget did not allow",
     &[],
 );
 /// Whether a worker takes requests.
@@ -66,6 +73,30 @@ pub const ROUTER_WORKER_UP: Def =
 /// Requests a worker holds from this router.
 pub const ROUTER_WORKER_IN_FLIGHT: Def =
     Def::gauge("forebay_router_worker_in_flight_requests", "Requests at the worker, from this router", &["worker"]);
+/// Bytes of whole answers held.
+pub const ROUTER_ANSWER_BYTES: Def = Def::gauge(
+    "forebay_router_answer_bytes",
+    "Bytes of answers that are not streamed, read and not yet sent; at most answers_bytes_max",
+    &[],
+);
+/// Tries, by what became of them and how far they came.
+pub const ROUTER_TRIES: Def = Def::counter(
+    "forebay_router_tries_total",
+    "Sendings of requests to workers, by outcome and by how far they came",
+    &["outcome", "phase"],
+);
+/// Requests of the router's own, which decide over suspicions.
+pub const ROUTER_PROBES: Def =
+    Def::counter("forebay_router_probes_total", "One-token requests of the router's own, by outcome", &["outcome"]);
+/// Models at workers that were ejected because a probe failed.
+pub const ROUTER_EJECTIONS: Def =
+    Def::counter("forebay_router_ejections_total", "Models at workers that were ejected by a failed probe", &[]);
+/// Requests and tenants with strikes.
+pub const ROUTER_STRIKES: Def = Def::gauge(
+    "forebay_router_struck_requests",
+    "Requests that broke off at a worker in the last ten minutes, at most 4,096 of them",
+    &[],
+);
 /// What went wrong between router and worker.
 pub const ROUTER_UPSTREAM_ERRORS: Def =
     Def::counter("forebay_router_upstream_errors_total", "Failures of workers, by kind", &["kind"]);

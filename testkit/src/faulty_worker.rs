@@ -157,8 +157,12 @@ pub struct Received {
 #[derive(Debug)]
 struct Script {
     models: Vec<String>,
+    models_body: Option<Vec<u8>>,
     status: Option<Value>,
     is_refusing_checks: bool,
+    is_frozen: bool,
+    drops_reused: bool,
+    poison: Option<(Vec<u8>, Answer)>,
     next: VecDeque<Answer>,
     always: Answer,
     received: Vec<Received>,
@@ -183,8 +187,12 @@ impl FaultyWorker {
         let address = listener.local_addr().expect("a bound socket has an address");
         let script = Arc::new(Mutex::new(Script {
             models: models.iter().map(|model| (*model).to_owned()).collect(),
+            models_body: None,
             status: None,
             is_refusing_checks: false,
+            is_frozen: false,
+            drops_reused: false,
+            poison: None,
             next: VecDeque::new(),
             always,
             received: Vec::new(),
@@ -227,6 +235,28 @@ impl FaultyWorker {
         self.lock().is_refusing_checks = is_refusing;
     }
 
+    /// Answers `GET /v1/models` with these bytes.
+    pub fn models_body(&self, body: &[u8]) {
+        self.lock().models_body = Some(body.to_vec());
+    }
+
+    /// Whether it accepts connections and says nothing on them, as a stopped process does; answers
+    /// under way stop as well.
+    pub fn freeze(&self, is_frozen: bool) {
+        self.lock().is_frozen = is_frozen;
+    }
+
+    /// Whether it reads the second request of a connection and then closes it without a word, as a
+    /// server does whose idle timeout meets a request.
+    pub fn drop_reused(&self, drops: bool) {
+        self.lock().drops_reused = drops;
+    }
+
+    /// Answers every request whose body holds `needle` with `answer`, before anything scripted.
+    pub fn poison(&self, needle: &str, answer: Answer) {
+        self.lock().poison = Some((needle.as_bytes().to_vec(), answer));
+    }
+
     /// The generation requests so far.
     #[must_use]
     pub fn received(&self) -> Vec<Received> {
@@ -265,10 +295,16 @@ async fn accept(listener: TcpListener, script: Arc<Mutex<Script>>) {
 
 async fn connection(mut socket: TcpStream, script: Arc<Mutex<Script>>) {
     let mut buffer = Vec::new();
+    let mut is_reused = false;
     while let Some(request) = read_request(&mut socket, &mut buffer).await {
+        thawed(&script).await;
+        let drops = lock(&script).drops_reused && !matches!(request.path.as_str(), "/v1/models" | "/status");
+        if drops && std::mem::replace(&mut is_reused, true) {
+            return;
+        }
         let answer = answer_to(request, &script);
         let is_scripted = answer.1;
-        match write_answer(&mut socket, &answer.0).await {
+        match write_answer(&mut socket, &answer.0, &script).await {
             Written::Whole => {}
             Written::Closed => return,
             Written::ClientLeft => {
@@ -281,11 +317,22 @@ async fn connection(mut socket: TcpStream, script: Arc<Mutex<Script>>) {
     }
 }
 
+/// Waits as long as the worker is frozen.
+async fn thawed(script: &Mutex<Script>) {
+    while lock(script).is_frozen {
+        tokio::time::sleep(Duration::from_millis(5)).await;
+    }
+}
+
 /// The answer, and whether it was to a generation request.
 fn answer_to(request: Received, script: &Mutex<Script>) -> (Answer, bool) {
     let mut script = lock(script);
     let answer = match request.path.as_str() {
         "/v1/models" | "/status" if script.is_refusing_checks => Answer::error(500, "unwell"),
+        "/v1/models" if script.models_body.is_some() => {
+            let pieces = script.models_body.iter().cloned().collect();
+            Answer { pieces, ..Answer::json(200, &Value::Null) }
+        }
         "/v1/models" => {
             let model = |id: &String| json!({"id": id, "object": "model", "created": 1, "owned_by": "test"});
             let data: Vec<Value> = script.models.iter().map(model).collect();
@@ -295,6 +342,13 @@ fn answer_to(request: Received, script: &Mutex<Script>) -> (Answer, bool) {
             script.status.as_ref().map_or_else(|| Answer::error(404, "no such path"), |s| Answer::json(200, s))
         }
         _ => {
+            let poison = script.poison.as_ref().filter(|(needle, _)| {
+                request.body.windows(needle.len().max(1)).any(|window| window == needle.as_slice())
+            });
+            if let Some(answer) = poison.map(|(_, answer)| answer.clone()) {
+                script.received.push(request);
+                return (answer, true);
+            }
             script.received.push(request);
             let answer = script.next.pop_front().unwrap_or_else(|| script.always.clone());
             return (answer, true);
@@ -336,7 +390,7 @@ enum Written {
     ClientLeft,
 }
 
-async fn write_answer(socket: &mut TcpStream, answer: &Answer) -> Written {
+async fn write_answer(socket: &mut TcpStream, answer: &Answer, script: &Mutex<Script>) -> Written {
     if !wait(socket, answer.head_delay).await {
         return Written::ClientLeft;
     }
@@ -355,6 +409,7 @@ async fn write_answer(socket: &mut TcpStream, answer: &Answer) -> Written {
         if !wait(socket, answer.piece_delay).await {
             return Written::ClientLeft;
         }
+        thawed(script).await;
         let mut chunk = format!("{:x}\r\n", piece.len()).into_bytes();
         chunk.extend_from_slice(piece);
         chunk.extend_from_slice(b"\r\n");

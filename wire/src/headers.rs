@@ -11,6 +11,9 @@ pub const QUEUE_WAITING: &str = "x-forebay-queue-waiting";
 pub const QUEUE_RUNNING: &str = "x-forebay-queue-running";
 /// On a worker's response: the used share of its KV blocks, 0 to 1.
 pub const KV_USAGE: &str = "x-forebay-kv-usage";
+/// On a worker's 429 or 503: `worker` where it concerns every model of this worker, as while it
+/// drains. Anything else concerns the model that was asked for.
+pub const SCOPE: &str = "x-forebay-scope";
 /// On a router's response: the worker that answered.
 pub const WORKER: &str = "x-forebay-worker";
 
@@ -20,6 +23,8 @@ pub const CACHE_SALT: &str = "x-forebay-cache-salt";
 
 /// The headers that carry a client's key: OpenAI's, Azure's and Anthropic's.
 pub const KEYS: [&str; 3] = ["authorization", "api-key", "x-api-key"];
+/// On our errors: `false` where the same request is not worth sending again (OpenAI's clients heed it).
+pub const SHOULD_RETRY: &str = "x-should-retry";
 
 /// W3C Trace Context.
 pub const TRACEPARENT: &str = "traceparent";

@@ -5,14 +5,18 @@
 
 use serde::{Deserialize, Serialize};
 
-/// One snapshot of a worker.
+/// One snapshot of a worker. What makes it one is `models`; a reader of another release does
+/// without the rest.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct WorkerStatus {
     /// The release that runs, e.g. `0.1.0`.
+    #[serde(default)]
     pub version: String,
     /// Whether new requests are accepted: every model ready and no drain under way.
+    #[serde(default)]
     pub ready: bool,
     /// Whether the worker is finishing its streams before it exits.
+    #[serde(default)]
     pub draining: bool,
     /// The models it serves.
     pub models: Vec<ModelStatus>,
@@ -26,18 +30,25 @@ pub struct ModelStatus {
     /// What it is doing.
     pub state: ModelState,
     /// How its weights were proven: `proven`, `pinned` or `trusted`.
+    #[serde(default)]
     pub proof: String,
     /// Unix seconds of when it became ready.
+    #[serde(default)]
     pub created_unix_s: u64,
     /// Bytes of weights that are mapped.
+    #[serde(default)]
     pub weights_bytes: u64,
     /// Milliseconds that opening and validating the weights took.
+    #[serde(default)]
     pub weights_open_ms: f64,
     /// Milliseconds from the start of the load, or of the last swap, until every weight was there; 0 before.
+    #[serde(default)]
     pub ready_after_ms: f64,
     /// The longest sequence, prompt and completion together, in tokens.
+    #[serde(default)]
     pub max_model_len: u32,
     /// The queue and KV use right now.
+    #[serde(default)]
     pub load: Load,
     /// What is happening to its weights.
     #[serde(default)]
@@ -158,10 +169,14 @@ pub enum ModelState {
     Ready,
     /// It cannot serve; the log says why.
     Failed,
+    /// Something that a newer worker does; requests are not answered.
+    #[serde(other)]
+    Other,
 }
 
 /// How busy one model is.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Serialize, Deserialize)]
+#[serde(default)]
 pub struct Load {
     /// Sequences admitted but not yet scheduled.
     pub waiting: u32,
@@ -239,6 +254,9 @@ mod tests {
         let model: ModelStatus = serde_json::from_str(old).expect("what workers said before there were phases");
         assert_eq!((model.phase, model.bytes_total, model.error), (ModelPhase::Other, 0, None));
         assert_eq!(serde_json::from_str::<ModelPhase>(r#""dreaming""#).expect("tolerant"), ModelPhase::Other);
+        let new = r#"{"id":"m","state":"hibernating","load":{"waiting":2,"asleep":1},"shards":[1]}"#;
+        let model: ModelStatus = serde_json::from_str(new).expect("what later workers may leave out and add");
+        assert_eq!((model.state, model.load.waiting, model.max_model_len), (ModelState::Other, 2, 0));
     }
 
     #[test]

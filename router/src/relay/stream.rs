@@ -7,11 +7,13 @@
 
 use super::Bounds;
 use crate::meter::{Meter, Slot};
+use crate::outcome::{ErrorClass, Transport};
 use crate::screened::{Gate, Passed, Screened};
-use crate::worker::Ticket;
+use crate::ticket::Ticket;
+use crate::upstream::{BodyError, UpstreamBody};
 use bytes::{Bytes, BytesMut};
 use http_body::Frame;
-use hyper::body::{Body, Incoming};
+use hyper::body::Body;
 use std::convert::Infallible;
 use std::pin::Pin;
 use std::task::{Context, Poll, ready};
@@ -45,6 +47,16 @@ impl Failure {
         }
     }
 
+    const fn transport(self) -> Transport {
+        match self {
+            Self::Broken | Self::Truncated => Transport::Broken,
+            Self::Stalled => Transport::TimedOut,
+            Self::Garbage => Transport::Unreadable,
+            // The bound is ours.
+            Self::TooLarge => Transport::Exhausted,
+        }
+    }
+
     fn to_api_error(self) -> ApiError {
         let (kind, message) = match self {
             Self::Broken | Self::Truncated => (ErrorKind::BadGateway, "the worker broke off; the answer is incomplete"),
@@ -73,7 +85,7 @@ enum Phase {
 /// The body of a streamed response.
 #[derive(Debug)]
 pub(crate) struct Stream {
-    upstream: Option<Incoming>,
+    upstream: Option<UpstreamBody>,
     framer: Framer,
     gate: Gate,
     meter: Meter,
@@ -88,7 +100,7 @@ pub(crate) struct Stream {
 
 impl Stream {
     pub(crate) fn new(
-        upstream: Incoming,
+        upstream: UpstreamBody,
         gate: Gate,
         meter: Meter,
         held: (Ticket, Slot),
@@ -115,7 +127,8 @@ impl Stream {
         loop {
             match Pin::new(&mut *upstream).poll_frame(cx) {
                 Poll::Ready(None) => return Poll::Ready(Ok(None)),
-                Poll::Ready(Some(Err(_))) => return Poll::Ready(Err(Failure::Broken)),
+                Poll::Ready(Some(Err(BodyError::Broken(_)))) => return Poll::Ready(Err(Failure::Broken)),
+                Poll::Ready(Some(Err(BodyError::Stuck(_)))) => return Poll::Ready(Err(Failure::Stalled)),
                 Poll::Ready(Some(Ok(frame))) => {
                     // Trailers mean nothing to us.
                     if let Ok(data) = frame.into_data() {
@@ -149,14 +162,24 @@ impl Stream {
         }
         if has_error {
             self.meter.metrics.upstream_error("error_event");
+            if let Some((ticket, _)) = &mut self.held {
+                ticket.reported(ErrorClass::Server);
+            }
             self.close(502);
         } else if is_over {
-            self.close(200);
+            self.succeed();
             self.end();
         } else if is_done {
-            self.close(200);
+            self.succeed();
         }
         Ok(Some(bytes))
+    }
+
+    fn succeed(&mut self) {
+        if let Some((ticket, _)) = &mut self.held {
+            ticket.succeeded();
+        }
+        self.close(200);
     }
 
     fn close(&mut self, code: u16) {
@@ -177,6 +200,9 @@ impl Stream {
         let worker = self.held.as_ref().map(|(ticket, _)| ticket.worker.name.as_str());
         self.span.in_scope(|| tracing::warn!(worker, kind = failure.kind(), "a stream broke"));
         self.meter.metrics.upstream_error(failure.kind());
+        if let Some((ticket, _)) = &mut self.held {
+            ticket.broke(failure.transport());
+        }
         self.meter.ended(error.kind.status());
         self.end();
         Screened::error_event(&error)

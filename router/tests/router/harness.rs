@@ -16,7 +16,7 @@ use testkit::faulty_worker::FaultyWorker;
 use tokio::task::JoinHandle;
 
 pub(crate) struct Front {
-    base: String,
+    pub(crate) base: String,
     pub(crate) drain: Drain,
     registry: Registry,
     client: Client<HttpConnector, Full<Bytes>>,
@@ -126,6 +126,19 @@ impl Front {
 
     pub(crate) async fn open_chat(&self, body: &Value) -> Response<Incoming> {
         self.open(Method::POST, "/v1/chat/completions", &[], body.to_string().into_bytes()).await
+    }
+
+    /// The router's `HOST:PORT`, for clients that speak to the socket itself.
+    pub(crate) fn address(&self) -> &str {
+        self.base.trim_start_matches("http://")
+    }
+
+    /// A metric's value, over all labels; 0 where it was never touched.
+    pub(crate) fn total(&self, name: &str) -> f64 {
+        let text = self.registry.render();
+        let values =
+            text.lines().filter_map(|line| line.strip_prefix(name)).filter(|rest| rest.starts_with(['{', ' ']));
+        values.filter_map(|rest| rest.rsplit(' ').next()?.parse::<f64>().ok()).sum()
     }
 
     /// A metric's value; 0 where it was never touched.

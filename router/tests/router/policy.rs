@@ -100,9 +100,12 @@ async fn a_quota_is_shown_on_every_answer_and_its_end_is_429() {
         assert_eq!(reply.headers["x-ratelimit-remaining-requests"], left);
         assert!(reply.headers.contains_key("x-ratelimit-reset-requests"));
     }
+    // A model that is not here costs nothing.
+    assert_eq!(front.chat_as("r", &json!({"model": "nobody"})).await.status, 404);
     // An admitted request shows it whatever became of it.
-    let reply = front.chat_as("r", &json!({"model": "nobody"})).await;
-    assert_eq!((reply.status, &reply.headers["x-ratelimit-remaining-requests"]), (404, &"0".parse().expect("v")));
+    worker.next(Answer::error(400, "no"));
+    let reply = front.chat_as("r", &chat()).await;
+    assert_eq!((reply.status, &reply.headers["x-ratelimit-remaining-requests"]), (400, &"0".parse().expect("v")));
     let refused = front.chat_as("r", &chat()).await;
     assert_eq!((refused.status, refused.error("code").as_str()), (429, "rate_limit_exceeded"));
     assert_eq!(refused.headers["x-ratelimit-remaining-requests"], "0");
@@ -111,7 +114,7 @@ async fn a_quota_is_shown_on_every_answer_and_its_end_is_429() {
     assert!(refused.headers.contains_key("retry-after-ms"));
     let blue = front.chat_as("b", &chat()).await;
     assert_eq!((blue.status, blue.headers.contains_key("x-ratelimit-limit-requests")), (200, false));
-    assert_eq!(worker.received().len(), 3);
+    assert_eq!(worker.received().len(), 4);
 }
 
 #[tokio::test]
