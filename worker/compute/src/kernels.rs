@@ -31,6 +31,7 @@ mod portable;
 pub(crate) mod rotate;
 pub(crate) mod stored;
 pub(crate) mod stream;
+mod sync;
 pub(crate) mod tier;
 
 #[cfg(test)]

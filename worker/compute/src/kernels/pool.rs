@@ -6,16 +6,13 @@
 //! a little between regions and then park. A region ends when its tasks are done by those who came:
 //! a thread that is asleep or descheduled is not waited for. It knows no arithmetic.
 
+use super::sync::{
+    Arc, AtomicBool, AtomicU64, AtomicUsize, JoinHandle, Mutex, Ordering, SPINS, Thread, UnsafeCell, fence, spin_loop,
+    thread,
+};
 use std::any::Any;
-use std::cell::UnsafeCell;
 use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
-use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
-use std::sync::{Arc, Mutex, PoisonError};
-use std::thread::{self, JoinHandle, Thread};
-
-/// Spins before a thread parks: some tens of microseconds, longer than the pause between two
-/// regions of a step, shorter than anyone notices on a machine that does something else.
-const SPINS: usize = 2000;
+use std::sync::PoisonError;
 
 /// The body of a region; its lifetime is erased, see the safety comments.
 type Body = *const (dyn Fn(usize) + Sync);
@@ -119,15 +116,18 @@ impl Pool {
         let shared = &self.shared;
         // SAFETY: the last region is closed and everyone left it (`close` has waited, and `&mut
         // self` lets no other region be open), so nobody reads the cell.
-        unsafe { *shared.job.get() = Some(job) };
+        shared.job.with_mut(|cell| unsafe { *cell = Some(job) });
         for (thread, next) in shared.next.iter().enumerate() {
             next.0.store(shared.range_start(thread, job.tasks), Ordering::Relaxed);
         }
         shared.left.store(0, Ordering::Relaxed);
         let last = shared.state.load(Ordering::Relaxed);
-        shared.state.store((last & !(ENTERED | CLOSED)).wrapping_add(REGION), Ordering::SeqCst);
+        shared.state.store((last & !(ENTERED | CLOSED)).wrapping_add(REGION), Ordering::Release);
+        // Pairs with the fence in `await_region`: either this thread sees that the other parks, or
+        // that one sees the new region.
+        fence(Ordering::SeqCst);
         for worker in &self.workers {
-            if worker.parked.load(Ordering::SeqCst) && worker.parked.swap(false, Ordering::SeqCst) {
+            if worker.parked.load(Ordering::Relaxed) && worker.parked.swap(false, Ordering::AcqRel) {
                 worker.thread.unpark();
             }
         }
@@ -140,7 +140,7 @@ impl Pool {
         while self.shared.left.load(Ordering::Acquire) < entered {
             spins += 1;
             if spins < SPINS {
-                std::hint::spin_loop();
+                spin_loop();
             } else {
                 thread::yield_now();
             }
@@ -190,19 +190,21 @@ impl Shared {
     fn await_region(&self, seen: u64, parked: &AtomicBool) -> u64 {
         let mut spins = 0;
         loop {
-            let state = self.state.load(Ordering::SeqCst);
+            let state = self.state.load(Ordering::Acquire);
             if state / REGION != seen {
-                parked.store(false, Ordering::SeqCst);
+                parked.store(false, Ordering::Relaxed);
                 return state;
             }
             spins += 1;
             if spins < SPINS {
-                std::hint::spin_loop();
-            } else if parked.swap(true, Ordering::SeqCst) {
+                spin_loop();
+            } else if parked.swap(true, Ordering::AcqRel) {
                 thread::park();
+            } else {
+                // Having said that it parks, the thread looks once more before it does: whoever opens
+                // a region after that sees the word and wakes it.
+                fence(Ordering::SeqCst);
             }
-            // Having said that it parks, the thread looks once more before it does: whoever opens
-            // a region after that sees the word and wakes it.
         }
     }
 
@@ -212,7 +214,7 @@ impl Shared {
         while state / REGION == region && state & CLOSED == 0 {
             match self.state.compare_exchange_weak(state, state + 1, Ordering::AcqRel, Ordering::Acquire) {
                 // SAFETY: inside the region the cell is not written, see `open`.
-                Ok(_) => return unsafe { *self.job.get() },
+                Ok(_) => return self.job.with(|cell| unsafe { *cell }),
                 Err(now) => state = now,
             }
         }
