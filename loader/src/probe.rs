@@ -30,12 +30,13 @@ const SINGLE: &str = "model.safetensors";
 
 /// The small files that a model may have, as Hugging Face publishes them, and what a load makes of
 /// each. This is the only list of them.
-const SMALL_FILES: [(&str, Role); 11] = [
+const SMALL_FILES: [(&str, Role); 12] = [
     ("config.json", Role::Settings),
     ("generation_config.json", Role::Settings),
     ("tokenizer.json", Role::Settings),
     ("tokenizer_config.json", Role::Settings),
     ("chat_template.jinja", Role::Settings),
+    ("chat_template.json", Role::Settings),
     ("special_tokens_map.json", Role::Settings),
     ("added_tokens.json", Role::Settings),
     (INDEX, Role::Settings),
@@ -150,7 +151,16 @@ pub(crate) fn speaks_for_others(name: &str) -> bool {
 /// The small files that are read beside a GGUF file: the proofs, and files that say more of its text
 /// than it does itself.
 fn goes_with_gguf(name: &str) -> bool {
-    speaks_for_others(name) || ["tokenizer.json", "tokenizer_config.json", "chat_template.jinja"].contains(&name)
+    let says_more = [
+        "tokenizer.json",
+        "tokenizer_config.json",
+        "special_tokens_map.json",
+        "added_tokens.json",
+        "generation_config.json",
+        "chat_template.jinja",
+        "chat_template.json",
+    ];
+    speaks_for_others(name) || says_more.contains(&name)
 }
 
 fn evidence_of(object: &Object, role: Role) -> ObjectEvidence {

@@ -353,6 +353,112 @@ async fn a_model_wholly_of_q8_0_computes_what_the_reference_does() {
     assert!(to_plain > 0.0 && to_plain < 1.0, "{to_plain} from the weights it was made of");
 }
 
+/// The first five log-probabilities of the bundled model with some metadata more.
+async fn answered(directory: &Path, more: &[(&str, Meta)]) -> Value {
+    let mut file = demo();
+    more.iter().for_each(|(key, value)| file.meta(key, value.clone()));
+    let path = written(directory, "demo.gguf", &file).display().to_string();
+    let request =
+        json!({"prompt": "The forebay holds water above the turbines.", "max_tokens": 0, "echo": true, "logprobs": 1});
+    serving(&path).await.complete(request).await["choices"][0]["logprobs"]["token_logprobs"].clone()
+}
+
+#[tokio::test]
+async fn every_number_of_a_rotation_is_heard() {
+    let directory = tempfile::tempdir().expect("a directory");
+    let plain = answered(directory.path(), &[]).await;
+    let factor = ("qwen3.rope.scaling.factor", Meta::F32(4.0));
+    let linear =
+        answered(directory.path(), &[("qwen3.rope.scaling.type", Meta::Text("linear".into())), factor.clone()]).await;
+    assert_ne!(linear, plain);
+    // llama.cpp takes a factor without a type for a linear one, and its older key for the same.
+    assert_eq!(answered(directory.path(), std::slice::from_ref(&factor)).await, linear);
+    assert_eq!(answered(directory.path(), &[("qwen3.rope.scale_linear", Meta::F32(4.0))]).await, linear);
+    let yarn = [
+        ("qwen3.rope.scaling.type", Meta::Text("yarn".into())),
+        factor,
+        ("qwen3.rope.scaling.original_context_length", Meta::U32(512)),
+    ];
+    let known = answered(directory.path(), &yarn).await;
+    assert_ne!(known, linear);
+    for (key, value) in
+        [("yarn_beta_fast", 8.0), ("yarn_beta_slow", 4.0), ("yarn_attn_factor", 1.5), ("attn_factor", 1.5)]
+    {
+        let key = format!("qwen3.rope.scaling.{key}");
+        let mut more = yarn.to_vec();
+        more.push((&key, Meta::F32(value)));
+        assert_ne!(answered(directory.path(), &more).await, known, "{key}");
+    }
+}
+
+#[tokio::test]
+async fn a_tokenizer_beside_the_file_takes_nothing_else_from_it() {
+    let directory = tempfile::tempdir().expect("a directory");
+    let mut file = demo();
+    file.metadata.retain(|(key, _)| key != "tokenizer.ggml.pre");
+    file.meta("tokenizer.ggml.pre", Meta::Text("tekken".into()));
+    file.meta("general.sampling.temp", Meta::F32(0.0));
+    written(directory.path(), "demo.gguf", &file);
+    std::fs::write(directory.path().join("tokenizer.json"), models::demo::TOKENIZER).expect("writes");
+    // Its end token and its chat template are those of the file, and so is its temperature.
+    let found = serving(&directory.path().display().to_string()).await;
+    let request = json!({"messages": [{"role": "user", "content": "What is 12 + 7?"}], "max_tokens": 40});
+    let (expected, found) = (serving_demo().await.chat(request.clone()).await, found.chat(request).await);
+    assert_eq!(expected["choices"], found["choices"]);
+    assert_eq!(found["choices"][0]["finish_reason"], "stop");
+}
+
+#[tokio::test]
+async fn an_end_token_is_known_by_its_text() {
+    let directory = tempfile::tempdir().expect("a directory");
+    let mut file = demo();
+    // As some converters do: another token is named, and the right one is a word like others.
+    for (key, value) in &mut file.metadata {
+        match (key.as_str(), value) {
+            ("tokenizer.ggml.eos_token_id", value) => *value = Meta::U32(3),
+            ("tokenizer.ggml.token_type", Meta::I32s(kinds)) => kinds[2047] = 1,
+            _ => {}
+        }
+    }
+    let path = written(directory.path(), "demo.gguf", &file).display().to_string();
+    let request =
+        json!({"messages": [{"role": "user", "content": "What is 12 + 7?"}], "max_tokens": 40, "temperature": 0});
+    let (expected, found) =
+        (serving_demo().await.chat(request.clone()).await, serving(&path).await.chat(request).await);
+    assert_eq!((&expected["choices"], &json!("stop")), (&found["choices"], &found["choices"][0]["finish_reason"]));
+}
+
+#[tokio::test]
+async fn a_generation_config_beside_the_file_is_heard() {
+    let directory = tempfile::tempdir().expect("a directory");
+    written(directory.path(), "demo.gguf", &demo());
+    let place = directory.path().display().to_string();
+    std::fs::write(directory.path().join("generation_config.json"), r#"{"repetition_penalty": 0}"#).expect("writes");
+    let text = refusal(directory.path()).await;
+    assert!(text.contains("generation_config.json") && text.contains("repetition_penalty"), "{text}");
+    std::fs::write(directory.path().join("generation_config.json"), r#"{"do_sample": false}"#).expect("writes");
+    let request = json!({"messages": [{"role": "user", "content": "What is Forebay?"}], "max_tokens": 20});
+    let (expected, found) =
+        (serving_demo().await.chat(request.clone()).await, serving(&place).await.chat(request).await);
+    assert_eq!(expected["choices"], found["choices"]);
+}
+
+#[tokio::test]
+async fn a_template_that_cannot_be_used_refuses_chats_by_name_and_lets_completions_work() {
+    let directory = tempfile::tempdir().expect("a directory");
+    let mut file = demo();
+    file.metadata.retain(|(key, _)| key != "tokenizer.chat_template");
+    file.meta("tokenizer.chat_template", Meta::Text("a\n{{ messages | xmlattr }}".into()));
+    let path = written(directory.path(), "demo.gguf", &file).display().to_string();
+    let served = serving(&path).await;
+    let message = json!({"messages": [{"role": "user", "content": "Hi"}], "model": "demo"});
+    let refused = served.post("/v1/chat/completions", &message).await;
+    assert_eq!(refused.status, 400);
+    let words = refused.json()["error"]["message"].as_str().expect("words").to_owned();
+    assert!(["xmlattr", "line 2", "/v1/completions"].iter().all(|word| words.contains(word)), "{words}");
+    assert!(served.complete(json!({"prompt": "Hi", "max_tokens": 2})).await["choices"][0]["text"].is_string());
+}
+
 #[tokio::test]
 async fn blocks_of_q8_0_are_not_quantized_again() {
     let directory = tempfile::tempdir().expect("a directory");
@@ -371,6 +477,11 @@ async fn what_nothing_here_computes_is_refused_by_name() {
         let mut file = demo();
         file.metadata.retain(|(own, _)| own != key);
         file.meta(key, value);
+        file
+    };
+    let without = |key: &str| {
+        let mut file = demo();
+        file.metadata.retain(|(own, _)| own != key);
         file
     };
     let mut quantised = demo();
@@ -393,6 +504,12 @@ async fn what_nothing_here_computes_is_refused_by_name() {
         ("rotation", changed("qwen3.rope.dimension_count", Meta::U32(32)), ["rope.dimension_count", "32"]),
         ("type", changed("qwen3.block_count", Meta::Text("five".into())), ["qwen3.block_count", "whole number"]),
         ("kind", quantised, ["blk.0.extra.weight", "Q4_0"]),
+        ("no cuts", without("tokenizer.ggml.pre"), ["tokenizer.ggml.pre", "tokenizer.json"]),
+        ("unknown", changed("qwen3.attention.temperature_scale", Meta::F32(0.5)), ["temperature_scale", "0.5"]),
+        ("soft cap", changed("qwen3.attn_logit_softcapping", Meta::F32(50.0)), ["attn_logit_softcapping", "50"]),
+        ("words more", changed("tokenizer.ggml.normalizer.lowercase", Meta::Bool(true)), ["lowercase", "true"]),
+        ("yarn without", changed("qwen3.rope.scaling.yarn_beta_fast", Meta::F32(16.0)), ["yarn_beta_fast", "yarn"]),
+        ("rows", changed("qwen3.vocab_size", Meta::U32(7)), ["qwen3.vocab_size", "token_embd.weight"]),
         ("divisors", divisors, ["rope_freqs.weight", "safetensors"]),
         ("lacking", lacking, ["model.layers.3.mlp.up_proj.weight", "missing"]),
         ("extra", extra, ["blk.0.attn_sinks.weight", "not part"]),

@@ -18,13 +18,7 @@ fn json(path: &Path) -> Value {
 
 fn tokenizer_of(json: &[u8], config: &Value) -> Tokenizer {
     let config = config.to_string();
-    let files = TextFiles {
-        tokenizer_json: json,
-        tokenizer_config_json: Some(config.as_bytes()),
-        generation_config_json: None,
-        config_json: b"{}",
-        chat_template_jinja: None,
-    };
+    let files = TextFiles { tokenizer_config_json: Some(config.as_bytes()), ..TextFiles::new(json) };
     Tokenizer::parse(&files).expect("a tokenizer")
 }
 
@@ -70,11 +64,10 @@ fn texts_become_the_ids_the_python_library_gives_and_back() {
 fn special_tokens_are_known_by_id_and_by_name() {
     let json = std::fs::read(fixtures().join("tokenizers/bpe_small/tokenizer.json")).expect("a fixture");
     let files = TextFiles {
-        tokenizer_json: &json,
         tokenizer_config_json: Some(br#"{"eos_token": "<|im_end|>"}"#),
         generation_config_json: Some(br#"{"eos_token_id": 396, "top_k": 0}"#),
         config_json: br#"{"eos_token_id": [396, 12]}"#,
-        chat_template_jinja: None,
+        ..TextFiles::new(&json)
     };
     let tokenizer = Tokenizer::parse(&files).expect("a tokenizer");
     assert_eq!(tokenizer.eos_ids(), [396, 12, 398]);
@@ -84,7 +77,42 @@ fn special_tokens_are_known_by_id_and_by_name() {
     assert_eq!(tokenizer.token_bytes(399), b"<think>");
     assert_eq!(tokenizer.token_bytes(220), b" ");
     assert_eq!(tokenizer.token_bytes(100_000), b"");
-    assert!(ChatTemplate::parse(&files, &tokenizer).expect("no fault").is_none());
+    assert!(ChatTemplate::parse(&files, &tokenizer).is_none());
+}
+
+#[test]
+fn tokens_that_only_other_files_name_are_tokens() {
+    let json = std::fs::read(fixtures().join("tokenizers/bpe_small/tokenizer.json")).expect("a fixture");
+    let plain = Tokenizer::parse(&TextFiles::new(&json)).expect("a tokenizer");
+    let size = u32::try_from(plain.vocab_size()).expect("small");
+    let listed = format!(r#"{{"added_tokens_decoder": {{"{size}": {{"content": "<|call|>", "special": true}}}}}}"#);
+    let added = format!(r#"{{"<tool>": {}}}"#, size + 1);
+    let files = TextFiles {
+        special_tokens_map_json: Some(
+            br#"{"bos_token": {"content": "bay"}, "additional_special_tokens": ["<think>"]}"#,
+        ),
+        tokenizer_config_json: Some(listed.as_bytes()),
+        added_tokens_json: Some(added.as_bytes()),
+        chat_template_jinja: Some("{{ bos_token }}{{ additional_special_tokens[0] }}"),
+        ..TextFiles::new(&json)
+    };
+    let tokenizer = Tokenizer::parse(&files).expect("a tokenizer");
+    assert_eq!(tokenizer.encode("<|call|><tool>", false).expect("has tokens"), [size, size + 1]);
+    assert!(tokenizer.is_special(size) && !tokenizer.is_special(size + 1) && tokenizer.is_special(399));
+    let bay = tokenizer.encode("bay", false).expect("has tokens");
+    assert!(bay.len() == 1 && tokenizer.is_special(bay[0]) && !plain.is_special(bay[0]));
+    let template = ChatTemplate::parse(&files, &tokenizer).expect("a template");
+    assert_eq!(template.render(&[], &Map::new(), NOW).as_deref(), Ok("bay<think>"));
+    // One token with two ids, and one whose id leaves a gap.
+    for (name, id) in [("<think>", 7), ("<tool>", size + 5)] {
+        let added = format!(r#"{{"{name}": {id}}}"#);
+        let files = TextFiles { added_tokens_json: Some(added.as_bytes()), ..TextFiles::new(&json) };
+        let error = Tokenizer::parse(&files).expect_err("two ids").to_string();
+        assert!(
+            error.contains("added_tokens.json") && error.contains(name) && error.contains(&id.to_string()),
+            "{error}"
+        );
+    }
 }
 
 #[test]
@@ -174,14 +202,12 @@ fn template_of(source: &str, names: &Value) -> Option<ChatTemplate> {
     let json = std::fs::read(fixtures().join("tokenizers/bpe_small/tokenizer.json")).expect("a fixture");
     let names = names.to_string();
     let files = TextFiles {
-        tokenizer_json: &json,
         tokenizer_config_json: Some(names.as_bytes()),
-        generation_config_json: None,
-        config_json: b"{}",
         chat_template_jinja: Some(source),
+        ..TextFiles::new(&json)
     };
     let tokenizer = Tokenizer::parse(&files).expect("a tokenizer");
-    ChatTemplate::parse(&files, &tokenizer).expect("a template")
+    ChatTemplate::parse(&files, &tokenizer)
 }
 
 /// 2026-03-05 07:08:09 UTC, the `now` of the fixtures.
@@ -210,6 +236,31 @@ fn conversations_render_as_transformers_renders_them() {
             None => assert_eq!(rendered.as_deref(), Ok(case["rendered"].as_str().expect("text")), "{name}"),
         }
     }
+}
+
+#[test]
+fn expressions_mean_what_jinja2_means() {
+    let expected = json(&fixtures().join("chat_templates/dialect.json"));
+    assert_eq!(expected["now"], "2026-03-05T07:08:09");
+    let context = expected["context"].as_object().expect("a map");
+    let cases = expected["cases"].as_array().expect("cases");
+    assert!(cases.len() > 2000, "only {} cases", cases.len());
+    let mut wrong = Vec::new();
+    for case in cases {
+        let source = case["source"].as_str().expect("a template");
+        let template = template_of(source, &serde_json::json!({})).expect("a template");
+        let found = template.render_json(&serde_json::json!([]), context, true, NOW);
+        let same = match (&found, case["rendered"].as_str(), case["error"].as_str()) {
+            (Ok(found), Some(rendered), _) => found == rendered,
+            // What `raise_exception` said is shown; other errors are the engine's own words.
+            (Err(found), None, Some(error)) => error.is_empty() || *found == TemplateError::Refused(error.to_owned()),
+            _ => false,
+        };
+        if !same {
+            wrong.push(format!("{source:?}: {found:?}, and in Jinja2 {case}"));
+        }
+    }
+    assert!(wrong.is_empty(), "{} of {}:\n{}", wrong.len(), cases.len(), wrong.join("\n"));
 }
 
 fn render(source: &str) -> Result<String, TemplateError> {
@@ -245,12 +296,87 @@ fn clients_cannot_replace_what_is_ours() {
 
 #[test]
 fn a_hostile_template_is_stopped() {
-    let endless = "{% for a in range(100000) %}{% for b in range(100000) %}{% endfor %}{% endfor %}";
-    assert_eq!(render(endless), Err(TemplateError::TooLong));
+    let looped = |body: &str| {
+        format!("{{% set ns = namespace(x=['a'], s='a', y=[1]) %}}{{% for i in range(99999) %}}{body}{{% endfor %}}")
+    };
+    for source in [
+        "{% for a in range(100000) %}{% for b in range(100000) %}{% endfor %}{% endfor %}".to_owned(),
+        looped("{% set ns.s = ns.s ~ ns.s %}"),
+        looped("{% set ns.s = ns.s + ns.s %}"),
+        looped("{% set s %}{{ ns.s }}{{ ns.s }}{% endset %}{% set ns.s = s %}"),
+        looped("{% set ns.x = ns.x + ns.x %}"),
+        looped("{% set ns.x = [ns.x, ns.x] %}"),
+        "{{ 'a' * 10000000000 }}".to_owned(),
+        "{{ [1] * 10000000000 }}".to_owned(),
+        "{{ 'a' | center(10000000000) }}".to_owned(),
+        "{{ 'a'.ljust(10000000000) }}".to_owned(),
+        "{{ 'a\nb' | indent(10000000000) }}".to_owned(),
+        "{{ ('a' * 1000000) | replace('a', 'b' * 1000000) }}".to_owned(),
+        "{{ range(99999) | join('b' * 1000000) }}".to_owned(),
+        "{{ [1] | batch(10000000000, 'x') }}".to_owned(),
+        format!("{{% set s %}}{{% for a in range(99999) %}}{}{{% endfor %}}{{% endset %}}", "x".repeat(100_000)),
+        "{% set s = 'a' * 10000000 %}{% for i in range(99999) %}{{ s is lower }}{{ s[9] }}{{ 'b' in s }}{% endfor %}"
+            .to_owned(),
+        "{% for i in range(99999) %}{{ strftime_now('%c' * 10000) | length }}{% endfor %}".to_owned(),
+    ] {
+        assert_eq!(render(&source), Err(TemplateError::TooLong), "{source:.100}");
+    }
     let flood = "{% set line = 'a' * 100000 %}{% for a in range(1000) %}{{ line }}{% endfor %}";
     assert_eq!(render(flood), Err(TemplateError::TooLarge));
-    let recursive = "{% macro again() %}{{ again() }}{% endmacro %}{{ again() }}";
-    assert!(matches!(render(recursive), Err(TemplateError::Refused(_))));
+    for source in [
+        "{% macro again() %}{{ again() }}{% endmacro %}{{ again() }}",
+        "{% for a in [[1]] recursive %}{{ loop([[1]]) }}{% endfor %}",
+        "{% set ns = namespace(x=[]) %}{% for i in range(99999) %}{% set ns.x = [ns.x] %}{% endfor %}",
+        "{% set ns = namespace(x={}) %}{% for i in range(99999) %}{% set ns.x = dict(a=ns.x) %}{% endfor %}",
+        "{% set ns = namespace(x=[1]) %}{% for i in range(99999) %}{% set ns.x = ns.x | batch(1) | list %}{% endfor %}",
+        "{% set ns = namespace() %}{% set ns.x = ns %}",
+        "{% set ns = namespace() %}{% set ns.x = [ns] %}",
+        "{{ '%9999999999d' % 1 }}",
+        "{{ '{:>9999999999}'.format(1) }}",
+        "{{ [1] | tojson(indent=9999999999) }}",
+        "{{ range(10 ** 18) }}",
+        "{{ 10 ** 1000000 }}",
+    ] {
+        assert!(matches!(render(source), Err(TemplateError::Refused(_))), "{source}");
+    }
+}
+
+#[test]
+fn a_template_that_cannot_be_compiled_is_known_by_what_it_lacks() {
+    let deep = |open: &str, close: &str| format!("{{{{ {}1{} }}}}", open.repeat(100_000), close.repeat(100_000));
+    for (source, words) in [
+        ("a\n{{ messages | urlize }}".to_owned(), "the filter `urlize` is not supported (line 2)"),
+        ("{% include 'other' %}".to_owned(), "{% include %}"),
+        ("{{ 'a'.encode() }}".to_owned(), "the method `encode`"),
+        ("{{ cycler('a') }}".to_owned(), "the function `cycler`"),
+        ("{% macro m() %}{{ varargs }}{% endmacro %}".to_owned(), "`varargs`"),
+        ("{% autoescape true %}{% endautoescape %}".to_owned(), "{% autoescape %}"),
+        ("{{ '{!r}'.format(1) }}".to_owned(), "a conversion in `format`"),
+        ("{{ _fb_c0 }}".to_owned(), "_fb_c0"),
+        ("{% if %}".to_owned(), "syntax error"),
+        ("x".repeat(2 << 20), "bytes"),
+        (format!("{{% if 0 %}}{}{{% endif %}}", "{% elif 1 %}".repeat(10_000)), "elif"),
+        (deep("(", ")"), ""),
+        (deep("not ", ""), "words and signs"),
+        (deep("-", ""), "words and signs"),
+        (deep("1 - ", ""), "words and signs"),
+        (deep("[", "]"), ""),
+        (deep("", ".a"), "words and signs"),
+        (deep("", "|upper"), "words and signs"),
+        (deep("not ", "").replace(&"not ".repeat(100_000), &"not ".repeat(3000)), ""),
+        (deep("", ".a").replace(&".a".repeat(100_000), &".a".repeat(1500)), ""),
+        (deep("", "|upper").replace(&"|upper".repeat(100_000), &"|upper".repeat(1500)), ""),
+    ] {
+        let template = template_of(&source, &serde_json::json!({})).expect("there is one");
+        let Some(TemplateError::Unusable { file, problem }) = template.fault() else {
+            // What is not too deep for the compiler renders, or fails in order.
+            let _ = template.render(&[], &Map::new(), NOW);
+            continue;
+        };
+        assert_eq!(*file, "chat_template.jinja");
+        assert!(problem.contains(words), "{source:.60}: {problem}");
+        assert!(matches!(template.render(&[], &Map::new(), NOW), Err(TemplateError::Unusable { .. })));
+    }
 }
 
 #[test]

@@ -1,22 +1,24 @@
-//! A GGUF file's metadata and names, said as a model directory of Hugging Face says them.
+//! A GGUF file's metadata and names, in the form of a model directory of Hugging Face.
 //!
 //! Everything after it (config, tokenizer, names of tensors) is the same for both kinds of model. What a
 //! file asks for and we cannot do is an error that names it. The loader reads the format; this room knows
 //! what llama.cpp's converters mean by it (`gguf-py/gguf/constants.py`, `tensor_mapping.py`).
 
 mod config;
+mod keys;
 mod names;
 mod text;
 
 pub use config::config_json;
 pub use names::name;
-pub use text::text;
+pub use text::GgufText;
+pub use text::{text, tokenizer};
 
 use loader::Probe;
 use loader::gguf::{Gguf, Value};
 use thiserror::Error;
 
-/// Why a GGUF file is no model of ours.
+/// Errors of reading a GGUF file as a model.
 #[derive(Debug, Clone, PartialEq, Eq, Error)]
 pub enum GgufModelError {
     /// A value is missing.
@@ -30,17 +32,17 @@ pub enum GgufModelError {
     Wrong {
         /// The value's key.
         key: String,
-        /// What it should have been.
+        /// The expected value.
         expected: &'static str,
     },
-    /// What nothing here computes.
+    /// A feature that is not supported.
     #[error("reading the GGUF metadata: `{key}` is {found}, which is not supported; {fix}")]
     Unsupported {
         /// The value's key, or a tensor's name.
         key: String,
-        /// What it is.
+        /// The value found.
         found: String,
-        /// What to do instead.
+        /// The way out.
         fix: &'static str,
     },
 }

@@ -1,6 +1,6 @@
 //! Models of a real geometry with random weights, for benchmarks and tests.
 //!
-//! What is written is a directory as Hugging Face publishes it, so that everything that reads a
+//! The output is a directory as Hugging Face publishes it, so that everything that reads a
 //! real model reads this one in the same way and at the same cost: the published sizes, a
 //! tokenizer of the published vocabulary's size, shard files and their index. The text it
 //! generates means nothing. The weights are never zero, because kernels, caches and file systems
@@ -24,7 +24,7 @@ use geometry::Geometry;
 
 pub use weights::SynthDtype;
 
-/// What to write.
+/// The model to write.
 #[derive(Debug, Clone)]
 pub struct SynthOptions {
     geometry: Geometry,
@@ -47,7 +47,7 @@ impl SynthOptions {
     }
 }
 
-/// What was written.
+/// The model that was written.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 pub struct SynthSummary {
     /// Numbers in all tensors.
@@ -60,7 +60,7 @@ pub struct SynthSummary {
     pub files: Vec<String>,
 }
 
-/// Why a model could not be written.
+/// Errors of writing a model.
 #[derive(Debug, Error)]
 pub enum SynthError {
     /// The family or size is not known.
@@ -96,7 +96,7 @@ pub enum SynthError {
     Write {
         /// The file or directory.
         path: PathBuf,
-        /// What the system said.
+        /// The system's error.
         #[source]
         source: io::Error,
     },

@@ -4,6 +4,7 @@
 //! `tokenizers` crate's; ours are a faster way to read its file, the bytes behind each token, and a detokenizer that
 //! never shows half a character. It does not know chat templates, sampling or HTTP.
 
+mod added;
 mod bytes;
 mod detokenizer;
 mod load;
@@ -16,22 +17,53 @@ use bytes::Spelling;
 use settings::Settings;
 use std::collections::HashSet;
 
-/// The small files of a model directory that say how its text is read and written.
+use crate::gguf::GgufText;
+
+/// The small files that say how a model's text is read and written.
+///
+/// Several may say the same thing. Each fact is taken from the first source that has it, not each file as a whole;
+/// `docs/models.md` has the order.
 #[derive(Debug, Clone, Copy)]
 pub struct TextFiles<'a> {
     /// `tokenizer.json`, in the format of the `tokenizers` crate.
     pub tokenizer_json: &'a [u8],
     /// `tokenizer_config.json`: names of special tokens, often the chat template.
     pub tokenizer_config_json: Option<&'a [u8]>,
+    /// `special_tokens_map.json`: names of special tokens, in older models.
+    pub special_tokens_map_json: Option<&'a [u8]>,
+    /// `added_tokens.json`: tokens beside the vocabulary and their ids, in older models.
+    pub added_tokens_json: Option<&'a [u8]>,
     /// `generation_config.json`: the maker's sampling defaults and end tokens.
     pub generation_config_json: Option<&'a [u8]>,
     /// `config.json`, read here for its end tokens only.
     pub config_json: &'a [u8],
-    /// `chat_template.jinja`, which goes before the template in `tokenizer_config.json`.
+    /// `chat_template.jinja`, which goes before every other template.
     pub chat_template_jinja: Option<&'a str>,
+    /// `chat_template.json`, as processors of several media publish theirs.
+    pub chat_template_json: Option<&'a [u8]>,
+    /// The settings of a GGUF file, for facts that no file beside it has.
+    pub gguf: Option<&'a GgufText>,
 }
 
-/// Why a model's text files could not be used.
+impl<'a> TextFiles<'a> {
+    /// A tokenizer alone.
+    #[must_use]
+    pub fn new(tokenizer_json: &'a [u8]) -> Self {
+        Self {
+            tokenizer_json,
+            tokenizer_config_json: None,
+            special_tokens_map_json: None,
+            added_tokens_json: None,
+            generation_config_json: None,
+            config_json: b"{}",
+            chat_template_jinja: None,
+            chat_template_json: None,
+            gguf: None,
+        }
+    }
+}
+
+/// Errors of reading a model's text files.
 #[derive(Debug, thiserror::Error)]
 pub enum TextError {
     /// A file is not JSON.
@@ -39,7 +71,7 @@ pub enum TextError {
     Json {
         /// The file's name in the model directory.
         file: &'static str,
-        /// Where and why.
+        /// The place and the reason.
         #[source]
         source: serde_json::Error,
     },
@@ -50,19 +82,23 @@ pub enum TextError {
         file: &'static str,
         /// The field.
         field: &'static str,
-        /// What it should have been.
+        /// The expected value.
         expected: &'static str,
     },
     /// `tokenizer.json` is JSON, but no tokenizer.
     #[error("tokenizer.json describes no tokenizer we can use: {0}")]
     Tokenizer(String),
-    /// A chat template is not a template.
-    #[error("the chat template in {file} does not compile: {problem}")]
-    Template {
+    /// Two files give one token two ids.
+    #[error("{file}: the token `{token}` has the id {listed}, and {found} in tokenizer.json")]
+    Id {
         /// The file's name in the model directory.
         file: &'static str,
-        /// The line and the reason.
-        problem: String,
+        /// The token, shortened.
+        token: String,
+        /// Its id there.
+        listed: u32,
+        /// The id that it has or would get.
+        found: u32,
     },
     /// A text could not be turned into tokens.
     #[error("this text has no tokens in the model's vocabulary: {0}")]
@@ -91,10 +127,11 @@ impl Tokenizer {
         let mut inner = load::load(files.tokenizer_json)?;
         inner.with_truncation(None).map_err(|error| TextError::Tokenizer(error.to_string()))?;
         inner.with_padding(None);
+        added::add(&mut inner, files, &settings)?;
         let special =
             inner.get_added_tokens_decoder().iter().filter(|(_, token)| token.special).map(|(id, _)| *id).collect();
         let spelling = Spelling::of(&inner);
-        if let Some(id) = settings.eos_token.as_deref().and_then(|token| inner.token_to_id(token)) {
+        if let Some(id) = settings.text("eos_token").and_then(|token| inner.token_to_id(token)) {
             settings.add_eos(id);
         }
         Ok(Self { inner, special, spelling, settings })
@@ -144,47 +181,39 @@ impl Tokenizer {
         self.inner.get_vocab_size(true)
     }
 
-    /// Whether this token steers the model and is not part of what it says.
+    /// True if the token steers the model and is no part of its text.
     #[must_use]
     pub fn is_special(&self, id: u32) -> bool {
         self.special.contains(&id)
     }
 
-    /// Tokens that end a sequence: `eos_token_id` of `generation_config.json` and of `config.json`, and
-    /// `tokenizer_config.json`'s `eos_token`, in this order, each once.
+    /// Tokens that end a sequence: those of `generation_config.json`, of `config.json` and of the GGUF file, and the
+    /// one that is named `eos_token`, in this order, each once.
     #[must_use]
     pub fn eos_ids(&self) -> &[u32] {
         &self.settings.eos_ids
     }
 
-    /// The text of the token that begins a sequence, when `tokenizer_config.json` names one.
+    /// The text of the token that begins a sequence, when some file names one.
     #[must_use]
     pub fn bos_token(&self) -> Option<&str> {
-        self.settings.bos_token.as_deref()
+        self.settings.text("bos_token")
     }
 
-    /// The text of the token that ends a sequence, when `tokenizer_config.json` names one.
+    /// The text of the token that ends a sequence, when some file names one.
     #[must_use]
     pub fn eos_token(&self) -> Option<&str> {
-        self.settings.eos_token.as_deref()
+        self.settings.text("eos_token")
     }
 
-    /// How the model's makers want it sampled when the client does not say.
+    /// The makers' sampling defaults, for requests that are silent.
     #[must_use]
     pub fn defaults(&self) -> &GenerationDefaults {
         &self.settings.defaults
     }
 
-    /// Names and texts of the special tokens `tokenizer_config.json` names, as chat templates see them.
-    pub(crate) fn named_tokens(&self) -> impl Iterator<Item = (&'static str, &str)> {
-        let settings = &self.settings;
-        [
-            ("bos_token", &settings.bos_token),
-            ("eos_token", &settings.eos_token),
-            ("pad_token", &settings.pad_token),
-            ("unk_token", &settings.unk_token),
-        ]
-        .into_iter()
-        .filter_map(|(name, text)| text.as_deref().map(|text| (name, text)))
+    /// Special tokens by name, as chat templates see them: texts, and lists of texts.
+    pub(crate) fn named_tokens(&self) -> impl Iterator<Item = (&str, &serde_json::Value)> {
+        self.settings.names.iter().map(|(name, token)| (name.as_str(), token))
     }
 }

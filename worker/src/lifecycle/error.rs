@@ -61,12 +61,14 @@ pub enum ModelError {
     #[error(transparent)]
     Gguf(GgufModelError),
     /// A file is missing.
-    #[error("reading {place}: there is no {name}; a model directory as Hugging Face publishes it has one")]
+    #[error("reading {place}: there is no {name}; {advice}")]
     NoFile {
         /// Which.
         name: &'static str,
         /// Where.
         place: String,
+        /// The way out.
+        advice: &'static str,
     },
     /// Nobody vouches for it as the configuration demands.
     #[error("deciding whom to believe")]

@@ -1,4 +1,4 @@
-//! A model's small files, read from far or near, or embedded.
+//! A model's small files: read from a probe, or embedded.
 
 use std::borrow::Cow;
 
@@ -7,19 +7,24 @@ use loader::gguf::Gguf;
 
 use super::error::ModelError;
 use models::demo;
-use models::gguf;
+use models::gguf::{self, GgufText};
 use models::tokenizer::TextFiles;
 
 type Bytes = Cow<'static, [u8]>;
 
 /// The small files of a model.
-#[derive(Debug, PartialEq, Eq)]
+#[derive(Debug, PartialEq)]
 pub(super) struct Files {
     pub(super) config: Bytes,
     generation_config: Option<Bytes>,
     tokenizer: Bytes,
     tokenizer_config: Option<Bytes>,
-    chat_template: Option<Cow<'static, str>>,
+    special_tokens_map: Option<Bytes>,
+    added_tokens: Option<Bytes>,
+    chat_template_jinja: Option<Cow<'static, str>>,
+    chat_template_json: Option<Bytes>,
+    /// What a GGUF file says beside its vocabulary.
+    gguf: Option<GgufText>,
 }
 
 impl Files {
@@ -30,47 +35,45 @@ impl Files {
             generation_config: Some(demo::GENERATION_CONFIG.into()),
             tokenizer: demo::TOKENIZER.into(),
             tokenizer_config: Some(demo::TOKENIZER_CONFIG.into()),
-            chat_template: Some(demo::CHAT_TEMPLATE.into()),
+            special_tokens_map: None,
+            added_tokens: None,
+            chat_template_jinja: Some(demo::CHAT_TEMPLATE.into()),
+            chat_template_json: None,
+            gguf: None,
         }
     }
 
-    /// Those that a first look found.
+    /// Those that a probe found, and what a GGUF file says in the stead of those that it did not.
     pub(super) fn of(probe: &Probe) -> Result<Self, ModelError> {
-        if let Some(header) = probe.gguf() {
-            return Self::of_gguf(probe, header);
-        }
         let may = |name: &str| probe.file(name).map(|bytes| Bytes::Owned(bytes.to_vec()));
-        let need = |name| may(name).ok_or_else(|| ModelError::NoFile { name, place: probe.url().to_string() });
+        let (config, tokenizer, gguf) = match probe.gguf() {
+            Some(header) => Self::of_gguf(header, may("tokenizer.json"))?,
+            None => {
+                let config = may("config.json").ok_or_else(|| missing(probe, "config.json"))?;
+                (config, may("tokenizer.json").ok_or_else(|| missing(probe, "tokenizer.json"))?, None)
+            }
+        };
         let template = probe.file("chat_template.jinja");
         Ok(Self {
-            config: need("config.json")?,
+            config,
             generation_config: may("generation_config.json"),
-            tokenizer: need("tokenizer.json")?,
+            tokenizer,
             tokenizer_config: may("tokenizer_config.json"),
-            chat_template: template.map(|bytes| String::from_utf8_lossy(bytes).into_owned().into()),
+            special_tokens_map: may("special_tokens_map.json"),
+            added_tokens: may("added_tokens.json"),
+            chat_template_jinja: template.map(|bytes| String::from_utf8_lossy(bytes).into_owned().into()),
+            chat_template_json: may("chat_template.json"),
+            gguf,
         })
     }
 
-    /// What a GGUF file says in their stead. A tokenizer beside the file goes before the file's own.
-    fn of_gguf(probe: &Probe, header: &Gguf) -> Result<Self, ModelError> {
-        let beside = |name: &str| probe.file(name).map(|bytes| Bytes::Owned(bytes.to_vec()));
+    /// Config, tokenizer (the one beside the file, where there is one) and what else a GGUF file says.
+    fn of_gguf(header: &Gguf, beside: Option<Bytes>) -> Result<(Bytes, Bytes, Option<GgufText>), ModelError> {
         let config = gguf::config_json(header).map_err(ModelError::Gguf)?.into();
-        let chat_template =
-            probe.file("chat_template.jinja").map(|bytes| String::from_utf8_lossy(bytes).into_owned().into());
-        let own = gguf::text(header);
-        if let Some(tokenizer) = beside("tokenizer.json") {
-            let generation_config = own.ok().map(|own| own.generation_config.into());
-            let tokenizer_config = beside("tokenizer_config.json");
-            return Ok(Self { config, generation_config, tokenizer, tokenizer_config, chat_template });
-        }
-        let own = own.map_err(ModelError::Gguf)?;
-        Ok(Self {
-            config,
-            generation_config: Some(own.generation_config.into()),
-            tokenizer: own.tokenizer.into(),
-            tokenizer_config: Some(own.tokenizer_config.into()),
-            chat_template,
-        })
+        let text = gguf::text(header).map_err(ModelError::Gguf)?;
+        let own = || gguf::tokenizer(header).map(Bytes::Owned);
+        let tokenizer = beside.map_or_else(own, Ok).map_err(ModelError::Gguf)?;
+        Ok((config, tokenizer, Some(text)))
     }
 
     /// Those that make a tokenizer.
@@ -78,17 +81,40 @@ impl Files {
         TextFiles {
             tokenizer_json: &self.tokenizer,
             tokenizer_config_json: self.tokenizer_config.as_deref(),
+            special_tokens_map_json: self.special_tokens_map.as_deref(),
+            added_tokens_json: self.added_tokens.as_deref(),
             generation_config_json: self.generation_config.as_deref(),
             config_json: &self.config,
-            chat_template_jinja: self.chat_template.as_deref(),
+            chat_template_jinja: self.chat_template_jinja.as_deref(),
+            chat_template_json: self.chat_template_json.as_deref(),
+            gguf: self.gguf.as_ref(),
         }
     }
 
-    /// A file of another revision that would make other tokens of the same text.
+    /// The first file of another revision that would make other tokens of the same text.
     pub(super) fn difference(&self, other: &Self) -> Option<&'static str> {
-        if self.tokenizer != other.tokenizer {
-            return Some("tokenizer.json");
-        }
-        (self.tokenizer_config != other.tokenizer_config).then_some("tokenizer_config.json")
+        let names = |files: &Self| files.gguf.as_ref().map(|gguf| gguf.names.clone());
+        let files = [
+            ("tokenizer.json", self.tokenizer == other.tokenizer),
+            ("tokenizer_config.json", self.tokenizer_config == other.tokenizer_config),
+            ("special_tokens_map.json", self.special_tokens_map == other.special_tokens_map),
+            ("added_tokens.json", self.added_tokens == other.added_tokens),
+            ("the GGUF file's special tokens", names(self) == names(other)),
+        ];
+        files.into_iter().find(|(_, same)| !same).map(|(file, _)| file)
     }
+}
+
+/// The error that a file is not there, with a way out where others of its kind are.
+fn missing(probe: &Probe, name: &'static str) -> ModelError {
+    let place = probe.url().to_string();
+    let has = |name| probe.file(name).is_some();
+    let advice = match name {
+        "tokenizer.json" if has("vocab.json") || has("merges.txt") || has("tokenizer.model") => {
+            "its tokenizer is in an older form (vocab.json, merges.txt or tokenizer.model); write a tokenizer.json with \
+             transformers: AutoTokenizer.from_pretrained(MODEL).save_pretrained(DIRECTORY)"
+        }
+        _ => "a model directory as Hugging Face publishes it has one",
+    };
+    ModelError::NoFile { name, place, advice }
 }

@@ -199,7 +199,10 @@ pub(super) fn read_text(files: &Files) -> Result<Text, ModelError> {
     let begun = Instant::now();
     let files = files.text();
     let tokenizer = Tokenizer::parse(&files).map_err(ModelError::Text)?;
-    let template = ChatTemplate::parse(&files, &tokenizer).map_err(ModelError::Text)?;
+    let template = ChatTemplate::parse(&files, &tokenizer);
+    if let Some(fault) = template.as_ref().and_then(ChatTemplate::fault) {
+        tracing::warn!(%fault, "chat completions of this model will be refused");
+    }
     Ok(Text { tokenizer, template, took: begun.elapsed() })
 }
 

@@ -9,6 +9,7 @@ use axum::extract::{Extension, State};
 use axum::response::Response;
 use http::HeaderMap;
 use listen::{RequestId, error_response, read_json_body};
+use models::template::TemplateError;
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 use tracing::{Instrument, Span, field, info_span};
@@ -99,9 +100,11 @@ fn prompt(model: &ServerModel, request: &ChatRequest) -> Result<PreparedPrompt, 
         let message = "this model has no chat template; use /v1/completions";
         return Err(ApiError::unsupported("messages", message));
     };
-    let text = template
-        .render(&request.messages, &request.template_variables, now_unix_s())
-        .map_err(|cause| ApiError::invalid("messages", cause.to_string()))?;
+    let text =
+        template.render(&request.messages, &request.template_variables, now_unix_s()).map_err(|cause| match cause {
+            TemplateError::Unusable { .. } => ApiError::unsupported("messages", cause.to_string()),
+            _ => ApiError::invalid("messages", cause.to_string()),
+        })?;
     // The template wrote the special tokens; none are to be added.
     let tokens =
         model.tokenizer.encode(&text, false).map_err(|cause| ApiError::new(ErrorKind::Internal, cause.to_string()))?;

@@ -2,8 +2,10 @@
 
 use serde_json::{Map, Value as Json, json};
 
+use super::keys::{refuse_unknown_keys, shown};
 use super::{GgufModelError, Metadata};
 use crate::config::ADJACENT;
+use crate::rope::Yarn;
 use loader::gguf::Gguf;
 
 /// GGUF's architectures and ours.
@@ -28,6 +30,7 @@ pub fn config_json(gguf: &Gguf) -> Result<Vec<u8>, GgufModelError> {
         Some(width) => width,
         None => hidden.checked_div(heads).unwrap_or_default(),
     };
+    refuse_unknown_keys(&metadata)?;
     refuse(&metadata, head_dim)?;
     let vocabulary = metadata.tensor("token_embd.weight").and_then(|shape| shape.first().copied());
     let vocabulary = vocabulary.ok_or_else(|| GgufModelError::Missing { key: "token_embd.weight".into() })?;
@@ -75,6 +78,11 @@ fn refuse(metadata: &Metadata<'_>, head_dim: u64) -> Result<(), GgufModelError> 
             return Err(GgufModelError::Unsupported { key, found, fix: "take a dense model without windows" });
         }
     }
+    let rows = metadata.tensor("token_embd.weight").and_then(|shape| shape.first().copied());
+    if let Some(count) = metadata.number("vocab_size")?.filter(|count| usize::try_from(*count).ok() != rows) {
+        let (key, found) = (metadata.key("vocab_size"), format!("{count}, not the rows of token_embd.weight"));
+        return Err(GgufModelError::Unsupported { key, found, fix: "write the file again with today's converter" });
+    }
     if metadata.tensor("rope_freqs.weight").is_some() {
         return Err(GgufModelError::Unsupported {
             key: "rope_freqs.weight".into(),
@@ -85,25 +93,73 @@ fn refuse(metadata: &Metadata<'_>, head_dim: u64) -> Result<(), GgufModelError> 
     Ok(())
 }
 
+/// The stretching of the rotation, as llama.cpp understands the keys.
 fn scaling(metadata: &Metadata<'_>) -> Result<Option<Json>, GgufModelError> {
     let last = "rope.scaling.type";
-    let Some(kind) = metadata.get(last) else { return Ok(None) };
-    let need = |last: &str| {
-        let found = metadata.float(last)?;
-        found.ok_or_else(|| GgufModelError::Missing { key: metadata.key(last) })
+    let wrong = || GgufModelError::Wrong { key: metadata.key(last), expected: "a text" };
+    let kind = metadata.get(last).map(|kind| kind.as_str().ok_or_else(wrong)).transpose()?;
+    // The older key means the same; 0 means that there is none.
+    let factor = match metadata.float("rope.scaling.factor")? {
+        None => metadata.float("rope.scale_linear")?,
+        factor => factor,
     };
-    let kind = kind.as_str().ok_or_else(|| GgufModelError::Wrong { key: metadata.key(last), expected: "a text" })?;
-    let mut scaling = match kind {
-        "none" => return Ok(None),
-        "linear" | "yarn" => json!({"rope_type": kind, "factor": need("rope.scaling.factor")?}),
-        other => {
-            let (key, found) = (metadata.key(last), other.chars().take(80).collect());
-            return Err(GgufModelError::Unsupported { key, found, fix: "none, linear and yarn are" });
+    let factor = factor.filter(|factor| *factor != 0.0);
+    match (kind, factor) {
+        (None, None) | (Some("linear"), None) => no_yarn(metadata).map(|()| None),
+        // A factor without a kind is a linear one.
+        (None | Some("linear"), Some(factor)) => {
+            no_yarn(metadata).map(|()| Some(json!({"rope_type": "linear", "factor": factor})))
         }
-    };
-    if kind == "yarn" {
-        let original = metadata.need_number("rope.scaling.original_context_length")?;
-        scaling["original_max_position_embeddings"] = json!(original);
+        (Some("none"), _) => no_yarn(metadata).map(|()| None),
+        (Some("yarn"), Some(factor)) => yarn(metadata, factor).map(Some),
+        (Some("yarn"), None) => Err(GgufModelError::Missing { key: metadata.key("rope.scaling.factor") }),
+        (Some(other), _) => {
+            let (key, found) = (metadata.key(last), other.chars().take(80).collect());
+            Err(GgufModelError::Unsupported { key, found, fix: "none, linear and yarn are" })
+        }
     }
-    Ok(Some(scaling))
+}
+
+const YARN: [&str; 5] = [
+    "rope.scaling.attn_factor",
+    "rope.scaling.yarn_attn_factor",
+    "rope.scaling.yarn_beta_fast",
+    "rope.scaling.yarn_beta_slow",
+    "rope.scaling.yarn_ext_factor",
+];
+
+/// Refuses numbers of YaRN in a file whose rotation is another: llama.cpp would use some of them all the same.
+fn no_yarn(metadata: &Metadata<'_>) -> Result<(), GgufModelError> {
+    for last in YARN {
+        if let Some(value) = metadata.get(last) {
+            let (key, found) = (metadata.key(last), format!("{} without rope.scaling.type yarn", shown(value)));
+            return Err(GgufModelError::Unsupported { key, found, fix: "serve this model from its safetensors files" });
+        }
+    }
+    Ok(())
+}
+
+fn yarn(metadata: &Metadata<'_>, factor: f64) -> Result<Json, GgufModelError> {
+    let original = metadata.need_number("rope.scaling.original_context_length")?;
+    let mut scaling = json!({"rope_type": "yarn", "factor": factor, "original_max_position_embeddings": original});
+    for (last, name) in [("rope.scaling.yarn_beta_fast", "beta_fast"), ("rope.scaling.yarn_beta_slow", "beta_slow")] {
+        if let Some(number) = metadata.float(last)? {
+            scaling[name] = json!(number);
+        }
+    }
+    if let Some(mix) = metadata.float("rope.scaling.yarn_ext_factor")?.filter(|mix| *mix != 1.0) {
+        let (key, found) = (metadata.key("rope.scaling.yarn_ext_factor"), mix.to_string());
+        return Err(GgufModelError::Unsupported { key, found, fix: "only 1 is" });
+    }
+    // These multiply what YaRN itself derives from the factor.
+    let mut attention = None;
+    for last in ["rope.scaling.attn_factor", "rope.scaling.yarn_attn_factor"] {
+        if let Some(number) = metadata.float(last)? {
+            attention = Some(attention.unwrap_or(1.0) * number);
+        }
+    }
+    if let Some(attention) = attention {
+        scaling["attention_factor"] = json!(attention * Yarn::default_attention_factor(factor, None, None));
+    }
+    Ok(scaling)
 }

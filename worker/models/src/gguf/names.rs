@@ -1,4 +1,4 @@
-//! What a tensor is called in a GGUF file, and in a checkpoint of Hugging Face.
+//! Names of tensors in a GGUF file, and in a checkpoint of Hugging Face.
 
 /// Parts of a layer: GGUF's name, the checkpoint's.
 const PARTS: [(&str, &str); 11] = [

@@ -1,23 +1,27 @@
-//! A GGUF file's tokenizer as the files that Hugging Face publishes.
+//! The text side of a GGUF file: a `tokenizer.json`, special tokens, end tokens, a chat template and how its
+//! makers want it sampled.
 //!
-//! Byte-level BPE of the three kinds that the supported families use. How a text is cut into words before
-//! merging is not in the file, only the name of a way; ways that are not known are refused by name, since
-//! a model that is given other tokens than it was trained on answers worse and nobody sees why.
+//! Byte-level BPE of the kinds that the supported families use. How a text is cut into words before merging is not in
+//! the file, only the name of a way; ways that are not known are refused by name, since a model that is given other
+//! tokens than it was trained on answers worse and nobody sees why.
 
 use serde_json::{Map, Value as Json, json};
 
 use super::GgufModelError;
+use super::keys::refuse_unknown_text_keys;
 use loader::gguf::{Gguf, Value};
 
-/// The small files that say how text is read and written.
-#[derive(Debug)]
-pub struct Text {
-    /// `tokenizer.json`.
-    pub tokenizer: Vec<u8>,
-    /// `tokenizer_config.json`.
-    pub tokenizer_config: Vec<u8>,
-    /// `generation_config.json`, for the tokens that end a sequence.
-    pub generation_config: Vec<u8>,
+/// The text settings of a GGUF file, without the vocabulary. Files beside it take precedence, fact by fact.
+#[derive(Debug, Clone, Default, PartialEq)]
+pub struct GgufText {
+    /// Special tokens by name, as `tokenizer_config.json` names them.
+    pub names: Map<String, Json>,
+    /// Tokens that end a sequence.
+    pub end_ids: Vec<u32>,
+    /// The chat template.
+    pub chat_template: Option<String>,
+    /// Sampling defaults, by the names of `generation_config.json`.
+    pub sampling: Map<String, Json>,
 }
 
 /// Kinds of tokens (`llama_token_type` of llama.h).
@@ -26,131 +30,288 @@ const USER_DEFINED: i64 = 4;
 
 const FIX: &str = "put the model's own tokenizer.json beside the file";
 
-/// A way of cutting text into words: the names that files use, digits taken at a time, whether a word that is a
-/// token is never merged from parts, whether characters are composed first, whether a text begins with the
-/// token that begins a sequence unless the file says.
+/// Texts of tokens that end a sequence wherever they are in a vocabulary, as llama.cpp takes them: converters often
+/// name only one of a model's end tokens.
+const ENDS: [&str; 32] = [
+    "<|eot_id|>",
+    "<|eom_id|>",
+    "<|end_of_text|>",
+    "<|endoftext|>",
+    "<|im_end|>",
+    "<|end|>",
+    "<|return|>",
+    "<|call|>",
+    "<|flush|>",
+    "<|calls|>",
+    "<end_of_turn>",
+    "<turn|>",
+    "<eos>",
+    "</s>",
+    "<EOT>",
+    "_<EOT>",
+    "[EOT]",
+    "[EOS]",
+    "<end_of_utterance>",
+    "<｜end▁of▁sentence｜>",
+    "<|tool_response>",
+    "[e~[",
+    "<|fim_pad|>",
+    "<fim-pad>",
+    "<fim_pad>",
+    "<PAD>",
+    "[PAD]",
+    "<|fim_repo|>",
+    "<|repo_name|>",
+    "<fim-repo>",
+    "<REPO>",
+    "<|file_sep|>",
+];
+
+/// Keys of special tokens: GGUF's, and the name in `tokenizer_config.json`.
+const NAMED: [(&str, &str); 7] = [
+    ("bos", "bos_token"),
+    ("eos", "eos_token"),
+    ("padding", "pad_token"),
+    ("unknown", "unk_token"),
+    ("seperator", "sep_token"),
+    ("cls", "cls_token"),
+    ("mask", "mask_token"),
+];
+
+/// Sampling defaults: the last part of GGUF's key (`general.sampling.…`), the field of `generation_config.json`.
+const SAMPLING: [(&str, &str); 5] = [
+    ("temp", "temperature"),
+    ("top_p", "top_p"),
+    ("top_k", "top_k"),
+    ("min_p", "min_p"),
+    ("penalty_repeat", "repetition_penalty"),
+];
+
+/// Cutting a text into words as some model does.
 struct Way {
+    /// The names that files use.
     names: &'static [&'static str],
-    digits: &'static str,
+    /// The cuts between words.
+    cuts: Cuts,
+    /// True if a word that is a token is never merged from parts.
     ignore_merges: bool,
+    /// True if characters are composed first.
     composes: bool,
+    /// True if a text begins with the token that begins a sequence, where the file does not say.
     adds_bos: bool,
 }
 
-/// As published for GPT-4 (and taken up by Llama 3 and Qwen with a change each): contractions, words with one
-/// character before them, digits, punctuation, line breaks, spaces.
-const WAYS: [Way; 2] = [
+#[derive(Clone, Copy)]
+enum Cuts {
+    /// As published for GPT-2: contractions, words with a space before them, numbers, punctuation, spaces.
+    Gpt2,
+    /// The same behind a cut around every digit.
+    DigitsThenGpt2,
+    /// As published for GPT-4, and taken up by Llama 3 and Qwen: contractions, words with one character before them,
+    /// digits by this pattern, punctuation, line breaks, spaces.
+    Gpt4 { digits: &'static str },
+}
+
+const WAYS: [Way; 4] = [
+    Way { names: &["gpt-2", "gpt2"], cuts: Cuts::Gpt2, ignore_merges: false, composes: false, adds_bos: false },
+    Way {
+        names: &["smollm", "starcoder", "refact"],
+        cuts: Cuts::DigitsThenGpt2,
+        ignore_merges: false,
+        composes: false,
+        adds_bos: false,
+    },
     Way {
         names: &["llama-bpe", "llama3", "llama-v3"],
-        digits: r"\p{N}{1,3}",
+        cuts: Cuts::Gpt4 { digits: r"\p{N}{1,3}" },
         ignore_merges: true,
         composes: false,
         adds_bos: true,
     },
-    Way { names: &["qwen2"], digits: r"\p{N}", ignore_merges: false, composes: true, adds_bos: false },
+    Way {
+        names: &["qwen2", "deepseek-r1-qwen"],
+        cuts: Cuts::Gpt4 { digits: r"\p{N}" },
+        ignore_merges: false,
+        composes: true,
+        adds_bos: false,
+    },
 ];
 
-/// The tokenizer's files.
+/// Reads the text settings, without the vocabulary.
+///
+/// # Errors
+/// Values of another type, or that contradict each other; a key of the tokenizer's that is not known.
+pub fn text(gguf: &Gguf) -> Result<GgufText, GgufModelError> {
+    refuse_unknown_text_keys(gguf)?;
+    let tokens = match gguf.metadata.get("tokenizer.ggml.tokens") {
+        None => Vec::new(),
+        Some(_) => texts(gguf, "tokenizer.ggml.tokens")?,
+    };
+    let mut names = Map::new();
+    for (key, name) in NAMED {
+        if let Some((_, token)) = token_named(gguf, &format!("tokenizer.ggml.{key}_token_id"), &tokens)? {
+            names.insert(name.into(), json!(token));
+        }
+    }
+    let template = gguf.metadata.get("tokenizer.chat_template");
+    let template = template
+        .map(|template| template.as_str().map(str::to_owned).ok_or_else(|| wrong("tokenizer.chat_template", "a text")));
+    Ok(GgufText {
+        names,
+        end_ids: end_ids(gguf, &tokens)?,
+        chat_template: template.transpose()?,
+        sampling: sampling(gguf)?,
+    })
+}
+
+/// Tokens that end a sequence: those that the file names, then those that are known by their text.
+fn end_ids(gguf: &Gguf, tokens: &[&str]) -> Result<Vec<u32>, GgufModelError> {
+    let mut ids = Vec::new();
+    for key in ["eos_token_id", "eot_token_id", "eom_token_id"] {
+        ids.extend(token_named(gguf, &format!("tokenizer.ggml.{key}"), tokens)?.map(|(id, _)| id));
+    }
+    let known = tokens.iter().enumerate().filter(|(_, token)| ENDS.contains(token));
+    // Where a reply ends with one of these two, `<|end|>` ends only a message within it.
+    let has = |text| tokens.contains(&text);
+    let inner = has("<|return|>") && has("<|call|>");
+    ids.extend(known.filter(|(_, token)| !(inner && **token == "<|end|>")).map(|(id, _)| id));
+    let mut each_once: Vec<u32> = Vec::new();
+    for id in ids.into_iter().filter_map(|id| u32::try_from(id).ok()) {
+        if !each_once.contains(&id) {
+            each_once.push(id);
+        }
+    }
+    Ok(each_once)
+}
+
+fn sampling(gguf: &Gguf) -> Result<Map<String, Json>, GgufModelError> {
+    let mut found = Map::new();
+    for (last, field) in SAMPLING {
+        let key = format!("general.sampling.{last}");
+        let Some(value) = gguf.metadata.get(&key) else { continue };
+        let number = value.as_f64().map(Json::from).or_else(|| value.as_i64().map(Json::from));
+        found.insert(field.into(), number.ok_or_else(|| wrong(&key, "a number"))?);
+    }
+    Ok(found)
+}
+
+/// The `tokenizer.json` that the file's vocabulary, merges and way of cutting make.
 ///
 /// # Errors
 /// Another kind of tokenizer, or values that are missing or contradict each other.
-pub fn text(gguf: &Gguf) -> Result<Text, GgufModelError> {
+pub fn tokenizer(gguf: &Gguf) -> Result<Vec<u8>, GgufModelError> {
     let model = need_str(gguf, "tokenizer.ggml.model")?;
     if model != "gpt2" {
         return Err(unsupported("tokenizer.ggml.model", model));
     }
-    let pre = gguf.metadata.get("tokenizer.ggml.pre").and_then(Value::as_str).unwrap_or("gpt-2");
-    let way = WAYS.iter().find(|way| way.names.contains(&pre));
-    if way.is_none() && pre != "gpt-2" {
-        return Err(unsupported("tokenizer.ggml.pre", pre));
-    }
+    let pre = "tokenizer.ggml.pre";
+    let name = gguf.metadata.get(pre).map(|name| name.as_str().ok_or_else(|| wrong(pre, "a text"))).transpose()?;
+    let name = name.ok_or_else(|| unsupported(pre, "missing, so that nobody knows how words are cut"))?;
+    let way = WAYS.iter().find(|way| way.names.contains(&name)).ok_or_else(|| unsupported(pre, name))?;
     let tokens = texts(gguf, "tokenizer.ggml.tokens")?;
     let merges = texts(gguf, "tokenizer.ggml.merges")?;
-    let named = |key: &str| token_named(gguf, key, &tokens);
-    let (bos, eos) = (named("tokenizer.ggml.bos_token_id")?, named("tokenizer.ggml.eos_token_id")?);
-    let adds_bos = gguf.metadata.get("tokenizer.ggml.add_bos_token").and_then(Value::as_bool);
-    let adds_bos = adds_bos.unwrap_or(way.is_some_and(|way| way.adds_bos));
-    let tokenizer = tokenizer_json(gguf, way, &tokens, &merges, bos.filter(|_| adds_bos))?;
-    let ends = ["eos_token_id", "eot_token_id", "eom_token_id"].map(|key| format!("tokenizer.ggml.{key}"));
-    let mut end_ids = Vec::new();
-    for key in &ends {
-        end_ids.extend(named(key)?.map(|(id, _)| id));
+    let adds = |key: &str, default: bool| match gguf.metadata.get(key) {
+        None => Ok(default),
+        Some(value) => value.as_bool().ok_or_else(|| wrong(key, "true or false")),
+    };
+    let mut around = [None, None];
+    for (place, name, default) in [(0, "bos", way.adds_bos), (1, "eos", false)] {
+        let token = token_named(gguf, &format!("tokenizer.ggml.{name}_token_id"), &tokens)?;
+        if adds(&format!("tokenizer.ggml.add_{name}_token"), default)? {
+            around[place] = token;
+        }
     }
-    let mut names = Map::new();
-    for (key, token) in
-        [("bos_token", bos), ("eos_token", eos), ("pad_token", named("tokenizer.ggml.padding_token_id")?)]
-    {
-        names.insert(key.into(), token.map_or(Json::Null, |(_, text)| json!(text)));
-    }
-    if let Some(template) = gguf.metadata.get("tokenizer.chat_template").and_then(Value::as_str) {
-        names.insert("chat_template".into(), json!(template));
-    }
-    // Trees of JSON always serialise.
-    Ok(Text {
-        tokenizer: serde_json::to_vec(&tokenizer).unwrap_or_default(),
-        tokenizer_config: serde_json::to_vec(&names).unwrap_or_default(),
-        generation_config: serde_json::to_vec(&json!({"eos_token_id": end_ids})).unwrap_or_default(),
-    })
+    let [begins_with, ends_with] = around;
+    let tokenizer = tokenizer_json(gguf, way, &tokens, &merges, begins_with, ends_with)?;
+    // A tree of JSON always serialises.
+    Ok(serde_json::to_vec(&tokenizer).unwrap_or_default())
 }
 
 fn tokenizer_json(
     gguf: &Gguf,
-    way: Option<&Way>,
+    way: &Way,
     tokens: &[&str],
     merges: &[&str],
     begins_with: Option<(usize, &str)>,
+    ends_with: Option<(usize, &str)>,
 ) -> Result<Json, GgufModelError> {
-    let kinds = match gguf.metadata.get("tokenizer.ggml.token_type") {
-        None => Vec::new(),
-        Some(kinds) => {
-            let kinds = kinds.as_list().filter(|kinds| kinds.len() == tokens.len());
-            kinds.ok_or_else(|| wrong("tokenizer.ggml.token_type", "a list with one number for each token"))?.to_vec()
-        }
-    };
-    let kind = |id: usize| kinds.get(id).and_then(Value::as_i64).unwrap_or_default();
-    let is_added = |id: usize| [CONTROL, USER_DEFINED].contains(&kind(id));
+    let kinds = kinds(gguf, tokens.len())?;
     let (mut vocab, mut added) = (Map::new(), Vec::new());
     for (id, token) in tokens.iter().enumerate() {
-        if is_added(id) {
+        let kind = kinds.get(id).copied().unwrap_or_default();
+        let is_special = kind == CONTROL || ENDS.contains(token);
+        if is_special || kind == USER_DEFINED {
             added.push(json!({
                 "id": id, "content": token, "single_word": false, "lstrip": false, "rstrip": false,
-                "normalized": false, "special": kind(id) == CONTROL,
+                "normalized": false, "special": is_special,
             }));
         } else if vocab.insert((*token).to_owned(), json!(id)).is_some() {
             return Err(wrong("tokenizer.ggml.tokens", "a list in which no token is twice"));
         }
     }
-    let byte_level = |regex: bool| json!({"type": "ByteLevel", "add_prefix_space": false, "trim_offsets": false, "use_regex": regex});
-    let pre_tokenizer = match way {
-        None => byte_level(true),
-        Some(way) => {
-            let words = format!(
-                "(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\\r\\n\\p{{L}}\\p{{N}}]?\\p{{L}}+|{}| ?[^\\s\\p{{L}}\\p{{N}}]+[\\r\\n]*|\\s*[\\r\\n]+|\\s+(?!\\S)|\\s+",
-                way.digits
-            );
-            let split = json!({"type": "Split", "pattern": {"Regex": words}, "behavior": "Isolated", "invert": false});
-            json!({"type": "Sequence", "pretokenizers": [split, byte_level(false)]})
-        }
-    };
-    let post_processor = match begins_with {
-        None => byte_level(false),
-        Some((id, token)) => json!({
-            "type": "TemplateProcessing",
-            "single": [{"SpecialToken": {"id": token, "type_id": 0}}, {"Sequence": {"id": "A", "type_id": 0}}],
-            "pair": [{"Sequence": {"id": "A", "type_id": 0}}, {"Sequence": {"id": "B", "type_id": 1}}],
-            "special_tokens": {token: {"id": token, "ids": [id], "tokens": [token]}},
-        }),
-    };
     Ok(json!({
         "version": "1.0", "truncation": null, "padding": null, "added_tokens": added,
-        "normalizer": way.filter(|way| way.composes).map(|_| json!({"type": "NFC"})),
-        "pre_tokenizer": pre_tokenizer, "post_processor": post_processor, "decoder": byte_level(false),
+        "normalizer": way.composes.then(|| json!({"type": "NFC"})),
+        "pre_tokenizer": pre_tokenizer(way.cuts), "post_processor": post_processor(begins_with, ends_with),
+        "decoder": byte_level(false),
         "model": {
             "type": "BPE", "dropout": null, "unk_token": null, "continuing_subword_prefix": null,
             "end_of_word_suffix": null, "fuse_unk": false, "byte_fallback": false,
-            "ignore_merges": way.is_some_and(|way| way.ignore_merges), "vocab": vocab, "merges": merges,
+            "ignore_merges": way.ignore_merges, "vocab": vocab, "merges": merges,
         },
     }))
+}
+
+/// The kind of each token; none where the file says nothing of kinds.
+fn kinds(gguf: &Gguf, count: usize) -> Result<Vec<i64>, GgufModelError> {
+    let key = "tokenizer.ggml.token_type";
+    let Some(kinds) = gguf.metadata.get(key) else { return Ok(Vec::new()) };
+    let kinds = kinds.as_list().filter(|kinds| kinds.len() == count);
+    let kinds = kinds.and_then(|kinds| kinds.iter().map(Value::as_i64).collect());
+    kinds.ok_or_else(|| wrong(key, "a list with one number for each token"))
+}
+
+fn byte_level(regex: bool) -> Json {
+    json!({"type": "ByteLevel", "add_prefix_space": false, "trim_offsets": false, "use_regex": regex})
+}
+
+fn pre_tokenizer(cuts: Cuts) -> Json {
+    let digits = match cuts {
+        Cuts::Gpt2 => return byte_level(true),
+        Cuts::DigitsThenGpt2 => {
+            let digits = json!({"type": "Digits", "individual_digits": true});
+            return json!({"type": "Sequence", "pretokenizers": [digits, byte_level(true)]});
+        }
+        Cuts::Gpt4 { digits } => digits,
+    };
+    let words = [
+        r"(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+|",
+        digits,
+        r"| ?[^\s\p{L}\p{N}]+[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+",
+    ];
+    let pattern = json!({"Regex": words.concat()});
+    let split = json!({"type": "Split", "pattern": pattern, "behavior": "Isolated", "invert": false});
+    json!({"type": "Sequence", "pretokenizers": [split, byte_level(false)]})
+}
+
+/// The tokens around every text.
+fn post_processor(begins_with: Option<(usize, &str)>, ends_with: Option<(usize, &str)>) -> Json {
+    if begins_with.is_none() && ends_with.is_none() {
+        return byte_level(false);
+    }
+    let special = |(_, token): (usize, &str)| json!({"SpecialToken": {"id": token, "type_id": 0}});
+    let mut single: Vec<Json> = begins_with.map(special).into_iter().collect();
+    single.push(json!({"Sequence": {"id": "A", "type_id": 0}}));
+    single.extend(ends_with.map(special));
+    let mut tokens = Map::new();
+    for (id, token) in begins_with.into_iter().chain(ends_with) {
+        tokens.insert(token.to_owned(), json!({"id": token, "ids": [id], "tokens": [token]}));
+    }
+    json!({
+        "type": "TemplateProcessing", "single": single,
+        "pair": [{"Sequence": {"id": "A", "type_id": 0}}, {"Sequence": {"id": "B", "type_id": 1}}],
+        "special_tokens": tokens,
+    })
 }
 
 fn need_str<'a>(gguf: &'a Gguf, key: &str) -> Result<&'a str, GgufModelError> {

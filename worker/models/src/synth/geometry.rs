@@ -34,12 +34,12 @@ impl Arch {
         }
     }
 
-    /// Whether queries, keys and values have a bias.
+    /// True if queries, keys and values have a bias.
     pub(super) fn has_bias(self) -> bool {
         self == Self::Qwen2
     }
 
-    /// Whether queries and keys are normalised per head.
+    /// True if queries and keys are normalised per head.
     pub(super) fn has_head_norms(self) -> bool {
         self == Self::Qwen3
     }

@@ -10,7 +10,7 @@ use serde_json::{Map, Value, json};
 
 use super::geometry::Geometry;
 
-/// How words are told apart before merging, as published for GPT-4 and Qwen.
+/// The cuts between words before merging, as published for GPT-4 and Qwen.
 const WORDS: &str = concat!(
     r"(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}| ?[^\s\p{L}\p{N}]+[\r\n]*",
     r"|\s*[\r\n]+|\s+(?!\S)|\s+",

@@ -20,10 +20,10 @@ use super::{SynthError, SynthOptions, SynthSummary};
 /// Numbers made and written at a time: a megabyte of them.
 const CHUNK: usize = 1 << 18;
 
-/// What published models begin their training with, and roughly what they end with.
+/// The deviation with which published models begin their training, and roughly that with which they end.
 const DEVIATION: f32 = 0.02;
 
-/// How the weights are stored.
+/// The format of the weights.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum SynthDtype {
     /// The upper half of an `f32`.

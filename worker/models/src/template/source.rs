@@ -1,10 +1,12 @@
-//! Where a model keeps its chat template, and what must be changed in it before it compiles here.
+//! The places where a model may keep its chat template, in the order in which they are looked through.
 
-use crate::tokenizer::settings::object;
-use crate::tokenizer::{TextError, TextFiles};
 use serde_json::Value;
 
+use super::TemplateError;
+use crate::tokenizer::TextFiles;
+
 const CONFIG: &str = "tokenizer_config.json";
+const PROCESSOR: &str = "chat_template.json";
 
 /// A template as its makers wrote it.
 pub(super) struct Found {
@@ -12,26 +14,31 @@ pub(super) struct Found {
     pub(super) text: String,
 }
 
-/// Looks in `chat_template.jinja`, then in `tokenizer_config.json`.
-pub(super) fn find(files: &TextFiles<'_>) -> Result<Option<Found>, TextError> {
+/// Looks in `chat_template.jinja`, `chat_template.json`, `tokenizer_config.json` and the GGUF file, in this order.
+pub(super) fn find(files: &TextFiles<'_>) -> Result<Option<Found>, TemplateError> {
     if let Some(text) = files.chat_template_jinja {
         return Ok(Some(Found { file: "chat_template.jinja", text: text.to_owned() }));
     }
-    let config = object(CONFIG, files.tokenizer_config_json)?;
-    let text = match config.get("chat_template") {
-        None | Some(Value::Null) => return Ok(None),
-        Some(Value::String(text)) => text.clone(),
-        Some(Value::Array(named)) => default_of(named).ok_or(wrong())?,
-        Some(_) => return Err(wrong()),
-    };
-    Ok(Some(Found { file: CONFIG, text }))
+    for (file, bytes) in [(PROCESSOR, files.chat_template_json), (CONFIG, files.tokenizer_config_json)] {
+        if let Some(text) = in_json(file, bytes)? {
+            return Ok(Some(Found { file, text }));
+        }
+    }
+    let own = files.gguf.and_then(|gguf| gguf.chat_template.clone());
+    Ok(own.map(|text| Found { file: "tokenizer.chat_template of the GGUF file", text }))
 }
 
-fn wrong() -> TextError {
-    TextError::Field {
-        file: CONFIG,
-        field: "chat_template",
-        expected: "a template, or a list of {name, template} of which one is named \"default\"",
+fn in_json(file: &'static str, bytes: Option<&[u8]>) -> Result<Option<String>, TemplateError> {
+    let wrong = |problem: &str| TemplateError::Unusable { file, problem: problem.to_owned() };
+    let Some(bytes) = bytes else { return Ok(None) };
+    let object: Value = serde_json::from_slice(bytes).map_err(|error| wrong(&error.to_string()))?;
+    let expected =
+        "`chat_template` must be a template, or a list of {name, template} of which one is named \"default\"";
+    match object.get("chat_template") {
+        None | Some(Value::Null) => Ok(None),
+        Some(Value::String(text)) => Ok(Some(text.clone())),
+        Some(Value::Array(named)) => default_of(named).map(Some).ok_or_else(|| wrong(expected)),
+        Some(_) => Err(wrong(expected)),
     }
 }
 
@@ -44,63 +51,43 @@ fn default_of(named: &[Value]) -> Option<String> {
     chosen["template"].as_str().map(str::to_owned)
 }
 
-/// Replaces `{% generation %}` and its end, with which transformers marks the assistant's words for training, by a
-/// condition that is always true: the same white space is trimmed and the same text comes out.
-pub(super) fn without_generation_marks(source: &str) -> String {
-    let mut text = String::with_capacity(source.len());
-    let mut rest = source;
-    while let Some(start) = rest.find("{%") {
-        let (before, tag) = rest.split_at(start);
-        text.push_str(before);
-        let Some(end) = tag.find("%}") else {
-            rest = tag;
-            break;
-        };
-        let inner = &tag[2..end];
-        let word = inner.trim_matches(|c: char| c.is_whitespace() || c == '-' || c == '+');
-        match word {
-            "generation" => text.push_str(&format!("{{%{}%}}", inner.replacen(word, "if true", 1))),
-            "endgeneration" => text.push_str(&format!("{{%{}%}}", inner.replacen(word, "endif", 1))),
-            _ => text.push_str(&tag[..end + 2]),
-        }
-        rest = &tag[end + 2..];
-    }
-    text.push_str(rest);
-    text
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::gguf::GgufText;
 
-    #[test]
-    fn generation_marks_keep_their_white_space_marks() {
-        assert_eq!(
-            without_generation_marks("a{%- generation -%} b {% endgeneration %}{% if generation %}{%"),
-            "a{%- if true -%} b {% endif %}{% if generation %}{%"
-        );
+    fn found(files: &TextFiles<'_>) -> Option<String> {
+        find(files).ok().flatten().map(|found| found.text)
     }
 
-    fn found(config: &str, jinja: Option<&str>) -> Result<Option<String>, TextError> {
-        let files = TextFiles {
-            tokenizer_json: b"",
-            tokenizer_config_json: Some(config.as_bytes()),
-            generation_config_json: None,
-            config_json: b"{}",
-            chat_template_jinja: jinja,
+    #[test]
+    fn the_template_is_looked_for_in_order() {
+        let gguf = GgufText { chat_template: Some("gguf".into()), ..GgufText::default() };
+        let mut files = TextFiles {
+            chat_template_jinja: Some("jinja"),
+            chat_template_json: Some(br#"{"chat_template": "processor"}"#),
+            tokenizer_config_json: Some(br#"{"chat_template": "config"}"#),
+            gguf: Some(&gguf),
+            ..TextFiles::new(b"")
         };
-        find(&files).map(|found| found.map(|found| found.text))
+        assert_eq!(found(&files).as_deref(), Some("jinja"));
+        files.chat_template_jinja = None;
+        assert_eq!(found(&files).as_deref(), Some("processor"));
+        files.chat_template_json = Some(b"{}");
+        assert_eq!(found(&files).as_deref(), Some("config"));
+        files.tokenizer_config_json = Some(br#"{"chat_template": null}"#);
+        assert_eq!(found(&files).as_deref(), Some("gguf"));
+        files.gguf = None;
+        assert_eq!(found(&files), None);
     }
 
     #[test]
-    fn the_template_is_looked_for_where_transformers_does() {
-        let config = r#"{"chat_template": "config"}"#;
-        assert_eq!(found(config, Some("file")).expect("found").as_deref(), Some("file"));
-        assert_eq!(found(config, None).expect("found").as_deref(), Some("config"));
-        assert_eq!(found("{}", None).expect("none"), None);
+    fn of_several_templates_the_default_one_is_taken() {
         let named =
-            r#"{"chat_template": [{"name": "tool_use", "template": "t"}, {"name": "default", "template": "d"}]}"#;
-        assert_eq!(found(named, None).expect("found").as_deref(), Some("d"));
-        assert!(found(r#"{"chat_template": 3}"#, None).is_err());
+            br#"{"chat_template": [{"name": "tool_use", "template": "t"}, {"name": "default", "template": "d"}]}"#;
+        let files = TextFiles { tokenizer_config_json: Some(named), ..TextFiles::new(b"") };
+        assert_eq!(found(&files).as_deref(), Some("d"));
+        let files = TextFiles { tokenizer_config_json: Some(br#"{"chat_template": 3}"#), ..TextFiles::new(b"") };
+        assert!(find(&files).is_err());
     }
 }

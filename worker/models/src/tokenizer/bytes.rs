@@ -5,7 +5,7 @@
 
 use serde_json::Value;
 
-/// How a vocabulary spells bytes.
+/// The spelling of bytes in a vocabulary.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Spelling {
     /// One printable character a byte.

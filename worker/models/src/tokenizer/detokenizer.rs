@@ -134,7 +134,7 @@ fn take_certain(pending: &mut Vec<u8>) -> String {
     text
 }
 
-/// What `text` says beyond what it shares with `shown`.
+/// The part of `text` beyond its common beginning with `shown`.
 fn after_common_prefix<'a>(shown: &str, text: &'a str) -> &'a str {
     if let Some(added) = text.strip_prefix(shown) {
         return added;
