@@ -195,7 +195,7 @@ impl Angles {
     fn new(config: &Config, segment: &Segment<'_>) -> Result<Self> {
         let mut frequencies = vec![0f32; config.head_dim / 2];
         let end = segment.start + segment.tokens.len();
-        config.rope.frequencies(end, &mut frequencies);
+        config.rope.frequencies(&mut frequencies);
         let pairs = frequencies.len();
         let frequencies = Tensor::from_vec(frequencies, (1, pairs), &Device::Cpu)?;
         let positions: Vec<f32> = (segment.start..end).map(|position| position as f32).collect();

@@ -283,9 +283,6 @@ impl CpuBackend {
         let factor = rope.attention_factor();
         let mut row = 0;
         for segment in segments {
-            if rope.depends_on_length() {
-                rope.frequencies(segment.start + segment.tokens.len(), &mut self.arena.frequencies);
-            }
             for (offset, &token) in segment.tokens.iter().enumerate() {
                 let stream = &mut self.arena.stream[row * hidden_size..][..*hidden_size];
                 embeddings.widen_row(self.instructions, token as usize, stream);

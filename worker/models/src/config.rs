@@ -10,6 +10,7 @@ use serde_json::Value;
 use super::config_error::{CONFIG_BYTES_MAX, ConfigError};
 use super::family::{AttentionBias, DEFAULT_HEADS, FAMILIES, Family, WindowRule};
 use super::fields::Fields;
+use super::known;
 use super::rope::{Rope, RopeScaling, Yarn};
 use tensor::Float;
 
@@ -29,7 +30,7 @@ pub(crate) const ADJACENT: &str = "rope_adjacent_pairs";
 /// `kv_heads`, `head_dim` is even.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Config {
-    /// Which row of the table of families.
+    /// The family: a row of [`FAMILIES`](crate::family::FAMILIES).
     pub family: &'static Family,
     /// Rows of the embedding table; logits per position.
     pub vocab_size: usize,
@@ -49,19 +50,19 @@ pub struct Config {
     pub max_position_embeddings: usize,
     /// Added to the mean square in every norm.
     pub rms_norm_eps: f32,
-    /// Whether the head is the embedding table.
+    /// True if the head is the embedding table.
     pub tie_word_embeddings: bool,
-    /// Whether queries, keys and values have a bias.
+    /// True if queries, keys and values have a bias.
     pub query_key_value_bias: bool,
-    /// Whether the attention's output has a bias.
+    /// True if the attention's output has a bias.
     pub output_bias: bool,
-    /// Whether the feed-forward projections have a bias.
+    /// True if the feed-forward projections have a bias.
     pub mlp_bias: bool,
     /// Per layer: how many positions it sees, itself included; all if none.
     pub windows: Vec<Option<usize>>,
     /// The rotation.
     pub rope: Rope,
-    /// Whether its pairs are neighbours in the rows of queries and keys, as llama.cpp's converter orders those of
+    /// True if the pairs of the rotation are neighbouring rows of queries and keys, as llama.cpp's converter orders those of
     /// Llama, rather than the two halves of a head.
     pub rope_adjacent_pairs: bool,
     /// The dtype the config declares, if it is one that kernels read. Tensors decide, not this.
@@ -83,6 +84,7 @@ impl Config {
         let fields = Fields::new("", map);
         let family = family(&fields)?;
         refuse_what_we_cannot_compute(&fields)?;
+        known::refuse_unknown(&fields)?;
         Self::of_family(family, &fields)
     }
 
@@ -123,6 +125,7 @@ impl Config {
         let max_position_embeddings =
             fields.size("max_position_embeddings", POSITIONS_MAX, Some(defaults.max_position_embeddings))?;
         let configured_bias = fields.flag("attention_bias", false)?;
+        let windows = windows(family, fields, layers)?;
         let config = Self {
             family,
             vocab_size: fields.size("vocab_size", VOCAB_MAX, Some(defaults.vocab_size))?,
@@ -142,8 +145,8 @@ impl Config {
             },
             output_bias: family.attention_bias == AttentionBias::Configured && configured_bias,
             mlp_bias: family.mlp_bias && fields.flag("mlp_bias", false)?,
-            windows: windows(family, fields, layers)?,
-            rope: rope(fields, max_position_embeddings)?,
+            rope: rope(fields, &windows, max_position_embeddings)?,
+            windows,
             rope_adjacent_pairs: fields.flag(ADJACENT, false)?,
             dtype: dtype(fields),
         };
@@ -159,7 +162,7 @@ impl Config {
         let declared = self.max_position_embeddings;
         match &self.rope.scaling {
             RopeScaling::Default | RopeScaling::Llama3 { .. } => declared,
-            RopeScaling::Linear { factor } | RopeScaling::Dynamic { factor, .. } => {
+            RopeScaling::Linear { factor } | RopeScaling::Dynamic { factor } => {
                 declared.max(stretched(declared, *factor))
             }
             RopeScaling::Yarn(yarn) => declared.max(stretched(yarn.original_max_position_embeddings, yarn.factor)),
@@ -172,7 +175,7 @@ impl Config {
         self.heads * self.head_dim
     }
 
-    /// How many positions before a row make it cost as much again: the products of attention with those of a layer's
+    /// Earlier positions that make a row cost as much again: the products of attention with those of a layer's
     /// matrices, at two thirds of their pace.
     #[must_use]
     pub fn positions_a_row(&self) -> usize {
@@ -252,79 +255,111 @@ fn windows(family: &Family, fields: &Fields<'_>, layers: usize) -> Result<Vec<Op
         WindowRule::Always => true,
         WindowRule::Switched => fields.flag("use_sliding_window", false)?,
     };
+    let sliding = sliding_layers(fields, layers)?;
     let name = "sliding_window";
     if !on || fields.is_null(name) {
-        return Ok(vec![None; layers]);
+        let wants = family.window == WindowRule::Never && sliding.is_some_and(|sliding| sliding.contains(&true));
+        return if wants { Err(wrong_layers(fields, family, false)) } else { Ok(vec![None; layers]) };
     }
     let window = Some(fields.size(name, POSITIONS_MAX, family.defaults.sliding_window)?);
     if family.window == WindowRule::Always {
-        return Ok(vec![window; layers]);
+        let wants = sliding.is_some_and(|sliding| sliding.contains(&false));
+        return if wants { Err(wrong_layers(fields, family, true)) } else { Ok(vec![window; layers]) };
     }
     let first = fields.count("max_window_layers", POSITIONS_MAX, Some(28))?;
-    match fields.get("layer_types") {
-        None => Ok((0..layers).map(|layer| window.filter(|_| layer >= first)).collect()),
-        Some(Value::Array(kinds)) if kinds.len() == layers => {
-            kinds.iter().map(|kind| layer_window(fields, kind, window)).collect()
-        }
-        Some(_) => Err(fields.wrong("layer_types", &format!("a list of {layers} names, one per layer"))),
-    }
+    let slides = |layer: usize| sliding.as_ref().map_or(layer >= first, |sliding| sliding[layer]);
+    Ok((0..layers).map(|layer| window.filter(|_| slides(layer))).collect())
 }
 
-fn layer_window(fields: &Fields<'_>, kind: &Value, window: Option<usize>) -> Result<Option<usize>, ConfigError> {
-    match kind.as_str() {
-        Some("full_attention") => Ok(None),
-        Some("sliding_attention") => Ok(window),
+fn wrong_layers(fields: &Fields<'_>, family: &Family, sliding: bool) -> ConfigError {
+    let kind = if sliding { "sliding_attention" } else { "full_attention" };
+    fields.wrong("layer_types", &format!("{kind} for every layer, as all layers of {} are", family.architecture))
+}
+
+/// Per layer, whether it slides a window over the text; none where `layer_types` is absent.
+fn sliding_layers(fields: &Fields<'_>, layers: usize) -> Result<Option<Vec<bool>>, ConfigError> {
+    let kinds = match fields.get("layer_types") {
+        None => return Ok(None),
+        Some(Value::Array(kinds)) if kinds.len() == layers => kinds,
+        Some(_) => return Err(fields.wrong("layer_types", &format!("a list of {layers} names, one per layer"))),
+    };
+    let slides = |kind: &Value| match kind.as_str() {
+        Some(FULL) => Ok(false),
+        Some(SLIDING) => Ok(true),
         Some(other) => Err(ConfigError::Unsupported {
             what: "layer type",
             name: super::fields::short(other),
-            supported: "full_attention, sliding_attention".into(),
+            supported: format!("{FULL}, {SLIDING}"),
         }),
         None => Err(fields.wrong("layer_types", "a list of names")),
-    }
+    };
+    kinds.iter().map(slides).collect::<Result<_, _>>().map(Some)
 }
 
+/// A layer's type in `layer_types`: every position sees all before it.
+const FULL: &str = "full_attention";
+/// The same: every position sees those of a window.
+const SLIDING: &str = "sliding_attention";
+
 /// The rotation, in either spelling. Where both are there, `rope_scaling` wins, as in the reference.
-fn rope(fields: &Fields<'_>, max_position: usize) -> Result<Rope, ConfigError> {
+fn rope(fields: &Fields<'_>, windows: &[Option<usize>], max_position: usize) -> Result<Rope, ConfigError> {
     let old = fields.object("rope_scaling")?.filter(|scaling| !scaling.is_empty());
     let new = fields.object("rope_parameters")?;
-    let scaling = old.or(new).unwrap_or_else(Fields::nothing);
-    for part in [&scaling, fields] {
+    let parameters = match old.or(new) {
+        None => Fields::nothing(),
+        Some(flat) if flat.objects().next().is_none() => flat,
+        Some(by_layer_type) => of_all_layers(&by_layer_type, windows)?,
+    };
+    for part in [&parameters, fields] {
         if part.number("partial_rotary_factor", 0.0, 1.0, Some(1.0))? != 1.0 {
             return Err(part.wrong("partial_rotary_factor", "1 or nothing: other values are not supported"));
         }
     }
     let default_theta = fields.number("rope_theta", 1.0, 1e18, Some(10_000.0))?;
-    let theta = scaling.number("rope_theta", 1.0, 1e18, Some(default_theta))?;
-    let kind = match scaling.text("rope_type")? {
+    let theta = parameters.number("rope_theta", 1.0, 1e18, Some(default_theta))?;
+    let kind = match parameters.text("rope_type")? {
         Some(kind) => kind,
-        None => scaling.text("type")?.unwrap_or("default"),
+        None => parameters.text("type")?.unwrap_or("default"),
     };
     let original = || {
         let outer = fields.size("original_max_position_embeddings", POSITIONS_MAX, Some(max_position))?;
-        scaling.size("original_max_position_embeddings", POSITIONS_MAX, Some(outer))
+        parameters.size("original_max_position_embeddings", POSITIONS_MAX, Some(outer))
     };
-    let factor = |default| scaling.number("factor", 1e-3, SCALE_MAX, default);
+    let factor = |default| parameters.number("factor", 1e-3, SCALE_MAX, default);
     let scaling = match kind {
         "default" => RopeScaling::Default,
         "linear" => RopeScaling::Linear { factor: factor(None)? },
-        "dynamic" => RopeScaling::Dynamic {
-            factor: scaling.number("factor", 1.0, SCALE_MAX, None)?,
-            max_position_embeddings: max_position,
-        },
+        "dynamic" => RopeScaling::Dynamic { factor: parameters.number("factor", 1.0, SCALE_MAX, None)? },
         "llama3" => RopeScaling::Llama3 {
             factor: factor(None)?,
-            low_freq_factor: scaling.number("low_freq_factor", 1e-3, SCALE_MAX, None)?,
-            high_freq_factor: scaling.number("high_freq_factor", 1e-3, SCALE_MAX, None)?,
+            low_freq_factor: parameters.number("low_freq_factor", 1e-3, SCALE_MAX, None)?,
+            high_freq_factor: parameters.number("high_freq_factor", 1e-3, SCALE_MAX, None)?,
             original_max_position_embeddings: original()?,
         },
-        "yarn" => RopeScaling::Yarn(yarn(&scaling, original()?, max_position)?),
+        "yarn" => RopeScaling::Yarn(yarn(&parameters, original()?, max_position)?),
         other => {
             let supported = "default, linear, dynamic, llama3, yarn".into();
             return Err(ConfigError::Unsupported { what: "rope_type", name: super::fields::short(other), supported });
         }
     };
+    known::refuse_unknown_of_rotation(&parameters, kind)?;
     check_rope(fields, theta, &scaling)?;
     Ok(Rope { theta, scaling })
+}
+
+/// The one rotation of a config that gives one for each type of layers: all that are used must agree.
+fn of_all_layers<'a>(by_type: &Fields<'a>, windows: &[Option<usize>]) -> Result<Fields<'a>, ConfigError> {
+    let used = |name: &str| windows.iter().any(|window| window.is_some() == (name == SLIDING));
+    let mut chosen: Option<(&str, Fields<'a>)> = None;
+    for name in [FULL, SLIDING].into_iter().filter(|name| used(name)) {
+        let own = by_type.objects().find(|(own, _)| *own == name);
+        let (_, own) = own.ok_or_else(|| by_type.wrong(name, "the rotation of layers of this type"))?;
+        if chosen.as_ref().is_some_and(|(_, other)| !other.is_same(&own)) {
+            return Err(by_type.wrong(SLIDING, "the same rotation as full_attention: one each is not supported"));
+        }
+        chosen = Some((name, own));
+    }
+    Ok(chosen.map_or_else(Fields::nothing, |(_, rotation)| rotation))
 }
 
 /// Relations between the numbers of a rotation that the formulas divide by.

@@ -1,11 +1,11 @@
-//! Why a `config.json` is refused: the field, and what it has to hold.
+//! Errors of `config.json`: the field, and what it has to hold.
 
 use thiserror::Error;
 
 /// No published config comes near: a bound for memory, not for taste.
 pub(super) const CONFIG_BYTES_MAX: usize = 4 << 20;
 
-/// Why a `config.json` is not a model we can run.
+/// Errors of reading a `config.json`.
 #[derive(Debug, Error)]
 pub enum ConfigError {
     /// It is too long to be one.
@@ -25,19 +25,39 @@ pub enum ConfigError {
     Field {
         /// The field, with its path.
         field: String,
-        /// What it holds, shortened.
+        /// Its value, shortened.
         found: String,
-        /// What it has to hold.
+        /// The values it may have.
         expected: String,
     },
     /// It asks for something that no interpreter here computes.
     #[error("reading config.json: {what} `{name}` is not supported; supported: {supported}")]
     Unsupported {
-        /// What kind of thing.
+        /// The kind of feature.
         what: &'static str,
         /// Its name in the config.
         name: String,
-        /// What there is instead.
+        /// The supported names.
         supported: String,
+    },
+    /// It has a field whose meaning is not known, and which may change the arithmetic.
+    #[error(
+        "reading config.json: `{field}` is {found}, and what it changes is not known here; if it changes nothing, remove it"
+    )]
+    Unknown {
+        /// The field, with its path.
+        field: String,
+        /// Its value, shortened.
+        found: String,
+    },
+    /// A rotation has a field that its kind does not have.
+    #[error(
+        "reading config.json: `{field}` means nothing for a rotation of the type `{kind}`; remove it, or give its own `rope_type`"
+    )]
+    OfRotation {
+        /// The field, with its path.
+        field: String,
+        /// The kind of the rotation.
+        kind: String,
     },
 }

@@ -4,7 +4,7 @@
 //! Default sizes are those of the `transformers` configuration classes: a published `config.json`
 //! may leave out whatever equals them.
 
-/// Which of the attention projections have a bias.
+/// The attention projections that have a bias.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum AttentionBias {
     /// None, whatever the config says.
@@ -15,7 +15,7 @@ pub enum AttentionBias {
     Configured,
 }
 
-/// Which layers see a sliding window only.
+/// The layers that see a sliding window only.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum WindowRule {
     /// None.
@@ -26,7 +26,7 @@ pub enum WindowRule {
     Switched,
 }
 
-/// What a family's `config.json` may leave out.
+/// Values of fields that a family's `config.json` may leave out.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Defaults {
     /// Rows of the embedding table.
@@ -54,13 +54,13 @@ pub struct Family {
     pub model_type: &'static str,
     /// Biases of the attention projections.
     pub attention_bias: AttentionBias,
-    /// Whether the config's `mlp_bias` is heard.
+    /// True if the config's `mlp_bias` counts.
     pub mlp_bias: bool,
-    /// Whether queries and keys are normalised per head before they are rotated.
+    /// True if queries and keys are normalised per head before they are rotated.
     pub query_key_norm: bool,
     /// Sliding windows.
     pub window: WindowRule,
-    /// What the config may leave out.
+    /// Values of fields that the config may leave out.
     pub defaults: Defaults,
 }
 

@@ -6,7 +6,7 @@ use serde_json::{Map, Value};
 
 use super::config_error::ConfigError;
 
-/// How much of a foreign value an error message repeats, in characters.
+/// Characters of a foreign value that an error message repeats.
 const SHOWN_CHARS: usize = 80;
 
 /// An object inside `config.json`; a null field counts as absent.
@@ -26,7 +26,7 @@ impl<'a> Fields<'a> {
         Self { path: "", map: None }
     }
 
-    /// Whether there is no field.
+    /// True if there is no field.
     pub(crate) fn is_empty(&self) -> bool {
         self.map.is_none_or(Map::is_empty)
     }
@@ -36,7 +36,7 @@ impl<'a> Fields<'a> {
         self.map?.get(name).filter(|value| !value.is_null())
     }
 
-    /// Whether the field is written as null.
+    /// True if the field is written as null.
     pub(crate) fn is_null(&self, name: &str) -> bool {
         self.map.and_then(|map| map.get(name)).is_some_and(Value::is_null)
     }
@@ -96,14 +96,45 @@ impl<'a> Fields<'a> {
         }
     }
 
+    /// The names of the fields that say something: neither null nor false.
+    pub(crate) fn set(&self) -> impl Iterator<Item = &'a str> {
+        let says = |value: &Value| !value.is_null() && *value != Value::Bool(false);
+        let fields = self.map.into_iter().flatten();
+        fields.filter(move |(_, value)| says(value)).map(|(name, _)| name.as_str())
+    }
+
+    /// True if both have the same fields.
+    pub(crate) fn is_same(&self, other: &Self) -> bool {
+        self.map == other.map
+    }
+
+    /// The objects among the fields, by name.
+    pub(crate) fn objects(&self) -> impl Iterator<Item = (&'a str, Self)> {
+        let path = self.path;
+        let objects =
+            self.map.into_iter().flatten().filter_map(|(name, value)| Some((name.as_str(), value.as_object()?)));
+        objects.map(move |(name, map)| (name, Self { path, map: Some(map) }))
+    }
+
+    /// A field's name with its path, shortened.
+    pub(crate) fn named(&self, name: &str) -> String {
+        let dot = if self.path.is_empty() { "" } else { "." };
+        format!("{}{dot}{}", self.path, short(name))
+    }
+
+    /// The error that nobody knows what the field means.
+    pub(crate) fn unknown(&self, name: &str) -> ConfigError {
+        let found = self.map.and_then(|map| map.get(name)).map_or_else(String::new, |value| short(&value.to_string()));
+        ConfigError::Unknown { field: self.named(name), found }
+    }
+
     /// The error that the field is not what was expected.
     pub(crate) fn wrong(&self, name: &str, expected: &str) -> ConfigError {
         let found = match self.map.and_then(|map| map.get(name)) {
             None => "missing".to_owned(),
             Some(value) => short(&value.to_string()),
         };
-        let dot = if self.path.is_empty() { "" } else { "." };
-        ConfigError::Field { field: format!("{}{dot}{name}", self.path), found, expected: expected.into() }
+        ConfigError::Field { field: self.named(name), found, expected: expected.into() }
     }
 }
 

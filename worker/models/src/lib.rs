@@ -8,6 +8,7 @@ pub mod demo;
 pub mod family;
 mod fields;
 pub mod gguf;
+mod known;
 mod model;
 pub mod rope;
 mod split;

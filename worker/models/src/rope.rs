@@ -1,17 +1,13 @@
 //! Rotary position embeddings (Su et al. 2021) and the ways to stretch them.
 //!
-//! Computes frequencies; knows no tensor. The formulas, f32 where `transformers` uses f32, are those
-//! of its `modeling_rope_utils`, because that is what the published numbers were trained with:
-//! *linear* (position interpolation, Chen et al. 2023), *dynamic* (NTK-aware scaling by length),
-//! *llama3* (Llama 3.1) and *yarn* (Peng et al. 2023).
+//! Computes frequencies; knows no tensor. The formulas, f32 where `transformers` uses f32, are those of its
+//! `modeling_rope_utils`, because the published numbers were trained with them: *linear* (position interpolation, Chen
+//! et al. 2023), *dynamic* (NTK-aware scaling), *llama3* (Llama 3.1) and *yarn* (Peng et al. 2023).
 //!
-//! **Dynamic scaling depends on a length.** Its frequencies follow from how long the sequence is at
-//! the moment of computing. We take the end of the segment that is being computed, as `transformers`
-//! does with its cache: a text run as one segment has the frequencies of its whole length, and keys
-//! already in the cache stay rotated as they were when they were made. It follows that beyond
-//! `max_position_embeddings`, and only there and only for this kind, a row's result depends on how
-//! its sequence was cut into segments. No cache of keys can avoid that and agree with a recomputed
-//! text: new frequencies change every earlier position's hidden state, not only its rotation.
+//! **Dynamic scaling is computed for the longest sequence that it allows**, as vLLM does, and not for the length that
+//! a sequence has at some moment, as `transformers` does: keys in a cache stay rotated as they were made, so a
+//! frequency that depends on a moment would make a result depend on how a text was cut into steps, on its company in
+//! a batch and on what was cached. With one base for all lengths none of this can change what is said.
 
 use std::f64::consts::PI;
 
@@ -20,26 +16,24 @@ use std::f64::consts::PI;
 pub struct Rope {
     /// The base θ: pair `i` of a head turns by `θ^(-2i / head_dim)` a position.
     pub theta: f64,
-    /// How the frequencies are stretched.
+    /// The stretching of the frequencies.
     pub scaling: RopeScaling,
 }
 
-/// How the frequencies are stretched beyond the trained length.
+/// Ways to stretch the frequencies beyond the trained length.
 #[derive(Debug, Clone, PartialEq)]
 pub enum RopeScaling {
-    /// Not at all.
+    /// No stretching.
     Default,
     /// Every frequency is divided by `factor`.
     Linear {
         /// The divisor.
         factor: f64,
     },
-    /// The base grows with the sequence's length, once that exceeds `max_position_embeddings`.
+    /// The base is what NTK-aware scaling makes of it for a sequence of `factor` times the trained length.
     Dynamic {
-        /// How fast.
+        /// The longest sequence, over the trained length.
         factor: f64,
-        /// The trained length.
-        max_position_embeddings: usize,
     },
     /// Low frequencies are divided, high ones kept, those between interpolated.
     Llama3 {
@@ -69,15 +63,14 @@ pub struct Yarn {
     pub beta_fast: f64,
     /// Pairs that turn less often than this are divided.
     pub beta_slow: f64,
-    /// Whether the range between the two is widened to whole pairs.
+    /// True if the range between the two is widened to whole pairs.
     pub truncate: bool,
 }
 
 impl Rope {
-    /// Writes the angle of every pair per position into `frequencies` (head_dim / 2), for a sequence
-    /// that is `sequence_tokens` long when this is computed; only dynamic scaling looks at that.
-    pub fn frequencies(&self, sequence_tokens: usize, frequencies: &mut [f32]) {
-        let theta = self.base(sequence_tokens, frequencies.len() * 2);
+    /// Writes the angle of every pair per position into `frequencies` (head_dim / 2).
+    pub fn frequencies(&self, frequencies: &mut [f32]) {
+        let theta = self.base(frequencies.len() * 2);
         let head_dim = (frequencies.len() * 2) as f32;
         for (pair, frequency) in frequencies.iter_mut().enumerate() {
             *frequency = 1.0 / (theta as f32).powf((2 * pair) as f32 / head_dim);
@@ -95,13 +88,7 @@ impl Rope {
         }
     }
 
-    /// Whether frequencies depend on the sequence's length.
-    #[must_use]
-    pub fn depends_on_length(&self) -> bool {
-        matches!(self.scaling, RopeScaling::Dynamic { .. })
-    }
-
-    /// What cosines and sines are multiplied with: 1, or YaRN's attention factor.
+    /// The factor on cosines and sines: 1, or YaRN's attention factor.
     #[must_use]
     pub fn attention_factor(&self) -> f32 {
         match &self.scaling {
@@ -113,13 +100,12 @@ impl Rope {
         }
     }
 
-    /// The base, which dynamic scaling lets grow with the length.
-    fn base(&self, sequence_tokens: usize, head_dim: usize) -> f64 {
+    /// The base of the powers.
+    fn base(&self, head_dim: usize) -> f64 {
         match &self.scaling {
-            RopeScaling::Dynamic { factor, max_position_embeddings } if head_dim > 2 => {
-                let trained = *max_position_embeddings as f64;
-                let length = sequence_tokens.max(*max_position_embeddings) as f64;
-                let growth = factor * length / trained - (factor - 1.0);
+            RopeScaling::Dynamic { factor } if head_dim > 2 => {
+                // factor · length / trained - (factor - 1), where the length is factor · trained.
+                let growth = factor * factor - (factor - 1.0);
                 self.theta * growth.powf(head_dim as f64 / (head_dim as f64 - 2.0))
             }
             _ => self.theta,
@@ -180,9 +166,9 @@ impl Yarn {
 mod tests {
     use super::*;
 
-    fn frequencies(rope: &Rope, length: usize) -> Vec<f32> {
+    fn frequencies(rope: &Rope) -> Vec<f32> {
         let mut out = vec![0.0; 8];
-        rope.frequencies(length, &mut out);
+        rope.frequencies(&mut out);
         out
     }
 
@@ -192,7 +178,7 @@ mod tests {
 
     #[test]
     fn default_frequencies_fall_geometrically_from_one() {
-        let plain = frequencies(&rope(RopeScaling::Default), 1);
+        let plain = frequencies(&rope(RopeScaling::Default));
         assert_eq!(plain[0], 1.0);
         for pair in plain.windows(2) {
             assert!((pair[1] / pair[0] - 10_000f32.powf(-1.0 / 8.0)).abs() < 1e-6);
@@ -200,13 +186,12 @@ mod tests {
     }
 
     #[test]
-    fn dynamic_scaling_starts_beyond_the_trained_length() {
-        let dynamic = rope(RopeScaling::Dynamic { factor: 2.0, max_position_embeddings: 32 });
-        let plain = frequencies(&rope(RopeScaling::Default), 1);
-        assert_eq!(frequencies(&dynamic, 32), plain);
-        let stretched = frequencies(&dynamic, 64);
-        assert_eq!(stretched[0], 1.0);
-        assert!(stretched[7] < plain[7] * 0.5, "{stretched:?} against {plain:?}");
+    fn dynamic_scaling_is_that_of_the_longest_sequence() {
+        // What transformers computes for a sequence of twice the trained length.
+        let base = 10_000.0 * (2.0 * 2.0 - 1.0f64).powf(16.0 / 14.0);
+        let longest = Rope { theta: base, scaling: RopeScaling::Default };
+        assert_eq!(frequencies(&rope(RopeScaling::Dynamic { factor: 2.0 })), frequencies(&longest));
+        assert_eq!(frequencies(&rope(RopeScaling::Dynamic { factor: 1.0 })), frequencies(&rope(RopeScaling::Default)));
     }
 
     #[test]
@@ -217,8 +202,8 @@ mod tests {
             high_freq_factor: 4.0,
             original_max_position_embeddings: 64,
         };
-        let plain = frequencies(&rope(RopeScaling::Default), 1);
-        let scaled = frequencies(&rope(scaling), 1);
+        let plain = frequencies(&rope(RopeScaling::Default));
+        let scaled = frequencies(&rope(scaling));
         assert_eq!(scaled[0], plain[0]);
         assert_eq!(scaled[7], plain[7] / 8.0);
         assert!(scaled.iter().zip(&plain).any(|(s, p)| *s < *p && *s > *p / 8.0), "nothing between");

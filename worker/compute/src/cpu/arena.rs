@@ -55,7 +55,7 @@ impl Arena {
         let (rows, logits_rows) = (limits.max_rows, limits.max_logits_rows);
         let zeros = |rows: usize, width: usize| vec![0f32; rows * width];
         let mut frequencies = zeros(1, config.head_dim / 2);
-        config.rope.frequencies(0, &mut frequencies);
+        config.rope.frequencies(&mut frequencies);
         let rounded = memory::rounded_bytes(config, rows, logits_rows);
         Ok(Self {
             rows: Vec::with_capacity(rows),

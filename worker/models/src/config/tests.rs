@@ -39,7 +39,7 @@ fn rope_as_json(rope: &Rope) -> Value {
         RopeScaling::Linear { factor } => {
             json!({"rope_type": "linear", "rope_theta": rope.theta, "factor": factor})
         }
-        RopeScaling::Dynamic { factor, .. } => {
+        RopeScaling::Dynamic { factor } => {
             json!({"rope_type": "dynamic", "rope_theta": rope.theta, "factor": factor})
         }
         RopeScaling::Llama3 { factor, low_freq_factor, high_freq_factor, original_max_position_embeddings } => json!({
@@ -107,6 +107,70 @@ fn what_is_not_supported_is_named_with_what_is() {
         "layer_types": ["linear_attention"]
     });
     assert!(refusal(qwen).contains("`linear_attention`"));
+}
+
+#[test]
+fn a_field_that_may_change_the_arithmetic_is_known_or_refused() {
+    for (changes, field) in [
+        (json!({"attention_multiplier": 0.0078125}), "attention_multiplier"),
+        (json!({"embedding_multiplier": 12.0}), "embedding_multiplier"),
+        (json!({"logits_scaling": 8.0}), "logits_scaling"),
+        (json!({"residual_multiplier": 0.22}), "residual_multiplier"),
+        (json!({"attn_logit_softcapping": 50.0}), "attn_logit_softcapping"),
+        (json!({"final_logit_softcapping": 30.0}), "final_logit_softcapping"),
+        (json!({"query_pre_attn_scalar": 224}), "query_pre_attn_scalar"),
+        (json!({"use_qk_norm": true}), "use_qk_norm"),
+        (json!({"num_experts": 64}), "num_experts"),
+        (json!({"qk_layernorm": true}), "qk_layernorm"),
+        (json!({"sliding_window_pattern": 6}), "sliding_window_pattern"),
+        (json!({"quantization": {"bits": 4}}), "quantization"),
+        (json!({"hidden_activation": "gelu"}), "hidden_activation"),
+        (json!({"layer_norm_eps": 1e-5}), "layer_norm_eps"),
+        (json!({"no_rope_layers": [1, 1]}), "no_rope_layers"),
+        (
+            json!({"rope_scaling": {"rope_type": "yarn", "factor": 4.0, "extrapolation_factor": 2.0}}),
+            "extrapolation_factor",
+        ),
+        (json!({"rope_scaling": {"type": "linear", "factor": 4.0, "beta_fast": 16}}), "beta_fast"),
+        (json!({"rope_scaling": {"type": "dynamic", "factor": 4.0, "alpha": 1000}}), "alpha"),
+        (json!({"rope_scaling": {"factor": 4.0}}), "rope_scaling.factor"),
+        (json!({"rope_parameters": {"rope_theta": 1e4, "mrope_section": [8, 4, 4]}}), "mrope_section"),
+        (json!({"layer_types": ["sliding_attention", "full_attention"]}), "layer_types"),
+        (json!({"layer_types": ["full_attention", "chunked_attention"]}), "chunked_attention"),
+        (json!({"layer_types": ["full_attention"]}), "layer_types"),
+    ] {
+        let message = refusal(changes);
+        assert!(message.contains(field), "{field}: {message}");
+    }
+    for changes in [
+        json!({"attention_multiplier": null, "use_qk_norm": false}),
+        json!({"initializer_range": 0.02, "pretraining_tp": 1, "unsloth_version": "2026.1", "auto_map": {}}),
+        json!({"layer_types": ["full_attention", "full_attention"], "sliding_window": 4096}),
+        json!({"rope_scaling": {"type": "linear", "factor": 4.0, "original_max_position_embeddings": 64}}),
+    ] {
+        assert!(parse(&with(changes.clone())).is_ok(), "{changes}");
+    }
+}
+
+#[test]
+fn a_rotation_by_layer_type_is_read_where_all_layers_agree() {
+    let qwen = |full: Value, sliding: Value, types: [&str; 2]| {
+        with(json!({
+            "architectures": ["Qwen3ForCausalLM"], "use_sliding_window": true, "sliding_window": 16, "head_dim": 16,
+            "layer_types": types, "rope_theta": null,
+            "rope_parameters": {"full_attention": full, "sliding_attention": sliding},
+        }))
+    };
+    let (near, far) =
+        (json!({"rope_type": "default", "rope_theta": 1e4}), json!({"rope_type": "default", "rope_theta": 1e6}));
+    let both = ["full_attention", "sliding_attention"];
+    let theta = |config: &Value| parse(config).map(|config| config.rope.theta);
+    assert_eq!(theta(&qwen(far.clone(), far.clone(), both)).expect("they agree"), 1e6);
+    assert_eq!(theta(&qwen(far.clone(), near.clone(), ["full_attention"; 2])).expect("one is used"), 1e6);
+    let message = theta(&qwen(far.clone(), near, both)).expect_err("two").to_string();
+    assert!(message.contains("rope_parameters.sliding_attention"), "{message}");
+    let message = theta(&qwen(far, Value::Null, both)).expect_err("one is missing").to_string();
+    assert!(message.contains("rope_parameters.sliding_attention"), "{message}");
 }
 
 #[test]
@@ -250,7 +314,7 @@ proptest! {
         let weights = config.vocab_size.checked_mul(config.hidden_size).and_then(|it| it.checked_mul(4));
         prop_assert!(weights.is_some() && config.query_width().checked_mul(config.hidden_size * 4).is_some());
         let mut frequencies = vec![0.0; config.head_dim / 2];
-        config.rope.frequencies(config.max_position(), &mut frequencies);
+        config.rope.frequencies(&mut frequencies);
         prop_assert!(frequencies.iter().all(|it| it.is_finite()), "{:?}: {:?}", config.rope, frequencies);
         prop_assert!(config.rope.attention_factor().is_finite());
     }
