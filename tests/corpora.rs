@@ -13,13 +13,15 @@ use std::path::{Path, PathBuf};
 type Claim = fn(&[u8]);
 
 /// Every target with its claim.
-const TARGETS: [(&str, Claim); 12] = [
+const TARGETS: [(&str, Claim); 14] = [
     ("cache_journal", fuzz::cache_journal),
     ("chat_request", fuzz::chat_request),
     ("completion_request", fuzz::completion_request),
     ("gguf_header", fuzz::gguf_header),
+    ("gguf_model", fuzz::gguf_model),
     ("manifest", fuzz::manifest),
     ("model_config", fuzz::model_config),
+    ("model_text", fuzz::model_text),
     ("oms_bundle", fuzz::oms_bundle),
     ("oms_statement", fuzz::oms_statement),
     ("response_head", fuzz::response_head),

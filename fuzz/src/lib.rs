@@ -13,6 +13,7 @@ mod journal;
 #[path = "../../wire/tests/claims/manifest.rs"]
 mod manifests;
 mod model_config;
+mod model_text;
 #[path = "../../policy/tests/claims/oms.rs"]
 mod oms;
 #[path = "../../wire/tests/claims/requests.rs"]
@@ -33,6 +34,16 @@ pub fn gguf_header(data: &[u8]) {
 /// A model's `config.json`.
 pub fn model_config(data: &[u8]) {
     model_config::check(data);
+}
+
+/// The small files beside a tokenizer: settings and a chat template.
+pub fn model_text(data: &[u8]) {
+    model_text::check(data);
+}
+
+/// A whole GGUF file, read as a model: its config, its tokenizer and its chat template.
+pub fn gguf_model(data: &[u8]) {
+    model_text::check_gguf(data);
 }
 
 /// The body of a chat request.

@@ -69,10 +69,7 @@ pub enum LoadError {
     #[error(transparent)]
     Source(#[from] SourceError),
     /// There are no weights at a URL.
-    #[error(
-        "{url}: there is neither model.safetensors nor model.safetensors.index.json; give the folder that holds the \
-         model's files, as Hugging Face publishes them"
-    )]
+    #[error("{url}: {}", no_model(url))]
     NoModel {
         /// The model's URL.
         url: String,
@@ -348,5 +345,16 @@ impl LoadError {
     #[must_use]
     pub fn is_unreachable(&self) -> bool {
         matches!(self, Self::Source(SourceError::Transient { .. } | SourceError::Throttled { .. }))
+    }
+}
+
+/// The way out where there is no model: the URL of one file is not exact, or a folder holds other files.
+fn no_model(url: &str) -> &'static str {
+    let path = url.rsplit_once('@').map_or(url, |(path, _)| path);
+    if path.to_ascii_lowercase().ends_with(".gguf") {
+        "there is no such file; names are exact, capitals included: copy it from the list of the folder's files"
+    } else {
+        "there is neither model.safetensors nor model.safetensors.index.json; give the folder that holds the model's \
+         files, as Hugging Face publishes them, or the one GGUF file that is meant, as in hf://ORG/NAME/FILE.gguf"
     }
 }
