@@ -4,7 +4,7 @@
 use crate::render::Rendered;
 use k8s_openapi::api::apps::v1::{Deployment, StatefulSet};
 use k8s_openapi::api::core::v1::{Container, Namespace, PodSpec, PodTemplateSpec, Probe, Service, ServiceAccount};
-use k8s_openapi::api::networking::v1::{NetworkPolicy, NetworkPolicyPort};
+use k8s_openapi::api::networking::v1::{NetworkPolicy, NetworkPolicyEgressRule, NetworkPolicyPort};
 use k8s_openapi::api::policy::v1::PodDisruptionBudget;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::LabelSelector;
 use k8s_openapi::apimachinery::pkg::util::intstr::IntOrString;
@@ -14,6 +14,9 @@ use std::collections::BTreeMap;
 
 /// Seconds between the end of a drain and SIGKILL: flushing logs, closing, a slow node.
 const GRACE_SPARE_S: i64 = 5;
+
+/// Where NodeLocal DNSCache listens on every node, unless its operator says otherwise.
+const NODE_LOCAL_DNS: &str = "169.254.20.10/32";
 
 type Labels = BTreeMap<String, String>;
 
@@ -499,6 +502,14 @@ fn router_reaches_workers(workloads: &[Workload], objects: &[Object]) -> Vec<Str
         .collect();
     if !allows(53, false) {
         faults.push("no NetworkPolicy lets the router ask DNS for its workers".into());
+    }
+    let to_node_local = |rule: &NetworkPolicyEgressRule| {
+        let mut blocks = rule.to.iter().flatten().filter_map(|peer| peer.ip_block.as_ref());
+        let is_dns = rule.ports.iter().flatten().any(|port| port.port == Some(IntOrString::Int(53)));
+        is_dns && blocks.any(|block| block.cidr == NODE_LOCAL_DNS)
+    };
+    if !rules.iter().any(|rule| to_node_local(rule)) {
+        faults.push("no NetworkPolicy lets the router ask node-local DNS for its workers".into());
     }
     faults
 }

@@ -149,6 +149,13 @@ fn breaking_any_rule_is_noticed() {
         ("NetworkPolicy", "forebay-router", "/spec/ingress/0/ports/0/port".into(), json!(80), "8080"),
         ("NetworkPolicy", "forebay-router", "/spec/egress/0/ports/0/port".into(), json!(80), "8081"),
         ("NetworkPolicy", "forebay-router", "/spec/egress/1".into(), json!({"ports": [{"port": 443}]}), "DNS"),
+        (
+            "NetworkPolicy",
+            "forebay-router",
+            "/spec/egress/1/to/1".into(),
+            json!({"ipBlock": {"cidr": "10.0.0.10/32"}}),
+            "node-local DNS",
+        ),
         ("NetworkPolicy", "forebay-default-deny", "/spec/policyTypes".into(), json!(["Ingress"]), "denies"),
         (
             "Namespace",
@@ -165,4 +172,11 @@ fn breaking_any_rule_is_noticed() {
         let faults = lint::faults(&rendered).join("\n");
         assert!(faults.contains(complaint), "{kind} {name} {pointer}: expected `{complaint}` in {faults:?}");
     }
+}
+
+#[test]
+fn the_image_knows_the_authorities_that_sign_certificates() {
+    let text = std::fs::read_to_string(render::folder().join("Containerfile")).expect("reads");
+    let last = text.rsplit("\nFROM ").next().expect("a stage");
+    assert!(last.contains("/etc/ssl/certs/ca-certificates.crt"), "models come over HTTPS: {last}");
 }
