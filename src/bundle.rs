@@ -11,6 +11,7 @@ mod tar;
 use crate::chat::Client;
 use crate::cli::BundleArgs;
 use crate::config::Config;
+use crate::{out, secrets};
 use anyhow::Context;
 use serde_json::{Value, json};
 use std::path::{Path, PathBuf};
@@ -36,7 +37,7 @@ const PATIENCE: Duration = Duration::from_secs(20);
 /// The file cannot be written. A server that does not answer is a fact for the bundle, not an error.
 pub(crate) async fn write(config: &Config, args: &BundleArgs) -> anyhow::Result<()> {
     let now_s = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default().as_secs();
-    let out = args.out.clone().unwrap_or_else(|| PathBuf::from(format!("forebay-support-{now_s}.tar")));
+    let to = args.out.clone().unwrap_or_else(|| PathBuf::from(format!("forebay-support-{now_s}.tar")));
     let mut tar = Tar::new(format!("forebay-support-{now_s}"), now_s);
     let mut missing = serde_json::Map::new();
     let url = args.target.url.as_deref().unwrap_or("http://127.0.0.1:8080");
@@ -49,33 +50,30 @@ pub(crate) async fn write(config: &Config, args: &BundleArgs) -> anyhow::Result<
                 }
                 // A liveness that fails says why, which is what one wants to read.
                 if status.is_success() || name.ends_with(".txt") {
-                    tar.add(name, &body);
+                    tar.add(name, telemetry::mask(&String::from_utf8_lossy(&body)).as_bytes());
                 }
             }
-            Ok(Err(error)) => drop(missing.insert(path.into(), json!(format!("{error:#}")))),
+            Ok(Err(error)) => drop(missing.insert(path.into(), json!(telemetry::mask(&format!("{error:#}"))))),
             Err(_) => drop(missing.insert(path.into(), json!(format!("no answer within {} s", PATIENCE.as_secs())))),
         }
     }
-    // Secrets write themselves as `[redacted]`.
-    let config = toml::to_string(config).context("writing the configuration")?;
-    tar.add("config.toml", config.as_bytes());
+    tar.add("config.toml", secrets::shown(config)?.as_bytes());
     tar.add("machine.json", &pretty(&machine::facts()));
     let manifest = json!({
         "forebay": env!("CARGO_PKG_VERSION"),
         "made_unix_s": now_s,
-        "server": url,
+        "server": telemetry::mask(url),
         "missing": missing,
         "note": "config.toml is what this command was given, which is what the server was given where both run alike",
     });
     tar.add("manifest.json", &pretty(&manifest));
-    save(&out, &tar.finish())?;
+    save(&to, &tar.finish())?;
     if args.json {
-        println!("{}", json!({"path": out.display().to_string(), "missing": manifest["missing"]}));
-        return Ok(());
+        return out::line(json!({"path": to.display().to_string(), "missing": manifest["missing"]}));
     }
-    println!("wrote {}", out.display());
+    out::line(format_args!("wrote {}", to.display()))?;
     for (path, why) in manifest["missing"].as_object().into_iter().flatten() {
-        println!("  without {path}: {}", why.as_str().unwrap_or_default());
+        out::line(format_args!("  without {path}: {}", why.as_str().unwrap_or_default()))?;
     }
     Ok(())
 }

@@ -1,6 +1,12 @@
 //! The terminal's client: streams a chat from any OpenAI server. It knows HTTP and `wire`, and no
 //! room of the server it talks to.
 
+mod editor;
+mod session;
+mod visible;
+
+pub(crate) use session::talk;
+
 use anyhow::{Context, anyhow, bail};
 use bytes::Bytes;
 use http::header::{AUTHORIZATION, CONTENT_TYPE, HeaderValue};
@@ -11,8 +17,7 @@ use hyper_util::client::legacy::Client as HttpClient;
 use hyper_util::client::legacy::connect::HttpConnector;
 use hyper_util::rt::TokioExecutor;
 use serde_json::json;
-use std::io::{BufRead, IsTerminal, Write};
-use wire::openai::chat::{ChatChunk, ChatMessage, Role};
+use wire::openai::chat::{ChatChunk, ChatMessage};
 use wire::openai::error::ErrorBody;
 use wire::openai::models::ModelList;
 use wire::sse;
@@ -148,48 +153,4 @@ fn added_text(data: &str) -> anyhow::Result<String> {
     }
     let chunk: ChatChunk = serde_json::from_str(data).with_context(|| format!("reading the event {data:?}"))?;
     Ok(chunk.choices.into_iter().filter_map(|choice| choice.delta.content).collect())
-}
-
-/// Asks once, or reads a conversation from standard input line by line.
-pub(crate) async fn talk(
-    client: &Client,
-    mut conversation: Conversation,
-    prompt: Option<String>,
-) -> anyhow::Result<()> {
-    if let Some(prompt) = prompt {
-        return ask(client, &mut conversation, prompt).await;
-    }
-    let is_terminal = std::io::stdin().is_terminal();
-    if is_terminal {
-        eprintln!("Talking to {}; an empty line or Ctrl-D ends.", conversation.model);
-    }
-    loop {
-        if is_terminal {
-            eprint!("> ");
-        }
-        let mut line = String::new();
-        // Nothing else waits on this task while a person types.
-        let read = std::io::stdin().lock().read_line(&mut line).context("reading standard input")?;
-        let line = line.trim();
-        if read == 0 || (is_terminal && line.is_empty()) {
-            return Ok(());
-        }
-        if !line.is_empty() {
-            ask(client, &mut conversation, line.into()).await?;
-        }
-    }
-}
-
-async fn ask(client: &Client, conversation: &mut Conversation, prompt: String) -> anyhow::Result<()> {
-    conversation.messages.push(ChatMessage { role: Role::User, content: prompt });
-    let answer = client
-        .answer(conversation, |text| {
-            let mut out = std::io::stdout();
-            out.write_all(text.as_bytes())?;
-            out.flush()
-        })
-        .await?;
-    println!();
-    conversation.messages.push(ChatMessage { role: Role::Assistant, content: answer });
-    Ok(())
 }

@@ -1,6 +1,8 @@
 //! What was typed. What it means is `config`'s affair.
 
+use crate::instead::{OfClients, OfServers};
 use clap::{Args, Parser, Subcommand};
+use listen::parse_address;
 use std::net::SocketAddr;
 use std::path::PathBuf;
 
@@ -44,7 +46,8 @@ pub(crate) enum Command {
     Worker(WorkerArgs),
     /// Talks to a model: a running server's with --url, else one served for the occasion.
     #[command(
-        after_help = "Examples:\n  forebay chat \"What is Forebay?\"\n  forebay chat --url http://127.0.0.1:8080 --model demo"
+        after_help = "Examples:\n  forebay chat \"What is Forebay?\"\n  forebay chat --url http://127.0.0.1:8080 --model demo\n  \
+                      forebay chat < question.txt"
     )]
     Chat(ChatArgs),
     /// Lists the models of a running server.
@@ -164,11 +167,15 @@ pub(crate) enum CacheCommand {
 
 #[derive(Debug, Subcommand)]
 pub(crate) enum ConfigCommand {
-    /// Prints the configuration in force: file, environment and flags together. Keys are masked.
+    /// Prints the configuration in force: file, environment and flags together, without secrets. Fails where it is
+    /// wrong.
+    #[command(after_help = "Example:  forebay config show --config forebay.toml")]
     Show,
     /// Prints docs/config.md.
+    #[command(after_help = "Example:  forebay config docs > docs/config.md")]
     Docs,
     /// Prints docs/forebay.schema.json.
+    #[command(after_help = "Example:  forebay config schema > docs/forebay.schema.json")]
     Schema,
 }
 
@@ -230,8 +237,10 @@ pub(crate) struct ServeArgs {
     #[arg(value_name = "MODEL")]
     pub(crate) models: Vec<String>,
     /// Where the API listens [default: 127.0.0.1:8080].
-    #[arg(long, value_name = "ADDRESS:PORT")]
+    #[arg(long, value_name = "ADDRESS:PORT", value_parser = parse_address)]
     pub(crate) listen: Option<SocketAddr>,
+    #[command(flatten)]
+    pub(crate) instead: OfServers,
     #[command(flatten)]
     pub(crate) engine: EngineFlags,
     #[command(flatten)]
@@ -244,8 +253,10 @@ pub(crate) struct RouterArgs {
     #[arg(long = "worker", value_name = "URL")]
     pub(crate) workers: Vec<String>,
     /// Where the API listens [default: 127.0.0.1:8080].
-    #[arg(long, value_name = "ADDRESS:PORT")]
+    #[arg(long, value_name = "ADDRESS:PORT", value_parser = parse_address)]
     pub(crate) listen: Option<SocketAddr>,
+    #[command(flatten)]
+    pub(crate) instead: OfServers,
 }
 
 #[derive(Debug, Args)]
@@ -255,8 +266,10 @@ pub(crate) struct WorkerArgs {
     #[arg(value_name = "MODEL", required = true)]
     pub(crate) models: Vec<String>,
     /// Where the worker listens [default: 127.0.0.1:8081]. Beyond loopback an API key is required.
-    #[arg(long, value_name = "ADDRESS:PORT")]
+    #[arg(long, value_name = "ADDRESS:PORT", value_parser = parse_address)]
     pub(crate) listen: Option<SocketAddr>,
+    #[command(flatten)]
+    pub(crate) instead: OfServers,
     #[command(flatten)]
     pub(crate) engine: EngineFlags,
     #[command(flatten)]
@@ -267,16 +280,18 @@ pub(crate) struct WorkerArgs {
 #[derive(Debug, Args)]
 pub(crate) struct Target {
     /// The server, e.g. http://127.0.0.1:8080.
-    #[arg(long, env = "FOREBAY_URL", value_name = "URL")]
+    #[arg(long, alias = "base-url", env = "FOREBAY_URL", value_name = "URL")]
     pub(crate) url: Option<String>,
     /// The key to send.
     #[arg(long, env = "FOREBAY_API_KEY", hide_env_values = true, value_name = "KEY")]
     pub(crate) api_key: Option<String>,
+    #[command(flatten)]
+    pub(crate) instead: OfClients,
 }
 
 #[derive(Debug, Args)]
 pub(crate) struct ChatArgs {
-    /// What to ask. Without it, lines are read from standard input, one conversation.
+    /// The prompt. Without it a conversation begins on a terminal; elsewhere the whole of standard input is one prompt.
     #[arg(value_name = "PROMPT")]
     pub(crate) prompt: Vec<String>,
     #[command(flatten)]
@@ -294,6 +309,9 @@ pub(crate) struct ChatArgs {
     /// The most tokens of one answer [default: as many as fit].
     #[arg(long, value_name = "N")]
     pub(crate) max_tokens: Option<u32>,
+    /// Keeps no history of prompts; otherwise it is in $XDG_STATE_HOME/forebay, readable by its owner only.
+    #[arg(long)]
+    pub(crate) no_history: bool,
     #[command(flatten)]
     pub(crate) engine: EngineFlags,
 }

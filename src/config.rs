@@ -1,22 +1,31 @@
-//! What was configured, and what it means: TOML file < environment < flag, into one typed value.
+//! The configuration: TOML file < environment < flag, in one typed value.
 //!
 //! Every key of every table can be set in all three ways: `[router] workers = […]` in the file,
 //! `FOREBAY_ROUTER__WORKERS='["http://…"]'` in the environment (two underscores part the levels),
 //! `--set router.workers='[…]'` or a flag of its own on the command line. Unknown keys are errors.
 
+mod environment;
+mod schema;
+
 use anyhow::{Context, anyhow, bail};
+pub(crate) use schema::Schema;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
+use std::ffi::OsString;
 use std::path::Path;
 use toml::{Table, Value};
 
-/// The prefix of the environment's keys.
-const PREFIX: &str = "FOREBAY_";
+/// The version of the configuration's keys that this release reads and writes.
+const VERSION: u32 = 1;
+/// Keys that were renamed, with the names they have now. The old ones go on working for one release, with a warning.
+const RENAMED: &[(&str, &str)] = &[("worker.kv_cache_bytes", "worker.kv_cache_memory_bytes")];
 
 /// Everything that can be configured.
-#[derive(Debug, Clone, Default, Serialize, Deserialize, JsonSchema)]
+#[derive(Debug, Clone, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields, default)]
 pub(crate) struct Config {
+    /// The version of these keys. A file of a newer version than this release reads is refused.
+    pub(crate) config_version: u32,
     /// The front door.
     pub(crate) router: router::RouterConfig,
     /// The process that computes.
@@ -29,17 +38,42 @@ pub(crate) struct Config {
     pub(crate) telemetry: TelemetryConfig,
 }
 
+impl Default for Config {
+    fn default() -> Self {
+        Self {
+            config_version: VERSION,
+            router: router::RouterConfig::default(),
+            worker: worker::config::WorkerConfig::default(),
+            loader: loader::LoaderConfig::default(),
+            trust: policy::TrustConfig::default(),
+            telemetry: TelemetryConfig::default(),
+        }
+    }
+}
+
+impl Config {
+    /// Everything that is wrong with it, whichever command it is for.
+    pub(crate) fn problems(&self) -> Vec<String> {
+        let router = router::check(&self.router).err().map(|error| format!("{:#}", anyhow!(error)));
+        let trust = policy::Trust::new(&self.trust).err().map(|error| format!("{:#}", anyhow!(error)));
+        let telemetry = telemetry::trace::check(&self.telemetry.to_trace()).err();
+        let telemetry = telemetry.map(|error| format!("{:#}", anyhow!(error)));
+        [router, self.worker.problem(), trust, telemetry].into_iter().flatten().collect()
+    }
+}
+
 /// Logs and traces.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields, default)]
 pub(crate) struct TelemetryConfig {
-    /// What to log. `info` says what happened to the process, not to each request's steps.
+    /// What to log. `info` says what happened to the process, and one line for each request. Traces do not depend on
+    /// it.
     pub(crate) log_filter: String,
     /// How log lines look. `auto` is text on a terminal and JSON elsewhere, since machines read
     /// the latter.
     pub(crate) log_format: LogFormat,
     /// Where OTLP spans go, e.g. `http://127.0.0.1:4318`. Empty by default: nothing leaves the
-    /// machine unasked. `OTEL_EXPORTER_OTLP_ENDPOINT` is honoured too.
+    /// machine unasked. OpenTelemetry's own variables are honoured too (docs/metrics.md lists them).
     pub(crate) otlp_endpoint: Option<String>,
 }
 
@@ -62,7 +96,7 @@ impl Default for TelemetryConfig {
 }
 
 impl TelemetryConfig {
-    pub(crate) fn to_trace(&self, otel_endpoint: Option<String>) -> telemetry::trace::Config {
+    pub(crate) fn to_trace(&self) -> telemetry::trace::Config {
         telemetry::trace::Config {
             log_filter: self.log_filter.clone(),
             log_format: match self.log_format {
@@ -70,7 +104,8 @@ impl TelemetryConfig {
                 LogFormat::Text => telemetry::trace::LogFormat::Text,
                 LogFormat::Json => telemetry::trace::LogFormat::Json,
             },
-            otlp_endpoint: self.otlp_endpoint.clone().or(otel_endpoint),
+            otlp_endpoint: self.otlp_endpoint.clone(),
+            variables: telemetry::trace::Variables::of_process(),
         }
     }
 }
@@ -78,64 +113,99 @@ impl TelemetryConfig {
 /// A key set on the command line: its path and its text.
 pub(crate) type Setting = (String, String);
 
+/// A configuration, and what its author should know of it.
+#[derive(Debug)]
+pub(crate) struct Loaded {
+    pub(crate) config: Config,
+    pub(crate) warnings: Vec<String>,
+}
+
 /// Joins the three layers.
 ///
 /// # Errors
-/// A file that cannot be read, an unknown key or a wrong type: the message names the key and
-/// where it came from.
+/// A file that cannot be read, an unknown key or a wrong type: the message names the key and where it came from, and
+/// repeats no secret.
 pub(crate) fn load(
     file: Option<&Path>,
-    environment: impl Iterator<Item = (String, String)>,
+    environment: impl Iterator<Item = (OsString, OsString)>,
     settings: &[Setting],
-) -> anyhow::Result<Config> {
+) -> anyhow::Result<Loaded> {
+    let schema = Schema::of_config();
+    let mut warnings = Vec::new();
     let mut table = match file {
         None => Table::new(),
-        Some(path) => {
-            let text = std::fs::read_to_string(path).with_context(|| format!("reading {}", path.display()))?;
-            let table: Table = text.parse().with_context(|| format!("reading {}", path.display()))?;
-            // Checked on its own, so that an error in the file names the file.
-            parse(table.clone()).with_context(|| format!("reading {}", path.display()))?;
-            table
-        }
+        Some(path) => read(path, &schema, &mut warnings).with_context(|| format!("reading {}", path.display()))?,
     };
-    let schema = serde_json::to_value(schemars::schema_for!(Config)).context("describing the configuration")?;
-    for (name, text) in environment {
-        let Some(rest) = name.strip_prefix(PREFIX).filter(|rest| rest.contains("__")) else { continue };
-        let path = rest.to_ascii_lowercase().replace("__", ".");
-        set(&mut table, &schema, &path, &text).with_context(|| format!("reading the environment variable {name}"))?;
+    let read = environment::read(environment, &schema)?;
+    warnings.extend(read.warnings);
+    for (name, path, text) in read.settings {
+        let from = || format!("reading the environment variable {name}");
+        set(&mut table, &schema, renamed(&path, &mut warnings), &text).with_context(from)?;
     }
     for (path, text) in settings {
-        set(&mut table, &schema, path, text).with_context(|| format!("setting {path}"))?;
+        set(&mut table, &schema, renamed(path, &mut warnings), text).with_context(|| format!("setting {path}"))?;
     }
-    parse(table)
+    Ok(Loaded { config: parse(table, &schema)?, warnings })
 }
 
-fn parse(table: Table) -> anyhow::Result<Config> {
-    serde_path_to_error::deserialize(Value::Table(table)).map_err(|error| {
-        let path = error.path().to_string();
-        anyhow!("the key `{path}`: {}", error.into_inner())
-    })
+/// The table of a file, checked on its own, so that an error in the file names the file.
+fn read(path: &Path, schema: &Schema, warnings: &mut Vec<String>) -> anyhow::Result<Table> {
+    let text = std::fs::read_to_string(path)?;
+    let mut table: Table = text.parse().map_err(|error: toml::de::Error| anyhow!(without_the_text(&text, &error)))?;
+    for (old, new) in RENAMED {
+        let Some(value) = take(&mut table, old) else { continue };
+        if get(&table, new).is_some() {
+            bail!("`{old}` is the old name of `{new}`, and both are given: keep the latter");
+        }
+        warnings.push(format!("`{old}` in {} is now called `{new}`", path.display()));
+        put(&mut table, new, value)?;
+    }
+    parse(table.clone(), schema)?;
+    Ok(table)
+}
+
+/// Where and why a file is no TOML, without its text: a line of it may hold a secret.
+fn without_the_text(text: &str, error: &toml::de::Error) -> String {
+    let before = error.span().and_then(|span| text.get(..span.start)).unwrap_or_default();
+    let line = before.matches('\n').count() + 1;
+    let column = before.rsplit('\n').next().unwrap_or_default().chars().count() + 1;
+    format!("line {line}, column {column}: {}", error.message())
+}
+
+fn parse(table: Table, schema: &Schema) -> anyhow::Result<Config> {
+    let config: Config = serde_path_to_error::deserialize(Value::Table(table.clone()))
+        .map_err(|error| anyhow!(schema.explain(&Value::Table(table), &error)))?;
+    if config.config_version > VERSION {
+        bail!(
+            "the key `config_version`: {} is newer than {VERSION}, which is what this release reads; use a newer release",
+            config.config_version
+        );
+    }
+    Ok(config)
+}
+
+/// The name that a key has now.
+fn renamed<'a>(path: &'a str, warnings: &mut Vec<String>) -> &'a str {
+    match RENAMED.iter().find(|(old, _)| *old == path) {
+        Some((old, new)) => {
+            warnings.push(format!("`{old}` is now called `{new}`"));
+            new
+        }
+        None => path,
+    }
 }
 
 /// Splits `KEY=VALUE`.
 pub(crate) fn setting(text: &str) -> anyhow::Result<Setting> {
     match text.split_once('=') {
         Some((path, value)) if !path.trim().is_empty() => Ok((path.trim().into(), value.into())),
-        _ => bail!("--set takes KEY=VALUE, e.g. router.listen.connections_max=200, not {text:?}"),
+        _ => bail!("--set takes KEY=VALUE, e.g. router.listen.connections_max=200"),
     }
 }
 
-fn set(table: &mut Table, schema: &serde_json::Value, path: &str, text: &str) -> anyhow::Result<()> {
-    let value = if takes_string(schema, path)? { Value::String(text.into()) } else { typed(text) };
-    let mut parts: Vec<&str> = path.split('.').collect();
-    let Some(last) = parts.pop() else { bail!("an empty key") };
-    let mut at = table;
-    for part in parts {
-        let entry = at.entry(part).or_insert_with(|| Value::Table(Table::new()));
-        at = entry.as_table_mut().ok_or_else(|| anyhow!("`{part}` in `{path}` is not a table"))?;
-    }
-    at.insert(last.into(), value);
-    Ok(())
+fn set(table: &mut Table, schema: &Schema, path: &str, text: &str) -> anyhow::Result<()> {
+    let value = if schema.takes_string(path)? { Value::String(text.into()) } else { typed(text) };
+    put(table, path, value)
 }
 
 /// A value as TOML spells it, or the text itself where it is no TOML.
@@ -147,39 +217,29 @@ fn typed(text: &str) -> Value {
         .unwrap_or_else(|| Value::String(text.into()))
 }
 
-/// Whether the schema wants a string at `path`: a key that looks like a number stays text.
-fn takes_string(schema: &serde_json::Value, path: &str) -> anyhow::Result<bool> {
-    let mut node = schema;
-    for part in path.split('.') {
-        node = resolve(schema, node);
-        let properties = node.get("properties").and_then(|value| value.as_object());
-        node = match properties.and_then(|properties| properties.get(part)) {
-            Some(next) => next,
-            None => {
-                let known: Vec<&str> = properties.into_iter().flatten().map(|(name, _)| name.as_str()).collect();
-                bail!("there is no key `{part}` in `{path}`; known here: {}", known.join(", "));
-            }
-        };
+fn put(table: &mut Table, path: &str, value: Value) -> anyhow::Result<()> {
+    let (tables, last) = path.rsplit_once('.').map_or((None, path), |(tables, last)| (Some(tables), last));
+    let mut at = table;
+    for part in tables.into_iter().flat_map(|tables| tables.split('.')) {
+        let entry = at.entry(part).or_insert_with(|| Value::Table(Table::new()));
+        at = entry.as_table_mut().ok_or_else(|| anyhow!("`{part}` in `{path}` is not a table"))?;
     }
-    let node = resolve(schema, node);
-    let is_string = |value: &serde_json::Value| value == "string";
-    Ok(match node.get("type") {
-        Some(serde_json::Value::Array(types)) => types.iter().any(is_string),
-        Some(one) => is_string(one),
-        None => node.get("oneOf").is_some() || node.get("enum").is_some(),
-    })
+    at.insert(last.into(), value);
+    Ok(())
 }
 
-/// Follows `$ref` and the one non-null branch of `anyOf`.
-fn resolve<'a>(root: &'a serde_json::Value, node: &'a serde_json::Value) -> &'a serde_json::Value {
-    if let Some(name) = node.get("$ref").and_then(|value| value.as_str()) {
-        let target = name.trim_start_matches('#');
-        return root.pointer(target).map_or(node, |next| resolve(root, next));
+fn get<'a>(table: &'a Table, path: &str) -> Option<&'a Value> {
+    match path.split_once('.') {
+        None => table.get(path),
+        Some((first, rest)) => get(table.get(first)?.as_table()?, rest),
     }
-    let branches = node.get("anyOf").and_then(|value| value.as_array());
-    let branch = branches
-        .and_then(|branches| branches.iter().find(|branch| branch.get("type").is_none_or(|kind| kind != "null")));
-    branch.map_or(node, |next| resolve(root, next))
+}
+
+fn take(table: &mut Table, path: &str) -> Option<Value> {
+    match path.split_once('.') {
+        None => table.remove(path),
+        Some((first, rest)) => take(table.get_mut(first)?.as_table_mut()?, rest),
+    }
 }
 
 #[cfg(test)]
@@ -188,7 +248,18 @@ mod tests {
 
     fn load_env(pairs: &[(&str, &str)], settings: &[(&str, &str)]) -> anyhow::Result<Config> {
         let settings: Vec<Setting> = settings.iter().map(|(key, value)| ((*key).into(), (*value).into())).collect();
-        load(None, pairs.iter().map(|(name, value)| ((*name).into(), (*value).into())), &settings)
+        Ok(load(None, environment(pairs), &settings)?.config)
+    }
+
+    fn environment(pairs: &[(&str, &str)]) -> impl Iterator<Item = (OsString, OsString)> {
+        pairs.iter().map(|(name, value)| ((*name).into(), (*value).into()))
+    }
+
+    fn load_file(text: &str) -> anyhow::Result<Loaded> {
+        let dir = tempfile::tempdir().expect("a directory");
+        let path = dir.path().join("forebay.toml");
+        std::fs::write(&path, text).expect("writes");
+        load(Some(&path), std::iter::empty(), &[])
     }
 
     #[test]
@@ -200,10 +271,9 @@ mod tests {
             "[telemetry]\nlog_filter = \"file\"\nlog_format = \"json\"\n[router.listen]\nconnections_max = 1\n",
         )
         .expect("writes");
-        let environment = [("FOREBAY_TELEMETRY__LOG_FILTER", "env"), ("FOREBAY_ROUTER__LISTEN__CONNECTIONS_MAX", "2")];
-        let environment = environment.map(|(name, value)| (name.to_owned(), value.to_owned()));
+        let variables = [("FOREBAY_TELEMETRY__LOG_FILTER", "env"), ("FOREBAY_ROUTER__LISTEN__CONNECTIONS_MAX", "2")];
         let settings = [("router.listen.connections_max".to_owned(), "3".to_owned())];
-        let config = load(Some(&path), environment.into_iter(), &settings).expect("loads");
+        let config = load(Some(&path), environment(&variables), &settings).expect("loads").config;
         assert_eq!(config.telemetry.log_filter, "env");
         assert_eq!(config.telemetry.log_format, LogFormat::Json);
         assert_eq!(config.router.listen.connections_max, 3);
@@ -215,10 +285,7 @@ mod tests {
             let text = format!("{:#}", result.expect_err("refused"));
             assert!(text.contains("novelty") && text.contains("listen"), "{text}");
         }
-        let dir = tempfile::tempdir().expect("a directory");
-        let path = dir.path().join("forebay.toml");
-        std::fs::write(&path, "[router]\nnovelty = 1\n").expect("writes");
-        let text = format!("{:#}", load(Some(&path), std::iter::empty(), &[]).expect_err("refused"));
+        let text = format!("{:#}", load_file("[router]\nnovelty = 1\n").expect_err("refused"));
         assert!(text.contains("forebay.toml") && text.contains("novelty"), "{text}");
     }
 
@@ -233,9 +300,8 @@ mod tests {
     fn the_configuration_that_kubernetes_mounts_is_valid() {
         let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("k8s/base/forebay.toml");
         let keys = ["FOREBAY_ROUTER__WORKER_API_KEY", "FOREBAY_WORKER__API_KEY"];
-        let environment = keys.map(|name| (name.to_owned(), "a key".to_owned()));
-        let config = load(Some(&path), environment.into_iter(), &[]).expect("loads");
-        assert_eq!(config.worker.problem(), None);
+        let config = load(Some(&path), environment(&keys.map(|name| (name, "a key"))), &[]).expect("loads").config;
+        assert_eq!(config.problems(), Vec::<String>::new());
         assert!(config.router.workers.len() >= 2, "{:?}", config.router.workers);
     }
 
@@ -243,5 +309,72 @@ mod tests {
     fn a_wrong_type_names_the_key() {
         let text = format!("{:#}", load_env(&[], &[("router.listen.connections_max", "many")]).expect_err("refused"));
         assert!(text.contains("router.listen.connections_max"), "{text}");
+    }
+
+    #[test]
+    fn errors_say_what_is_wanted_in_the_words_of_the_file() {
+        for (text, words) in [
+            ("[router]\nlisten = \"x\"\n", &["router.listen", "a table", "address"][..]),
+            ("[router.listen]\nconnections_max = \"many\"\n", &["\"many\"", "a whole number"]),
+            ("[router.listen]\nconnections_max = -1\n", &["-1", "a whole number"]),
+            ("[router]\nworkers = 1\n", &["a list"]),
+            ("[router.retry]\nratio = true\n", &["true", "a number"]),
+            ("[worker]\nenable_prefix_caching = 1\n", &["true or false"]),
+            ("[telemetry]\nlog_format = \"xml\"\n", &["xml", "auto", "json"]),
+            ("[router.listen]\naddress = \":8080\"\n", &["router.listen.address", "0.0.0.0:8080"]),
+        ] {
+            let told = format!("{:#}", load_file(text).expect_err(text));
+            assert!(words.iter().all(|word| told.contains(word)), "{text}: {told}");
+            for rust in ["struct", "Config", "usize", "u64", "f64", "enum", "sequence", "invalid type"] {
+                assert!(!told.contains(rust), "{text}: {told}");
+            }
+        }
+        assert_eq!(
+            load_file("[router.listen]\naddress = \"localhost:80\"\n")
+                .expect("loads")
+                .config
+                .router
+                .listen
+                .address
+                .port(),
+            80
+        );
+    }
+
+    #[test]
+    fn an_error_repeats_no_secret() {
+        for text in [
+            "[worker]\napi_key = 90125\n",
+            "[worker]\napi_key = \"90125\n",
+            "[worker]\napi_key = [\"90125\"]\n",
+            "[router.policy.deny_list]\nphrases = \"90125\"\n",
+            "[router.policy.deny_list]\nphrases = [90125]\n",
+            "[[router.policy.tenants]]\nname = \"a\"\nkey_sha256 = \"90125\"\n",
+        ] {
+            let told = format!("{:#}", load_file(text).expect_err(text));
+            assert!(!told.contains("90125"), "{text}: {told}");
+        }
+    }
+
+    #[test]
+    fn an_old_name_goes_on_working_and_says_so() {
+        let path = "worker.kv_cache_memory_bytes";
+        let by_file = load_file("[worker]\nkv_cache_bytes = 7\n").expect("loads");
+        let by_variable = load(None, environment(&[("FOREBAY_WORKER__KV_CACHE_BYTES", "7")]), &[]).expect("loads");
+        let by_flag = load(None, std::iter::empty(), &[("worker.kv_cache_bytes".into(), "7".into())]).expect("loads");
+        for Loaded { config, warnings } in [by_file, by_variable, by_flag] {
+            assert_eq!(config.worker.kv_cache_memory_bytes, Some(7));
+            assert!(warnings.len() == 1 && warnings[0].contains(path), "{warnings:?}");
+        }
+        let both = load_file("[worker]\nkv_cache_bytes = 7\nkv_cache_memory_bytes = 8\n").expect_err("refused");
+        assert!(format!("{both:#}").contains(path), "{both:#}");
+    }
+
+    #[test]
+    fn the_configuration_says_its_version_and_a_newer_one_is_refused() {
+        assert_eq!(Config::default().config_version, VERSION);
+        assert_eq!(load_file("config_version = 1\n").expect("loads").config.config_version, 1);
+        let told = format!("{:#}", load_file("config_version = 2\n").expect_err("refused"));
+        assert!(told.contains("newer release"), "{told}");
     }
 }

@@ -2,11 +2,13 @@
 
 use crate::cli::{ManifestArgs, ModelArgs, PlanArgs, PullArgs};
 use crate::config::Config;
+use crate::out;
+use crate::progress::Progress;
+use crate::serve::url;
 use anyhow::{Context, anyhow, bail};
 use loader::probe::Probe;
 use loader::{Load, Loader, ModelUrl, OpenOptions, Summary};
 use serde::Serialize;
-use std::io::{IsTerminal, Write};
 use std::path::Path;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -14,10 +16,8 @@ use telemetry::metrics::Registry;
 use wire::evidence::Verdict;
 use wire::manifest::{MANIFEST_NAME, Manifest};
 
-/// How often a progress line is written on a terminal.
+/// How often progress is looked at.
 const REDRAW: Duration = Duration::from_millis(100);
-/// How often elsewhere.
-const LINE_EVERY: Duration = Duration::from_secs(5);
 
 /// What `pull` reports.
 #[derive(Serialize)]
@@ -55,27 +55,29 @@ pub(crate) async fn pull(config: &Config, args: &PullArgs) -> anyhow::Result<()>
         retries: fetch.retries,
         hedges: fetch.hedges,
         hedged_bytes: fetch.hedged_bytes,
-        cpu_seconds: process::cpu_seconds(),
-        peak_rss_bytes: process::peak_rss_bytes(),
+        cpu_seconds: telemetry::process::cpu_seconds(),
+        peak_rss_bytes: telemetry::process::peak_rss_bytes(),
         summary,
     };
     let was_kept = pulled.summary.kept || url(&args.model)?.is_local();
     if args.json {
-        println!("{}", serde_json::to_string(&pulled)?);
+        out::line(serde_json::to_string(&pulled)?)?;
         return reported_as_kept(was_kept);
     }
     let Pulled { summary, .. } = &pulled;
-    println!(
+    out::line(format_args!(
         "{}: {:.2} GB in {:.2} s ({:.2} GB/s), {}",
         pulled.url,
         gigabytes(summary.bytes),
         summary.seconds,
         pulled.gb_per_s,
         pulled.proof
-    );
-    summary.bytes_by_source.iter().for_each(|(from, bytes)| println!("  {:>8.2} MB from {from}", megabytes(*bytes)));
+    ))?;
+    for (from, bytes) in &summary.bytes_by_source {
+        out::line(format_args!("  {:>8.2} MB from {from}", megabytes(*bytes)))?;
+    }
     if let Some(root) = &summary.root {
-        println!("  root {root}");
+        out::line(format_args!("  root {root}"))?;
     }
     reported_as_kept(was_kept)
 }
@@ -101,12 +103,7 @@ pub(crate) async fn plan(config: &Config, args: &PlanArgs) -> anyhow::Result<()>
         models::slices(&config, tensors, args.rank, args.ranks)?
     };
     let plan = probe.plan(&order, &slices, &loader::plan::PlanOptions::default())?;
-    let text = if args.json { serde_json::to_string(&plan)? } else { plan.to_string() };
-    match writeln!(std::io::stdout(), "{text}") {
-        // Who reads the first lines of thousands has had what they wanted.
-        Err(cause) if cause.kind() == std::io::ErrorKind::BrokenPipe => Ok(()),
-        written => written.context("writing the plan"),
-    }
+    out::line(if args.json { serde_json::to_string(&plan)? } else { plan.to_string() })
 }
 
 /// Computes a model's manifest and prints or writes it.
@@ -121,12 +118,10 @@ pub(crate) async fn manifest(config: &Config, args: &ManifestArgs) -> anyhow::Re
     };
     let (_, computed) = compute(config, &model, false).await?;
     let Some(directory) = directory else {
-        std::io::stdout().write_all(&computed.to_json()).context("writing the manifest")?;
-        return Ok(());
+        return out::write(&computed.to_json());
     };
     write(&directory, &computed)?;
-    println!("{}  {}", computed.root(), directory.join(MANIFEST_NAME).display());
-    Ok(())
+    out::line(format_args!("{}  {}", computed.root(), directory.join(MANIFEST_NAME).display()))
 }
 
 /// Replaces the manifest in one step: a reader sees the old one or the new one.
@@ -160,11 +155,9 @@ pub(crate) async fn verify(config: &Config, args: &ModelArgs) -> anyhow::Result<
     }
     let (root, bytes) = (published.root(), published.total_bytes());
     if args.json {
-        println!("{}", serde_json::json!({ "url": model.to_string(), "root": root.to_string(), "bytes": bytes }));
-    } else {
-        println!("{model}: all {bytes} bytes are what the manifest says  {root}");
+        return out::line(serde_json::json!({ "url": model.to_string(), "root": root.to_string(), "bytes": bytes }));
     }
-    Ok(())
+    out::line(format_args!("{model}: all {bytes} bytes are what the manifest says  {root}"))
 }
 
 /// The published manifest, if there is one, and the one that the bytes make. A published one is
@@ -195,13 +188,6 @@ async fn look(config: &Config, model: &str) -> anyhow::Result<(Loader, Probe, Ve
     Ok((loader, probe, verdict))
 }
 
-fn url(model: &str) -> anyhow::Result<ModelUrl> {
-    if model == "demo" {
-        bail!("`demo` is part of the program: there is nothing to read; give a directory or a URL");
-    }
-    Ok(model.parse()?)
-}
-
 /// The execution order, as far as the model is one that we know.
 fn order(probe: &mut Probe) -> Vec<String> {
     match sizes(probe) {
@@ -223,33 +209,17 @@ fn sizes(probe: &mut Probe) -> anyhow::Result<Option<models::Config>> {
 async fn watch(load: &Load) -> anyhow::Result<Summary> {
     let progress = load.progress();
     let mut finished = std::pin::pin!(load.finished());
-    let is_terminal = std::io::stderr().is_terminal();
-    let mut tick = tokio::time::interval(if is_terminal { REDRAW } else { LINE_EVERY });
-    tick.tick().await;
+    let mut shown = Progress::begin();
+    let mut tick = tokio::time::interval(REDRAW);
     loop {
         tokio::select! {
-            result = &mut finished => {
-                if is_terminal {
-                    eprint!("\r\x1b[K");
-                }
-                return result.map_err(chain);
-            }
+            result = &mut finished => return result.map_err(chain),
             _ = tick.tick() => {
-                let line = line(&progress.snapshot());
-                if is_terminal { eprint!("\r\x1b[K{line}") } else { eprintln!("{line}") }
+                let now = progress.snapshot();
+                shown.show("reading", now.bytes_done, now.bytes_total, now.eta_seconds);
             }
         }
     }
-}
-
-fn line(snapshot: &loader::fetch::Snapshot) -> String {
-    let percent = snapshot.bytes_done * 100 / snapshot.bytes_total.max(1);
-    let eta = snapshot.eta_seconds.map_or_else(String::new, |seconds| format!(", {seconds:.0} s left"));
-    format!(
-        "{percent:>3} % of {:.2} GB, {:.0} MB/s{eta}",
-        gigabytes(snapshot.bytes_total),
-        snapshot.bytes_per_second / 1e6
-    )
 }
 
 /// An error that others share, with its causes.
@@ -269,24 +239,4 @@ fn gigabytes(bytes: u64) -> f64 {
 #[expect(clippy::cast_precision_loss, reason = "for people")]
 fn megabytes(bytes: u64) -> f64 {
     bytes as f64 / 1e6
-}
-
-/// What the system says of this process.
-mod process {
-    /// Processor time used so far, to a hundredth of a second; 0 where it cannot be read.
-    pub(super) fn cpu_seconds() -> f64 {
-        let text = std::fs::read_to_string("/proc/self/stat").unwrap_or_default();
-        // The name, in parentheses, may hold spaces; the fields are counted after it.
-        let rest = text.rsplit_once(')').map_or("", |(_, rest)| rest);
-        let ticks: f64 = rest.split_whitespace().skip(11).take(2).filter_map(|field| field.parse::<f64>().ok()).sum();
-        // Linux reports clock ticks of a hundredth of a second to user space, whatever its own.
-        ticks / 100.0
-    }
-
-    /// The most memory the process has had; 0 where it cannot be read.
-    pub(super) fn peak_rss_bytes() -> u64 {
-        let text = std::fs::read_to_string("/proc/self/status").unwrap_or_default();
-        let line = text.lines().find_map(|line| line.strip_prefix("VmHWM:"));
-        line.and_then(|line| line.trim().strip_suffix("kB")?.trim().parse::<u64>().ok()).unwrap_or(0) * 1024
-    }
 }

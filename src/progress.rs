@@ -1,69 +1,90 @@
-//! How far models are loaded, on standard error: one line that changes where a terminal shows it,
-//! a plain line every tenth elsewhere.
+//! How far long work is, on standard error: one line that changes where a terminal can show it, and elsewhere a plain
+//! line now and then, if the work takes long.
 
-use std::io::{IsTerminal, Write};
-use std::time::Duration;
-
+use std::time::{Duration, Instant};
+use telemetry::terminal;
 use tokio::sync::watch;
 use wire::status::ModelPhase;
 use worker::progress::ModelProgress;
 
 /// The least time between two changes of the line; faster is not read.
 const CHANGES: Duration = Duration::from_millis(200);
-/// Carriage return, erase the line.
-const REWRITE: &str = "\r\x1b[2K";
+/// The time between two plain lines. What is done sooner says nothing.
+const LINE_EVERY: Duration = Duration::from_secs(5);
 
-/// Shows the progress until every model is there or one cannot be served.
-pub(crate) async fn show(mut progress: watch::Receiver<Vec<ModelProgress>>) {
-    let is_terminal = std::io::stderr().is_terminal();
-    let mut shown = None;
+/// Progress that is being shown, until it is dropped.
+#[derive(Debug)]
+pub(crate) struct Progress {
+    every: Duration,
+    last: Instant,
+}
+
+impl Progress {
+    /// Shows nothing yet.
+    pub(crate) fn begin() -> Self {
+        Self { every: if terminal::is_rich() { CHANGES } else { LINE_EVERY }, last: Instant::now() }
+    }
+
+    /// Shows that `done` of `total` bytes are done, if it is time.
+    pub(crate) fn show(&mut self, what: &str, done: u64, total: u64, eta_seconds: Option<f64>) {
+        if total == 0 || self.last.elapsed() < self.every {
+            return;
+        }
+        self.last = Instant::now();
+        if terminal::is_rich() {
+            terminal::show(&changing(what, done, total, eta_seconds));
+        } else {
+            terminal::write(format!("{}\n", plain(what, done, total, eta_seconds)).as_bytes());
+        }
+    }
+}
+
+impl Drop for Progress {
+    fn drop(&mut self) {
+        terminal::clear();
+    }
+}
+
+/// Shows the progress of models until every one is there or one cannot be served.
+pub(crate) async fn show(mut models: watch::Receiver<Vec<ModelProgress>>) {
+    let mut progress = Progress::begin();
     loop {
-        let models = progress.borrow_and_update().clone();
-        let loading = models.iter().find(|model| model.phase == ModelPhase::Loading && model.bytes_total > 0);
-        match loading {
-            Some(model) if is_terminal => {
-                eprint!("{REWRITE}{}", line(model));
-                shown = Some(tenth(model));
-            }
-            Some(model) if shown != Some(tenth(model)) => {
-                eprintln!("{}", line(model));
-                shown = Some(tenth(model));
-            }
-            _ => {}
+        let now = models.borrow_and_update().clone();
+        if let Some(model) = now.iter().find(|model| model.phase == ModelPhase::Loading) {
+            let eta = model.eta.map(|eta| eta.as_secs_f64());
+            progress.show(&model.id, model.bytes_loaded, model.bytes_total, eta);
         }
-        let is_over = models.iter().all(|model| model.is_ready() || model.phase == ModelPhase::Failed);
-        if is_over || progress.changed().await.is_err() {
-            break;
+        let is_over = now.iter().all(|model| model.is_ready() || model.phase == ModelPhase::Failed);
+        if is_over || models.changed().await.is_err() {
+            return;
         }
-        if is_terminal {
-            tokio::time::sleep(CHANGES).await;
-        }
-    }
-    if is_terminal && shown.is_some() {
-        eprint!("{REWRITE}");
-        // Nothing depends on it.
-        let _ = std::io::stderr().flush();
     }
 }
 
-fn tenth(model: &ModelProgress) -> u64 {
-    model.bytes_loaded * 10 / model.bytes_total.max(1)
+/// `NAME: 42 % of 1.2 GB, 7 s left`.
+fn changing(what: &str, done: u64, total: u64, eta_seconds: Option<f64>) -> String {
+    format!("{what}: {} % of {}{}", done.saturating_mul(100) / total.max(1), size(total), left(eta_seconds))
 }
 
-/// `NAME: 42 % of 1.2 GB, 7 s to go`.
-fn line(model: &ModelProgress) -> String {
-    let percent = model.bytes_loaded * 100 / model.bytes_total.max(1);
-    let eta = model.eta.map_or_else(String::new, |eta| format!(", {} s to go", eta.as_secs_f64().ceil()));
-    format!("{}: {percent} % of {}{eta}", model.id, bytes(model.bytes_total))
+/// `NAME: 500.0 MB of 1.2 GB, 7 s left`.
+fn plain(what: &str, done: u64, total: u64, eta_seconds: Option<f64>) -> String {
+    format!("{what}: {} of {}{}", size(done), size(total), left(eta_seconds))
 }
 
-#[expect(clippy::cast_precision_loss, reason = "two digits are shown")]
-fn bytes(count: u64) -> String {
-    match count {
-        1_000_000_000.. => format!("{:.1} GB", count as f64 / 1e9),
-        1_000_000.. => format!("{:.1} MB", count as f64 / 1e6),
-        _ => format!("{count} bytes"),
+fn left(eta_seconds: Option<f64>) -> String {
+    eta_seconds.map_or_else(String::new, |seconds| format!(", {} s left", seconds.ceil()))
+}
+
+/// A number of bytes, for people.
+pub(crate) fn size(bytes: u64) -> String {
+    let units = ["B", "kB", "MB", "GB", "TB"];
+    let mut value = bytes as f64;
+    let mut unit = 0;
+    while value >= 999.5 && unit + 1 < units.len() {
+        value /= 1000.0;
+        unit += 1;
     }
+    if unit == 0 { format!("{bytes} B") } else { format!("{value:.1} {}", units[unit]) }
 }
 
 #[cfg(test)]
@@ -72,19 +93,9 @@ mod tests {
 
     #[test]
     fn a_line_says_how_much_of_how_much_and_for_how_long() {
-        let mut model = ModelProgress {
-            id: "qwen".into(),
-            phase: ModelPhase::Loading,
-            bytes_loaded: 500_000_000,
-            bytes_total: 1_200_000_000,
-            eta: Some(Duration::from_millis(6_200)),
-            ready_after: None,
-            quantization: None,
-            error: None,
-        };
-        assert_eq!(line(&model), "qwen: 41 % of 1.2 GB, 7 s to go");
-        assert_eq!(tenth(&model), 4);
-        (model.eta, model.bytes_total, model.bytes_loaded) = (None, 900, 0);
-        assert_eq!(line(&model), "qwen: 0 % of 900 bytes");
+        let (done, total) = (500_000_000, 1_200_000_000);
+        assert_eq!(changing("qwen", done, total, Some(6.2)), "qwen: 41 % of 1.2 GB, 7 s left");
+        assert_eq!(plain("qwen", done, total, Some(6.2)), "qwen: 500.0 MB of 1.2 GB, 7 s left");
+        assert_eq!(changing("qwen", 0, 900, None), "qwen: 0 % of 900 B");
     }
 }

@@ -1,19 +1,23 @@
 //! From what was typed to what runs.
 
-use crate::chat::{Client, Conversation, talk};
+use crate::chat::{Client, talk};
 use crate::cli::{
     ChatArgs, Cli, Command, Common, ConfigCommand, EngineFlags, EvalCommand, ModelsArgs, PolicyCommand, SynthArgs,
     Target, TrustFlags,
 };
-use crate::config::{self, Config, Setting};
-use crate::{bundle, cache, config_docs, model, serve};
+use crate::config::{self, Config, Loaded, Setting};
+use crate::instead::OfClients;
+use crate::progress::Progress;
+use crate::signals::Signals;
+use crate::{bundle, cache, config_docs, model, out, secrets, serve};
 use anyhow::{Context, anyhow, bail};
 use clap::CommandFactory;
-use std::future::Future;
 use std::io::Read;
 use std::net::SocketAddr;
 use std::process::ExitCode;
-use wire::openai::chat::{ChatMessage, Role};
+
+/// The connections of a server that one chat needs, with room for health checks.
+const CHAT_CONNECTIONS: usize = 64;
 
 /// Runs one command.
 ///
@@ -27,7 +31,7 @@ pub(crate) fn run(cli: Cli) -> anyhow::Result<ExitCode> {
             settings.extend(trust_settings(&args.trust));
             let config = load(&common, settings)?;
             let models = serve::sources(&args.models, true)?;
-            in_runtime(&config, async { serve::until_signal(serve::both(&config, models).await?).await })
+            in_runtime(&config, serve::until_signal(serve::both(&config, models)))
         }
         Command::Router(args) => {
             let mut settings = with_listen("router", args.listen, Vec::new());
@@ -35,54 +39,72 @@ pub(crate) fn run(cli: Cli) -> anyhow::Result<ExitCode> {
                 settings.push(("router.workers".into(), toml::Value::from(args.workers).to_string()));
             }
             let config = load(&common, settings)?;
-            in_runtime(&config, async { serve::until_signal(serve::router(&config).await?).await })
+            in_runtime(&config, serve::until_signal(serve::router(&config)))
         }
         Command::Worker(args) => {
             let mut settings = with_listen("worker", args.listen, engine_settings(&args.engine));
             settings.extend(trust_settings(&args.trust));
             let config = load(&common, settings)?;
             let models = serve::sources(&args.models, false)?;
-            in_runtime(&config, async { serve::until_signal(serve::worker(&config, models).await?).await })
+            in_runtime(&config, serve::until_signal(serve::worker(&config, models)))
         }
         Command::Chat(args) => chat(&common, args),
         Command::Models(args) => models(&common, args),
         Command::Pull(args) => {
             let config = quiet(&common, trust_settings(&args.model.trust))?;
-            in_runtime(&config, model::pull(&config, &args))
+            to_its_end(&config, model::pull(&config, &args))
         }
         Command::Plan(args) => {
             let config = quiet(&common, Vec::new())?;
-            in_runtime(&config, model::plan(&config, &args))
+            to_its_end(&config, model::plan(&config, &args))
         }
         Command::Manifest(args) => {
             let config = quiet(&common, Vec::new())?;
-            in_runtime(&config, model::manifest(&config, &args))
+            to_its_end(&config, model::manifest(&config, &args))
         }
         Command::Verify(args) => {
             let config = quiet(&common, trust_settings(&args.trust))?;
-            in_runtime(&config, model::verify(&config, &args))
+            to_its_end(&config, model::verify(&config, &args))
         }
         Command::Cache(command) => cache::run(&quiet(&common, Vec::new())?.loader.cache, command),
         Command::SynthModel(args) => synth(&args),
         Command::Eval(EvalCommand::Load(args)) => {
             let config = quiet(&common, Vec::new())?;
-            let runtime = runtime(&config)?;
-            Ok(ExitCode::from(runtime.1.block_on(evals::load::command(args))?))
+            let (_guard, runtime) = runtime(&config)?;
+            let (code, text) = runtime.block_on(evals::load::command(args))?;
+            out::write(text.as_bytes())?;
+            Ok(ExitCode::from(code))
         }
         Command::Config(command) => show_config(&common, &command),
         Command::SupportBundle(args) => {
             let config = quiet(&common, Vec::new())?;
-            in_runtime(&config, bundle::write(&config, &args))
+            to_its_end(&config, bundle::write(&config, &args))
         }
         Command::Policy(PolicyCommand::HashKey) => hash_key(),
         Command::Completions { shell } => {
-            clap_complete::generate(shell, &mut Cli::command(), "forebay", &mut std::io::stdout());
+            let mut script = Vec::new();
+            clap_complete::generate(shell, &mut Cli::command(), "forebay", &mut script);
+            out::write(&script)?;
             Ok(ExitCode::SUCCESS)
         }
     }
 }
 
-fn load(common: &Common, flags: Vec<Setting>) -> anyhow::Result<Config> {
+/// A configuration, with its warnings kept for when there is a log.
+struct Configured {
+    config: Config,
+    warnings: Vec<String>,
+}
+
+impl std::ops::Deref for Configured {
+    type Target = Config;
+
+    fn deref(&self) -> &Config {
+        &self.config
+    }
+}
+
+fn load(common: &Common, flags: Vec<Setting>) -> anyhow::Result<Configured> {
     let mut settings = common.set.iter().map(|text| config::setting(text)).collect::<anyhow::Result<Vec<_>>>()?;
     settings.extend(flags);
     if common.offline {
@@ -91,11 +113,12 @@ fn load(common: &Common, flags: Vec<Setting>) -> anyhow::Result<Config> {
     if let Some(filter) = &common.log {
         settings.push(("telemetry.log_filter".into(), filter.clone()));
     }
-    config::load(common.config.as_deref(), std::env::vars(), &settings)
+    let Loaded { config, warnings } = config::load(common.config.as_deref(), std::env::vars_os(), &settings)?;
+    Ok(Configured { config, warnings })
 }
 
 /// As `load`, for commands whose output is the point: they log warnings only, unless told.
-fn quiet(common: &Common, mut flags: Vec<Setting>) -> anyhow::Result<Config> {
+fn quiet(common: &Common, mut flags: Vec<Setting>) -> anyhow::Result<Configured> {
     if common.log.is_none() {
         flags.push(("telemetry.log_filter".into(), "warn".into()));
     }
@@ -140,17 +163,22 @@ fn trust_settings(flags: &TrustFlags) -> Vec<Setting> {
     required.into_iter().collect()
 }
 
-fn runtime(config: &Config) -> anyhow::Result<(telemetry::trace::Guard, tokio::runtime::Runtime)> {
+fn runtime(config: &Configured) -> anyhow::Result<(telemetry::trace::Guard, tokio::runtime::Runtime)> {
     // Most systems start a process with room for 1,024 open files, which is 500 streams of a router.
     listen::raise_descriptor_limit();
-    let endpoint = std::env::var("OTEL_EXPORTER_OTLP_ENDPOINT").ok().filter(|url| !url.is_empty());
-    let guard = telemetry::trace::init(&config.telemetry.to_trace(endpoint))?;
+    let guard = telemetry::trace::init(&config.telemetry.to_trace())?;
+    config.warnings.iter().for_each(|warning| tracing::warn!("{warning}"));
     let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build().context("starting the runtime")?;
     Ok((guard, runtime))
 }
 
+/// Runs a command that ends by itself, or by a signal.
+fn to_its_end(config: &Configured, work: impl Future<Output = anyhow::Result<()>>) -> anyhow::Result<ExitCode> {
+    in_runtime(config, async { Signals::of_command()?.or_ended(work).await })
+}
+
 /// Runs `work` to its end; what is left of the runtime is not waited for beyond a moment.
-fn in_runtime(config: &Config, work: impl Future<Output = anyhow::Result<()>>) -> anyhow::Result<ExitCode> {
+fn in_runtime(config: &Configured, work: impl Future<Output = anyhow::Result<()>>) -> anyhow::Result<ExitCode> {
     let (guard, runtime) = runtime(config)?;
     // The loader ends the process when this returns: what was read since is not the model.
     loader::on_truncation(|file| tracing::error!(file, "a weights file shrank while it was mapped; ending"));
@@ -163,27 +191,31 @@ fn in_runtime(config: &Config, work: impl Future<Output = anyhow::Result<()>>) -
 fn chat(common: &Common, args: ChatArgs) -> anyhow::Result<ExitCode> {
     let mut settings = engine_settings(&args.engine);
     settings.push(("router.listen.address".into(), "127.0.0.1:0".into()));
+    // One user, whatever the system's limits are.
+    for role in ["router", "worker"] {
+        settings.push((format!("{role}.listen.connections_max"), CHAT_CONNECTIONS.to_string()));
+    }
     let config = quiet(common, settings)?;
     in_runtime(&config, async {
-        let prompt = (!args.prompt.is_empty()).then(|| args.prompt.join(" "));
-        let system = args.system.iter().map(|text| ChatMessage { role: Role::System, content: text.clone() }).collect();
-        let mut conversation = Conversation {
-            model: String::new(),
-            messages: system,
-            temperature: args.temperature,
-            max_tokens: args.max_tokens,
-        };
+        let mut signals = Signals::of_command()?;
         if args.target.url.is_some() {
-            let (client, first) = connect(&args.target).await?;
-            conversation.model = args.model.clone().unwrap_or(first);
-            return talk(&client, conversation, prompt).await;
+            let (client, first) = signals.or_ended(connect(&args.target)).await?;
+            return talk(&client, args.model.clone().unwrap_or(first), &args, signals).await;
         }
         let models = serve::sources(args.model.as_slice(), true)?;
-        let running = serve::both(&config, models).await?;
-        let target = Target { url: Some(running.url.clone()), api_key: args.target.api_key.clone() };
-        let (client, first) = connect(&target).await?;
-        conversation.model = first;
-        let result = talk(&client, conversation, prompt).await;
+        let starting = async {
+            let mut running = serve::both(&config, models).await?;
+            running.ready().await?;
+            let target = Target {
+                url: Some(running.url.clone()),
+                api_key: args.target.api_key.clone(),
+                instead: OfClients::default(),
+            };
+            let (client, first) = connect(&target).await?;
+            Ok((running, client, first))
+        };
+        let (running, client, first) = signals.or_ended(starting).await?;
+        let result = talk(&client, first, &args, signals).await;
         running.stop().await?;
         result
     })
@@ -203,43 +235,42 @@ fn url(target: &Target) -> &str {
 
 fn models(common: &Common, args: ModelsArgs) -> anyhow::Result<ExitCode> {
     let config = quiet(common, Vec::new())?;
-    in_runtime(&config, async {
+    to_its_end(&config, async {
         let list = Client::new(url(&args.target), args.target.api_key.as_deref())?.models().await?;
         if args.json {
-            println!("{}", serde_json::to_string(&list)?);
-        } else {
-            list.data.iter().for_each(|model| println!("{}", model.id));
+            return out::line(serde_json::to_string(&list)?);
         }
-        Ok(())
+        list.data.iter().try_for_each(|model| out::line(&model.id))
     })
 }
 
 fn synth(args: &SynthArgs) -> anyhow::Result<ExitCode> {
     let options =
         models::synth::SynthOptions::parse(&args.arch, &args.size, &args.dtype, &args.max_shard_size, args.seed)?;
-    let mut shown = 0;
-    let summary = models::synth::write(&options, &args.out, &mut |done, total| {
-        let percent = done * 100 / total.max(1);
-        if percent >= shown + 10 {
-            shown = percent;
-            eprintln!("{percent} % of {total} bytes");
-        }
-    })?;
+    let mut progress = Progress::begin();
+    let summary =
+        models::synth::write(&options, &args.out, &mut |done, total| progress.show("writing", done, total, None))?;
+    drop(progress);
     if args.json {
-        println!("{}", serde_json::to_string(&summary)?);
+        out::line(serde_json::to_string(&summary)?)?;
     } else {
-        println!("wrote {} ({} bytes of weights)", args.out.display(), summary.bytes);
+        out::line(format_args!("wrote {} ({} bytes of weights)", args.out.display(), summary.bytes))?;
     }
     Ok(ExitCode::SUCCESS)
 }
 
 fn show_config(common: &Common, command: &ConfigCommand) -> anyhow::Result<ExitCode> {
     match command {
-        ConfigCommand::Docs => print!("{}", config_docs::markdown()),
-        ConfigCommand::Schema => print!("{}", config_docs::schema()),
+        ConfigCommand::Docs => out::write(config_docs::markdown().as_bytes())?,
+        ConfigCommand::Schema => out::write(config_docs::schema().as_bytes())?,
         ConfigCommand::Show => {
-            // Secrets write themselves as `[redacted]`: what this prints ends up in tickets.
-            print!("{}", toml::to_string(&load(common, Vec::new())?).context("writing the configuration")?);
+            let Configured { config, warnings } = load(common, Vec::new())?;
+            warnings.iter().for_each(|warning| out::remark(format_args!("warning: {warning}")));
+            out::write(secrets::shown(&config)?.as_bytes())?;
+            let problems = config.problems();
+            if !problems.is_empty() {
+                bail!("the configuration is wrong: {}", problems.join("; "));
+            }
         }
     }
     Ok(ExitCode::SUCCESS)
@@ -252,6 +283,6 @@ fn hash_key() -> anyhow::Result<ExitCode> {
     if let Some(problem) = key.key_problem() {
         bail!("the key on standard input {problem}");
     }
-    println!("{}", policy::hash_key(key.reveal()));
+    out::line(policy::hash_key(key.reveal()))?;
     Ok(ExitCode::SUCCESS)
 }

@@ -1,26 +1,47 @@
 //! Starting the roles, alone or together, and ending them in order.
+//!
+//! Everything that can be found wrong is found before a model is loaded: the configuration, tenants and a busy port.
+//! From then on `/livez` answers, and `listening` is said when requests are.
 
 use crate::config::Config;
+use crate::out;
 use crate::progress;
+use crate::signals::Signals;
 use anyhow::{Context, bail};
 use listen::{Drain, ListenConfig, Listener};
+use loader::ModelUrl;
 use rand::Rng;
+use router::Router;
 use std::net::SocketAddr;
 use telemetry::metrics::Registry;
-use tokio::signal::unix::{SignalKind, signal};
-use tokio::task::JoinHandle;
+use tokio::task::{JoinHandle, JoinSet};
 use worker::config::StorageConfig;
 use worker::lifecycle::{ModelSource, Worker};
 
-/// A role, or both, at work.
+/// A role, or both, at work: sockets are served, models may still be loading.
 pub(crate) struct Running {
     /// Where clients go.
     pub(crate) url: String,
     drain: Drain,
     task: JoinHandle<anyhow::Result<()>>,
+    ready: JoinHandle<anyhow::Result<()>>,
 }
 
 impl Running {
+    /// Waits until requests are answered.
+    ///
+    /// # Errors
+    /// A model cannot be served.
+    pub(crate) async fn ready(&mut self) -> anyhow::Result<()> {
+        tokio::select! {
+            result = &mut self.ready => result.context("joining the load")?,
+            result = &mut self.task => {
+                result.context("joining the server")??;
+                bail!("the server ended while it was starting")
+            }
+        }
+    }
+
     /// Drains and waits for the end.
     pub(crate) async fn stop(self) -> anyhow::Result<()> {
         self.drain.start();
@@ -29,84 +50,178 @@ impl Running {
 }
 
 /// What `MODEL` arguments mean; none means the demo where that is allowed.
+///
+/// # Errors
+/// One that means nothing.
 pub(crate) fn sources(models: &[String], default_demo: bool) -> anyhow::Result<Vec<ModelSource>> {
     if models.is_empty() && default_demo {
         return Ok(vec![ModelSource::Demo]);
     }
-    Ok(models.iter().map(|text| text.parse()).collect::<Result<_, _>>()?)
+    models.iter().map(|text| check_hub_name(text).and_then(|()| Ok(text.parse()?))).collect()
+}
+
+/// Reads a model's URL.
+///
+/// # Errors
+/// One that means nothing.
+pub(crate) fn url(model: &str) -> anyhow::Result<ModelUrl> {
+    if model == "demo" {
+        bail!("`demo` is part of the program: there is nothing to read; give a directory or a URL");
+    }
+    check_hub_name(model)?;
+    Ok(model.parse()?)
+}
+
+/// Refuses `ORG/NAME` where there is no such directory: other programs take it for a model of a hub.
+fn check_hub_name(model: &str) -> anyhow::Result<()> {
+    let path = model.split_once('=').map_or(model, |(_, path)| path);
+    let is_name = |part: &str| {
+        !part.is_empty() && part.bytes().all(|byte| byte.is_ascii_alphanumeric() || b"-_.".contains(&byte))
+    };
+    let is_hub_name = path
+        .split_once('/')
+        .is_some_and(|(org, name)| is_name(org) && is_name(name) && !org.starts_with('.') && !name.ends_with(".gguf"));
+    if is_hub_name && !std::path::Path::new(path).exists() {
+        bail!("there is no directory `{path}` here; for the model of that name on Hugging Face write hf://{path}");
+    }
+    Ok(())
 }
 
 /// The front door alone.
+///
+/// # Errors
+/// A wrong configuration or a busy port.
 pub(crate) async fn router(config: &Config) -> anyhow::Result<Running> {
     if config.router.workers.is_empty() {
         bail!("a router needs workers: give --worker URL, or router.workers in the configuration");
     }
-    start_router(config.router.clone()).await
-}
-
-async fn start_router(config: router::RouterConfig) -> anyhow::Result<Running> {
     let registry = Registry::new();
-    let listener = Listener::bind(&config.listen).await?.with_metrics(&registry, "router");
-    let url = url_of(listener.local_addr());
-    let drain = Drain::new();
-    let serving = router::serve(config, registry, listener, drain.clone());
-    let task = tokio::spawn(async move { Ok(serving.await?) });
-    Ok(Running { url, drain, task })
+    let listener = Listener::bind(&config.router.listen).await?;
+    let (url, drain) = (url_of(&listener), Drain::new());
+    let router = Router::new(config.router.clone(), &registry, drain.clone())?;
+    let looking = router.clone();
+    let task = tokio::spawn(route(router, listener, registry, drain.clone()));
+    let ready = tokio::spawn(async move {
+        looking.look_around().await;
+        Ok(())
+    });
+    Ok(Running { url, drain, task, ready })
 }
 
-/// A worker alone: every model loaded, or an error.
+/// Serves a router and watches its workers until the drain is over.
+async fn route(router: Router, listener: Listener, registry: Registry, drain: Drain) -> anyhow::Result<()> {
+    let _watches: JoinSet<()> = router.watch();
+    // Each request may hold a connection to its worker besides.
+    let listener = listener.with_metrics(&registry, "router").with_descriptors_per_connection(2);
+    Ok(listener.serve(router.app(), drain).await?)
+}
+
+/// A worker alone.
+///
+/// # Errors
+/// A wrong configuration or a busy port.
 pub(crate) async fn worker(config: &Config, models: Vec<ModelSource>) -> anyhow::Result<Running> {
     let registry = Registry::new();
-    let listener = Listener::bind(&config.worker.listen).await?.with_metrics(&registry, "worker");
-    let url = url_of(listener.local_addr());
-    let drain = Drain::new();
+    let listener = Listener::bind(&config.worker.listen).await?;
+    start_worker(config, models, listener, registry)
+}
+
+fn start_worker(
+    config: &Config,
+    models: Vec<ModelSource>,
+    listener: Listener,
+    registry: Registry,
+) -> anyhow::Result<Running> {
+    let (url, drain) = (url_of(&listener), Drain::new());
+    let listener = listener.with_metrics(&registry, "worker");
     let storage = StorageConfig { loader: config.loader.clone(), trust: config.trust.clone() };
     let worker = Worker::start(config.worker.clone(), &storage, models, registry, drain.clone())?;
     let loaded = worker.loaded();
-    tokio::spawn(progress::show(worker.progress()));
+    let shown = tokio::spawn(progress::show(worker.progress()));
     let task = tokio::spawn(async move { Ok(worker.serve(listener).await?) });
-    loaded.await?;
-    Ok(Running { url, drain, task })
+    let ready = tokio::spawn(async move {
+        let result = loaded.await;
+        // What is said next begins on a line of its own.
+        shown.abort();
+        let _ = shown.await;
+        Ok(result?)
+    });
+    Ok(Running { url, drain, task, ready })
 }
 
-/// Both in one process: the same two roles over a loopback port, with a random key between them,
-/// so that the worker's unscreened port is of no use to others on this machine.
+/// Both in one process: the same two roles over a loopback port, with a random key between them, so that the worker's
+/// unscreened port is of no use to others on this machine. They share one registry: `/metrics` shows both.
+///
+/// # Errors
+/// A wrong configuration or a busy port.
 pub(crate) async fn both(config: &Config, models: Vec<ModelSource>) -> anyhow::Result<Running> {
+    let registry = Registry::new();
+    let listener = Listener::bind(&config.router.listen).await?;
     let key = format!("{:032x}", rand::rng().random::<u128>());
     let mut config = config.clone();
     config.worker.listen = ListenConfig { address: SocketAddr::from(([127, 0, 0, 1], 0)), ..config.worker.listen };
-    config.worker.api_key = Some(policy::Secret::new(key.clone()));
-    let inner = worker(&config, models).await?;
-    config.router.workers = vec![inner.url.clone()];
-    config.router.worker_api_key = Some(policy::Secret::new(key));
-    let outer = start_router(config.router).await?;
-    let task = tokio::spawn(async move {
-        outer.task.await.context("joining the router")??;
-        inner.stop().await
+    let inner = Listener::bind(&config.worker.listen).await?;
+    config.router.workers = vec![url_of(&inner)];
+    config.router.worker_api_key = Some(policy::Secret::new(key.clone()));
+    config.worker.api_key = Some(policy::Secret::new(key));
+    let (url, drain) = (url_of(&listener), Drain::new());
+    let router = Router::new(config.router.clone(), &registry, drain.clone())?;
+    let inner = start_worker(&config, models, inner, registry.clone())?;
+    let looking = router.clone();
+    let outer = tokio::spawn(route(router, listener, registry, drain.clone()));
+    let ready = tokio::spawn(async move {
+        inner.ready.await.context("joining the load")??;
+        looking.look_around().await;
+        Ok(())
     });
-    Ok(Running { url: outer.url, drain: outer.drain, task })
+    let task = tokio::spawn(async move {
+        outer.await.context("joining the router")??;
+        inner.drain.start();
+        inner.task.await.context("joining the worker")?
+    });
+    Ok(Running { url, drain, task, ready })
 }
 
 /// Serves until SIGTERM or Ctrl-C, then drains; a second signal ends at once.
-pub(crate) async fn until_signal(running: Running) -> anyhow::Result<()> {
-    let mut terminate = signal(SignalKind::terminate()).context("watching for SIGTERM")?;
-    let mut interrupt = signal(SignalKind::interrupt()).context("watching for Ctrl-C")?;
-    println!("listening on {}  (OpenAI API at {}/v1; Ctrl-C ends)", running.url, running.url);
+///
+/// # Errors
+/// A model cannot be served, or a second signal came.
+pub(crate) async fn until_signal(start: impl Future<Output = anyhow::Result<Running>>) -> anyhow::Result<()> {
+    // Before anything else: the first process of a container has no signals but those that it watches for.
+    let mut signals = Signals::of_server()?;
+    let starting = async {
+        let mut running = start.await?;
+        running.ready().await?;
+        Ok::<_, anyhow::Error>(running)
+    };
+    let running = tokio::select! {
+        running = starting => running?,
+        wish = signals.next() => {
+            tracing::info!("{} while starting; ending", wish.name());
+            return Ok(());
+        }
+    };
+    say_listening(&running.url);
     let Running { drain, mut task, .. } = running;
     tokio::select! {
         result = &mut task => return result.context("joining the server")?,
-        _ = terminate.recv() => {}
-        _ = interrupt.recv() => {}
+        _ = signals.next() => {}
     }
     tracing::info!("draining: readiness says no, streams finish");
     drain.start();
     tokio::select! {
         result = &mut task => result.context("joining the server")?,
-        _ = terminate.recv() => bail!("ended at once by a second signal"),
-        _ = interrupt.recv() => bail!("ended at once by a second signal"),
+        _ = signals.next() => bail!("ended at once by a second signal"),
     }
 }
 
-fn url_of(address: SocketAddr) -> String {
-    format!("http://{address}")
+/// Says where the API is. A server goes on where nobody can read that.
+fn say_listening(url: &str) {
+    if let Err(error) = out::line(format_args!("listening on {url}  (OpenAI API at {url}/v1; Ctrl-C ends)")) {
+        tracing::warn!("listening on {url}, which could not be said: {error:#}");
+    }
+}
+
+fn url_of(listener: &Listener) -> String {
+    format!("http://{}", listener.local_addr())
 }

@@ -26,54 +26,87 @@ pub use schedule::{Arrivals, arrival_times};
 use anyhow::{Context, bail};
 use bytes::Bytes;
 use client::Target;
+use std::io::Write;
 use std::path::Path;
+use tokio::signal::unix::{Signal, SignalKind, signal};
 
-/// Runs the load test and returns its report; with `--out`, also writes the report's files.
-/// Prints nothing but progress, and that only where stderr is a terminal.
+/// The files of a run's folder.
+const FILES: [&str; 3] = ["events.jsonl", "summary.json", "report.html"];
+
+/// Runs the load test and returns its report; with `--out`, also writes the report's files. Ctrl-C and SIGTERM break it
+/// off: what was measured by then is reported. Prints nothing but progress, and that only where stderr is a terminal.
 ///
 /// # Errors
 /// `UsageError` for arguments that cannot be honoured (exit code 2); otherwise a server that does
 /// not answer the warm-up, or files that cannot be written.
 pub async fn run(args: LoadArgs) -> anyhow::Result<LoadReport> {
+    run_until(args, Interrupts::watch()?.next()).await
+}
+
+/// As [`run`], broken off when `interrupted` is over.
+///
+/// # Errors
+/// As [`run`].
+pub async fn run_until(args: LoadArgs, interrupted: impl Future<Output = ()>) -> anyhow::Result<LoadReport> {
     let base_url = args.base_url()?;
     let schedule_ns = args.schedule()?;
     let prompts = prompts::choose(&args)?;
-    let target = Target::new(&base_url, args.api_key.as_deref(), args.timeout, !args.no_stream, args.max_in_flight)?;
-    let model = match &args.model {
-        Some(model) => model.clone(),
-        None => target.first_model().await?,
-    };
-    let bodies = prompts::encode(&prompts, &model, &args)?;
-    warm_up(&target, &bodies, args.warm_up).await?;
-    let events = pace::run(target, bodies, schedule_ns, args.max_in_flight).await?;
-    let report = LoadReport::new(&args, base_url, model, &events);
     if let Some(folder) = &args.out {
-        write_files(folder, &report, &events)?;
+        prepare(folder)?;
+    }
+    let target = Target::new(&base_url, args.api_key.as_deref(), args.timeout, !args.no_stream, args.max_in_flight)?;
+    let mut interrupted = std::pin::pin!(interrupted);
+    let getting_ready = async {
+        let model = match &args.model {
+            Some(model) => model.clone(),
+            None => target.first_model().await?,
+        };
+        let bodies = prompts::encode(&prompts, &model, &args)?;
+        warm_up(&target, &bodies, args.warm_up).await?;
+        anyhow::Ok((model, bodies))
+    };
+    let (model, bodies) = tokio::select! {
+        ready = getting_ready => ready?,
+        () = &mut interrupted => bail!("interrupted while warming up: nothing was measured"),
+    };
+    let run = pace::run(target.clone(), bodies, schedule_ns, args.max_in_flight, interrupted).await?;
+    let report = LoadReport::new(&args, base_url, model, &run);
+    if let Some(folder) = &args.out {
+        write_files(folder, &report, &run.events)?;
     }
     Ok(report)
 }
 
-/// `run`, then the table (or one JSON object) on stdout; returns the exit code: 0 when the run is
-/// valid and few enough requests failed, 1 otherwise, 2 for a usage error.
+/// The signals that break a run off.
+struct Interrupts {
+    interrupt: Signal,
+    terminate: Signal,
+}
+
+impl Interrupts {
+    fn watch() -> anyhow::Result<Self> {
+        let watch = |kind| signal(kind).context("watching for signals");
+        Ok(Self { interrupt: watch(SignalKind::interrupt())?, terminate: watch(SignalKind::terminate())? })
+    }
+
+    async fn next(mut self) {
+        tokio::select! {
+            _ = self.interrupt.recv() => {}
+            _ = self.terminate.recv() => {}
+        }
+    }
+}
+
+/// `run`, and what is to be printed of it: the table, or one JSON object; with the exit code: 0 when the run is
+/// valid and few enough requests failed, 1 otherwise.
 ///
 /// # Errors
-/// As `run`, except for usage errors, which are printed.
-pub async fn command(args: LoadArgs) -> anyhow::Result<u8> {
+/// As `run`.
+pub async fn command(args: LoadArgs) -> anyhow::Result<(u8, String)> {
     let json = args.json;
-    let report = match run(args).await {
-        Ok(report) => report,
-        Err(error) if error.is::<UsageError>() => {
-            eprintln!("error: {error:#}");
-            return Ok(2);
-        }
-        Err(error) => return Err(error),
-    };
-    if json {
-        println!("{}", serde_json::to_string(&report)?);
-    } else {
-        print!("{report}");
-    }
-    Ok(report.exit_code())
+    let report = run(args).await?;
+    let text = if json { serde_json::to_string(&report)? + "\n" } else { report.to_string() };
+    Ok((report.exit_code(), text))
 }
 
 /// Sends a few requests one after the other, so that connections, caches and lazy set-up on either
@@ -93,21 +126,29 @@ async fn warm_up(target: &Target, bodies: &[Bytes], requests: u32) -> anyhow::Re
     Ok(())
 }
 
+/// Makes the folder of a run, before anything is measured.
+fn prepare(folder: &Path) -> anyhow::Result<()> {
+    if FILES.iter().any(|name| folder.join(name).exists()) {
+        let shown = folder.display();
+        return Err(UsageError(format!(
+            "--out {shown}: that folder holds a run already; name another, or move it away"
+        ))
+        .into());
+    }
+    std::fs::create_dir_all(folder).with_context(|| format!("creating {}", folder.display()))
+}
+
 fn write_files(folder: &Path, report: &LoadReport, events: &[RequestEvent]) -> anyhow::Result<()> {
-    std::fs::create_dir_all(folder).with_context(|| format!("creating {}", folder.display()))?;
     let mut lines = String::new();
     for event in events {
         lines.push_str(&serde_json::to_string(event)?);
         lines.push('\n');
     }
-    let files = [
-        ("events.jsonl", lines),
-        ("summary.json", serde_json::to_string_pretty(report)? + "\n"),
-        ("report.html", html::page(report, events)),
-    ];
-    for (name, text) in files {
+    let texts = [lines, serde_json::to_string_pretty(report)? + "\n", html::page(report, events)];
+    for (name, text) in FILES.into_iter().zip(texts) {
         let path = folder.join(name);
-        std::fs::write(&path, text).with_context(|| format!("writing {}", path.display()))?;
+        let mut file = std::fs::File::create_new(&path).with_context(|| format!("creating {}", path.display()))?;
+        file.write_all(text.as_bytes()).with_context(|| format!("writing {}", path.display()))?;
     }
     Ok(())
 }

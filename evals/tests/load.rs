@@ -1,7 +1,7 @@
 //! `eval load` against a server whose timings and faults are scripted.
 
 use clap::Parser;
-use evals::load::{Clock, LoadArgs, LoadReport, Outcome, RequestEvent, UsageError, run};
+use evals::load::{Clock, LoadArgs, LoadReport, Outcome, RequestEvent, UsageError, run, run_until};
 use std::time::Duration;
 use testkit::openai_server::{Answer, Behaviour, Ending, MODEL, OpenAiServer};
 
@@ -195,4 +195,42 @@ async fn a_prompt_file_that_is_none_is_a_usage_error() {
     let error = run(args(&server, "--prompt-file no/such/file")).await.expect_err("no file");
     assert!(error.is::<UsageError>(), "{error:#}");
     assert_eq!(server.requests(), 0, "refused before anything is sent");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_run_that_is_broken_off_keeps_what_was_measured() {
+    let server = OpenAiServer::start(|number, _| match number {
+        0..4 => Behaviour::Answer(Answer::steady(2, Duration::from_millis(1))),
+        _ => Behaviour::Silent,
+    })
+    .await;
+    let folder = tempfile::tempdir().expect("a folder");
+    let out = folder.path().join("report");
+    let mut args = args(&server, "--rate 50 --arrivals constant --duration 60s --warm-up 0 --max-error-rate 1");
+    args.out = Some(out.clone());
+    // Broken off when the fifth request waits for an answer that never comes.
+    let interrupted = async {
+        while server.requests() < 5 {
+            tokio::time::sleep(Duration::from_millis(5)).await;
+        }
+    };
+    let report = run_until(args, interrupted).await.expect("the run ends");
+    assert!(report.interrupted && !report.valid && report.exit_code() == 1);
+    assert_eq!(report.summary.ok, 4, "{report}");
+    assert!(report.to_string().contains("interrupted"), "{report}");
+    let events = std::fs::read_to_string(out.join("events.jsonl")).expect("events");
+    assert!(events.lines().count() >= 4 && out.join("report.html").is_file());
+}
+
+#[tokio::test]
+async fn a_run_that_is_there_is_not_written_over() {
+    let server = OpenAiServer::start(|_, _| Behaviour::Silent).await;
+    let folder = tempfile::tempdir().expect("a folder");
+    std::fs::write(folder.path().join("summary.json"), "{}").expect("writes");
+    let mut args = args(&server, "--rate 5 --duration 1s");
+    args.out = Some(folder.path().to_owned());
+    let error = run(args).await.expect_err("refused");
+    assert!(error.is::<UsageError>() && error.to_string().contains("holds a run"), "{error:#}");
+    assert_eq!(server.requests(), 0, "before anything is sent");
+    assert_eq!(std::fs::read_to_string(folder.path().join("summary.json")).expect("is there"), "{}");
 }

@@ -10,6 +10,7 @@ use std::time::Duration;
 #[serde(deny_unknown_fields, default)]
 pub struct ListenConfig {
     /// Address and port; port 0 takes a free one. Loopback by default: being reachable is a choice.
+    #[serde(deserialize_with = "crate::address::deserialize")]
     pub address: SocketAddr,
     /// How long a client may take to send a request's head, in milliseconds. 10 s is far above any
     /// honest client and ends slow-header attacks.

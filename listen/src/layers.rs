@@ -1,6 +1,7 @@
-//! What every request of ours gets: an id, one structured line in the log, and an OpenAI-shaped
-//! error where nobody handled it. The line holds no content.
+//! What every request of ours gets: an id, one line in the access log, and an OpenAI-shaped error
+//! where nobody handled it.
 
+use crate::access::log_request;
 use crate::request::error_response;
 use axum::extract::Request;
 use axum::middleware::{Next, from_fn};
@@ -9,7 +10,6 @@ use futures_util::FutureExt;
 use http::{HeaderValue, Method, Uri};
 use rand::Rng;
 use std::panic::AssertUnwindSafe;
-use std::time::Instant;
 use wire::headers::REQUEST_ID;
 use wire::openai::{ApiError, ErrorKind};
 
@@ -20,13 +20,13 @@ const REQUEST_ID_BYTES_MAX: usize = 128;
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct RequestId(pub String);
 
-/// Wraps `app`. Outermost first: the id (everything else names it), the log line (it sees the
-/// final status), the panic barrier (a bug in a handler ends one request, not the connection).
+/// Wraps `app`. Outermost first: the id (everything else names it), the access log (it sees the
+/// end of the answer), the panic barrier (a bug in a handler ends one request, not the connection).
 pub fn common_layers(app: axum::Router) -> axum::Router {
     app.fallback(unknown_path)
         .method_not_allowed_fallback(method_not_allowed)
         .layer(from_fn(catch_panic))
-        .layer(from_fn(log_line))
+        .layer(from_fn(log_request))
         .layer(from_fn(request_id))
 }
 
@@ -60,22 +60,6 @@ async fn request_id(mut request: Request, next: Next) -> Response {
 
 fn new_request_id() -> String {
     format!("req_{:032x}", rand::rng().random::<u128>())
-}
-
-async fn log_line(request: Request, next: Next) -> Response {
-    let begun = Instant::now();
-    let method = request.method().clone();
-    let path = request.uri().path().to_owned();
-    let id = request.extensions().get::<RequestId>().map(|id| id.0.clone()).unwrap_or_default();
-    let response = next.run(request).await;
-    let status = response.status().as_u16();
-    let head_ms = begun.elapsed().as_secs_f64() * 1e3;
-    if method == Method::GET {
-        tracing::debug!(%method, path, status, head_ms, request_id = id, "request");
-    } else {
-        tracing::info!(%method, path, status, head_ms, request_id = id, "request");
-    }
-    response
 }
 
 async fn catch_panic(request: Request, next: Next) -> Response {

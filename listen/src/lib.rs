@@ -5,18 +5,24 @@
 //!
 //! `axum::serve` (0.8) sets no timer and bounds nothing; this is why the connection loop is here.
 
+mod access;
+mod address;
 mod config;
 mod connection;
 mod cors;
 mod descriptors;
 mod drain;
 mod layers;
+mod operator;
 mod request;
 mod server;
 
+pub use access::Access;
+pub use address::parse_address;
 pub use config::ListenConfig;
 pub use descriptors::{connections_within_limit, raise_descriptor_limit};
 pub use drain::Drain;
 pub use layers::{RequestId, common_layers};
-pub use request::{error_response, key_headers, read_json_body, require_loopback};
+pub use operator::{Operator, operator, refuse_pages};
+pub use request::{error_response, key_headers, read_json_body};
 pub use server::{ListenError, Listener, Peer};

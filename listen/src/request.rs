@@ -1,9 +1,6 @@
 //! Reading bodies within bounds, and answering with OpenAI-shaped errors.
 
-use crate::Peer;
 use axum::body::Body;
-use axum::extract::Request;
-use axum::middleware::Next;
 use axum::response::Response;
 use bytes::{Bytes, BytesMut};
 use http::header::{ALLOW, CONTENT_TYPE, RETRY_AFTER, WWW_AUTHENTICATE};
@@ -45,16 +42,6 @@ pub fn error_response(error: &ApiError) -> Response {
 /// The values of the headers that carry keys, each with its header's name, those of one header together.
 pub fn key_headers(headers: &HeaderMap) -> impl Iterator<Item = (&'static str, &[u8])> {
     KEYS.into_iter().flat_map(|name| headers.get_all(name).iter().map(move |value| (name, value.as_bytes())))
-}
-
-/// A layer that lets only callers on this machine through: for what operators may ask.
-pub async fn require_loopback(request: Request, next: Next) -> Response {
-    let peer = request.extensions().get::<Peer>().map(|peer| peer.0.ip().to_canonical());
-    if peer.is_some_and(|address| address.is_loopback()) {
-        return next.run(request).await;
-    }
-    let message = "administration is for callers on the server's own machine; use its loopback address there";
-    error_response(&ApiError::new(ErrorKind::PermissionDenied, message))
 }
 
 /// Reads a JSON request's body.

@@ -170,7 +170,8 @@ impl Listener {
         while let Some(Ok((stream, peer))) = now_or_never(self.socket.accept()).await {
             server.take(stream, Peer(peer));
         }
-        drop(self.socket);
+        // The spares are copies of the socket: while one is open, the kernel goes on taking connections that nobody serves.
+        drop((self.socket, spares));
         drain.refuse();
         finish(&server.tasks, &drain, self.config.drain_timeout_ms).await
     }
@@ -450,7 +451,13 @@ mod tests {
             }
             "slow"
         };
+        let in_held = Arc::clone(&entered);
+        let held = move || async move {
+            in_held.notify_one();
+            std::future::pending::<&str>().await
+        };
         let app = axum::Router::new().route("/", get(|| async { "hello" })).route("/slow", get(slow));
+        let app = app.route("/held", get(held));
         let address = listener.local_addr();
         let task = tokio::spawn(listener.serve(app, drain.clone()));
         Running { address, drain, registry, entered, task }
@@ -497,6 +504,20 @@ mod tests {
         running.task.await.expect("joins").expect("drains");
         assert!(slow.await.expect("joins").expect("answers").ends_with("slow"));
         assert!(send(running.address, "/").await.is_err(), "the socket is closed");
+    }
+
+    #[tokio::test]
+    async fn new_connections_are_refused_at_once_while_streams_finish() {
+        let running = start(|_| ()).await;
+        let held = tokio::spawn(send(running.address, "/held"));
+        running.entered.notified().await;
+        running.drain.start();
+        while !running.drain.is_refusing() {
+            tokio::time::sleep(Duration::from_millis(1)).await;
+        }
+        let refused = tokio::time::timeout(Duration::from_secs(10), send(running.address, "/")).await;
+        assert!(refused.is_ok_and(|result| result.is_err()), "a connection that nobody serves is a hang");
+        assert!(!held.is_finished() && !running.task.is_finished(), "the drain is under way");
     }
 
     #[tokio::test]

@@ -23,6 +23,12 @@ impl Identified {
     pub fn tenant(&self) -> &str {
         &self.tenant
     }
+
+    /// Whether no key was brought, or none was wanted.
+    #[must_use]
+    pub fn is_anonymous(&self) -> bool {
+        self.index == ANONYMOUS_INDEX as usize
+    }
 }
 
 /// Why nobody was identified.

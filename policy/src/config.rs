@@ -36,6 +36,7 @@ pub struct TenantConfig {
     pub name: String,
     /// SHA-256 digests of its API keys, 64 hexadecimal digits each. Keys themselves are not
     /// configuration: a file that leaks must not open the door.
+    #[schemars(extend("writeOnly" = true))]
     pub key_sha256: Vec<String>,
     /// How many requests it may make per minute; unlimited where absent. A bucket of that size
     /// which refills evenly: any window of `w` seconds grants at most `limit × (1 + w / 60)`.
@@ -60,6 +61,7 @@ pub struct AnonymousConfig {
 pub struct DenyListConfig {
     /// The phrases, compared without regard to case, white space, invisible characters, and
     /// matched as whole words: `ass` does not block `class`. At most 20,000, 256 bytes each.
+    #[schemars(extend("writeOnly" = true))]
     pub phrases: Vec<String>,
 }
 

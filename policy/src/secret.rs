@@ -6,6 +6,7 @@ use serde::{Deserialize, Serialize, Serializer};
 /// A secret: never shown, logged or written back.
 #[derive(Clone, PartialEq, Eq, Deserialize, JsonSchema)]
 #[serde(transparent)]
+#[schemars(extend("writeOnly" = true))]
 pub struct Secret(String);
 
 impl Secret {

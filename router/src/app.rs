@@ -11,15 +11,15 @@ use crate::meter::{Metrics, Slots};
 use crate::serve::{chat, completions, identify};
 use crate::support;
 use crate::worker::{Address, State as WorkerState, Worker};
-use axum::extract::{Path, State};
-use axum::middleware::from_fn;
+use axum::extract::{Path, Request, State};
+use axum::middleware::{Next, from_fn_with_state};
 use axum::response::{IntoResponse, Response};
 use axum::routing::{get, post};
 use axum::{Json, body::Body};
 use futures_util::future::join_all;
 use http::header::CONTENT_TYPE;
 use http::{HeaderMap, HeaderValue, StatusCode};
-use listen::{Drain, Listener, require_loopback};
+use listen::{Drain, Listener, operator, refuse_pages};
 use parking_lot::Mutex;
 use policy::{Moment, Policy, Secret};
 use serde::Serialize;
@@ -69,14 +69,10 @@ impl Router {
     /// # Errors
     /// The field that is wrong.
     pub fn new(config: RouterConfig, registry: &Registry, drain: Drain) -> Result<Self, RouterError> {
-        check(&config)?;
+        check_fields(&config)?;
         let begun = Instant::now();
-        let address = |(index, url): (usize, &String)| {
-            Address::parse(url).map_err(|problem| RouterError::Config { field: format!("workers[{index}]"), problem })
-        };
-        let addresses = config.workers.iter().enumerate().map(address).collect::<Result<Vec<_>, _>>()?;
         let fleet = Fleet::new(limits(&config));
-        fleet.apply(Change::All(addresses));
+        fleet.apply(Change::All(addresses(&config)?));
         let core = Core {
             policy: Policy::new(&config.policy)?,
             fleet,
@@ -107,8 +103,16 @@ impl Router {
             .route("/readyz", get(readyz))
             .route("/health", get(readyz))
             .route("/metrics", get(metrics))
-            .route("/status", get(status))
-            .merge(axum::Router::new().route("/admin/workers", get(support::workers)).layer(from_fn(require_loopback)))
+            .merge(
+                axum::Router::new()
+                    .route("/status", get(status))
+                    .route_layer(from_fn_with_state(Arc::clone(&self.core), require_key_or_no_page)),
+            )
+            .merge(
+                axum::Router::new()
+                    .route("/admin/workers", get(support::workers))
+                    .route_layer(from_fn_with_state(Arc::clone(&self.core), require_operator)),
+            )
             .with_state(Arc::clone(&self.core));
         listen::common_layers(routes)
     }
@@ -145,13 +149,33 @@ fn limits(config: &RouterConfig) -> Limits {
     }
 }
 
-fn check(config: &RouterConfig) -> Result<(), RouterError> {
+/// Says what is wrong with a configuration, if anything is, without starting.
+///
+/// # Errors
+/// The field that is wrong.
+pub fn check(config: &RouterConfig) -> Result<(), RouterError> {
+    check_fields(config)?;
+    addresses(config)?;
+    Policy::new(&config.policy)?;
+    Ok(())
+}
+
+fn addresses(config: &RouterConfig) -> Result<Vec<Address>, RouterError> {
+    let address = |(index, url): (usize, &String)| {
+        Address::parse(url).map_err(|problem| RouterError::Config { field: format!("workers[{index}]"), problem })
+    };
+    config.workers.iter().enumerate().map(address).collect()
+}
+
+fn check_fields(config: &RouterConfig) -> Result<(), RouterError> {
     let wrong = |field: &str, problem: &str| Err(RouterError::Config { field: field.into(), problem: problem.into() });
     if config.workers.len() > WORKERS_MAX {
         return wrong("workers", "has more than 16,384 entries");
     }
-    if let Some(problem) = config.worker_api_key.as_ref().and_then(Secret::key_problem) {
-        return wrong("worker_api_key", problem);
+    for (field, key) in [("worker_api_key", &config.worker_api_key), ("admin_api_key", &config.admin_api_key)] {
+        if let Some(problem) = key.as_ref().and_then(Secret::key_problem) {
+            return wrong(field, problem);
+        }
     }
     if config.retry.attempts_max == 0 {
         return wrong("retry.attempts_max", "is 0; 1 means no retry");
@@ -203,6 +227,26 @@ pub async fn serve(
     let result = listener.serve(router.app(), drain).await;
     drop(watches);
     Ok(result?)
+}
+
+/// For what changes the process or tells its insides.
+async fn require_operator(State(core): State<Arc<Core>>, request: Request, next: Next) -> Response {
+    match operator(&request, core.admin_api_key()) {
+        Ok(_) => next.run(request).await,
+        Err(error) => listen::error_response(&error),
+    }
+}
+
+/// For what tells of the process: operators, those who may ask for models, and no web page that brings no key.
+async fn require_key_or_no_page(State(core): State<Arc<Core>>, request: Request, next: Next) -> Response {
+    if operator(&request, core.admin_api_key()).is_ok() {
+        return next.run(request).await;
+    }
+    match identify(&core, request.headers()) {
+        Ok(who) if !who.is_anonymous() => next.run(request).await,
+        Ok(_) => refuse_pages(request, next).await,
+        Err(error) => listen::error_response(&error),
+    }
 }
 
 async fn models(State(core): State<Arc<Core>>, headers: HeaderMap) -> Response {

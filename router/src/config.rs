@@ -18,6 +18,9 @@ pub struct RouterConfig {
     /// The key sent to the workers in place of the client's. Absent by default: workers on
     /// loopback or behind a network policy need none.
     pub worker_api_key: Option<Secret>,
+    /// The key that lets administrators in from other machines, for `/admin/…` and `/status`. Absent by default:
+    /// then administration is for callers on the router's own machine.
+    pub admin_api_key: Option<Secret>,
     /// How workers are watched.
     pub health: HealthConfig,
     /// How often a request may be tried again.
@@ -67,6 +70,7 @@ impl Default for RouterConfig {
             listen: ListenConfig::default(),
             workers: Vec::new(),
             worker_api_key: None,
+            admin_api_key: None,
             health: HealthConfig::default(),
             retry: RetryConfig::default(),
             connect_timeout_ms: 1_000,

@@ -33,6 +33,11 @@ pub(crate) struct Core {
 }
 
 impl Core {
+    /// The key that lets administrators in from elsewhere.
+    pub(crate) fn admin_api_key(&self) -> Option<&str> {
+        self.config.admin_api_key.as_ref().map(policy::Secret::reveal)
+    }
+
     /// The time policy is told: since the router was made.
     pub(crate) fn now(&self) -> Moment {
         Moment(self.begun.elapsed())

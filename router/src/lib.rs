@@ -18,6 +18,7 @@ mod health;
 mod hold;
 mod memory;
 mod meter;
+mod observed;
 mod outcome;
 mod pair;
 mod pick;
@@ -31,5 +32,5 @@ mod ticket;
 mod upstream;
 mod worker;
 
-pub use app::{Router, RouterError, serve};
+pub use app::{Router, RouterError, check, serve};
 pub use config::{HealthConfig, RetryConfig, RouterConfig};

@@ -1,5 +1,6 @@
 //! What is counted of a request, and the places it holds: both end when they are dropped.
 
+use crate::observed::Observed;
 use crate::outcome::Outcome;
 use crate::worker::Worker;
 use prometheus::{Gauge, GaugeVec, HistogramVec, IntCounter, IntCounterVec};
@@ -80,6 +81,7 @@ impl Metrics {
 #[derive(Debug)]
 pub(crate) struct Meter {
     pub(crate) metrics: Arc<Metrics>,
+    pub(crate) observed: Observed,
     model: String,
     code: u16,
     begun: Instant,
@@ -88,9 +90,10 @@ pub(crate) struct Meter {
 
 impl Meter {
     /// Begins with the request's arrival. Until `ended`, the client is taken to have left.
-    pub(crate) fn begin(metrics: &Arc<Metrics>) -> Self {
+    pub(crate) fn begin(metrics: &Arc<Metrics>, observed: Observed) -> Self {
         Self {
             metrics: Arc::clone(metrics),
+            observed,
             model: OTHER_MODEL.into(),
             code: CLIENT_LEFT,
             begun: Instant::now(),
@@ -100,7 +103,14 @@ impl Meter {
 
     /// Names the model; only one that a worker has.
     pub(crate) fn set_model(&mut self, model: &str) {
+        self.observed.model(model);
         model.clone_into(&mut self.model);
+    }
+
+    /// Counts what went wrong at the worker, and notes it for the trace and the log.
+    pub(crate) fn upstream_error(&mut self, kind: &'static str) {
+        self.metrics.upstream_error(kind);
+        self.observed.fault(kind);
     }
 
     /// Notes an event with text on its way to the client.
@@ -125,6 +135,7 @@ impl Drop for Meter {
         let model = self.model.as_str();
         self.metrics.requests.with_label_values(&[model, &self.code.to_string()]).inc();
         self.metrics.duration.with_label_values(&[model]).observe(self.begun.elapsed().as_secs_f64());
+        self.observed.end(self.code);
     }
 }
 

@@ -108,15 +108,15 @@ fn unreadable(meter: &mut Meter, cause: &ReadError) -> Response {
         ReadError::NoMemory => refuse(meter, "too_large", "this server holds too many large answers; try again"),
         ReadError::Broken(_) => refuse(meter, "broken_mid_answer", "the worker broke off while it answered; try again"),
         ReadError::Stalled(after) => {
-            meter.metrics.upstream_error("stalled");
+            meter.upstream_error("stalled");
             let message = format!("the worker's answer paused for more than {} s", after.as_secs());
             respond_error(meter, &ApiError::new(ErrorKind::UpstreamTimeout, message))
         }
     }
 }
 
-fn refuse(meter: &mut Meter, kind: &str, message: &str) -> Response {
-    meter.metrics.upstream_error(kind);
+fn refuse(meter: &mut Meter, kind: &'static str, message: &str) -> Response {
+    meter.upstream_error(kind);
     respond_error(meter, &ApiError::new(ErrorKind::BadGateway, message))
 }
 

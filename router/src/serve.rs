@@ -5,16 +5,17 @@ use crate::core::Core;
 use crate::dispatch::{Refused, dispatch};
 use crate::hold;
 use crate::meter::{Meter, Slot};
+use crate::observed::Observed;
 use crate::relay::{Bounds, Relay};
 use crate::screened::Gate;
 use crate::upstream::{Call, forwarded_headers};
 use axum::extract::{Request, State};
 use axum::response::Response;
 use http::{HeaderMap, HeaderValue};
+use listen::Access;
 use policy::{Admitted, Endpoint, Facts, Identified, Limits, Presented, Rejection};
 use std::sync::Arc;
 use tracing::Instrument;
-use tracing::field::Empty;
 use wire::headers::{
     CACHE_SALT, IGNORED, RATELIMIT_LIMIT_REQUESTS, RATELIMIT_REMAINING_REQUESTS, RATELIMIT_RESET_REQUESTS, SHOULD_RETRY,
 };
@@ -31,8 +32,9 @@ pub(crate) async fn completions(State(core): State<Arc<Core>>, request: Request)
 }
 
 async fn answer(core: Arc<Core>, endpoint: Endpoint, request: Request) -> Response {
-    let span = span(endpoint, request.headers());
-    let mut meter = Meter::begin(&core.metrics);
+    let observed = Observed::begin(endpoint, request.headers(), Access::of(&request));
+    let span = observed.span.clone();
+    let mut meter = Meter::begin(&core.metrics, observed);
     let mut limits = None;
     let admission = admit(&core, endpoint, request, &mut meter, &mut limits);
     // Boxed: the future of a whole request is large, and axum moves it about.
@@ -51,17 +53,16 @@ async fn answer(core: Arc<Core>, endpoint: Endpoint, request: Request) -> Respon
             listen::error_response(&error)
         }
     };
-    span.record("http.response.status_code", response.status().as_u16());
     write_limits(response.headers_mut(), limits);
     response
 }
 
 /// Everything from the pick to the beginning of the client's answer.
 async fn fulfil(core: Arc<Core>, asked: Asked, mut meter: Meter, span: tracing::Span) -> Response {
-    span.record("gen_ai.request.model", &asked.model);
+    meter.observed.asked(asked.call.is_stream, asked.choices);
     match dispatch(&core, &asked.admitted, &asked.model, &asked.call, core.beginning()).await {
         Ok(answer) => {
-            span.record("forebay.worker", &answer.ticket.worker.name);
+            meter.observed.worker(&answer.ticket.worker.name);
             let gate = Gate::new(asked.admitted, asked.endpoint, asked.choices);
             Relay { answer, gate, meter, slot: asked.slot, bounds: core.bounds(), span }.respond().await
         }
@@ -74,26 +75,6 @@ async fn fulfil(core: Arc<Core>, asked: Asked, mut meter: Meter, span: tracing::
             response
         }
     }
-}
-
-/// The trace's span for this hop; it holds no content.
-fn span(endpoint: Endpoint, headers: &HeaderMap) -> tracing::Span {
-    let operation = match endpoint {
-        Endpoint::Chat => "chat",
-        Endpoint::Completions => "text_completion",
-    };
-    let span = tracing::info_span!(
-        "router.request",
-        otel.kind = "server",
-        gen_ai.operation.name = operation,
-        gen_ai.provider.name = "forebay",
-        gen_ai.request.model = Empty,
-        forebay.tenant = Empty,
-        forebay.worker = Empty,
-        http.response.status_code = Empty,
-    );
-    telemetry::trace::parent_from(&span, headers);
-    span
 }
 
 /// A request that may be dispatched.
@@ -120,7 +101,7 @@ async fn admit(
         return Err(hold::shutting_down());
     }
     let who = identify(core, &parts.headers)?;
-    tracing::Span::current().record("forebay.tenant", who.tenant());
+    meter.observed.tenant(who.tenant());
     let slot = core.slots.take().ok_or_else(|| {
         let message = format!("{} requests are being answered, the most this server takes", core.config.in_flight_max);
         ApiError::overloaded(message, crate::fleet::RETRY_AFTER)

@@ -3,6 +3,11 @@
 //!
 //! This room knows no request and no model, and never sees content.
 
+mod mask;
 pub mod metrics;
 pub mod names;
+pub mod process;
+pub mod terminal;
 pub mod trace;
+
+pub use mask::mask;

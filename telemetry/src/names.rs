@@ -3,7 +3,30 @@
 //! Units are seconds, bytes and ratios. A counter's name ends in `_total`. vLLM's names are kept
 //! letter for letter, so that dashboards and autoscalers made for it work unchanged.
 
-use crate::metrics::{Def, ITL_EDGES_S, REQUEST_EDGES_S, STEP_OVERHEAD_EDGES_S, TTFT_EDGES_S};
+use crate::metrics::{Def, ITL_EDGES_S, REQUEST_EDGES_S, STEP_OVERHEAD_EDGES_S, TOKENS_EDGES, TTFT_EDGES_S};
+
+// --- process ------------------------------------------------------------------------------------
+
+/// Processor time.
+pub const PROCESS_CPU: Def = Def::counter("process_cpu_seconds_total", "Processor time used, in seconds", &[]);
+/// Memory in use.
+pub const PROCESS_RESIDENT_MEMORY: Def =
+    Def::gauge("process_resident_memory_bytes", "Memory in use, mapped weights that were read included", &[]);
+/// Memory that is mapped.
+pub const PROCESS_VIRTUAL_MEMORY: Def = Def::gauge("process_virtual_memory_bytes", "Memory mapped, in use or not", &[]);
+/// Open files.
+pub const PROCESS_OPEN_FDS: Def = Def::gauge("process_open_fds", "Open files and sockets", &[]);
+/// The limit on them.
+pub const PROCESS_MAX_FDS: Def = Def::gauge("process_max_fds", "The soft limit on open files and sockets", &[]);
+/// Threads.
+pub const PROCESS_THREADS: Def = Def::gauge("process_threads", "Threads", &[]);
+/// When the process was started.
+pub const PROCESS_START_TIME: Def = Def::gauge("process_start_time_seconds", "Unix time of the process's start", &[]);
+/// Which build this is.
+pub const BUILD_INFO: Def = Def::gauge("forebay_build_info", "Always 1; the labels say which build runs", &["version"]);
+/// Spans that were exported, or could not be.
+pub const TELEMETRY_SPANS: Def =
+    Def::counter("forebay_telemetry_spans_total", "Spans by outcome of their export: exported, failed", &["outcome"]);
 
 // --- listen -------------------------------------------------------------------------------------
 
@@ -380,3 +403,24 @@ pub const VLLM_PREEMPTIONS: Def = Def::counter("vllm:num_preemptions_total", "Se
 /// Sequences served to their end.
 pub const VLLM_SUCCESS: Def =
     Def::counter("vllm:request_success_total", "Sequences served to their end", &["model_name", "finished_reason"]);
+/// Deprecated by vLLM for `vllm:inter_token_latency_seconds`; older dashboards ask for it.
+pub const VLLM_TPOT: Def = Def::histogram(
+    "vllm:time_per_output_token_seconds",
+    "Between two tokens of a sequence; the old name of inter_token_latency_seconds",
+    &["model_name"],
+    ITL_EDGES_S,
+);
+/// As `forebay_worker_queue_seconds`.
+pub const VLLM_QUEUE_TIME: Def = Def::histogram(
+    "vllm:request_queue_time_seconds",
+    "From submission to the first step that a sequence takes part in",
+    &["model_name"],
+    REQUEST_EDGES_S,
+);
+/// Prompts' lengths.
+pub const VLLM_REQUEST_PROMPT_TOKENS: Def = Def::histogram(
+    "vllm:request_prompt_tokens",
+    "Prompt tokens of the sequences that started",
+    &["model_name"],
+    TOKENS_EDGES,
+);

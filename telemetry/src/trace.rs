@@ -3,20 +3,24 @@
 //! Spans are exported over OTLP (HTTP, protobuf) when an endpoint is configured, and cost next to
 //! nothing when not. Content is never recorded; that is the callers' duty, and a test's.
 
+mod export;
+
+use crate::terminal::{self, LogWriter};
 use http::{HeaderMap, HeaderName, HeaderValue};
 use opentelemetry::propagation::{Extractor, Injector, TextMapPropagator};
 use opentelemetry::trace::{TraceContextExt, TracerProvider};
-use opentelemetry_otlp::{SpanExporter, WithExportConfig};
-use opentelemetry_sdk::Resource;
 use opentelemetry_sdk::propagation::TraceContextPropagator;
 use opentelemetry_sdk::trace::SdkTracerProvider;
-use std::io::IsTerminal;
 use std::time::Duration;
 use thiserror::Error;
 use tracing_opentelemetry::OpenTelemetrySpanExt;
+use tracing_subscriber::filter::filter_fn;
 use tracing_subscriber::layer::SubscriberExt;
 use tracing_subscriber::util::SubscriberInitExt;
 use tracing_subscriber::{EnvFilter, Layer, fmt};
+
+pub(crate) use export::ExportCollector;
+pub use export::Variables;
 
 /// How the process is observed.
 #[derive(Debug, Clone)]
@@ -25,8 +29,10 @@ pub struct Config {
     pub log_filter: String,
     /// How log lines look.
     pub log_format: LogFormat,
-    /// Where spans go, e.g. `http://127.0.0.1:4318`; `None` exports nothing.
+    /// Where spans go, e.g. `http://127.0.0.1:4318`; where absent, the variables decide.
     pub otlp_endpoint: Option<String>,
+    /// OpenTelemetry's own variables.
+    pub variables: Variables,
 }
 
 /// How log lines look.
@@ -51,6 +57,12 @@ pub enum TraceError {
         /// What is wrong with it.
         #[source]
         source: tracing_subscriber::filter::ParseError,
+    },
+    /// The endpoint is one that we cannot reach.
+    #[error("`telemetry.otlp_endpoint` is {endpoint:?}: give an http:// URL, e.g. of a collector on this machine")]
+    Endpoint {
+        /// What was given, without secrets.
+        endpoint: String,
     },
     /// The exporter could not be built.
     #[error("setting up the export of traces to {endpoint}")]
@@ -81,41 +93,82 @@ impl Drop for Guard {
     }
 }
 
+/// Checks what [`init`] would refuse.
+///
+/// # Errors
+/// A filter that does not parse, or an endpoint that is no HTTP URL.
+pub fn check(config: &Config) -> Result<(), TraceError> {
+    filter(config)?;
+    match &config.otlp_endpoint {
+        Some(endpoint) if !endpoint.starts_with("http://") => {
+            Err(TraceError::Endpoint { endpoint: crate::mask(endpoint).into_owned() })
+        }
+        _ => Ok(()),
+    }
+}
+
+fn filter(config: &Config) -> Result<EnvFilter, TraceError> {
+    EnvFilter::try_new(&config.log_filter)
+        .map_err(|source| TraceError::Filter { filter: config.log_filter.clone(), source })
+}
+
 /// Sets up logs and traces for the process. Call it once, outside any async runtime.
 ///
 /// # Errors
 /// A filter that does not parse, an endpoint that is no URL, or a second call.
 pub fn init(config: &Config) -> Result<Guard, TraceError> {
-    let filter = EnvFilter::try_new(&config.log_filter)
-        .map_err(|source| TraceError::Filter { filter: config.log_filter.clone(), source })?;
-    let provider = config.otlp_endpoint.as_deref().map(provider).transpose()?;
-    let spans =
-        provider.as_ref().map(|provider| tracing_opentelemetry::layer().with_tracer(provider.tracer("forebay")));
-    let is_terminal = std::io::stderr().is_terminal();
+    check(config)?;
+    let plan = export::plan(config.otlp_endpoint.as_deref(), &config.variables);
+    let provider = plan.url.as_deref().map(|url| export::provider(url, &config.variables)).transpose()?;
+    let spans = provider.as_ref().map(|provider| {
+        let layer = tracing_opentelemetry::layer().with_tracer(provider.tracer("forebay"));
+        // Whatever is logged: a quiet log must not cut traces. Libraries' own spans are not ours to export.
+        layer.with_location(false).with_threads(false).with_filter(filter_fn(|metadata| {
+            *metadata.level() <= tracing::Level::INFO && !is_of_a_library(metadata.target())
+        }))
+    });
     let json = match config.log_format {
         LogFormat::Json => true,
         LogFormat::Text => false,
-        LogFormat::Auto => !is_terminal,
+        LogFormat::Auto => !std::io::IsTerminal::is_terminal(&std::io::stderr()),
     };
     // Standard output belongs to what a command prints; logs go to standard error.
     let lines = if json {
-        fmt::layer().json().flatten_event(true).with_current_span(false).with_writer(std::io::stderr).boxed()
+        fmt::layer().json().flatten_event(true).with_current_span(false).with_writer(LogWriter::default).boxed()
     } else {
-        fmt::layer().with_ansi(is_terminal).with_writer(std::io::stderr).boxed()
+        fmt::layer().with_ansi(terminal::has_colours()).with_writer(LogWriter::default).boxed()
     };
-    tracing_subscriber::registry().with(filter).with(spans).with(lines).try_init().map_err(|_| TraceError::Twice)?;
+    tracing_subscriber::registry()
+        .with(spans)
+        .with(lines.with_filter(filter(config)?))
+        .try_init()
+        .map_err(|_| TraceError::Twice)?;
+    plan.warnings.iter().for_each(|warning| tracing::warn!("{warning}"));
     Ok(Guard { provider })
 }
 
-fn provider(endpoint: &str) -> Result<SdkTracerProvider, TraceError> {
-    let traces_url = format!("{}/v1/traces", endpoint.trim_end_matches('/'));
-    let exporter = SpanExporter::builder()
-        .with_http()
-        .with_endpoint(traces_url)
-        .build()
-        .map_err(|source| TraceError::Exporter { endpoint: endpoint.into(), source })?;
-    let resource = Resource::builder().with_service_name("forebay").build();
-    Ok(SdkTracerProvider::builder().with_batch_exporter(exporter).with_resource(resource).build())
+fn is_of_a_library(target: &str) -> bool {
+    let library = target.split("::").next().unwrap_or_default();
+    ["h2", "hyper", "hyper_util", "opentelemetry", "opentelemetry_sdk", "reqwest", "rustls", "tokio", "tower"]
+        .contains(&library)
+}
+
+/// Marks the end of a span that outlives the code which entered it, such as that of a streamed answer: a span ends
+/// when it was last entered.
+pub fn ends_now(span: &tracing::Span) {
+    span.in_scope(|| ());
+}
+
+/// Names a span anew, where its name is known only later.
+pub fn rename(span: &tracing::Span, name: &str) {
+    span.context().span().update_name(name.to_owned());
+}
+
+/// Marks a span as failed: `error.type` is a word of a small set.
+pub fn failed(span: &tracing::Span, kind: &str, message: &str) {
+    span.record("error.type", kind);
+    span.record("otel.status_code", "ERROR");
+    span.record("otel.status_description", message);
 }
 
 /// Writes the current span's `traceparent` into `headers`, over one that is there. Without a
@@ -136,12 +189,20 @@ pub fn parent_from(span: &tracing::Span, headers: &HeaderMap) {
     }
 }
 
-/// The trace id of the current span, for logs and error reports; `None` where nothing is recorded.
+/// The id of a span's trace, for logs; `None` where nothing is recorded.
 #[must_use]
-pub fn current_trace_id() -> Option<String> {
-    let context = tracing::Span::current().context();
-    let span = context.span().span_context().clone();
-    span.is_valid().then(|| span.trace_id().to_string())
+pub fn trace_id(span: &tracing::Span) -> Option<String> {
+    let context = span.context();
+    let id = context.span().span_context().clone();
+    id.is_valid().then(|| id.trace_id().to_string())
+}
+
+/// The id of the trace that a request's `traceparent` names, where it is well-formed.
+#[must_use]
+pub fn trace_id_of(headers: &HeaderMap) -> Option<String> {
+    let context = TraceContextPropagator::new().extract(&HeadersRef(headers));
+    let id = context.span().span_context().clone();
+    id.is_valid().then(|| id.trace_id().to_string())
 }
 
 struct Headers<'a>(&'a mut HeaderMap);

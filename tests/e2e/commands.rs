@@ -13,21 +13,41 @@ fn chat_needs_nothing_but_itself() {
     let output = run(&["chat", "--temperature", "0", "What is Forebay?"]);
     assert!(output.status.success(), "{}", text(&output.stderr));
     assert!(text(&output.stdout).contains("Forebay"), "{}", text(&output.stdout));
+    assert_eq!(text(&output.stderr), "", "no progress, and no percentages in a pipe");
 }
 
 #[test]
-fn chat_talks_to_a_running_server_line_by_line() {
+fn a_pipe_is_one_prompt_and_one_answer() {
     let server = Server::start(&["serve"]);
-    let mut child = forebay()
-        .args(["chat", "--url", &server.url, "--temperature", "0"])
-        .stdin(Stdio::piped())
-        .stdout(Stdio::piped())
-        .spawn()
-        .expect("runs");
-    child.stdin.take().expect("piped").write_all(b"Hello\nWhat is 2 + 3?\n").expect("writes");
-    let output = child.wait_with_output().expect("ends");
-    assert!(output.status.success());
+    let ask = |prompt: &str| {
+        let mut child = forebay()
+            .args(["chat", "--url", &server.url, "--temperature", "0"])
+            .stdin(Stdio::piped())
+            .stdout(Stdio::piped())
+            .stderr(Stdio::piped())
+            .spawn()
+            .expect("runs");
+        child.stdin.take().expect("piped").write_all(prompt.as_bytes()).expect("writes");
+        child.wait_with_output().expect("ends")
+    };
+    let output = ask("What is 2 + 3?\n");
+    assert!(output.status.success(), "{}", text(&output.stderr));
     assert!(text(&output.stdout).contains('5'), "{}", text(&output.stdout));
+    assert_eq!(text(&output.stderr), "", "a pipe gets the answer and nothing else");
+    let requests = || {
+        let metrics = crate::client::get(&format!("{}/metrics", server.url)).text;
+        let line = metrics.lines().find(|line| line.starts_with("forebay_router_requests_total{")).map(str::to_owned);
+        line.and_then(|line| line.rsplit(' ').next()?.parse::<u32>().ok())
+    };
+    assert_eq!(requests(), Some(1));
+    assert!(ask("one\ntwo\n\nthree\n").status.success());
+    assert_eq!(requests(), Some(2), "however many lines it has");
+    let nothing = ask("\n");
+    assert!(
+        nothing.status.code() == Some(1) && text(&nothing.stderr).contains("no prompt"),
+        "{}",
+        text(&nothing.stderr)
+    );
     let models = run(&["models", "--url", &server.url]);
     assert_eq!(text(&models.stdout).trim(), "demo");
 }
@@ -69,26 +89,34 @@ fn usage_errors_exit_with_two_and_failures_with_one() {
 
 #[test]
 fn every_command_has_help_with_an_example() {
-    for command in [
-        &["serve"][..],
-        &["router"],
-        &["worker"],
-        &["chat"],
-        &["models"],
-        &["synth-model"],
-        &["eval", "load"],
-        &["completions"],
-        &["cache", "ls"],
-        &["cache", "rm"],
-        &["cache", "pin"],
-        &["cache", "unpin"],
-        &["cache", "gc"],
-        &["cache", "verify"],
-        &["policy", "hash-key"],
-        &["support-bundle"],
-    ] {
-        let output = forebay().args(command).arg("--help").output().expect("runs");
-        assert!(text(&output.stdout).contains("xample"), "{command:?}: {}", text(&output.stdout));
+    let mut todo = vec![Vec::<String>::new()];
+    let mut seen = 0;
+    while let Some(command) = todo.pop() {
+        let output = forebay().args(&command).arg("--help").output().expect("runs");
+        let help = text(&output.stdout);
+        let (_, commands) = help.split_once("Commands:\n").unwrap_or_default();
+        let names = commands.lines().take_while(|line| !line.is_empty()).filter_map(|line| {
+            // A name is indented by two; what it does may go on below it, further in.
+            line.strip_prefix("  ").filter(|line| !line.starts_with(' '))?.split_whitespace().next()
+        });
+        let below: Vec<Vec<String>> = names
+            .filter(|name| *name != "help")
+            .map(|name| [command.clone(), vec![name.to_owned()]].concat())
+            .collect();
+        if below.is_empty() {
+            seen += 1;
+            assert!(help.contains("xample"), "{command:?}: {help}");
+        }
+        todo.extend(below);
+    }
+    assert!(seen >= 20, "{seen} commands have help");
+}
+
+#[test]
+fn completions_know_every_shell() {
+    for shell in ["bash", "zsh", "fish", "elvish", "powershell"] {
+        let output = run(&["completions", shell]);
+        assert!(output.status.success() && text(&output.stdout).contains("support-bundle"), "{shell}");
     }
 }
 

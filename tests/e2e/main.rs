@@ -5,6 +5,7 @@ mod client;
 mod commands;
 mod deployment;
 mod files;
+mod living;
 mod process;
 mod serving;
 mod tracing;

@@ -11,7 +11,8 @@ pub(crate) const LIMIT: Duration = Duration::from_secs(60);
 pub(crate) fn forebay() -> Command {
     let mut command = Command::new(env!("CARGO_BIN_EXE_forebay"));
     // The developer's own settings must not reach a test.
-    for (name, _) in std::env::vars() {
+    for (name, _) in std::env::vars_os() {
+        let name = name.to_string_lossy().into_owned();
         if name.starts_with("FOREBAY_") || name.starts_with("OTEL_") {
             command.env_remove(name);
         }
@@ -38,9 +39,14 @@ impl Server {
     }
 
     pub(crate) fn start_with(args: &[&str], environment: &[(&str, &str)]) -> Self {
+        Self::start_at(args, "127.0.0.1:0", environment)
+    }
+
+    /// As `start_with`, where `listen` says.
+    pub(crate) fn start_at(args: &[&str], listen: &str, environment: &[(&str, &str)]) -> Self {
         let mut child = forebay()
             .args(args)
-            .args(["--listen", "127.0.0.1:0"])
+            .args(["--listen", listen])
             .envs(environment.iter().copied())
             .stdin(Stdio::null())
             .stdout(Stdio::piped())

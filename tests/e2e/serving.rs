@@ -25,7 +25,17 @@ fn health_models_and_metrics_are_served() {
     chat(&server.url, "Hello", "");
     let metrics = get(&format!("{}/metrics", server.url));
     assert!(metrics.header("content-type").starts_with("text/plain; version=0.0.4"));
-    assert!(metrics.text.contains("forebay_router_requests_total{"), "{}", metrics.text);
+    for name in [
+        "forebay_router_requests_total{",
+        "forebay_worker_running{",
+        "vllm:num_requests_running{",
+        "forebay_listen_connections{listener=\"worker\"}",
+        "process_resident_memory_bytes ",
+        "forebay_build_info{",
+        "forebay_router_retry_budget_exhausted_total 0",
+    ] {
+        assert!(metrics.text.lines().any(|line| line.starts_with(name)), "{name}: {}", metrics.text);
+    }
 }
 
 #[test]

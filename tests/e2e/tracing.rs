@@ -1,8 +1,9 @@
 //! One trace per request, from router to worker, seen by a real OTLP collector's endpoint.
 
-use crate::client::{chat, chat_body, post_with, try_get};
+use crate::client::{chat, chat_body, joined, post_with, stream, try_get};
 use crate::process::{Server, eventually};
 use opentelemetry_proto::tonic::collector::trace::v1::ExportTraceServiceRequest;
+use opentelemetry_proto::tonic::common::v1::any_value::Value;
 use opentelemetry_proto::tonic::trace::v1::Span;
 use prost::Message;
 use std::io::{BufRead, BufReader, Read, Write};
@@ -60,9 +61,108 @@ impl Collector {
         }
     }
 
-    fn named(&self, name: &str) -> Option<Span> {
-        self.spans.lock().expect("unpoisoned").iter().find(|span| span.name.contains(name)).cloned()
+    fn of_role(&self, role: &str) -> Option<Span> {
+        self.spans.lock().expect("unpoisoned").iter().find(|span| role_of(span) == role).cloned()
     }
+}
+
+/// An attribute of a span, as text.
+fn attribute(span: &Span, name: &str) -> String {
+    let value =
+        span.attributes.iter().find(|pair| pair.key == name).and_then(|pair| pair.value.as_ref()?.value.as_ref());
+    match value {
+        Some(Value::StringValue(text)) => text.clone(),
+        Some(Value::IntValue(number)) => number.to_string(),
+        Some(Value::BoolValue(bool)) => bool.to_string(),
+        _ => String::new(),
+    }
+}
+
+fn role_of(span: &Span) -> String {
+    attribute(span, "forebay.role")
+}
+
+#[test]
+fn a_span_lasts_as_long_as_its_stream_whatever_is_logged() {
+    let collector = Collector::default();
+    let endpoint = collector.start();
+    let environment = [("OTEL_EXPORTER_OTLP_ENDPOINT", endpoint.as_str()), ("OTEL_SERVICE_NAME", "gateway")];
+    let server = Server::start_with(&["serve", "--log", "error"], &environment);
+    let begun = std::time::Instant::now();
+    let (_, is_done) = joined(stream(&server.url, "What is Forebay?", r#","ignore_eos":true,"max_tokens":200"#));
+    let took = begun.elapsed();
+    assert!(is_done);
+    server.signal("-TERM");
+    let (status, log) = server.wait();
+    assert_eq!((status.code(), log.as_str()), (Some(0), ""));
+    eventually("the router's span", || collector.of_role("router").is_some());
+    let span = collector.of_role("router").expect("there");
+    let lasted = std::time::Duration::from_nanos(span.end_time_unix_nano - span.start_time_unix_nano);
+    // The client sees the stream a little later than the server, at both ends.
+    assert!(lasted * 10 > took * 8, "{lasted:?} of {took:?}");
+    assert_eq!(span.name, "chat demo");
+    for (name, value) in [("gen_ai.request.model", "demo"), ("http.response.status_code", "200"), ("error.type", "")] {
+        assert_eq!(attribute(&span, name), value, "{name}");
+    }
+    let bytes = collector.bytes.lock().expect("unpoisoned");
+    assert!(bytes.windows(7).any(|window| window == b"gateway"), "the service has the name it was given");
+}
+
+#[test]
+fn a_stream_that_dies_is_an_error_in_its_span_and_in_the_log() {
+    let collector = Collector::default();
+    let endpoint = collector.start();
+    let environment = [("OTEL_EXPORTER_OTLP_TRACES_ENDPOINT", format!("{endpoint}/v1/traces"))];
+    let environment: Vec<(&str, &str)> = environment.iter().map(|(name, value)| (*name, value.as_str())).collect();
+    let worker = Server::start(&["worker", "demo"]);
+    let router = Server::start_with(&["router", "--worker", &worker.url], &environment);
+    let mut events = stream(&router.url, "What is Forebay?", r#","ignore_eos":true,"max_tokens":1500"#);
+    events.next().expect("a first event");
+    worker.signal("-KILL");
+    let rest: Vec<String> = events.collect();
+    assert!(rest.last().is_some_and(|event| event.contains("\"error\"")), "{rest:?}");
+    router.signal("-TERM");
+    let (_, log) = router.wait();
+    eventually("the router's span", || collector.of_role("router").is_some());
+    let span = collector.of_role("router").expect("there");
+    assert_eq!(attribute(&span, "http.response.status_code"), "502");
+    assert!(!attribute(&span, "error.type").is_empty(), "{span:?}");
+    assert_eq!(span.status.as_ref().map(|status| status.code), Some(2), "an error");
+    let lines = log.lines().filter_map(|line| serde_json::from_str::<serde_json::Value>(line).ok());
+    let lines: Vec<_> = lines.filter(|line| line["target"] == "access" && line["method"] == "POST").collect();
+    assert_eq!(lines.len(), 1, "one line a request: {log}");
+    let line = &lines[0];
+    for (field, value) in [("outcome", "error"), ("model", "demo"), ("tenant", "anonymous")] {
+        assert_eq!(line[field], value, "{line}");
+    }
+    assert_eq!(line["status"], 502);
+    assert!(line["worker"].is_string() && line["trace_id"].is_string() && line["fault"].is_string(), "{line}");
+    assert!(!log.contains("What is Forebay"), "content in the log");
+}
+
+#[test]
+fn an_exporter_that_fails_is_mentioned_once_and_counted() {
+    let environment = [
+        ("OTEL_EXPORTER_OTLP_ENDPOINT", "http://127.0.0.1:9"),
+        ("OTEL_BSP_SCHEDULE_DELAY", "50"),
+        ("OTEL_EXPORTER_OTLP_CERTIFICATE", "/nowhere"),
+    ];
+    let server = Server::start_with(&["serve"], &environment);
+    let failed = || {
+        let metrics = crate::client::get(&format!("{}/metrics", server.url)).text;
+        let line =
+            metrics.lines().find_map(|line| line.strip_prefix("forebay_telemetry_spans_total{outcome=\"failed\"} "));
+        line.and_then(|value| value.parse::<u64>().ok()).unwrap_or_default()
+    };
+    for _ in 0..3 {
+        chat(&server.url, "Hello", r#","max_tokens":1"#);
+        let before = failed();
+        eventually("failures are counted", || failed() > before || before > 2);
+    }
+    server.signal("-TERM");
+    let (_, log) = server.wait();
+    assert_eq!(log.matches("spans cannot be exported").count(), 1, "{log}");
+    assert!(log.contains("OTEL_EXPORTER_OTLP_CERTIFICATE is not honoured"), "{log}");
 }
 
 #[test]
@@ -84,15 +184,13 @@ fn a_request_is_one_trace_from_client_to_worker_without_its_content() {
         assert_eq!(status.code(), Some(0), "{log}");
         assert!(!log.contains("canaryword"), "content in the log: {log}");
     }
-    eventually("both spans", || {
-        collector.named("router.request").is_some() && collector.named("worker.request").is_some()
-    });
+    eventually("both spans", || collector.of_role("router").is_some() && collector.of_role("worker").is_some());
     let hex = |bytes: &[u8]| bytes.iter().map(|byte| format!("{byte:02x}")).collect::<String>();
     let spans = collector.spans.lock().expect("unpoisoned").clone();
     let ours: Vec<&Span> =
         spans.iter().filter(|span| hex(&span.trace_id) == "0af7651916cd43dd8448eb211c80319c").collect();
-    let router_span = ours.iter().find(|span| span.name.contains("router.request")).expect("the router's span");
-    let worker_span = ours.iter().find(|span| span.name.contains("worker.request")).expect("the worker's span");
+    let router_span = ours.iter().find(|span| role_of(span) == "router").expect("the router's span");
+    let worker_span = ours.iter().find(|span| role_of(span) == "worker").expect("the worker's span");
     assert_eq!(hex(&router_span.parent_span_id), "b7ad6b7169203331");
     assert_eq!(worker_span.parent_span_id, router_span.span_id);
     let bytes = collector.bytes.lock().expect("unpoisoned");

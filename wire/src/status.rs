@@ -5,10 +5,18 @@
 
 use serde::{Deserialize, Serialize};
 
+/// The version of [`WorkerStatus`]. It grows when a field changes its meaning or goes; a new field does not change it.
+pub const STATUS_VERSION: u32 = 1;
+/// The version of [`KvEvents`], likewise.
+pub const KV_EVENTS_VERSION: u32 = 1;
+
 /// One snapshot of a worker. What makes it one is `models`; a reader of another release does
 /// without the rest.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct WorkerStatus {
+    /// The version of this snapshot's fields, [`STATUS_VERSION`]; 0 from releases that did not say.
+    #[serde(default)]
+    pub status_version: u32,
     /// The release that runs, e.g. `0.1.0`.
     #[serde(default)]
     pub version: String,
@@ -203,6 +211,9 @@ impl Load {
 /// holds which prefix.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct KvEvents {
+    /// The version of these events, [`KV_EVENTS_VERSION`]; 0 from releases that did not say.
+    #[serde(default)]
+    pub kv_events_version: u32,
     /// The model.
     pub model: String,
     /// Tokens per block.
@@ -233,6 +244,9 @@ pub enum KvEvent {
         /// Its name.
         block: String,
     },
+    /// Something that a newer worker tells. A reader that does not know it takes the cache for empty.
+    #[serde(other)]
+    Other,
 }
 
 #[cfg(test)]
@@ -257,6 +271,24 @@ mod tests {
         let new = r#"{"id":"m","state":"hibernating","load":{"waiting":2,"asleep":1},"shards":[1]}"#;
         let model: ModelStatus = serde_json::from_str(new).expect("what later workers may leave out and add");
         assert_eq!((model.state, model.load.waiting, model.max_model_len), (ModelState::Other, 2, 0));
+    }
+
+    /// What a worker of the next release may say, as one of ours reads it, and the other way round.
+    #[test]
+    fn a_release_older_or_newer_is_understood() {
+        let old = r#"{"version":"0.1.0","ready":true,"draining":false,"models":[]}"#;
+        let status: WorkerStatus = serde_json::from_str(old).expect("an older worker");
+        assert_eq!(status.status_version, 0);
+        let new = r#"{"version":"9","status_version":2,"ready":true,"draining":false,"novelty":{},"models":[
+            {"id":"m","state":"sleeping","proof":"sworn","created_unix_s":1,"weights_bytes":2,"weights_open_ms":0.5,
+             "ready_after_ms":1.5,"max_model_len":3,"phase":"dreaming","novelty":[1],
+             "load":{"waiting":0,"running":0,"kv_blocks_used":0,"kv_blocks_total":1,"novelty":7}}]}"#;
+        let status: WorkerStatus = serde_json::from_str(new).expect("a newer worker");
+        assert_eq!((status.models[0].state, status.models[0].phase), (ModelState::Other, ModelPhase::Other));
+        let events = r#"{"model":"m","block_tokens":16,"first":0,"next":2,"events":[
+            {"type":"stored","block":"a","parent":null,"novelty":1},{"type":"moved","block":"a","to":"b"}]}"#;
+        let events: KvEvents = serde_json::from_str(events).expect("a newer worker's, or an older one's");
+        assert_eq!((events.kv_events_version, &events.events[1]), (0, &KvEvent::Other));
     }
 
     #[test]

@@ -16,6 +16,9 @@ pub struct WorkerConfig {
     /// The key that requests must bring as a bearer token. A worker is unscreened and knows no
     /// tenants, so beyond loopback one is required.
     pub api_key: Option<Secret>,
+    /// The key that lets administrators in from other machines, for `/admin/…` and `/status`. Absent by default:
+    /// then administration is for callers on the worker's own machine.
+    pub admin_api_key: Option<Secret>,
     /// What computes. `cpu` reads the weights in place; `candle` is a slow f32 reference that
     /// copies them; `scripted` has none and invents text, for simulation.
     pub backend: BackendKind,
@@ -47,7 +50,6 @@ pub struct WorkerConfig {
     pub gpu_memory_utilization: Option<f64>,
     /// Bytes of the KV cache, per model; what the budget above leaves where absent, or without a budget enough for
     /// the sequences above, at most 4 GiB.
-    #[serde(alias = "kv_cache_bytes")]
     pub kv_cache_memory_bytes: Option<u64>,
     /// Whether the memory of the KV cache is taken before the model is ready, rather than when it is first used: then
     /// the worker cannot run out of memory later, and refuses to start where there is too little. It takes half a
@@ -174,6 +176,7 @@ impl Default for WorkerConfig {
         Self {
             listen: ListenConfig { address, ..ListenConfig::default() },
             api_key: None,
+            admin_api_key: None,
             backend: BackendKind::Cpu,
             threads: None,
             max_model_len: None,
@@ -219,6 +222,11 @@ impl WorkerConfig {
                 "worker.api_key: a worker is unscreened, so listening on {address}, beyond loopback, requires a key; \
                  set FOREBAY_WORKER__API_KEY, and router.worker_api_key on its router"
             ));
+        }
+        let keys = [("api_key", &self.api_key), ("admin_api_key", &self.admin_api_key)];
+        let problem = |(name, key): (_, &Option<Secret>)| Some((name, key.as_ref()?.key_problem()?));
+        if let Some((name, problem)) = keys.into_iter().find_map(problem) {
+            return Some(format!("worker.{name}: {problem}"));
         }
         let sizes = [
             ("max_num_seqs", Some(self.max_num_seqs)),
@@ -266,6 +274,16 @@ mod tests {
         assert!(config.problem().expect("a problem").contains("worker.api_key"));
         config.api_key = Some(Secret::new("secret"));
         assert_eq!(config.problem(), None);
+    }
+
+    #[test]
+    fn a_key_that_lets_in_everybody_or_nobody_is_refused() {
+        for wrong in ["", " ", "key\n", "k\u{e9}y", "a\0b"] {
+            let keyed = WorkerConfig { api_key: Some(Secret::new(wrong)), ..WorkerConfig::default() };
+            assert!(keyed.problem().is_some_and(|problem| problem.starts_with("worker.api_key")), "{wrong:?}");
+            let keyed = WorkerConfig { admin_api_key: Some(Secret::new(wrong)), ..WorkerConfig::default() };
+            assert!(keyed.problem().is_some_and(|problem| problem.starts_with("worker.admin_api_key")), "{wrong:?}");
+        }
     }
 
     #[test]

@@ -27,14 +27,14 @@ use health::Illness;
 use listen::Drain;
 use models::template::ChatTemplate;
 use models::tokenizer::Tokenizer;
-use policy::KeyDigest;
+use policy::{KeyDigest, Secret};
 use std::collections::BTreeMap;
 use std::sync::{Arc, PoisonError, RwLock};
 use std::time::Duration;
 use telemetry::metrics::Registry;
 use tokio::sync::{mpsc, oneshot};
 use wire::openai::ApiError;
-use wire::status::{ModelPhase, ModelState, ModelStatus, Wedged, WorkerStatus};
+use wire::status::{ModelPhase, ModelState, ModelStatus, STATUS_VERSION, Wedged, WorkerStatus};
 
 /// When to come back for a model of which nothing is known yet.
 const LOADING_RETRY: Duration = Duration::from_secs(2);
@@ -78,6 +78,7 @@ pub struct ServerModel {
 #[derive(Debug)]
 pub struct Server {
     api_key: Option<KeyDigest>,
+    admin_api_key: Option<Secret>,
     body_bytes_max: usize,
     liveness_timeout: Duration,
     /// How far all models are; what readiness waits for.
@@ -98,6 +99,7 @@ impl Server {
     ) -> Self {
         Self {
             api_key: config.api_key.as_ref().map(|key| KeyDigest::of(key.reveal())),
+            admin_api_key: config.admin_api_key.clone(),
             body_bytes_max: config.listen.body_bytes_max,
             liveness_timeout: Duration::from_millis(config.liveness_timeout_ms),
             board,
@@ -106,6 +108,10 @@ impl Server {
             registry,
             drain,
         }
+    }
+
+    fn admin_api_key(&self) -> Option<&str> {
+        self.admin_api_key.as_ref().map(Secret::reveal)
     }
 
     /// Takes requests for a model from now on, or for another revision of it.
@@ -177,6 +183,7 @@ impl Server {
             status_of(progress, found.as_deref(), self.liveness_timeout)
         });
         WorkerStatus {
+            status_version: STATUS_VERSION,
             version: env!("CARGO_PKG_VERSION").into(),
             ready: self.unready().is_none(),
             draining: self.drain.is_draining(),

@@ -86,7 +86,7 @@ pub struct LoadArgs {
     /// Print one JSON object instead of a table
     #[arg(long)]
     pub json: bool,
-    /// A folder for events.jsonl, summary.json and report.html
+    /// A new folder for events.jsonl, summary.json and report.html; one that holds a run is refused
     #[arg(long, value_name = "DIR")]
     pub out: Option<PathBuf>,
 }

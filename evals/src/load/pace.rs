@@ -7,7 +7,7 @@ use super::client::{Clock, Target};
 use super::event::RequestEvent;
 use anyhow::Context;
 use bytes::Bytes;
-use std::io::IsTerminal;
+use std::io::{IsTerminal, Write};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
@@ -21,14 +21,22 @@ const SPIN: Duration = Duration::from_micros(150);
 /// The longest single sleep, so that a cancelled run's thread is gone soon.
 const NAP: Duration = Duration::from_millis(50);
 
-/// Sends all requests on time, `bodies` in turn, and returns what became of each, in the order of
-/// the schedule. Dropping the future stops it.
+/// What became of a run.
+pub(super) struct Run {
+    /// One event for each request that was over, in the order of the schedule.
+    pub(super) events: Vec<RequestEvent>,
+    /// Whether it was broken off: then those under way and those still to come have no event.
+    pub(super) is_interrupted: bool,
+}
+
+/// Sends all requests on time, `bodies` in turn, until `interrupted` is over. Dropping the future stops it.
 pub(super) async fn run(
     target: Target,
     bodies: Vec<Bytes>,
     schedule_ns: Vec<u64>,
     max_in_flight: u32,
-) -> anyhow::Result<Vec<RequestEvent>> {
+    interrupted: impl Future<Output = ()>,
+) -> anyhow::Result<Run> {
     let total = schedule_ns.len();
     let stop = StopOnDrop(Arc::new(AtomicBool::new(false)));
     let pacer = Pacer {
@@ -40,27 +48,41 @@ pub(super) async fn run(
         runtime: Handle::current(),
     };
     let mut progress = Progress::new(total);
+    let mut interrupted = std::pin::pin!(interrupted);
+    let mut is_interrupted = false;
     let mut pacing = tokio::task::spawn_blocking(move || pacer.pace());
-    let (mut in_flight, dropped) = loop {
+    let (mut in_flight, mut events) = loop {
         tokio::select! {
             paced = &mut pacing => break paced.context("pacing the requests")?,
             () = progress.tick() => progress.show("sending"),
+            () = &mut interrupted, if !is_interrupted => {
+                is_interrupted = true;
+                stop.0.store(true, Ordering::Relaxed);
+            }
         }
     };
-    let mut events = dropped;
-    while let Some(joined) = tokio::select! {
-        joined = in_flight.join_next() => joined.map(Some),
-        () = progress.tick() => Some(None),
-    } {
-        match joined {
-            Some(event) => events.push(event.context("sending a request")?),
-            None => progress.show("waiting for answers"),
+    if is_interrupted {
+        in_flight.abort_all();
+    }
+    loop {
+        tokio::select! {
+            joined = in_flight.join_next() => match joined {
+                None => break,
+                Some(Ok(event)) => events.push(event),
+                Some(Err(cause)) if cause.is_cancelled() => {}
+                Some(Err(cause)) => return Err(cause).context("sending a request"),
+            },
+            () = progress.tick() => progress.show("waiting for answers"),
+            () = &mut interrupted, if !is_interrupted => {
+                is_interrupted = true;
+                in_flight.abort_all();
+            }
         }
     }
     progress.clear();
     events.sort_unstable_by_key(|event| event.index);
-    debug_assert_eq!(events.len(), total, "every request of the schedule has one event");
-    Ok(events)
+    debug_assert!(is_interrupted || events.len() == total, "every request of the schedule has one event");
+    Ok(Run { events, is_interrupted })
 }
 
 /// What the pacing thread owns.
@@ -137,7 +159,8 @@ struct Progress {
 
 impl Progress {
     fn new(total: usize) -> Self {
-        let shown = std::io::stderr().is_terminal();
+        let is_dumb = std::env::var_os("TERM").is_some_and(|term| term == "dumb");
+        let shown = std::io::stderr().is_terminal() && !is_dumb;
         Self { interval: tokio::time::interval(Duration::from_millis(500)), started: Clock::start(), total, shown }
     }
 
@@ -148,13 +171,18 @@ impl Progress {
     fn show(&self, what: &str) {
         if self.shown {
             let seconds = self.started.now_ns() / 1_000_000_000;
-            eprint!("\r{what}: {} requests, {seconds} s\x1b[K", self.total);
+            draw(format_args!("\r{what}: {} requests, {seconds} s\x1b[K", self.total));
         }
     }
 
     fn clear(&self) {
         if self.shown {
-            eprint!("\r\x1b[K");
+            draw(format_args!("\r\x1b[K"));
         }
     }
+}
+
+/// Nothing depends on what cannot be shown.
+fn draw(text: std::fmt::Arguments<'_>) {
+    let _ = std::io::stderr().write_fmt(text);
 }

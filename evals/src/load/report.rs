@@ -1,8 +1,8 @@
 //! The report of a run: for people a table, for programs one JSON object.
 
 use super::args::LoadArgs;
-use super::event::RequestEvent;
 use super::metrics::{Distribution, Summary, summarise};
+use super::pace::Run;
 use super::schedule::Arrivals;
 use serde::Serialize;
 use std::fmt::{Display, Formatter, Result as FmtResult};
@@ -30,6 +30,8 @@ pub struct LoadReport {
     pub max_tokens: u32,
     /// The share of failures up to which the run passes.
     pub max_error_rate: f64,
+    /// Whether the run was broken off: then the numbers are of the requests that were over.
+    pub interrupted: bool,
     /// Whether the run may be believed: the harness sent on time and dropped nothing.
     pub valid: bool,
     /// Whether the run is valid and few enough requests failed.
@@ -40,8 +42,12 @@ pub struct LoadReport {
 }
 
 impl LoadReport {
-    pub(super) fn new(args: &LoadArgs, url: String, model: String, events: &[RequestEvent]) -> Self {
-        let summary = summarise(events, args.rate, args.slo.as_ref());
+    pub(super) fn new(args: &LoadArgs, url: String, model: String, run: &Run) -> Self {
+        let mut summary = summarise(&run.events, args.rate, args.slo.as_ref());
+        if run.is_interrupted {
+            let over = run.events.len();
+            summary.invalid.push(format!("the run was interrupted when {over} requests were over"));
+        }
         let valid = summary.invalid.is_empty();
         Self {
             harness: concat!("forebay ", env!("CARGO_PKG_VERSION")),
@@ -54,6 +60,7 @@ impl LoadReport {
             stream: !args.no_stream,
             max_tokens: args.max_tokens,
             max_error_rate: args.max_error_rate,
+            interrupted: run.is_interrupted,
             valid,
             passed: valid && summary.error_rate <= args.max_error_rate,
             summary,

@@ -161,7 +161,7 @@ impl Stream {
             self.meter.text_sent();
         }
         if has_error {
-            self.meter.metrics.upstream_error("error_event");
+            self.meter.upstream_error("error_event");
             if let Some((ticket, _)) = &mut self.held {
                 ticket.reported(ErrorClass::Server);
             }
@@ -199,7 +199,7 @@ impl Stream {
         let error = failure.to_api_error();
         let worker = self.held.as_ref().map(|(ticket, _)| ticket.worker.name.as_str());
         self.span.in_scope(|| tracing::warn!(worker, kind = failure.kind(), "a stream broke"));
-        self.meter.metrics.upstream_error(failure.kind());
+        self.meter.upstream_error(failure.kind());
         if let Some((ticket, _)) = &mut self.held {
             ticket.broke(failure.transport());
         }

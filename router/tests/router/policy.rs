@@ -88,6 +88,42 @@ fn a_blank_worker_key_is_a_config_error() {
 }
 
 #[tokio::test]
+async fn what_tells_of_the_router_is_for_operators_and_key_holders() {
+    let worker = FaultyWorker::start(&["m"], Answer::whole_chat("hi")).await;
+    let front = Front::start(&[&worker], |config| {
+        config.policy.tenants = vec![tenant("red", "sk-red", None)];
+        config.admin_api_key = Some(policy::Secret::new("boss"));
+    })
+    .await;
+    let ask = |path: &'static str, headers: Vec<(&'static str, &'static str)>| {
+        let front = &front;
+        async move { front.send(http::Method::GET, path, &headers, Vec::new()).await.status }
+    };
+    for path in ["/status", "/admin/workers"] {
+        assert_eq!(ask(path, vec![]).await, 200, "{path} from this machine");
+        assert_eq!(ask(path, vec![("host", "evil.example"), ("authorization", "Bearer boss")]).await, 200, "{path}");
+        for page in [("host", "evil.example"), ("origin", "http://evil.example"), ("sec-fetch-site", "cross-site")] {
+            assert!(matches!(ask(path, vec![page]).await, 401 | 403), "{path} with {page:?}");
+        }
+    }
+    let from_elsewhere = ("host", "router.example");
+    assert_eq!(ask("/status", vec![from_elsewhere, ("authorization", "Bearer sk-red")]).await, 200);
+    assert_eq!(ask("/admin/workers", vec![from_elsewhere, ("authorization", "Bearer sk-red")]).await, 403);
+}
+
+#[tokio::test]
+async fn a_page_reads_nothing_of_a_router_without_keys() {
+    let worker = FaultyWorker::start(&["m"], Answer::whole_chat("hi")).await;
+    let front = Front::start(&[&worker], |_| ()).await;
+    for page in [("host", "evil.example"), ("origin", "null"), ("sec-fetch-site", "same-site")] {
+        for path in ["/status", "/admin/workers"] {
+            let reply = front.send(http::Method::GET, path, &[page], Vec::new()).await;
+            assert_eq!((reply.status, reply.error("code").as_str()), (403, "permission_denied"), "{path} {page:?}");
+        }
+    }
+}
+
+#[tokio::test]
 async fn a_quota_is_shown_on_every_answer_and_its_end_is_429() {
     let worker = FaultyWorker::start(&["m"], Answer::whole_chat("hi")).await;
     let front = Front::start(&[&worker], |config| {

@@ -11,9 +11,10 @@ pub struct Meters {
     pub(super) running: [Gauge; 2],
     pub(super) kv_usage: [Gauge; 2],
     pub(super) ttft_s: [Histogram; 2],
-    pub(super) itl_s: [Histogram; 2],
+    pub(super) itl_s: [Histogram; 3],
     pub(super) e2e_s: [Histogram; 2],
-    pub(super) queue_s: Histogram,
+    pub(super) queue_s: [Histogram; 2],
+    pub(super) prompt_lengths: Histogram,
     pub(super) step_s: Histogram,
     pub(super) overhead_s: Histogram,
     pub(super) cached_blocks: Gauge,
@@ -41,9 +42,10 @@ impl Meters {
             running: [gauge(&names::WORKER_RUNNING), gauge(&names::VLLM_RUNNING)],
             kv_usage: [gauge(&names::WORKER_KV_USAGE), gauge(&names::VLLM_KV_USAGE)],
             ttft_s: [histogram(&names::WORKER_TTFT), histogram(&names::VLLM_TTFT)],
-            itl_s: [histogram(&names::WORKER_ITL), histogram(&names::VLLM_ITL)],
+            itl_s: [histogram(&names::WORKER_ITL), histogram(&names::VLLM_ITL), histogram(&names::VLLM_TPOT)],
             e2e_s: [histogram(&names::WORKER_E2E), histogram(&names::VLLM_E2E)],
-            queue_s: histogram(&names::WORKER_QUEUE_TIME),
+            queue_s: [histogram(&names::WORKER_QUEUE_TIME), histogram(&names::VLLM_QUEUE_TIME)],
+            prompt_lengths: histogram(&names::VLLM_REQUEST_PROMPT_TOKENS),
             step_s: histogram(&names::WORKER_STEP),
             overhead_s: histogram(&names::WORKER_STEP_OVERHEAD),
             cached_blocks: gauge(&names::WORKER_PREFIX_BLOCKS),
@@ -75,8 +77,8 @@ impl Meters {
     }
 }
 
-pub(super) fn observe(both: &[Histogram; 2], seconds: f64) {
-    both.iter().for_each(|histogram| histogram.observe(seconds));
+pub(super) fn observe(all: &[Histogram], seconds: f64) {
+    all.iter().for_each(|histogram| histogram.observe(seconds));
 }
 
 pub(super) fn set(both: &[Gauge; 2], value: f64) {

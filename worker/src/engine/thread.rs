@@ -340,7 +340,8 @@ fn ask(submission: Submission) -> Ask<Channel> {
 fn tell(notice: Notice, meters: &Meters, shared: &Shared) {
     match notice {
         Notice::Started { waited, prompt, cached } => {
-            meters.queue_s.observe(waited.as_secs_f64());
+            observe(&meters.queue_s, waited.as_secs_f64());
+            meters.prompt_lengths.observe(f64::from(narrow(prompt)));
             add(&meters.prompt_tokens, prompt);
             add(&meters.prefix_queries, prompt);
             add(&meters.prefix_hits, cached);

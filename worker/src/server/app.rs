@@ -4,12 +4,13 @@ use super::{Server, admin, chat, completion, health, kv_events};
 use axum::Json;
 use axum::body::Body;
 use axum::extract::{Path, RawQuery, Request, State};
-use axum::middleware::{Next, from_fn, from_fn_with_state};
+use axum::middleware::{Next, from_fn_with_state};
 use axum::response::{IntoResponse, Response};
 use axum::routing::{get, post};
 use futures_util::stream;
+use http::HeaderMap;
 use http::header::{CONTENT_TYPE, HeaderValue};
-use listen::{common_layers, error_response, key_headers, require_loopback};
+use listen::{Operator, common_layers, error_response, key_headers, operator, refuse_pages};
 use policy::Presented;
 use std::convert::Infallible;
 use std::sync::Arc;
@@ -34,29 +35,65 @@ pub fn app(server: Arc<Server>) -> axum::Router {
         .route("/v1/completions", post(completion::handle))
         .route("/v1/models", get(models))
         .route("/v1/models/{id}", get(model))
+        .route_layer(from_fn_with_state(Arc::clone(&server), require_key));
+    let telling = axum::Router::new()
         .route("/status", get(status))
         .route("/status/kv-events", get(kv_events::handle))
-        .route_layer(from_fn_with_state(Arc::clone(&server), require_key));
+        .route_layer(from_fn_with_state(Arc::clone(&server), require_key_or_no_page));
     let operators = axum::Router::new()
         .route("/admin/models/{id}/swap", post(admin::swap))
         .route("/admin/flight-recorder", get(admin::flight_recorder))
-        .route_layer(from_fn(require_loopback))
-        .route_layer(from_fn_with_state(Arc::clone(&server), require_key));
+        .route_layer(from_fn_with_state(Arc::clone(&server), require_operator));
     let open = axum::Router::new()
         .route("/livez", get(health::livez))
         .route("/readyz", get(readyz))
         .route("/health", get(readyz))
         .route("/metrics", get(metrics));
-    common_layers(guarded.merge(operators).merge(open).with_state(server))
+    common_layers(guarded.merge(telling).merge(operators).merge(open).with_state(server))
 }
 
 async fn require_key(State(server): State<Arc<Server>>, request: Request, next: Next) -> Response {
-    let Some(wanted) = &server.api_key else { return next.run(request).await };
-    if wanted.opens_for(Presented::read(key_headers(request.headers()))) {
+    match check_key(&server, request.headers()) {
+        Ok(()) => next.run(request).await,
+        Err(error) => error_response(&error),
+    }
+}
+
+/// For what tells of the process: without a key to stop it, a page in a browser on this machine could read it.
+async fn require_key_or_no_page(State(server): State<Arc<Server>>, request: Request, next: Next) -> Response {
+    if is_administrator(&server, &request) {
         return next.run(request).await;
     }
+    match check_key(&server, request.headers()) {
+        Ok(()) if server.api_key.is_some() => next.run(request).await,
+        Ok(()) => refuse_pages(request, next).await,
+        Err(error) => error_response(&error),
+    }
+}
+
+/// For what changes the process or tells its insides: the administrators' key, or the worker's from this machine.
+async fn require_operator(State(server): State<Arc<Server>>, request: Request, next: Next) -> Response {
+    let checked = operator(&request, server.admin_api_key()).and_then(|operator| match operator {
+        Operator::Key => Ok(()),
+        Operator::Near => check_key(&server, request.headers()),
+    });
+    match checked {
+        Ok(()) => next.run(request).await,
+        Err(error) => error_response(&error),
+    }
+}
+
+fn is_administrator(server: &Server, request: &Request) -> bool {
+    operator(request, server.admin_api_key()) == Ok(Operator::Key)
+}
+
+fn check_key(server: &Server, headers: &HeaderMap) -> Result<(), ApiError> {
+    let Some(wanted) = &server.api_key else { return Ok(()) };
+    if wanted.opens_for(Presented::read(key_headers(headers))) {
+        return Ok(());
+    }
     let message = "this worker requires its key: send `authorization: Bearer KEY`";
-    error_response(&ApiError::new(ErrorKind::InvalidApiKey, message))
+    Err(ApiError::new(ErrorKind::InvalidApiKey, message))
 }
 
 async fn models(State(server): State<Arc<Server>>) -> Response {

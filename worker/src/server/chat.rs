@@ -35,6 +35,13 @@ pub(super) async fn handle(
 pub(super) fn request_span(operation: &str, id: &str) -> Span {
     info_span!(
         "worker.request",
+        otel.name = operation,
+        otel.kind = "server",
+        otel.status_code = field::Empty,
+        otel.status_description = field::Empty,
+        error.type = field::Empty,
+        forebay.role = "worker",
+        gen_ai.provider.name = "forebay",
         gen_ai.operation.name = operation,
         gen_ai.request.model = field::Empty,
         gen_ai.usage.input_tokens = field::Empty,

@@ -8,7 +8,7 @@ use axum::response::{IntoResponse, Response};
 use listen::error_response;
 use serde::Deserialize;
 use std::sync::Arc;
-use wire::status::{KvEvent, KvEvents};
+use wire::status::{KV_EVENTS_VERSION, KvEvent, KvEvents};
 
 /// The most events of one answer: some 100 kB of JSON.
 const EVENTS_MAX: usize = 1024;
@@ -30,7 +30,15 @@ pub(super) async fn handle(State(server): State<Arc<Server>>, Query(asked): Quer
     let next = read.first + read.changes.len() as u64;
     let events = read.changes.iter().map(event).collect();
     let block_tokens = u32::try_from(model.engine.limits().kv_block_tokens).unwrap_or(u32::MAX);
-    Json(KvEvents { model: asked.model, block_tokens, first: read.first, next, events }).into_response()
+    Json(KvEvents {
+        kv_events_version: KV_EVENTS_VERSION,
+        model: asked.model,
+        block_tokens,
+        first: read.first,
+        next,
+        events,
+    })
+    .into_response()
 }
 
 fn event(change: &KvChange) -> KvEvent {

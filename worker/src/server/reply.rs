@@ -117,6 +117,12 @@ pub(super) fn streamed<D: Dress>(generation: Generation, dress: D, include_usage
     response
 }
 
+impl<D> Drop for Streaming<D> {
+    fn drop(&mut self) {
+        telemetry::trace::ends_now(&self.span);
+    }
+}
+
 impl<D: Dress> Streaming<D> {
     async fn advance(&mut self) {
         match next(&mut self.generation).await {
@@ -129,6 +135,7 @@ impl<D: Dress> Streaming<D> {
                 }
             }
             Err(error) => {
+                telemetry::trace::failed(&self.span, &error.kind.status().to_string(), "the answer failed");
                 // An error event ends the stream; no `[DONE]` follows it.
                 self.send(&error.to_json());
                 self.is_over = true;

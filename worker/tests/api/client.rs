@@ -47,7 +47,10 @@ pub(crate) struct Open {
 /// Sends a request and reads the answer's head.
 pub(crate) async fn open(address: SocketAddr, method: &str, path: &str, headers: &[(&str, &str)], body: &[u8]) -> Open {
     let mut socket = TcpStream::connect(address).await.expect("connects");
-    let mut head = format!("{method} {path} HTTP/1.1\r\nhost: test\r\nconnection: close\r\n");
+    let mut head = format!("{method} {path} HTTP/1.1\r\nconnection: close\r\n");
+    if headers.iter().all(|(name, _)| *name != "host") {
+        head.push_str("host: 127.0.0.1\r\n");
+    }
     for (name, value) in headers {
         head.push_str(&format!("{name}: {value}\r\n"));
     }

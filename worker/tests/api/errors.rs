@@ -133,6 +133,51 @@ async fn a_worker_with_a_key_takes_nothing_without_it() {
     }
 }
 
+/// What asks something of the process rather than of a model.
+const ABOUT_THE_PROCESS: [(&str, &str); 4] = [
+    ("GET", "/status"),
+    ("GET", "/status/kv-events?model=demo"),
+    ("GET", "/admin/flight-recorder"),
+    ("POST", "/admin/models/demo/swap"),
+];
+
+#[tokio::test]
+async fn another_sites_page_reads_and_changes_nothing() {
+    let worker = start(json!({})).await;
+    let swap = json!({"source": "/nowhere"}).to_string();
+    for (method, path) in ABOUT_THE_PROCESS {
+        for page in [("host", "evil.example"), ("origin", "http://evil.example"), ("sec-fetch-site", "cross-site")] {
+            let headers = [("content-type", "application/json"), page];
+            let reply = client::open(worker.address, method, path, &headers, swap.as_bytes()).await.finish().await;
+            assert_eq!(reply.status, 403, "{path} with {page:?}");
+            check(&reply.json(), None, Some("permission_denied"), path);
+        }
+        let headers = [("content-type", "application/json"), ("host", "localhost:8081")];
+        let reply = client::open(worker.address, method, path, &headers, swap.as_bytes()).await.finish().await;
+        assert_ne!(reply.status, 403, "{path} from a program: {}", reply.text());
+    }
+    let form = [("content-type", "text/plain")];
+    let (method, path) = ABOUT_THE_PROCESS[3];
+    let reply = client::open(worker.address, method, path, &form, swap.as_bytes()).await.finish().await;
+    assert_eq!(reply.status, 415, "what a form can send: {}", reply.text());
+}
+
+#[tokio::test]
+async fn the_administrators_key_opens_administration_and_no_model() {
+    let worker = start(json!({"api_key": "sesame", "admin_api_key": "boss"})).await;
+    for (method, path) in ABOUT_THE_PROCESS {
+        let ask = |key: &'static str| {
+            let headers = [("content-type", "application/json"), ("host", "worker.example"), ("authorization", key)];
+            async move { client::open(worker.address, method, path, &headers, b"{}").await.finish().await.status }
+        };
+        assert!(!matches!(ask("Bearer boss").await, 401 | 403), "{path}");
+        assert!(matches!(ask("Bearer bos").await, 401 | 403), "{path}");
+    }
+    let boss = [("authorization", "Bearer boss")];
+    let reply = client::open(worker.address, "GET", "/v1/models", &boss, b"").await.finish().await;
+    assert_eq!(reply.status, 401, "models are asked with the worker's key");
+}
+
 #[tokio::test]
 async fn ignored_fields_are_named_and_the_request_id_comes_back() {
     let worker = start(json!({})).await;
