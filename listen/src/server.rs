@@ -155,8 +155,9 @@ impl Listener {
                 Ok((stream, peer)) => server.take(stream, Peer(peer)),
                 // A spare descriptor serves whoever is next in line; it may be a health check.
                 Err(cause) if is_out_of_descriptors(&cause) && spares.give() => {
-                    tracing::warn!(%cause, "accepting a connection with a spare descriptor");
-                    if let Ok(Ok((stream, peer))) = tokio::time::timeout(ACCEPT_PAUSE, self.socket.accept()).await {
+                    // The system says so even where nobody waits.
+                    if let Some(Ok((stream, peer))) = now_or_never(self.socket.accept()).await {
+                        tracing::warn!(%cause, "accepted a connection with a spare descriptor");
                         server.take_reserved(stream, Peer(peer));
                     }
                 }

@@ -9,6 +9,7 @@ use crate::health;
 use crate::memory::Memory;
 use crate::meter::{Metrics, Slots};
 use crate::serve::{chat, completions, identify};
+use crate::strikes::Digester;
 use crate::support;
 use crate::worker::{Address, State as WorkerState, Worker};
 use axum::extract::{Path, Request, State};
@@ -23,7 +24,6 @@ use listen::{Drain, Listener, operator, refuse_pages};
 use parking_lot::Mutex;
 use policy::{Moment, Policy, Secret};
 use serde::Serialize;
-use std::hash::RandomState;
 use std::sync::Arc;
 use telemetry::metrics::{CONTENT_TYPE as METRICS_CONTENT_TYPE, Registry};
 use thiserror::Error;
@@ -77,7 +77,7 @@ impl Router {
             policy: Policy::new(&config.policy)?,
             fleet,
             strikes: Mutex::default(),
-            digest_keys: [RandomState::new(), RandomState::new()],
+            digester: Digester::default(),
             budget: RetryBudget::new(config.retry.clone(), Moment(begun.elapsed())),
             slots: Arc::new(Slots::new(config.in_flight_max, registry)),
             memory: Memory::new(config.answers_bytes_max, registry),

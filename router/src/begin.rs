@@ -14,6 +14,9 @@ use serde_json::{Map, Value};
 use std::time::Duration;
 use wire::sse::{DONE, Decoder, Event};
 
+/// Answers above this are read on another thread: the others' streams go on meanwhile.
+const INLINE_BYTES_MAX: usize = 256 << 10;
+
 /// Bounds for what is read.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Bounds {
@@ -83,15 +86,34 @@ async fn whole(body: UpstreamBody, bounds: Bounds, share: Share) -> Beginning {
         Ok(bytes) => bytes,
         Err(cause) => return Beginning::Nothing(cause.transport(), why(&cause)),
     };
-    // Only whether it is an object, and whether that is an error, is of interest: no tree is built.
-    match serde_json::from_slice::<Probe>(&bytes) {
-        Err(_) => Beginning::Nothing(Transport::Unreadable, "the worker's answer is not a JSON object"),
-        Ok(probe) if probe.is_error() => match serde_json::from_slice(&bytes) {
-            Ok(object) => Beginning::Error(class(&object), bytes),
-            Err(_) => Beginning::Nothing(Transport::Unreadable, "the worker's answer is not a JSON object"),
-        },
-        Ok(_) => Beginning::Whole(UpstreamBody::whole(bytes, worker)),
+    let read = bytes.clone();
+    let verdict = if bytes.len() > INLINE_BYTES_MAX {
+        tokio::task::spawn_blocking(move || read_whole(&read)).await.unwrap_or(Err(NotAnAnswer))
+    } else {
+        read_whole(&read)
+    };
+    match verdict {
+        Ok(None) => Beginning::Whole(UpstreamBody::whole(bytes, worker)),
+        Ok(Some(class)) => Beginning::Error(class, bytes),
+        Err(NotAnAnswer) => Beginning::Nothing(Transport::Unreadable, "the worker's answer is not a JSON object"),
     }
+}
+
+/// A body that is no answer.
+struct NotAnAnswer;
+
+/// The class of the error that an answer is, if it is one. No tree is built of one that is none.
+fn read_whole(bytes: &[u8]) -> Result<Option<ErrorClass>, NotAnAnswer> {
+    let bytes = bytes.strip_prefix(b"\xef\xbb\xbf").unwrap_or(bytes);
+    // Serde would read a struct from an array too.
+    if bytes.trim_ascii_start().first() != Some(&b'{') {
+        return Err(NotAnAnswer);
+    }
+    let outline: Outline = serde_json::from_slice(bytes).map_err(|_| NotAnAnswer)?;
+    if !outline.is_error() {
+        return Ok(None);
+    }
+    serde_json::from_slice(bytes).map(|object| Some(class(&object))).map_err(|_| NotAnAnswer)
 }
 
 fn why(cause: &ReadError) -> &'static str {
@@ -105,14 +127,14 @@ fn why(cause: &ReadError) -> &'static str {
 
 /// The members that tell an error from an answer.
 #[derive(serde::Deserialize)]
-struct Probe {
+struct Outline {
     #[serde(default)]
     error: Present,
     #[serde(default)]
     object: Option<Box<serde_json::value::RawValue>>,
 }
 
-impl Probe {
+impl Outline {
     fn is_error(&self) -> bool {
         self.error.0 || self.object.as_ref().is_some_and(|object| object.get() == "\"error\"")
     }
@@ -241,12 +263,30 @@ mod tests {
             let object = error.as_object().expect("an object");
             assert!(is_error(object), "{error}");
             assert_eq!(class(object), expected, "{error}");
-            let probe: Probe = serde_json::from_value(error.clone()).expect("an object");
-            assert!(probe.is_error(), "{error}");
+            let outline: Outline = serde_json::from_value(error.clone()).expect("an object");
+            assert!(outline.is_error(), "{error}");
         }
         let answer = json!({"object": "chat.completion", "choices": [], "error": null});
-        assert!(!serde_json::from_value::<Probe>(answer.clone()).expect("an object").is_error());
+        assert!(!serde_json::from_value::<Outline>(answer.clone()).expect("an object").is_error());
         assert!(!is_error(answer.as_object().expect("an object")));
+    }
+
+    #[test]
+    fn a_whole_answer_is_one_json_object() {
+        for (bytes, is_answer) in [
+            (&b"{}"[..], true),
+            (&b" \n{\"choices\":[]} "[..], true),
+            (&b"\xef\xbb\xbf{\"choices\":[]}"[..], true),
+            (&b""[..], false),
+            (&b"[]"[..], false),
+            (&b"[null,null]"[..], false),
+            (&b"null"[..], false),
+            (&b"{} {}"[..], false),
+            (&b"{\"choices\":[{\"ind"[..], false),
+            (&b"<html>"[..], false),
+        ] {
+            assert_eq!(read_whole(bytes).is_ok(), is_answer, "{:?}", String::from_utf8_lossy(bytes));
+        }
     }
 
     #[test]

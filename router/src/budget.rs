@@ -2,8 +2,8 @@
 //! buried under its own retries.
 
 use crate::config::RetryConfig;
+use parking_lot::Mutex;
 use policy::Moment;
-use std::sync::{Mutex, PoisonError};
 
 /// Tokens: each request brings a share of one, time brings some, each retry takes one.
 #[derive(Debug)]
@@ -42,7 +42,7 @@ impl RetryBudget {
     }
 
     fn refilled<T>(&self, now: Moment, act: impl FnOnce(&mut f64) -> T) -> T {
-        let mut state = self.state.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut state = self.state.lock();
         let passed = now.0.saturating_sub(state.at.0);
         state.at = state.at.max(now);
         let result_tokens = state.tokens + passed.as_secs_f64() * self.config.floor_per_second;

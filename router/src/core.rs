@@ -5,11 +5,10 @@ use crate::config::RouterConfig;
 use crate::fleet::Fleet;
 use crate::memory::Memory;
 use crate::meter::{Metrics, Slots};
-use crate::strikes::Strikes;
+use crate::strikes::{Digester, Strikes};
 use listen::Drain;
 use parking_lot::Mutex;
 use policy::{Moment, Policy};
-use std::hash::RandomState;
 use std::sync::Arc;
 use telemetry::metrics::Registry;
 use tokio::time::Instant;
@@ -22,8 +21,7 @@ pub(crate) struct Core {
     pub(crate) fleet: Fleet,
     pub(crate) budget: RetryBudget,
     pub(crate) strikes: Mutex<Strikes>,
-    /// Keys of the digests that strikes are filed by.
-    pub(crate) digest_keys: [RandomState; 2],
+    pub(crate) digester: Digester,
     pub(crate) slots: Arc<Slots>,
     pub(crate) memory: Arc<Memory>,
     pub(crate) metrics: Arc<Metrics>,

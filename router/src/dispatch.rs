@@ -6,7 +6,6 @@ use crate::core::Core;
 use crate::fleet::{Member, RETRY_AFTER, Refusal};
 use crate::health::Chain;
 use crate::outcome::{ErrorClass, Evidence, Fault, Outcome, Phase, Retry, outcome};
-use crate::strikes::BodyDigest;
 use crate::ticket::Ticket;
 use crate::upstream::{Call, Patience, UpstreamBody, UpstreamError, clean_answer_headers, read_all, send};
 use bytes::Bytes;
@@ -95,8 +94,7 @@ impl Dispatch<'_> {
     async fn run(&self) -> Result<Answer, Refused> {
         let core = self.core;
         core.budget.deposit(core.now());
-        let digest = BodyDigest::of(&self.call.body, &core.digest_keys);
-        if core.strikes.lock().is_poison(digest, core.now()).is_some() {
+        if self.is_poison() {
             return Err(Refused { error: poison(), is_poison: true });
         }
         let mut tried = Vec::new();
@@ -109,7 +107,7 @@ impl Dispatch<'_> {
                 Err(refusal) => return failure.map_or_else(|| Err(self.refused(refusal).into()), Failure::into_result),
             };
             if let Some(failure) = failure.take() {
-                if !core.budget.withdraw(now) {
+                if failure.outcome.retry() != Retry::Free && !core.budget.withdraw(now) {
                     core.metrics.budget_exhausted.inc();
                     return failure.into_result();
                 }
@@ -120,8 +118,8 @@ impl Dispatch<'_> {
                 Ok(answer) => return Ok(answer),
                 Err(last) => last,
             };
-            let may_go_on = self.may_go_on(last.outcome, digest);
-            if core.strikes.lock().is_poison(digest, core.now()).is_some() {
+            let may_go_on = self.may_go_on(last.outcome);
+            if last.outcome.retry() == Retry::AnotherUnlessStruck && self.is_poison() {
                 return Err(Refused { error: poison(), is_poison: true });
             }
             if tried.len() >= core.config.retry.attempts_max || !may_go_on {
@@ -131,12 +129,23 @@ impl Dispatch<'_> {
         }
     }
 
+    /// Whether this request broke two workers a moment ago.
+    fn is_poison(&self) -> bool {
+        // Nearly always there are no strikes, and then a large body is not hashed.
+        if self.core.strikes.lock().len() == 0 {
+            return false;
+        }
+        let digest = self.core.digester.digest(&self.call.body);
+        self.core.strikes.lock().is_poison(digest, self.core.now())
+    }
+
     /// Whether another worker may be tried; files a strike where the request may have broken one.
-    fn may_go_on(&self, outcome: Outcome, digest: BodyDigest) -> bool {
+    fn may_go_on(&self, outcome: Outcome) -> bool {
         match outcome.retry() {
             Retry::Never | Retry::Fresh => false,
-            Retry::Another => true,
+            Retry::Another | Retry::Free => true,
             Retry::AnotherUnlessStruck => {
+                let digest = self.core.digester.digest(&self.call.body);
                 let mut strikes = self.core.strikes.lock();
                 let may = strikes.strike(digest, self.admitted.tenant(), self.core.now());
                 #[expect(clippy::cast_precision_loss, reason = "a few thousand")]

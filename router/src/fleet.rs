@@ -205,6 +205,12 @@ impl Snapshot {
         self.knows(model) || self.has_unheard || self.workers.is_empty()
     }
 
+    /// The model, where there is one: what a request that names none can only mean.
+    pub(crate) fn only_model(&self) -> Option<&str> {
+        let mut names = self.models.keys();
+        names.next().filter(|_| names.next().is_none() && !self.has_unheard).map(|name| &**name)
+    }
+
     /// How many workers there are.
     pub(crate) fn size(&self) -> usize {
         self.workers.len()

@@ -133,6 +133,8 @@ pub(crate) enum Retry {
     Never,
     /// To the same worker on a fresh connection, once, outside the budget.
     Fresh,
+    /// To another worker, outside the retry budget: this one did nothing, so no load is added.
+    Free,
     /// To another worker.
     Another,
     /// To another worker, unless this request already broke one.
@@ -198,7 +200,8 @@ impl Outcome {
     pub(crate) const fn retry(self) -> Retry {
         match self {
             Self::Stale => Retry::Fresh,
-            Self::BackPressure { .. } | Self::WorkerFault(Fault::Down | Fault::Key | Fault::Gone) => Retry::Another,
+            Self::WorkerFault(Fault::Down | Fault::Key) => Retry::Free,
+            Self::BackPressure { .. } | Self::WorkerFault(Fault::Gone) => Retry::Another,
             Self::WorkerFault(Fault::Broke | Fault::Stuck) => Retry::AnotherUnlessStruck,
             Self::WorkerFault(Fault::Slow | Fault::Garbage | Fault::Failed)
             | Self::Success

@@ -108,9 +108,11 @@ async fn admit(
     })?;
     let body = listen::read_json_body(&parts.headers, body, core.config.listen.body_bytes_max).await?;
     let peek = Peek::parse(&body)?;
-    let model = peek.model.ok_or_else(|| ApiError::invalid("model", "`model` is required"))?;
-    // Known first: what nobody has here costs its tenant nothing.
     let fleet = core.fleet.snapshot();
+    let model = peek.model.or_else(|| fleet.only_model().map(str::to_owned));
+    let model =
+        model.ok_or_else(|| ApiError::invalid("model", "`model` is required; GET /v1/models lists what is here"))?;
+    // Known first: what nobody has here costs its tenant nothing.
     if fleet.knows(&model) {
         meter.set_model(&model);
     } else if !fleet.may_know(&model) {

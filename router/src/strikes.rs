@@ -6,12 +6,13 @@
 
 use policy::Moment;
 use std::collections::{HashMap, VecDeque};
+use std::hash::{BuildHasher, RandomState};
 use std::time::Duration;
 
 /// How long a strike counts.
 const STRIKE_AGE: Duration = Duration::from_secs(600);
-/// How long a client is told not to try a poison request again.
-pub(crate) const DO_NOT_RETRY: Duration = Duration::from_secs(60);
+/// How long a poison request is refused without asking any worker.
+const DO_NOT_RETRY: Duration = Duration::from_secs(60);
 /// The strikes of one body after which it is not sent again.
 const STRIKES_MAX: u32 = 2;
 /// The poison bodies of one tenant after which none of its requests is replayed.
@@ -21,13 +22,15 @@ const FILES_MAX: usize = 4_096;
 
 /// The digest of a request's body.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
-pub(crate) struct BodyDigest(u64, u64);
+pub(crate) struct BodyDigest(u64);
 
-impl BodyDigest {
-    /// Two keyed hashes of the body: a client cannot aim at another's request without the keys.
-    pub(crate) fn of(body: &[u8], keys: &[std::hash::RandomState; 2]) -> Self {
-        use std::hash::BuildHasher;
-        Self(keys[0].hash_one(body), keys[1].hash_one(body))
+/// Digests bodies under a key of this process: no client can aim at another's request.
+#[derive(Debug, Default)]
+pub(crate) struct Digester(RandomState);
+
+impl Digester {
+    pub(crate) fn digest(&self, body: &[u8]) -> BodyDigest {
+        BodyDigest(self.0.hash_one(body))
     }
 }
 
@@ -54,14 +57,10 @@ impl Strikes {
         strikes < STRIKES_MAX && self.of(&File::Tenant(tenant.to_owned()), now).0 < POISONS_MAX
     }
 
-    /// For how long this request is not worth sending, if it broke two workers a moment ago.
-    pub(crate) fn is_poison(&self, body: BodyDigest, now: Moment) -> Option<Duration> {
-        if self.files.is_empty() {
-            return None;
-        }
+    /// Whether a request broke two workers a moment ago, so that sending it is not worth it.
+    pub(crate) fn is_poison(&self, body: BodyDigest, now: Moment) -> bool {
         let (strikes, at) = self.of(&File::Body(body), now);
-        let left = (at.0 + DO_NOT_RETRY).saturating_sub(now.0);
-        (strikes >= STRIKES_MAX && !left.is_zero()).then_some(left)
+        strikes >= STRIKES_MAX && at.0 + DO_NOT_RETRY > now.0
     }
 
     /// How many files are kept.
@@ -100,24 +99,23 @@ impl Strikes {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use std::hash::RandomState;
 
     fn at(s: u64) -> Moment {
         Moment(Duration::from_secs(s))
     }
 
     fn digest(number: u64) -> BodyDigest {
-        BodyDigest(number, number)
+        BodyDigest(number)
     }
 
     #[test]
     fn the_second_strike_ends_the_replays() {
         let mut strikes = Strikes::default();
         assert!(strikes.strike(digest(1), "t", at(0)));
-        assert_eq!(strikes.is_poison(digest(1), at(0)), None);
+        assert!(!strikes.is_poison(digest(1), at(0)));
         assert!(!strikes.strike(digest(1), "t", at(9)));
-        assert_eq!(strikes.is_poison(digest(1), at(9)), Some(DO_NOT_RETRY));
-        assert_eq!(strikes.is_poison(digest(1), at(70)), None, "a client may try again after a minute");
+        assert!(strikes.is_poison(digest(1), at(9)));
+        assert!(!strikes.is_poison(digest(1), at(70)), "a client may try again after a minute");
         assert!(!strikes.strike(digest(1), "t", at(80)), "but breaks no two workers more");
         assert!(strikes.strike(digest(1), "t", at(700)), "ten minutes later it is forgotten");
         assert!(strikes.strike(digest(2), "t", at(700)));
@@ -153,8 +151,8 @@ mod tests {
 
     #[test]
     fn equal_bodies_have_one_digest() {
-        let keys = [RandomState::new(), RandomState::new()];
-        assert_eq!(BodyDigest::of(b"a", &keys), BodyDigest::of(b"a", &keys));
-        assert_ne!(BodyDigest::of(b"a", &keys), BodyDigest::of(b"b", &keys));
+        let digester = Digester::default();
+        assert_eq!(digester.digest(b"a"), digester.digest(b"a"));
+        assert_ne!(digester.digest(b"a"), digester.digest(b"b"));
     }
 }

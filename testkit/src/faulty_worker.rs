@@ -286,7 +286,12 @@ fn lock(script: &Mutex<Script>) -> MutexGuard<'_, Script> {
 async fn accept(listener: TcpListener, script: Arc<Mutex<Script>>) {
     // Dropped with the accept loop: no connection outlives the worker.
     let mut connections = JoinSet::new();
-    while let Ok((socket, _)) = listener.accept().await {
+    loop {
+        let Ok((socket, _)) = listener.accept().await else {
+            // Out of descriptors, as tests arrange.
+            tokio::time::sleep(Duration::from_millis(5)).await;
+            continue;
+        };
         let _ = socket.set_nodelay(true);
         connections.spawn(connection(socket, Arc::clone(&script)));
         while connections.try_join_next().is_some() {}

@@ -162,6 +162,15 @@ async fn foreign_lists_of_models_are_understood() {
 }
 
 #[tokio::test]
+async fn a_model_may_be_left_out_where_there_is_one() {
+    let worker = FaultyWorker::start(&["m"], Answer::whole_chat("hi")).await;
+    let front = Front::start(&[&worker], |_| ()).await;
+    let body = json!({"messages": [{"role": "user", "content": "hi"}]});
+    assert_eq!(front.chat(&body).await.status, 200);
+    assert_eq!(worker.received()[0].body, body.to_string().into_bytes(), "as the client wrote it");
+}
+
+#[tokio::test]
 async fn browsers_are_let_in_by_the_setting_alone_and_to_the_api_alone() {
     let worker = FaultyWorker::start(&["m"], Answer::whole_chat("hi")).await;
     let origin = "https://app.example";

@@ -60,7 +60,9 @@ async fn a_worker_that_says_nothing_is_replaced_before_the_first_byte() {
     }
     assert_eq!(two.received().len(), 8);
     let retries = front.metric("forebay_router_retries_total{reason=\"broke\"}");
-    assert_eq!(retries, one.received().len() as f64);
+    // A connection that a health check left may be the one that breaks: once more, for free.
+    let stale = front.metric("forebay_router_tries_total{outcome=\"stale\",phase=\"head_sent\"}");
+    assert_eq!(retries + stale, one.received().len() as f64);
     front.assert_idle(&[&one, &two]).await;
 }
 

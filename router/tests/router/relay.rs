@@ -158,7 +158,7 @@ async fn a_client_that_leaves_frees_the_worker_at_once() {
 
 #[tokio::test]
 async fn bad_requests_never_reach_a_worker() {
-    let worker = FaultyWorker::start(&["m"], Answer::chat(&[])).await;
+    let worker = FaultyWorker::start(&["m", "n"], Answer::chat(&[])).await;
     let front = Front::start(&[&worker], |config| config.listen.body_bytes_max = 1_000).await;
     let path = "/v1/chat/completions";
     for (method, path, body, status, param) in [
