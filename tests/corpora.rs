@@ -13,7 +13,7 @@ use std::path::{Path, PathBuf};
 type Claim = fn(&[u8]);
 
 /// Every target with its claim.
-const TARGETS: [(&str, Claim); 14] = [
+const TARGETS: [(&str, Claim); 15] = [
     ("cache_journal", fuzz::cache_journal),
     ("chat_request", fuzz::chat_request),
     ("completion_request", fuzz::completion_request),
@@ -21,6 +21,7 @@ const TARGETS: [(&str, Claim); 14] = [
     ("gguf_model", fuzz::gguf_model),
     ("manifest", fuzz::manifest),
     ("model_config", fuzz::model_config),
+    ("model_list", fuzz::model_list),
     ("model_text", fuzz::model_text),
     ("oms_bundle", fuzz::oms_bundle),
     ("oms_statement", fuzz::oms_statement),

@@ -61,6 +61,11 @@ pub fn scan(data: &[u8]) {
     requests::scanned(data);
 }
 
+/// A foreign server's list of models.
+pub fn model_list(data: &[u8]) {
+    requests::model_list(data);
+}
+
 /// A stream of server-sent events.
 pub fn sse(data: &[u8]) {
     requests::event_stream(data);

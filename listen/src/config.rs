@@ -1,11 +1,11 @@
-//! Where and within which bounds a process listens.
+//! Address and bounds of a listener.
 
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use std::net::SocketAddr;
 use std::time::Duration;
 
-/// Where and within which bounds to listen.
+/// Address and bounds of a listener.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields, default)]
 pub struct ListenConfig {
@@ -64,7 +64,7 @@ impl ListenConfig {
     }
 }
 
-/// How long a client may take for what.
+/// The time limits of a connection.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Timeouts {
     /// To send a request's head, from its first byte, or from the connection's beginning.

@@ -18,12 +18,12 @@ use tokio::net::TcpStream;
 use tokio::sync::Notify;
 use tokio::time::{Instant, sleep_until};
 
-/// What a client must have read within the write timeout, if so much waits.
+/// Bytes that a client must read within the write timeout, if so many wait.
 const PROGRESS_BYTES: usize = 4 << 10;
 /// How long a drain waits for the request of a client that has just connected.
 const FRESH_GRACE: Duration = Duration::from_millis(250);
 
-/// Why a connection is ended before its time.
+/// Reasons for ending a connection early.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Ended {
     /// No request came.
@@ -48,7 +48,7 @@ impl Ended {
     }
 }
 
-/// What a connection is doing, and since when.
+/// The activity of a connection.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Phase {
     /// Nothing came yet.
@@ -70,7 +70,7 @@ struct State {
 }
 
 impl State {
-    /// Why the connection is over by now, or when to look again.
+    /// The reason why the connection is over, or the time to look again.
     fn look(&self, now: Instant, timeouts: &Timeouts) -> Result<Instant, Ended> {
         let clock = match (self.blocked, self.phase) {
             (Some((since, _)), _) => Some((since + timeouts.write, Ended::Write)),
@@ -148,7 +148,7 @@ impl Clocks {
         self.state.lock().phase == Phase::Busy
     }
 
-    /// Gives a connection on which nothing came yet a moment: its request may be on its way.
+    /// Waits a moment for the first request of a new connection: it may be on its way.
     pub(crate) async fn spare_fresh(&self) {
         let is_fresh = self.state.lock().phase == Phase::Fresh;
         if is_fresh {
@@ -186,8 +186,8 @@ impl Drop for Answering {
     }
 }
 
-/// Waits until the client closed its side. That it did is part of what this interest waits for,
-/// and unread bytes are not.
+/// Waits until the client closes its side. This interest is ready on a closed read side, and not on
+/// unread bytes.
 async fn departure(socket: &TcpStream) {
     // An error here is the socket's end as well.
     let _ = socket.ready(Interest::PRIORITY).await;
@@ -295,14 +295,14 @@ impl AsyncWrite for Socket {
 
     fn poll_shutdown(self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<io::Result<()>> {
         match rustix::net::shutdown(&*self.stream, rustix::net::Shutdown::Write) {
-            // Who is gone needs no goodbye.
+            // The peer is gone already.
             Ok(()) | Err(rustix::io::Errno::NOTCONN) => Poll::Ready(Ok(())),
             Err(cause) => Poll::Ready(Err(cause.into())),
         }
     }
 }
 
-/// Lets the system drop what the client did not read, instead of keeping it for minutes.
+/// Makes the system drop unread bytes on close, instead of keeping them for minutes.
 pub(crate) fn discard_unread(socket: &TcpStream) {
     if let Err(cause) = rustix::net::sockopt::set_socket_linger(socket, Some(Duration::ZERO)) {
         tracing::debug!(%cause, "setting SO_LINGER");

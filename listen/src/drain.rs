@@ -37,13 +37,13 @@ impl Drain {
         self.advance(Phase::Draining);
     }
 
-    /// Whether the drain began: what readiness asks.
+    /// True once the drain began. Readiness asks this.
     #[must_use]
     pub fn is_draining(&self) -> bool {
         *self.phase.borrow() >= Phase::Draining
     }
 
-    /// Whether new requests are to be refused: what handlers ask.
+    /// True once new requests are to be refused. Handlers ask this.
     #[must_use]
     pub fn is_refusing(&self) -> bool {
         *self.phase.borrow() >= Phase::Refusing

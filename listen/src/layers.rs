@@ -1,5 +1,5 @@
-//! What every request of ours gets: an id, one line in the access log, and an OpenAI-shaped error
-//! where nobody handled it.
+//! The layers around every route: a request id, one line in the access log, and an OpenAI-shaped
+//! error where nobody handled it.
 
 use crate::access::log_request;
 use crate::request::error_response;

@@ -38,14 +38,14 @@ const ACCEPT_PAUSE: Duration = Duration::from_millis(50);
 const RESERVED_MAX: usize = 64;
 /// How long one of those may take for a request's head: it must not hold the reserve.
 const RESERVED_HEAD: Duration = Duration::from_secs(2);
-/// What they may ask for; `/admin/` and what is below it besides.
+/// The paths that these may ask for, besides those below `/admin/`.
 const OPERATIONAL: [&str; 5] = ["/livez", "/readyz", "/health", "/metrics", "/status"];
 /// How long clients have to take the error that ends a stream at the end of a drain.
 const CUT_GRACE: Duration = Duration::from_secs(2);
-/// What a client is told to wait when all connections are taken.
+/// The `retry-after` when all connections are taken.
 const RETRY_AFTER: Duration = Duration::from_secs(1);
 
-/// Why listening failed.
+/// Errors of listening.
 #[derive(Debug, Error)]
 pub enum ListenError {
     /// The address is taken or not ours.
@@ -53,7 +53,7 @@ pub enum ListenError {
     Bind {
         /// The address asked for.
         address: SocketAddr,
-        /// What the system said.
+        /// The system's error.
         #[source]
         source: std::io::Error,
     },
@@ -153,7 +153,7 @@ impl Listener {
             };
             match accepted {
                 Ok((stream, peer)) => server.take(stream, Peer(peer)),
-                // A spare descriptor serves whoever is next in line; it may be a health check.
+                // A spare descriptor serves the next in line; it may be a health check.
                 Err(cause) if is_out_of_descriptors(&cause) && spares.give() => {
                     // The system says so even where nobody waits.
                     if let Some(Ok((stream, peer))) = now_or_never(self.socket.accept()).await {
@@ -167,7 +167,7 @@ impl Listener {
                 }
             }
         }
-        // Who connected before the end of the notice is answered, if only with a refusal.
+        // Clients that connected before the end of the notice are answered, if only with a refusal.
         while let Some(Ok((stream, peer))) = now_or_never(self.socket.accept()).await {
             server.take(stream, Peer(peer));
         }
@@ -218,7 +218,7 @@ async fn finish(tasks: &TaskTracker, drain: &Drain, limit_ms: u64) -> Result<(),
     Err(ListenError::Cut { streams, limit_ms })
 }
 
-/// What connections share.
+/// State that all connections share.
 struct Server {
     app: axum::Router,
     builder: http1::Builder,
@@ -328,7 +328,7 @@ impl Server {
                 response
             }
         };
-        // Who comes back during a drain had better go elsewhere.
+        // During a drain, the client's next request had better go elsewhere.
         if is_reserved || self.drain.is_draining() {
             response = closing(response);
         }
@@ -336,7 +336,7 @@ impl Server {
     }
 }
 
-/// Why a request reaches no handler.
+/// The error of a request that reaches no handler.
 fn refusal(request: &Request<Incoming>, is_reserved: bool) -> Option<ApiError> {
     if let Err(problem) = check_host(request) {
         return Some(ApiError::new(ErrorKind::InvalidRequest, problem));
@@ -400,7 +400,7 @@ async fn notice_over(drain: &Drain, notice: Duration) {
     tokio::time::sleep(notice).await;
 }
 
-/// Whom a request came from, as a request extension: the other end of its connection.
+/// The other end of a request's connection, as a request extension.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Peer(pub SocketAddr);
 

@@ -38,7 +38,7 @@ const WORKERS_MAX: usize = 16_384;
 /// Connections to workers beyond those of requests being answered: idle ones, health checks, probes.
 const CONNECTIONS_SPARE: usize = 2_048;
 
-/// Why the router does not run.
+/// Errors that keep the router from running.
 #[derive(Debug, Error)]
 pub enum RouterError {
     /// A field of the configuration is wrong.
@@ -46,7 +46,7 @@ pub enum RouterError {
     Config {
         /// The field's path.
         field: String,
-        /// What is wrong with it.
+        /// The problem with it.
         problem: String,
     },
     /// The policy is wrong.
@@ -136,7 +136,7 @@ impl Router {
     }
 }
 
-/// What connections to workers may take.
+/// The bounds of connections to workers.
 fn limits(config: &RouterConfig) -> Limits {
     let wanted = config.in_flight_max.saturating_add(CONNECTIONS_SPARE);
     // Clients' connections take their half of the limit of open files.
@@ -309,7 +309,7 @@ struct ModelSummary {
     id: String,
     ready: bool,
     waiting: u32,
-    /// Whether requests go elsewhere because a probe failed.
+    /// True while requests go elsewhere because a probe failed.
     ejected: bool,
 }
 

@@ -28,7 +28,7 @@ pub(crate) struct Bounds {
     pub(crate) idle: Duration,
 }
 
-/// What an answer of status 200 begins with.
+/// The beginning of an answer of status 200.
 #[derive(Debug)]
 pub(crate) enum Beginning {
     /// A stream whose first event is here.
@@ -61,7 +61,7 @@ pub(crate) async fn begin(
     }
 }
 
-/// What a content type promises. An answer without one is taken for JSON, and must be.
+/// The form that a content type announces. An answer without one is read as JSON.
 #[derive(Debug, PartialEq, Eq)]
 enum Kind {
     Events,
@@ -140,7 +140,7 @@ impl Outline {
     }
 }
 
-/// Whether a member is there and not null.
+/// True where a member is present and not null.
 #[derive(Default)]
 struct Present(bool);
 
@@ -176,7 +176,7 @@ async fn first_event(mut body: UpstreamBody, bounds: Bounds) -> Beginning {
             return judge(body, pieces, event);
         }
         if !decoder.is_mid_event() {
-            // Comments alone; they have done their work.
+            // Only comments so far: they show life and are not kept.
             pieces.clear();
             kept = 0;
         } else if kept / 2 > bounds.event_bytes_max {

@@ -1,7 +1,7 @@
-//! The books of one (worker, model) pair: back-off, suspicion, ejection. Pure; told the time.
+//! Back-off and suspicion of one (worker, model) pair. Pure: time is an argument.
 //!
-//! What a request can provoke ejects nobody: many faults only raise a *suspicion*, on which the
-//! router sends a small request of its own (`probe`), and that one decides.
+//! A fault that a request can provoke ejects nobody. Many faults raise a *suspicion*: the router
+//! sends a small request of its own (`probe`), which decides.
 
 use crate::outcome::{Fault, Outcome, Scope};
 use policy::Moment;
@@ -19,7 +19,7 @@ const BACK_OFF_MIN: Duration = Duration::from_millis(250);
 /// The longest back-off without a hint.
 const BACK_OFF_MAX: Duration = Duration::from_secs(8);
 
-/// What follows from an outcome.
+/// The consequence of an outcome.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Reaction {
     /// Nothing.
@@ -36,7 +36,7 @@ pub(crate) enum Reaction {
     WorkerDown,
 }
 
-/// The books.
+/// The recent outcomes of one pair.
 #[derive(Debug, Default)]
 pub(crate) struct Breaker {
     window: VecDeque<(Moment, bool)>,
@@ -96,7 +96,7 @@ impl Breaker {
         match fault {
             Fault::Down => Reaction::WorkerDown,
             Fault::Key => Reaction::EjectAndProbe,
-            // Whether the model is gone, or only this request's path, a request of ours tells.
+            // A probe tells a model that is gone from a request that was refused.
             Fault::Gone => Reaction::Probe,
             Fault::Broke | Fault::Stuck | Fault::Slow | Fault::Garbage | Fault::Failed => {
                 self.note(now, true);

@@ -1,4 +1,4 @@
-//! What an operator may set, each default with its reason.
+//! The router's settings, each default with its reason.
 
 use listen::ListenConfig;
 use policy::{PolicyConfig, Secret};

@@ -4,7 +4,7 @@
 //! is lost. So an idle connection is kept for 4 s, or a second less than its worker announces, and
 //! `Connection::is_reused` tells a lost request from a broken worker. Every open connection holds
 //! a place in one bound shared by all workers, so that this process never runs out of descriptors
-//! here and takes that for a fault of theirs.
+//! here and blames a worker for it.
 
 use bytes::Bytes;
 use http::header::HeaderMap;
@@ -26,7 +26,7 @@ const HINT_MARGIN: Duration = Duration::from_secs(1);
 /// The most idle connections kept per worker.
 const IDLE_MAX: usize = 256;
 
-/// Why there is no connection.
+/// Errors of opening a connection.
 #[derive(Debug, Error)]
 pub(crate) enum ConnectError {
     /// The worker cannot be reached.
@@ -51,7 +51,7 @@ pub(crate) enum ConnectError {
     Exhausted { name: String },
 }
 
-/// What all workers' connections share.
+/// Bounds that the connections of all workers share.
 #[derive(Debug, Clone)]
 pub(crate) struct Limits {
     pub(crate) connect_timeout: Duration,
@@ -81,7 +81,7 @@ struct Idle {
 #[derive(Debug)]
 pub(crate) struct Connection {
     pub(crate) sender: SendRequest<Full<Bytes>>,
-    /// Whether an earlier request went over it.
+    /// True if an earlier request went over it.
     pub(crate) is_reused: bool,
     /// How long it may idle.
     idle: Duration,
@@ -132,7 +132,7 @@ impl Connections {
         let handshake = Builder::new().handshake(TokioIo::new(stream)).await;
         let (sender, driver) = handshake.map_err(|source| ConnectError::Handshake { name: name(), source })?;
         tokio::spawn(async move {
-            // Whoever uses the connection gets its errors; the place is free once the socket is closed.
+            // Errors reach the user of the connection; the place is free once the socket is closed.
             let _ = driver.await;
             drop(place);
         });
@@ -163,7 +163,7 @@ impl Connections {
 }
 
 impl Connection {
-    /// Heeds what the worker says of idle connections: `keep-alive: timeout=5`.
+    /// Reads the worker's limit for idle connections: `keep-alive: timeout=5`.
     pub(crate) fn note_hint(&mut self, headers: &HeaderMap) {
         if let Some(timeout) = keep_alive_timeout(headers) {
             self.idle = timeout.saturating_sub(HINT_MARGIN);
@@ -192,7 +192,7 @@ fn keep_alive_timeout(headers: &HeaderMap) -> Option<Duration> {
     Some(Duration::from_secs(seconds.into()))
 }
 
-/// Whether the system refused for want of something of ours: descriptors, memory, local ports.
+/// True if this process lacks something: descriptors, memory, local ports.
 fn is_exhaustion(cause: &io::Error) -> bool {
     use io::ErrorKind::{AddrInUse, AddrNotAvailable, OutOfMemory};
     // EMFILE, ENFILE and ENOBUFS have no kinds of their own.

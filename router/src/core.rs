@@ -1,4 +1,4 @@
-//! What every request shares. It knows no route.
+//! State that all requests share. It knows no route.
 
 use crate::budget::RetryBudget;
 use crate::config::RouterConfig;
@@ -13,7 +13,7 @@ use std::sync::Arc;
 use telemetry::metrics::Registry;
 use tokio::time::Instant;
 
-/// What every request shares.
+/// State that all requests share.
 #[derive(Debug)]
 pub(crate) struct Core {
     pub(crate) config: RouterConfig,

@@ -29,11 +29,11 @@ pub(crate) struct Answer {
     pub(crate) ticket: Ticket,
 }
 
-/// Why there is no answer.
+/// The reason why there is no answer.
 #[derive(Debug)]
 pub(crate) struct Refused {
     pub(crate) error: ApiError,
-    /// Whether the client is asked not to send the request again: it broke two workers.
+    /// True if the request broke two workers: the client is asked not to send it again.
     pub(crate) is_poison: bool,
 }
 
@@ -46,7 +46,7 @@ impl From<ApiError> for Refused {
 /// A try that came to no answer.
 struct Failure {
     outcome: Outcome,
-    /// What the client is told if it is the last.
+    /// The client's answer if no other try follows.
     told: Told,
 }
 
@@ -129,7 +129,7 @@ impl Dispatch<'_> {
         }
     }
 
-    /// Whether this request broke two workers a moment ago.
+    /// True if this request broke two workers within the last minute.
     fn is_poison(&self) -> bool {
         // Nearly always there are no strikes, and then a large body is not hashed.
         if self.core.strikes.lock().len() == 0 {
@@ -139,7 +139,7 @@ impl Dispatch<'_> {
         self.core.strikes.lock().is_poison(digest, self.core.now())
     }
 
-    /// Whether another worker may be tried; files a strike where the request may have broken one.
+    /// True if another worker may be tried; files a strike where the request may have broken one.
     fn may_go_on(&self, outcome: Outcome) -> bool {
         match outcome.retry() {
             Retry::Never | Retry::Fresh => false,
@@ -186,7 +186,7 @@ impl Dispatch<'_> {
         }
     }
 
-    /// The worker said nothing.
+    /// Judges a try without an answer.
     fn silent(&self, mut ticket: Ticket, cause: &UpstreamError, was_stale: bool) -> Failure {
         let (phase, transport) = cause.evidence();
         let mut outcome = ticket.judge(&Evidence { phase, transport: Some(transport), head: None, error: None });
@@ -200,7 +200,7 @@ impl Dispatch<'_> {
         Failure { outcome, told: Told::Ours(error_of(outcome, None, self.core.config.head_timeout())) }
     }
 
-    /// The worker's head is here.
+    /// Reads the beginning of an answer whose head has arrived.
     async fn read(&self, mut ticket: Ticket, response: Response<UpstreamBody>) -> Result<Answer, Failure> {
         ticket.reached(Phase::FirstByte);
         let (mut parts, body) = response.into_parts();
@@ -238,7 +238,7 @@ impl Dispatch<'_> {
         }
     }
 
-    /// The worker answered with another status than 200.
+    /// Judges an answer of another status than 200.
     async fn declined(
         &self,
         mut ticket: Ticket,
@@ -252,7 +252,7 @@ impl Dispatch<'_> {
         self.answer_or_failure(ticket, parts, read.unwrap_or_default(), outcome)
     }
 
-    /// A worker's own words of an error, and whether they are the last.
+    /// Turns a worker's error into an answer, or into a failure that another worker may better.
     fn answer_or_failure(
         &self,
         ticket: Ticket,
@@ -266,7 +266,7 @@ impl Dispatch<'_> {
         clean_answer_headers(&mut parts.headers);
         parts.headers.remove(CONTENT_LENGTH);
         let body = words(body, &mut parts);
-        // A worker that refuses our key says so to us, in words that may show it.
+        // The worker speaks to the router here, and its words may quote the key.
         let is_ours_to_tell = matches!(outcome, Outcome::WorkerFault(Fault::Key | Fault::Gone | Fault::Garbage))
             || parts.status.as_u16() < 429 && matches!(outcome, Outcome::BackPressure { .. });
         if is_ours_to_tell {
@@ -286,8 +286,8 @@ fn judge_silence(cause: &UpstreamError) -> Outcome {
     outcome(&Evidence { phase, transport: Some(transport), head: None, error: None })
 }
 
-/// A worker's error, if it is JSON; else one that says what its status was. A proxy's page in HTML
-/// is nothing that a client of an API can read.
+/// The body of a worker's error if it is a JSON object, else an error that names the status: a
+/// proxy's HTML page is of no use to a client of an API.
 fn words(body: Bytes, parts: &mut http::response::Parts) -> Bytes {
     if serde_json::from_slice::<serde_json::Map<String, serde_json::Value>>(&body).is_ok() {
         return body;
@@ -311,7 +311,7 @@ fn poison() -> ApiError {
     ApiError::new(ErrorKind::BadGateway, "this request broke off at two workers; change it before it is sent again")
 }
 
-/// What a client is told of a try that failed, in our words.
+/// The error that a client gets for a failed try.
 fn error_of(outcome: Outcome, why: Option<&str>, limit: Duration) -> ApiError {
     let bad_gateway = |message: &str| ApiError::new(ErrorKind::BadGateway, why.unwrap_or(message));
     match outcome {

@@ -1,5 +1,5 @@
-//! All workers: who they are (fed as `Change`s), and an immutable snapshot by model, which is what a
-//! request looks at. A snapshot is built off the path when something changed.
+//! All workers. Membership is fed as `Change`s; requests read an immutable snapshot by model, built
+//! off their path when something changes.
 
 use crate::connections::Limits;
 use crate::pair::Pair;
@@ -15,7 +15,7 @@ use std::time::Duration;
 use tokio::sync::Notify;
 use wire::openai::models::Model;
 
-/// What a client is told to wait where nothing better is known.
+/// The `retry-after` where nothing better is known.
 pub(crate) const RETRY_AFTER: Duration = Duration::from_secs(1);
 /// The least time between two snapshots: a hundred workers that change at once make one.
 const REBUILD_EVERY: Duration = Duration::from_millis(100);
@@ -49,7 +49,7 @@ pub(crate) struct Pool {
     members: Box<[Member]>,
     bits: Bits,
     bits_reset_ms: AtomicU64,
-    /// Whether under half of the members would remain if suspects were left out.
+    /// True if under half of the members would remain without suspects.
     ignores_suspicion: bool,
 }
 
@@ -58,14 +58,14 @@ pub(crate) struct Pool {
 pub(crate) struct Snapshot {
     /// Every model that a worker of the fleet ever named, by each of its names.
     models: HashMap<Arc<str>, Arc<Pool>>,
-    /// What can be asked for now, each once, in the workers' order.
+    /// The models that can be asked for now, each once, in the workers' order.
     listed: Vec<Model>,
     workers: Vec<Arc<Worker>>,
-    /// Whether a worker was never heard: what it has is unknown.
+    /// True if a worker was never heard: its models are unknown.
     has_unheard: bool,
 }
 
-/// Why no worker was picked.
+/// The reason why no worker was picked.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Refusal {
     /// No worker has the model.
@@ -136,12 +136,12 @@ impl Fleet {
         self.snapshot.load_full()
     }
 
-    /// Says that a worker looks different; the next snapshot shows it.
+    /// Marks the snapshot as stale; it is rebuilt soon.
     pub(crate) fn touch(&self) {
         self.changed.notify_one();
     }
 
-    /// Keeps the snapshot true, for ever.
+    /// Rebuilds the snapshot whenever it is stale, at most ten times a second. Never returns.
     pub(crate) async fn follow(&self) {
         loop {
             self.changed.notified().await;
@@ -150,7 +150,7 @@ impl Fleet {
         }
     }
 
-    /// Builds the snapshot anew.
+    /// Rebuilds the snapshot now.
     pub(crate) fn rebuild(&self) {
         // Held until the store, or an older picture could overwrite a newer one.
         let members = self.members.lock();
@@ -195,12 +195,12 @@ impl Snapshot {
         Self { models, listed, workers, has_unheard }
     }
 
-    /// Whether any worker ever said that it has the model: what bounds the metrics' labels.
+    /// True if a worker ever named the model. It bounds the metrics' labels.
     pub(crate) fn knows(&self, model: &str) -> bool {
         self.models.contains_key(model)
     }
 
-    /// Whether a model may exist here: a worker that was never heard may have any.
+    /// True if the model may exist here: a worker that was never heard may have any.
     pub(crate) fn may_know(&self, model: &str) -> bool {
         self.knows(model) || self.has_unheard || self.workers.is_empty()
     }
@@ -216,7 +216,7 @@ impl Snapshot {
         self.workers.len()
     }
 
-    /// Whether a worker takes requests.
+    /// True if a worker takes requests.
     pub(crate) fn is_ready(&self) -> bool {
         // A worker may have gone down since.
         self.models.values().any(|pool| pool.members.iter().any(|member| member.worker.is_up()))
@@ -270,7 +270,7 @@ impl Pool {
         pick(&self.bits, look, self.ignores_suspicion, random)
     }
 
-    /// Who rested may be usable again.
+    /// Lets searches look again at members that were found unusable.
     fn reset_bits(&self, now: Moment) {
         let now_ms = now.0.as_millis() as u64;
         let last_ms = self.bits_reset_ms.load(Ordering::Relaxed);

@@ -14,19 +14,18 @@ use http::{Request, StatusCode, Uri};
 use http_body_util::Full;
 use policy::Secret;
 use rand::Rng;
-use serde_json::Value;
 use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
 use std::time::Duration;
 use thiserror::Error;
 use tokio::task::{AbortHandle, JoinSet};
-use wire::openai::models::Model;
+use wire::openai::models::{Model, ModelList};
 use wire::status::{ModelState, WorkerStatus};
 
 /// The most checks a second, over all workers: a large fleet is asked more seldom.
 const CHECKS_PER_SECOND: usize = 1_000;
 
-/// Why a check failed.
+/// Errors of a health check.
 #[derive(Debug, Error)]
 pub(crate) enum CheckError {
     /// It cannot be reached, or broke off.
@@ -51,7 +50,7 @@ pub(crate) enum CheckError {
 }
 
 impl CheckError {
-    /// Whether the worker did not say anything at all, as a stopped process does.
+    /// True if the worker sent nothing at all, like a stopped process.
     const fn is_silence(&self) -> bool {
         matches!(
             self,
@@ -64,18 +63,18 @@ impl CheckError {
         )
     }
 
-    /// Whether nothing is there that could answer later.
+    /// True if nothing listens there.
     const fn is_refusal(&self) -> bool {
         matches!(self, Self::Upstream(UpstreamError::Connect(ConnectError::Unreachable { .. })))
     }
 
-    /// Whether it says nothing of the worker.
+    /// True if it says nothing about the worker.
     const fn is_ours(&self) -> bool {
         matches!(self, Self::Upstream(UpstreamError::Connect(ConnectError::Exhausted { .. })))
     }
 }
 
-/// Watches every worker of the fleet, as they come and go, for ever.
+/// Watches all workers of the fleet as they come and go. Never returns.
 pub(crate) async fn watch_all(core: Arc<Core>) {
     let mut watches = JoinSet::new();
     let mut running: HashMap<usize, AbortHandle> = HashMap::new();
@@ -100,7 +99,7 @@ pub(crate) async fn watch_all(core: Arc<Core>) {
     }
 }
 
-/// Watches one worker for ever.
+/// Watches one worker. Never returns.
 async fn watch(core: Arc<Core>, worker: Arc<Worker>) {
     let mut failures = 0;
     loop {
@@ -116,7 +115,7 @@ fn interval(config: &HealthConfig, workers: usize) -> Duration {
     Duration::from_millis(config.interval_ms.max(least_ms))
 }
 
-/// Checks once and notes what was found.
+/// Checks a worker once and records the result.
 pub(crate) async fn check(core: &Core, worker: &Arc<Worker>, failures: &mut u32) {
     let limit = Duration::from_millis(core.config.health.timeout_ms);
     let key = core.config.worker_api_key.as_ref();
@@ -160,7 +159,7 @@ async fn ask(worker: &Arc<Worker>, key: Option<&Secret>) -> Result<Report, Check
     }
     let path = "/v1/models";
     let bytes = get(worker, path, key, MODELS_BYTES_MAX).await?;
-    let models = read_models(&bytes).ok_or(CheckError::NoList { path })?;
+    let models = ModelList::read(&bytes).ok_or(CheckError::NoList { path })?;
     let ready = |model| (ServedModel { model, is_ready: true }, 0);
     Ok(Report { is_draining: false, version: None, models: models.into_iter().map(ready).collect() })
 }
@@ -175,30 +174,7 @@ fn read_status(status: WorkerStatus) -> Report {
     Report { is_draining: status.draining, version: Some(status.version).filter(|text| !text.is_empty()), models }
 }
 
-/// A list of models as servers really send it: with a byte order mark, as a bare array, without
-/// `created` and `owned_by`, with numbers as floats. Only a name is needed.
-fn read_models(bytes: &[u8]) -> Option<Vec<Model>> {
-    let bytes = bytes.strip_prefix(b"\xef\xbb\xbf").unwrap_or(bytes);
-    let list: Value = serde_json::from_slice(bytes).ok()?;
-    let data = list.as_array().or_else(|| list.get("data").or_else(|| list.get("models"))?.as_array())?;
-    let number = |model: &Value, name: &str| {
-        let value = model.get(name)?.as_f64().filter(|value| value.is_finite() && *value >= 0.0)?;
-        Some(value as u64)
-    };
-    let read = |model: &Value| {
-        let id = model.get("id").or_else(|| model.get("name"))?.as_str().filter(|id| !id.is_empty())?;
-        let length = ["max_model_len", "context_length", "context_window"].iter().find_map(|name| number(model, name));
-        let length = length.and_then(|length| u32::try_from(length).ok()).filter(|length| *length > 0);
-        let mut read = Model::new(id, number(model, "created").unwrap_or(0), length);
-        if let Some(owner) = model.get("owned_by").and_then(Value::as_str) {
-            owner.clone_into(&mut read.owned_by);
-        }
-        Some(read)
-    };
-    Some(data.iter().filter_map(read).collect())
-}
-
-/// What a worker answers to a GET, if that is well and at most `bytes_max`.
+/// Sends a GET; returns the body of a successful answer of at most `bytes_max`.
 pub(crate) async fn get(
     worker: &Arc<Worker>,
     path: &'static str,
@@ -243,30 +219,6 @@ impl std::fmt::Display for Chain<'_> {
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    fn ids(json: &str) -> Option<Vec<String>> {
-        read_models(json.as_bytes()).map(|models| models.into_iter().map(|model| model.id).collect())
-    }
-
-    #[test]
-    fn lists_of_models_are_read_as_servers_send_them() {
-        for (json, expected) in [
-            (r#"{"object":"list","data":[{"id":"a","object":"model","created":1,"owned_by":"x"}]}"#, &["a"][..]),
-            (r#"{"data":[{"id":"a"},{"id":"org/b","created":1.7e9,"owned_by":null}]}"#, &["a", "org/b"]),
-            (r#"[{"id":"a","type":"chat"}]"#, &["a"]),
-            (r#"{"models":[{"name":"a"}],"data":[{"id":"b"}]}"#, &["b"]),
-            ("\u{feff}{\"data\":[{\"id\":\"a\"}]}", &["a"]),
-            (r#"{"data":[{"object":"model"},{"id":7},{"id":""},"x"]}"#, &[]),
-            (r#"{"data":[]}"#, &[]),
-        ] {
-            assert_eq!(ids(json).expect("a list"), expected, "{json}");
-        }
-        for json in ["", "{}", "<html>", r#"{"data":7}"#] {
-            assert_eq!(ids(json), None, "{json}");
-        }
-        let model = &read_models(br#"{"data":[{"id":"a","created":1.5,"max_model_len":64.0}]}"#).expect("a list")[0];
-        assert_eq!((model.created, model.max_model_len), (1, Some(64)));
-    }
 
     #[test]
     fn a_large_fleet_is_asked_more_seldom() {

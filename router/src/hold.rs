@@ -21,9 +21,9 @@ use tokio::time::{Instant, Sleep, sleep};
 use wire::openai::ApiError;
 use wire::sse::encode_data;
 
-/// What a silent stream gets: a line that every reader of server-sent events passes over.
+/// A comment, which every reader of server-sent events skips.
 const COMMENT: &[u8] = b":\n\n";
-/// What clients are told to wait while we shut down: about a rolling restart's step.
+/// The `retry-after` during a shutdown: about one step of a rolling restart.
 pub(crate) const DRAIN_RETRY_AFTER: Duration = Duration::from_secs(2);
 
 type Work = Pin<Box<dyn Future<Output = Response> + Send>>;
@@ -90,7 +90,7 @@ struct Held {
     interval: Duration,
     timer: Pin<Box<Sleep>>,
     cut: Cut,
-    /// Whether a comment goes out before anything else.
+    /// True if a comment goes out before anything else.
     owes_comment: bool,
 }
 
@@ -155,7 +155,7 @@ fn poll_bytes(body: &mut Body, cx: &mut Context<'_>) -> Poll<Option<Bytes>> {
     }
 }
 
-/// A JSON error as one event; on one line, whatever its sender's taste.
+/// A JSON error as one event, on one line.
 fn error_event(body: &[u8]) -> Bytes {
     let Ok(error) = serde_json::from_slice::<Value>(body) else {
         let error = ApiError::new(wire::openai::ErrorKind::BadGateway, "the worker's answer was not one; try again");
@@ -180,7 +180,7 @@ impl http_body::Body for Held {
             Poll::Pending => {}
         }
         if self.cut.as_mut().poll(cx).is_ready() {
-            // What it holds is freed here: the worker's connection, its place, ours.
+            // Frees the worker's connection, its place and ours.
             self.state = State::Ended;
             return self.out(Screened::error_event(&shutting_down()).into_bytes());
         }

@@ -9,7 +9,7 @@ use std::time::Duration;
 /// The longest wait that a worker may ask for: a wrong clock there must not lose it for an hour.
 const WAIT_MAX: Duration = Duration::from_secs(30);
 
-/// How far a try had come.
+/// The progress of a try.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Phase {
     /// Nothing of the request was sent.
@@ -34,7 +34,7 @@ impl Phase {
     }
 }
 
-/// What happened to the connection or to the answer on it.
+/// An event on the connection, or in the answer on it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Transport {
     /// Refused, unreachable, or not connected in time.
@@ -66,7 +66,7 @@ pub(crate) enum ErrorClass {
     Server,
 }
 
-/// Everything that a verdict over a try is made from.
+/// The facts that a try is judged by.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Evidence<'a> {
     pub(crate) phase: Phase,
@@ -77,7 +77,7 @@ pub(crate) struct Evidence<'a> {
     pub(crate) error: Option<ErrorClass>,
 }
 
-/// Whom back-pressure concerns.
+/// The extent of back-pressure.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Scope {
     /// This model at this worker.
@@ -86,7 +86,7 @@ pub(crate) enum Scope {
     Worker,
 }
 
-/// What is wrong with a worker.
+/// A worker's fault.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Fault {
     /// It cannot be reached.
@@ -107,7 +107,7 @@ pub(crate) enum Fault {
     Failed,
 }
 
-/// What became of a try.
+/// The outcome of a try.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Outcome {
     /// A whole answer, or a stream with its terminal event.
@@ -122,11 +122,11 @@ pub(crate) enum Outcome {
     RequestFault,
     /// This router's fault.
     Ours,
-    /// Nobody waits any more.
+    /// The client left.
     ClientLeft,
 }
 
-/// Where a failed request may go next.
+/// The next destination of a failed request.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Retry {
     /// Nowhere.
@@ -195,8 +195,8 @@ impl Outcome {
         }
     }
 
-    /// Where the request may go next, as long as the client has no event. A request that may have
-    /// begun is sent again only where it cannot run on: a worker that took too long still runs it.
+    /// The request's next destination, as long as the client has no event. A request that may still
+    /// run is not sent again: a worker that took too long computes on.
     pub(crate) const fn retry(self) -> Retry {
         match self {
             Self::Stale => Retry::Fresh,

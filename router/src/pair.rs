@@ -71,7 +71,7 @@ impl Pair {
         }
     }
 
-    /// Notes a try's outcome; what concerns more than this pair is left to the caller.
+    /// Records the outcome of a try. The caller carries out a reaction that concerns the worker.
     pub(crate) fn heard(&self, outcome: Outcome, now: Moment, jitter: f64) -> Reaction {
         match outcome {
             Outcome::BackPressure { .. } => self.pressure.add(now),
@@ -88,12 +88,12 @@ impl Pair {
         reaction
     }
 
-    /// Whether it is ejected on a suspicion.
+    /// True if it is ejected on a suspicion.
     pub(crate) fn is_suspect(&self) -> bool {
         self.is_suspect.load(Ordering::Relaxed)
     }
 
-    /// Whether requests of any kind go elsewhere.
+    /// True if requests of any kind go elsewhere.
     pub(crate) fn is_ejected(&self) -> bool {
         self.is_suspect() || self.refuses_key.load(Ordering::Relaxed) || self.gone.load(Ordering::Relaxed) != 0
     }
@@ -103,7 +103,7 @@ impl Pair {
         self.breaker.lock().successes()
     }
 
-    /// Ejects it, for what a probe of ours found.
+    /// Ejects it after a failed probe.
     pub(crate) fn eject(&self, fault: Fault, endpoint_bit: u8) {
         match fault {
             Fault::Key => self.refuses_key.store(true, Ordering::Relaxed),
@@ -114,7 +114,7 @@ impl Pair {
         }
     }
 
-    /// Takes it back: a probe of ours went well.
+    /// Readmits it after a good probe.
     pub(crate) fn readmit(&self, endpoint_bit: u8) {
         self.breaker.lock().clear();
         self.is_suspect.store(false, Ordering::Relaxed);
@@ -123,7 +123,7 @@ impl Pair {
         self.rests_until_ms.store(0, Ordering::Relaxed);
     }
 
-    /// Takes leave to probe it; one probe at a time.
+    /// Reserves the one probe that may run; false if one runs already.
     pub(crate) fn begin_probe(&self) -> bool {
         !self.is_probed.swap(true, Ordering::Relaxed)
     }

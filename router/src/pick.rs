@@ -1,4 +1,4 @@
-//! Which member of a pool: a pure function of what a look at a member shows, and of a random number.
+//! Picks a member of a pool: a pure function of a look at each considered member and a random number.
 //!
 //! Small pools are looked at whole. In large ones the less loaded of two random members is taken
 //! (Mitzenmacher, "The power of two choices in randomized load balancing"), so that the cost of a
@@ -27,7 +27,7 @@ pub(crate) enum Look {
     Out,
 }
 
-/// Where a request goes.
+/// The destination of a request.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Pick {
     /// To this member.
@@ -151,7 +151,7 @@ impl Draw {
         }
     }
 
-    /// Someone who rests comes back soon; who refuses is asked only where nobody will.
+    /// A resting member returns soon, so refusing members are a last resort only without one.
     fn end(self) -> Pick {
         let last_resort = self.last_resort.filter(|_| self.wait.is_none());
         match self.usable.or(last_resort) {

@@ -1,5 +1,4 @@
-//! A small request of the router's own, which decides over a suspicion: what a client's request
-//! provoked ejects nobody.
+//! A one-token request of the router's own, which decides over a suspicion.
 //!
 //! A pair is probed by one task at a time. A probe that goes well takes it back; one that does not
 //! ejects it and is tried again, ever more seldom, until it goes well or the model is gone.
@@ -36,7 +35,7 @@ pub(crate) fn begin(core: &Arc<Core>, member: &Member, model: &str, path: &'stat
     }
 }
 
-/// The router is not kept alive by its probes.
+/// Probes until the pair is readmitted or no longer ejected. Probes do not keep the router alive.
 async fn until_settled(core: &Weak<Core>, member: &Member, model: &str, path: &'static str) {
     let mut again = AGAIN_MIN;
     loop {
@@ -66,7 +65,7 @@ async fn until_settled(core: &Weak<Core>, member: &Member, model: &str, path: &'
     }
 }
 
-/// What a probe says of a pair.
+/// The verdict of a probe over a pair.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Verdict {
     Eject(Fault),
@@ -105,8 +104,8 @@ fn judge_silence(cause: &UpstreamError) -> Outcome {
     outcome(&Evidence { phase, transport: Some(transport), head: None, error: None })
 }
 
-/// What a probe's outcome means for the pair. A slow probe at a worker that answered others
-/// meanwhile waited its turn; a worker that is down is found by health checks.
+/// Judges a probe. A slow one at a worker that answered others meanwhile waited its turn; health
+/// checks find a worker that is down.
 fn judge(outcome: Outcome, answered_others: bool) -> Verdict {
     match outcome {
         Outcome::WorkerFault(Fault::Slow | Fault::Stuck) if answered_others => Verdict::Readmit,

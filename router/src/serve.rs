@@ -138,7 +138,7 @@ async fn admit(
     Ok(Asked { endpoint, admitted, model, choices, call: Call { path, is_stream: peek.stream, headers, body }, slot })
 }
 
-/// What a worker is told of a tenant: a digest, which any header can hold.
+/// The tenant as a worker sees it: a digest, which fits any header.
 fn cache_salt(tenant: &str) -> HeaderValue {
     // Hexadecimal is always a header's value.
     HeaderValue::try_from(policy::hash_key(tenant)).unwrap_or(HeaderValue::from_static(""))

@@ -2,7 +2,7 @@
 //!
 //! A strike is filed by the digest of the request's body; the first may be chance (the worker was
 //! killed), so the request may go to one more worker. After the second it is answered with an
-//! error. Pure; told the time; the number of files is bounded.
+//! error. Pure: time is an argument. The number of files is bounded.
 
 use policy::Moment;
 use std::collections::{HashMap, VecDeque};
@@ -40,7 +40,7 @@ enum File {
     Tenant(String),
 }
 
-/// Who broke how many workers lately.
+/// Recent strikes, by request and by tenant.
 #[derive(Debug, Default)]
 pub(crate) struct Strikes {
     files: HashMap<File, (u32, Moment)>,
@@ -57,7 +57,7 @@ impl Strikes {
         strikes < STRIKES_MAX && self.of(&File::Tenant(tenant.to_owned()), now).0 < POISONS_MAX
     }
 
-    /// Whether a request broke two workers a moment ago, so that sending it is not worth it.
+    /// True if the request broke two workers within the last minute.
     pub(crate) fn is_poison(&self, body: BodyDigest, now: Moment) -> bool {
         let (strikes, at) = self.of(&File::Body(body), now);
         strikes >= STRIKES_MAX && at.0 + DO_NOT_RETRY > now.0

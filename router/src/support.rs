@@ -1,4 +1,4 @@
-//! What every worker says of itself, for a support bundle: asked on behalf of an operator on the router's
+//! Reports of all workers for a support bundle: asked on behalf of an operator on the router's
 //! own machine, who need not know where the workers are nor their key.
 
 use std::sync::Arc;

@@ -9,8 +9,8 @@ use crate::worker::Worker;
 use rand::Rng;
 use std::sync::Arc;
 
-/// A try. Its place at the worker is free again when this is dropped; one that nobody judged by
-/// then is the client's, who left.
+/// A try. Dropping it frees its place at the worker; a try that was not judged by then counts as
+/// one whose client left.
 #[derive(Debug)]
 pub(crate) struct Ticket {
     pub(crate) worker: Arc<Worker>,
@@ -40,12 +40,12 @@ impl Ticket {
         }
     }
 
-    /// Notes how far the try has come.
+    /// Records the progress of the try.
     pub(crate) fn reached(&mut self, phase: Phase) {
         self.phase = phase;
     }
 
-    /// Judges the try and keeps the worker's books. Only the first verdict counts.
+    /// Judges the try and records the outcome. Only the first verdict counts.
     pub(crate) fn judge(&mut self, evidence: &Evidence<'_>) -> Outcome {
         self.phase = evidence.phase;
         let outcome = outcome(evidence);

@@ -39,7 +39,7 @@ const PATHS: [&str; 2] = ["/v1/chat/completions", "/v1/completions"];
 pub(crate) struct Call {
     /// The path, the same at the worker as here.
     pub(crate) path: &'static str,
-    /// Whether the answer is to be streamed.
+    /// True if the client asked for a stream.
     pub(crate) is_stream: bool,
     /// The client's headers, as far as they are the worker's business.
     pub(crate) headers: HeaderMap,
@@ -68,7 +68,7 @@ pub(crate) struct Patience {
     pub(crate) stuck: Duration,
 }
 
-/// Why a worker gave no answer.
+/// Errors before a worker's answer began.
 #[derive(Debug, Error)]
 pub(crate) enum UpstreamError {
     /// No connection: the request did not reach it.
@@ -77,7 +77,7 @@ pub(crate) enum UpstreamError {
     /// The connection broke before the answer began.
     #[error("waiting for the worker's answer")]
     Broken {
-        /// Whether a reused connection turned out to be closed.
+        /// True if a reused connection turned out to be closed.
         is_unused: bool,
         #[source]
         source: hyper::Error,
@@ -91,7 +91,7 @@ pub(crate) enum UpstreamError {
 }
 
 impl UpstreamError {
-    /// What it says of the try.
+    /// The evidence it is for judging the try.
     pub(crate) const fn evidence(&self) -> (Phase, Transport) {
         match self {
             Self::Connect(ConnectError::Exhausted { .. }) => (Phase::NotBegun, Transport::Exhausted),
@@ -165,7 +165,7 @@ async fn patient<F: Future>(worker: &Worker, patience: Patience, answer: F) -> R
     }
 }
 
-/// Why an answer's body did not end.
+/// Errors of reading an answer's body.
 #[derive(Debug, Error)]
 pub(crate) enum BodyError {
     #[error("reading the worker's answer")]
@@ -178,7 +178,7 @@ pub(crate) enum BodyError {
 /// connection is closed, which is how a worker learns that nobody reads on.
 #[derive(Debug)]
 pub(crate) struct UpstreamBody {
-    /// What was read already.
+    /// Bytes that were read ahead.
     read: VecDeque<Bytes>,
     rest: Option<(Incoming, Connection)>,
     worker: Arc<Worker>,
@@ -270,9 +270,8 @@ impl Body for UpstreamBody {
     }
 }
 
-/// What of a client's headers a worker gets: all but those that concern this hop, the client's
-/// credentials (ours take their place), what its browser adds, and its wish for compression (a
-/// screen reads plain text).
+/// The headers for a worker: the client's, without those of this hop, its credentials (ours take
+/// their place), its browser's, and its wish for compression (a screen reads plain text).
 pub(crate) fn forwarded_headers(client: &HeaderMap, key: Option<&Secret>) -> HeaderMap {
     let mut headers = client.clone();
     strip_hop_by_hop(&mut headers);
@@ -290,8 +289,8 @@ pub(crate) fn forwarded_headers(client: &HeaderMap, key: Option<&Secret>) -> Hea
 const FOREIGN_KEYS: [&str; 4] =
     ["x-goog-api-key", "ocp-apim-subscription-key", "x-forwarded-access-token", "x-amz-security-token"];
 
-/// Takes from a worker's headers what is not for the client: what concerns this hop, sessions and
-/// promises that are not this server's to make, and who may read answers in a browser.
+/// Removes headers of a worker that are not for clients: those of this hop, cookies, promises about
+/// the transport, and permissions for browsers.
 pub(crate) fn clean_answer_headers(headers: &mut HeaderMap) {
     strip_hop_by_hop(headers);
     for name in [SET_COOKIE, ALT_SVC, SERVER, STRICT_TRANSPORT_SECURITY, WWW_AUTHENTICATE] {
@@ -329,7 +328,7 @@ pub(crate) fn authorize(headers: &mut HeaderMap, key: Option<&Secret>) {
     }
 }
 
-/// Why a body could not be read as a whole.
+/// Errors of reading a body as a whole.
 #[derive(Debug, Error)]
 pub(crate) enum ReadError {
     #[error("the body exceeds {0} bytes")]

@@ -14,7 +14,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
 use wire::openai::models::Model;
 
-/// Where a worker is: `http://HOST:PORT`, parsed.
+/// The address of a worker: `http://HOST:PORT`, parsed.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub(crate) struct Address(Authority);
 
@@ -22,7 +22,7 @@ impl Address {
     /// Reads a base URL.
     ///
     /// # Errors
-    /// What is wrong with the URL.
+    /// The problem with the URL.
     pub(crate) fn parse(url: &str) -> Result<Self, String> {
         let uri: Uri = url.parse().map_err(|cause| format!("is {url:?}, not a URL: {cause}"))?;
         let parts = uri.into_parts();
@@ -42,7 +42,7 @@ impl Address {
     }
 }
 
-/// Whether a worker takes requests.
+/// The state of a worker.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "snake_case")]
 pub(crate) enum State {
@@ -56,7 +56,7 @@ pub(crate) enum State {
     Draining,
 }
 
-/// What a worker said of itself when it was last heard.
+/// A worker's last report of itself.
 #[derive(Debug, Clone, PartialEq)]
 pub(crate) struct View {
     pub(crate) state: State,
@@ -73,7 +73,7 @@ pub(crate) struct ServedModel {
     pub(crate) is_ready: bool,
 }
 
-/// What a health check found: a worker that answers.
+/// The result of a health check that was answered.
 #[derive(Debug)]
 pub(crate) struct Report {
     pub(crate) is_draining: bool,
@@ -91,7 +91,7 @@ pub(crate) struct Worker {
     view: ArcSwap<View>,
     /// `view.state == Healthy`, where a pick looks.
     is_up: AtomicBool,
-    /// Whether the last health checks got no answer at all, as from a stopped process. A refused
+    /// True if the last health checks got no answer at all, as from a stopped process. A refused
     /// connection is an answer: a worker that drains refuses and finishes its streams.
     is_silent: AtomicBool,
     in_flight: AtomicU32,
@@ -128,17 +128,17 @@ impl Worker {
         self.in_flight.fetch_add(1, Ordering::Relaxed);
     }
 
-    /// Takes [`hold`](Self::hold) back.
+    /// Undoes [`hold`](Self::hold).
     pub(crate) fn let_go(&self) {
         self.in_flight.fetch_sub(1, Ordering::Relaxed);
     }
 
-    /// Whether it answers and takes requests.
+    /// True if it answers and takes requests.
     pub(crate) fn is_up(&self) -> bool {
         self.is_up.load(Ordering::Relaxed)
     }
 
-    /// Whether neither requests nor health checks get an answer.
+    /// True if health checks get no answer at all.
     pub(crate) fn is_silent(&self) -> bool {
         self.is_silent.load(Ordering::Relaxed)
     }
@@ -147,7 +147,7 @@ impl Worker {
         self.is_silent.store(is_silent, Ordering::Relaxed);
     }
 
-    /// Takes over what a health check found; returns whether the fleet looks different now.
+    /// Records a health check; returns true if the fleet looks different now.
     pub(crate) fn heard(&self, report: Report) -> bool {
         let state = if report.is_draining { State::Draining } else { State::Healthy };
         for (served, waiting) in &report.models {
@@ -165,20 +165,20 @@ impl Worker {
         is_news
     }
 
-    /// Notes that it does not answer; returns whether that is news. What it served stays known, or
-    /// its models would turn from unavailable into unknown.
+    /// Marks it as down; returns true if it was not. Its models stay known, or they would turn from
+    /// unavailable into unknown.
     pub(crate) fn mark_down(&self) -> bool {
         self.is_up.store(false, Ordering::Relaxed);
         let before = self.view.rcu(|view| View { state: State::Unhealthy, ..View::clone(view) });
         before.state != State::Unhealthy
     }
 
-    /// Leaves all of its models alone until then.
+    /// Rests all of its models until then.
     pub(crate) fn rest(&self, until: Moment) {
         rest(&self.rests_until_ms, until);
     }
 
-    /// The books of one of its models.
+    /// The state of one of its models.
     pub(crate) fn pair(&self, model: &str) -> Arc<Pair> {
         let mut pairs = self.pairs.lock();
         if let Some(pair) = pairs.get(model) {
@@ -189,7 +189,7 @@ impl Worker {
         pair
     }
 
-    /// Forgets the books of models it no longer has, unless a request still holds them.
+    /// Forgets models it no longer has, unless a request still uses them.
     fn forget_pairs(&self, view: &View) {
         let has = |id: &String| view.models.iter().any(|served| served.model.id == *id);
         self.pairs.lock().retain(|id, pair| has(id) || Arc::strong_count(pair) > 1);

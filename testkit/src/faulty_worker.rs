@@ -30,7 +30,7 @@ pub enum Ending {
     Stall,
 }
 
-/// What the worker answers to a request.
+/// A scripted answer.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Answer {
     /// The status; 0 closes the connection without a word.
@@ -230,7 +230,7 @@ impl FaultyWorker {
         self.lock().status = Some(status);
     }
 
-    /// Whether health checks are answered with 500.
+    /// Answers health checks with 500, or no longer.
     pub fn refuse_checks(&self, is_refusing: bool) {
         self.lock().is_refusing_checks = is_refusing;
     }
@@ -240,14 +240,14 @@ impl FaultyWorker {
         self.lock().models_body = Some(body.to_vec());
     }
 
-    /// Whether it accepts connections and says nothing on them, as a stopped process does; answers
-    /// under way stop as well.
+    /// Stops or resumes everything, like a stopped process: connections are accepted, and no byte
+    /// is sent on any.
     pub fn freeze(&self, is_frozen: bool) {
         self.lock().is_frozen = is_frozen;
     }
 
-    /// Whether it reads the second request of a connection and then closes it without a word, as a
-    /// server does whose idle timeout meets a request.
+    /// Closes connections without a word on their second request, like a server whose idle timeout
+    /// meets a request.
     pub fn drop_reused(&self, drops: bool) {
         self.lock().drops_reused = drops;
     }

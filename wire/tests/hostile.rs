@@ -130,6 +130,21 @@ proptest! {
         claims::chat_request(&body);
         claims::completion_request(&body);
         claims::scanned(&body);
+        claims::model_list(&body);
+    }
+
+    #[test]
+    fn any_list_of_models_is_read_or_refused(data in vec(json(), 0..5), ids in vec("[a-z/]{0,9}", 5), created in any::<f64>()) {
+        let mut data = data;
+        for (entry, id) in data.iter_mut().zip(ids) {
+            if let Some(object) = entry.as_object_mut() {
+                object.insert("id".into(), id.into());
+                object.insert("created".into(), json!(created));
+            }
+        }
+        for list in [json!(data), json!({"data": data})] {
+            claims::model_list(list.to_string().as_bytes());
+        }
     }
 
     #[test]

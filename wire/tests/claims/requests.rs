@@ -6,6 +6,7 @@ mod scan;
 
 pub(crate) use scan::scanned;
 use wire::openai::completion::Prompt;
+use wire::openai::models::{Model, ModelList};
 use wire::openai::{ApiError, ChatRequest, CompletionRequest, Peek, Sampling};
 use wire::sse::{Decoder, Event, SseError, encode_data};
 
@@ -106,4 +107,15 @@ fn sampling(sampling: &Sampling) {
     assert!(sampling.stop.iter().all(|stop| (1..=256).contains(&stop.len())), "{:?}", sampling.stop);
     assert!(sampling.max_tokens.is_none_or(|max| sampling.min_tokens <= max));
     assert!(sampling.logit_bias.iter().all(|(_, bias)| (-100.0..=100.0).contains(bias)));
+}
+
+/// Every model of a foreign list has a name, and the list that we make of them reads the same.
+pub(crate) fn model_list(input: &[u8]) {
+    let Some(models) = ModelList::read(input) else { return };
+    assert!(models.len() <= input.len());
+    assert!(models.iter().all(|model| !model.id.is_empty()));
+    let written = serde_json::to_vec(&ModelList::new(models.clone())).expect("plain data");
+    let read = ModelList::read(&written).expect("a list");
+    let names = |models: &[Model]| models.iter().map(|model| model.id.clone()).collect::<Vec<_>>();
+    assert_eq!(names(&read), names(&models));
 }
