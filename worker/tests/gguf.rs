@@ -136,6 +136,12 @@ fn with_tokenizer(file: &mut GgufFile, tokenizer: &Value, pre: &str, end: u32) {
     file.meta("tokenizer.ggml.merges", Meta::Texts(merges.collect()));
     file.meta("tokenizer.ggml.eos_token_id", Meta::U32(end));
     file.meta("tokenizer.ggml.add_bos_token", Meta::Bool(false));
+    // What converters write beside these changes nothing.
+    file.meta("tokenizer.ggml.add_space_prefix", Meta::Bool(false));
+    file.meta("tokenizer.ggml.unknown_token_id", Meta::U32(0));
+    file.meta("tokenizer.ggml.padding_token_id", Meta::U32(end));
+    file.meta("general.sampling.sequence", Meta::Text("k;p".into()));
+    file.meta("somebody.else", Meta::Bool(true));
 }
 
 fn json_of(bytes: &[u8]) -> Value {

@@ -10,7 +10,7 @@ use serde_json::Value;
 use super::config_error::{CONFIG_BYTES_MAX, ConfigError};
 use super::family::{AttentionBias, DEFAULT_HEADS, FAMILIES, Family, WindowRule};
 use super::fields::Fields;
-use super::known;
+use super::known::{self, ADJACENT};
 use super::rope::{Rope, RopeScaling, Yarn};
 use tensor::Float;
 
@@ -23,8 +23,6 @@ const HEADS_MAX: usize = 1 << 10;
 pub const HEAD_DIM_MAX: usize = 1 << 10;
 const POSITIONS_MAX: usize = 1 << 27;
 const SCALE_MAX: f64 = 1e6;
-/// A key of ours, which no published `config.json` has: what a GGUF file of Llama means.
-pub(crate) const ADJACENT: &str = "rope_adjacent_pairs";
 
 /// A decoder's sizes and switches. Every size is at least 1 and bounded; `heads` is a multiple of
 /// `kv_heads`, `head_dim` is even.

@@ -88,7 +88,7 @@ const QWEN_DEFAULTS: Defaults = Defaults {
 pub(crate) const DEFAULT_HEADS: usize = 32;
 
 /// Every family, in the order error messages list them.
-pub static FAMILIES: [Family; 4] = [
+pub(crate) static FAMILIES: [Family; 4] = [
     Family {
         architecture: "LlamaForCausalLM",
         model_type: "llama",

@@ -4,9 +4,11 @@
 //! here knows may be such a switch, so it is refused by name, unless it says nothing (null) or is off (false). A model
 //! that is computed in another way than its makers did answers a little worse, and nobody sees why.
 
-use super::config::ADJACENT;
 use super::config_error::ConfigError;
 use super::fields::Fields;
+
+/// A key of ours, which no published `config.json` has: what a GGUF file of Llama means.
+pub(crate) const ADJACENT: &str = "rope_adjacent_pairs";
 
 /// Fields that are read.
 const READ: [&str; 32] = [

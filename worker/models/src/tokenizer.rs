@@ -7,103 +7,19 @@
 mod added;
 mod bytes;
 mod detokenizer;
+mod error;
+mod files;
 mod load;
 pub(crate) mod settings;
 
 pub use detokenizer::Detokenizer;
+pub use error::TextError;
+pub use files::TextFiles;
 pub use settings::GenerationDefaults;
 
 use bytes::Spelling;
 use settings::Settings;
 use std::collections::HashSet;
-
-use crate::gguf::GgufText;
-
-/// The small files that say how a model's text is read and written.
-///
-/// Several may say the same thing. Each fact is taken from the first source that has it, not each file as a whole;
-/// `docs/models.md` has the order.
-#[derive(Debug, Clone, Copy)]
-pub struct TextFiles<'a> {
-    /// `tokenizer.json`, in the format of the `tokenizers` crate.
-    pub tokenizer_json: &'a [u8],
-    /// `tokenizer_config.json`: names of special tokens, often the chat template.
-    pub tokenizer_config_json: Option<&'a [u8]>,
-    /// `special_tokens_map.json`: names of special tokens, in older models.
-    pub special_tokens_map_json: Option<&'a [u8]>,
-    /// `added_tokens.json`: tokens beside the vocabulary and their ids, in older models.
-    pub added_tokens_json: Option<&'a [u8]>,
-    /// `generation_config.json`: the maker's sampling defaults and end tokens.
-    pub generation_config_json: Option<&'a [u8]>,
-    /// `config.json`, read here for its end tokens only.
-    pub config_json: &'a [u8],
-    /// `chat_template.jinja`, which goes before every other template.
-    pub chat_template_jinja: Option<&'a str>,
-    /// `chat_template.json`, as processors of several media publish theirs.
-    pub chat_template_json: Option<&'a [u8]>,
-    /// The settings of a GGUF file, for facts that no file beside it has.
-    pub gguf: Option<&'a GgufText>,
-}
-
-impl<'a> TextFiles<'a> {
-    /// A tokenizer alone.
-    #[must_use]
-    pub fn new(tokenizer_json: &'a [u8]) -> Self {
-        Self {
-            tokenizer_json,
-            tokenizer_config_json: None,
-            special_tokens_map_json: None,
-            added_tokens_json: None,
-            generation_config_json: None,
-            config_json: b"{}",
-            chat_template_jinja: None,
-            chat_template_json: None,
-            gguf: None,
-        }
-    }
-}
-
-/// Errors of reading a model's text files.
-#[derive(Debug, thiserror::Error)]
-pub enum TextError {
-    /// A file is not JSON.
-    #[error("{file} is not valid JSON")]
-    Json {
-        /// The file's name in the model directory.
-        file: &'static str,
-        /// The place and the reason.
-        #[source]
-        source: serde_json::Error,
-    },
-    /// A field of a file has an unexpected shape.
-    #[error("{file}: `{field}` must be {expected}")]
-    Field {
-        /// The file's name in the model directory.
-        file: &'static str,
-        /// The field.
-        field: &'static str,
-        /// The expected value.
-        expected: &'static str,
-    },
-    /// `tokenizer.json` is JSON, but no tokenizer.
-    #[error("tokenizer.json describes no tokenizer we can use: {0}")]
-    Tokenizer(String),
-    /// Two files give one token two ids.
-    #[error("{file}: the token `{token}` has the id {listed}, and {found} in tokenizer.json")]
-    Id {
-        /// The file's name in the model directory.
-        file: &'static str,
-        /// The token, shortened.
-        token: String,
-        /// Its id there.
-        listed: u32,
-        /// The id that it has or would get.
-        found: u32,
-    },
-    /// A text could not be turned into tokens.
-    #[error("this text has no tokens in the model's vocabulary: {0}")]
-    Encode(String),
-}
 
 /// A model's tokenizer: immutable, shared between threads by `Arc`.
 #[derive(Debug)]

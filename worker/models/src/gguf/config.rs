@@ -4,7 +4,7 @@ use serde_json::{Map, Value as Json, json};
 
 use super::keys::{refuse_unknown_keys, shown};
 use super::{GgufModelError, Metadata};
-use crate::config::ADJACENT;
+use crate::known::ADJACENT;
 use crate::rope::Yarn;
 use loader::gguf::Gguf;
 

@@ -40,10 +40,11 @@ const READ: [&str; 23] = [
 const HARMLESS: [&str; 3] = ["expert_used_count", "rope.scaling.finetuned", "tensor_data_layout"];
 
 /// Switches that are known, at the value at which they change nothing.
-const OFF: [(&str, f64); 14] = [
+const OFF: [(&str, f64); 15] = [
     ("attention.causal", 1.0),
     ("attention.clamp_kqv", 0.0),
     ("attention.max_alibi_bias", 0.0),
+    ("attention.scale", 0.0),
     ("attention.shared_kv_layers", 0.0),
     ("attn_logit_softcapping", 0.0),
     ("embedding_scale", 1.0),
@@ -58,7 +59,7 @@ const OFF: [(&str, f64); 14] = [
 ];
 
 /// Keys of the tokenizer that are read, or that say what others say.
-const OF_TEXT: [&str; 27] = [
+const OF_TEXT: [&str; 28] = [
     "add_bos_token",
     "add_eos_token",
     "bos_token_id",
@@ -86,6 +87,7 @@ const OF_TEXT: [&str; 27] = [
     "token_type",
     "token_type_count",
     "tokens",
+    "unknown_token_id",
 ];
 
 /// Switches of the tokenizer, at the value at which they change nothing for byte-level BPE.

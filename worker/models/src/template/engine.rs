@@ -12,7 +12,9 @@
 mod arguments;
 mod budget;
 mod clock;
+mod compare;
 mod filters;
+mod format;
 mod json;
 mod lower;
 mod methods;

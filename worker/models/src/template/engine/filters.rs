@@ -8,7 +8,7 @@ use minijinja::{Environment, Error, State, Value, filters};
 use super::arguments::Arguments;
 use super::methods::{joined, padded, replaced, stripped};
 use super::words::{Kind, integer, items, kind, number, undefined, unfit, wrong};
-use super::{budget, json, operators, text};
+use super::{budget, compare, format, json, operators, text};
 
 /// Filters of Jinja2 that are here.
 const HERE: [&str; 44] = [
@@ -86,7 +86,7 @@ pub(super) fn register(environment: &mut Environment<'static>) {
         ("first", |state, value, given| end(state, value, given, false)),
         ("float", float),
         ("forceescape", forceescape),
-        ("format", format),
+        ("format", format_filter),
         ("groupby", groupby),
         ("indent", indent),
         ("int", int),
@@ -163,7 +163,7 @@ fn names_attribute(given: &Value) -> bool {
 fn comparable(state: &mut State, name: &str, all: &[Value]) -> Result<(), Error> {
     match name {
         "sort" | "max" | "min" => {
-            all.windows(2).try_for_each(|pair| operators::order(state, &pair[0], &pair[1]).map(drop))
+            all.windows(2).try_for_each(|pair| compare::order(state, &pair[0], &pair[1]).map(drop))
         }
         "unique" => match all.iter().find(|item| matches!(kind(item), Kind::List | Kind::Dict)) {
             Some(item) => Err(unfit(item, "cannot be told from others")),
@@ -248,7 +248,7 @@ fn dictsort(state: &mut State, value: &Value, given: &[Value]) -> Result<Value, 
     let mut failed = None;
     pairs.sort_by(|one, other| {
         let (one, other) = if by_value { (&one.1, &other.1) } else { (&one.0, &other.0) };
-        match operators::order(state, &fold(one), &fold(other)) {
+        match compare::order(state, &fold(one), &fold(other)) {
             Ok(order) => order.unwrap_or(std::cmp::Ordering::Equal),
             Err(error) => {
                 failed = Some(error);
@@ -272,30 +272,13 @@ fn escape(state: &mut State, value: &Value, given: &[Value]) -> Result<Value, Er
         return Ok(value.clone());
     }
     let own = text::of(state, value)?;
-    escaped(state, &own).map(Value::from_safe_string)
+    text::escaped(state, &own).map(Value::from_safe_string)
 }
 
 fn forceescape(state: &mut State, value: &Value, given: &[Value]) -> Result<Value, Error> {
     Arguments::bind("forceescape", given, &[])?;
     let own = text::of(state, value)?;
-    escaped(state, &own).map(Value::from_safe_string)
-}
-
-/// A text with HTML's five signs as entities.
-pub(super) fn escaped(state: &mut State, own: &str) -> Result<String, Error> {
-    budget::charge(state, own.len() * 6)?;
-    let mut out = String::with_capacity(own.len());
-    for character in own.chars() {
-        match character {
-            '&' => out.push_str("&amp;"),
-            '<' => out.push_str("&lt;"),
-            '>' => out.push_str("&gt;"),
-            '\'' => out.push_str("&#39;"),
-            '"' => out.push_str("&#34;"),
-            other => out.push(other),
-        }
-    }
-    Ok(out)
+    text::escaped(state, &own).map(Value::from_safe_string)
 }
 
 fn safe(state: &mut State, value: &Value, given: &[Value]) -> Result<Value, Error> {
@@ -362,9 +345,9 @@ fn int(_: &mut State, value: &Value, given: &[Value]) -> Result<Value, Error> {
     )
 }
 
-fn format(state: &mut State, value: &Value, given: &[Value]) -> Result<Value, Error> {
+fn format_filter(state: &mut State, value: &Value, given: &[Value]) -> Result<Value, Error> {
     let pattern = text::of(state, value)?.into_owned();
-    operators::formatted(state, minijinja::formatting::FormatStyle::Printf, &pattern, given)
+    format::formatted(state, minijinja::formatting::FormatStyle::Printf, &pattern, given)
 }
 
 fn groupby(state: &mut State, value: &Value, given: &[Value]) -> Result<Value, Error> {

@@ -6,7 +6,8 @@ use minijinja::{Error, ErrorKind, State, Value};
 
 use super::arguments::Arguments;
 use super::budget;
-use super::operators::{equal, formatted};
+use super::compare::equal;
+use super::format::formatted;
 use super::text::{self, is_space, lines};
 use super::words::{Kind, items, kind, unfit, wrong};
 

@@ -3,11 +3,9 @@
 use std::fmt;
 use std::sync::Arc;
 
-use minijinja::value::{Enumerator, Kwargs, Object, ObjectRepr};
-use minijinja::{Error, ErrorKind, State, Value};
+use minijinja::Value;
+use minijinja::value::{Enumerator, Object, ObjectRepr};
 use parking_lot::Mutex;
-
-use super::{budget, words};
 
 /// Attributes that outlive the loop in which they are set.
 #[derive(Debug, Default)]
@@ -49,38 +47,4 @@ impl Object for Namespace {
     fn render(self: &Arc<Self>, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str("<Namespace>")
     }
-}
-
-/// `namespace(…)`: of a mapping or pairs, and of keywords.
-pub(super) fn make(state: &mut State, first: Option<Value>, keywords: Kwargs) -> Result<Value, Error> {
-    let namespace = Namespace::default();
-    if let Some(first) = first {
-        for (key, value) in words::pairs(&first)? {
-            put(state, &namespace, key.as_str().unwrap_or_default(), value)?;
-        }
-    }
-    let names: Vec<String> = keywords.args().map(str::to_owned).collect();
-    for name in names {
-        let value: Value = keywords.get(&name)?;
-        put(state, &namespace, &name, value)?;
-    }
-    Ok(Value::from_object(namespace))
-}
-
-/// `{% set ns.name = value %}`.
-pub(super) fn assign(state: &mut State, target: &Value, name: &str, value: Value) -> Result<Value, Error> {
-    let namespace = target.downcast_object_ref::<Namespace>();
-    let namespace = namespace.ok_or_else(|| words::wrong("cannot assign attribute on non-namespace object"))?;
-    put(state, namespace, name, value)?;
-    Ok(Value::UNDEFINED)
-}
-
-fn put(state: &mut State, namespace: &Namespace, name: &str, value: Value) -> Result<(), Error> {
-    if name.starts_with('_') {
-        let reason = format!("a namespace cannot have the attribute `{name}`: it begins with an underscore");
-        return Err(Error::new(ErrorKind::InvalidOperation, reason));
-    }
-    budget::nested(state, &value)?;
-    namespace.set(name, value);
-    Ok(())
 }

@@ -1,25 +1,24 @@
 //! Operators, subscripts and attributes, as Python and Jinja2 mean them; the names that [lowered](super::lower)
 //! templates call them by.
 
-use std::cmp::Ordering;
 use std::fmt;
 use std::sync::Arc;
 
-use minijinja::formatting::{FormatStyle, format};
+use minijinja::formatting::FormatStyle;
 use minijinja::value::{Kwargs, Object, ObjectRepr, Rest, Tuple};
 use minijinja::{Environment, Error, State, Value};
 
-use super::words::{Kind, integer, items, kind, name, number, undefined, unfit, wrong};
-use super::{budget, filters, methods, namespace, text};
+use super::compare::{contains, holds, integers, key, numbers, operands};
+use super::format::formatted;
+use super::namespace::Namespace;
+use super::words::{Kind, integer, items, kind, name, number, pairs, undefined, unfit, wrong};
+use super::{budget, methods, text};
 
 /// The prefix of our own names, which a template may not use.
 pub(super) const PREFIX: &str = "_fb_";
 
 /// The largest list that `range` makes, as in Jinja2's sandbox.
 const RANGE_MAX: i128 = 100_000;
-
-/// The widest field of a format. Wider ones only fill memory.
-const WIDTH_MAX: usize = 10_000;
 
 type Operator = fn(&mut State, &Value, &Value) -> Result<Value, Error>;
 
@@ -56,18 +55,11 @@ pub(super) fn register(environment: &mut Environment<'static>) {
     });
     environment
         .add_function(format!("{PREFIX}assign"), |state: &mut State, target: &Value, name: &str, value: Value| {
-            namespace::assign(state, target, name, value)
+            assign(state, target, name, value)
         });
-    environment.add_function("namespace", namespace::make);
+    environment.add_function("namespace", namespace);
     environment.add_function("range", range);
     environment.add_function("dict", dict);
-}
-
-fn operands(operator: &str, left: &Value, right: &Value) -> Error {
-    match (kind(left), kind(right)) {
-        (Kind::Undefined, _) | (_, Kind::Undefined) => undefined(),
-        (left, right) => wrong(format!("unsupported operand types for {operator}: {} and {}", name(left), name(right))),
-    }
 }
 
 fn overflow() -> Error {
@@ -78,14 +70,6 @@ fn overflow() -> Error {
 pub(super) fn whole(number: Option<i128>) -> Result<Value, Error> {
     let number = number.ok_or_else(overflow)?;
     Ok(i64::try_from(number).map_or_else(|_| Value::from(number), Value::from))
-}
-
-fn integers(left: &Value, right: &Value) -> Option<(i128, i128)> {
-    Some((integer(left)?, integer(right)?))
-}
-
-fn numbers(left: &Value, right: &Value) -> Option<(f64, f64)> {
-    Some((number(left)?, number(right)?))
 }
 
 pub(super) fn add(state: &mut State, left: &Value, right: &Value) -> Result<Value, Error> {
@@ -103,8 +87,8 @@ pub(super) fn add(state: &mut State, left: &Value, right: &Value) -> Result<Valu
             match (left.is_safe(), right.is_safe()) {
                 (false, false) => Ok(Value::from([one, other].concat())),
                 (true, true) => Ok(Value::from_safe_string([one, other].concat())),
-                (true, false) => Ok(Value::from_safe_string(format!("{one}{}", filters::escaped(state, other)?))),
-                (false, true) => Ok(Value::from_safe_string(format!("{}{other}", filters::escaped(state, one)?))),
+                (true, false) => Ok(Value::from_safe_string(format!("{one}{}", text::escaped(state, other)?))),
+                (false, true) => Ok(Value::from_safe_string(format!("{}{other}", text::escaped(state, one)?))),
             }
         }
         (Kind::List, Kind::List) | (Kind::Tuple, Kind::Tuple) => {
@@ -214,28 +198,6 @@ fn percent(state: &mut State, pattern: &str, right: &Value) -> Result<Value, Err
     formatted(state, FormatStyle::Printf, pattern, &arguments)
 }
 
-/// A text of a pattern and values, in either of Python's older ways.
-pub(super) fn formatted(
-    state: &mut State,
-    style: FormatStyle,
-    pattern: &str,
-    arguments: &[Value],
-) -> Result<Value, Error> {
-    let mut widths = pattern.split(|c: char| !c.is_ascii_digit()).filter(|digits| !digits.is_empty());
-    let is_wide = |width: &str| width.parse::<usize>().map_or(true, |width| width > WIDTH_MAX);
-    if pattern.contains('*') || widths.any(is_wide) {
-        return Err(wrong("a format of this width is not supported"));
-    }
-    let mut total = pattern.len().saturating_mul(2);
-    for argument in arguments {
-        total += text::of(state, argument)?.len();
-    }
-    budget::charge(state, total)?;
-    let made = format(style, pattern, arguments)?;
-    budget::charge(state, made.len())?;
-    Ok(Value::from(made))
-}
-
 #[expect(clippy::cast_precision_loss, reason = "as Python converts")]
 fn pow(_: &mut State, left: &Value, right: &Value) -> Result<Value, Error> {
     match (integers(left, right), numbers(left, right)) {
@@ -259,78 +221,6 @@ fn neg(value: &Value) -> Result<Value, Error> {
     }
 }
 
-/// True if two values are equal. Charges for every part that is compared.
-pub(super) fn equal(state: &mut State, left: &Value, right: &Value) -> Result<bool, Error> {
-    budget::charge_values(state, 1)?;
-    if let (Some(left), Some(right)) = (left.as_str(), right.as_str()) {
-        budget::charge_read(state, left.len().min(right.len()))?;
-        return Ok(left == right);
-    }
-    if let Some((left, right)) = integers(left, right) {
-        return Ok(left == right);
-    }
-    #[expect(clippy::float_cmp, reason = "a template's own comparison")]
-    if let Some((left, right)) = numbers(left, right) {
-        return Ok(left == right);
-    }
-    match (kind(left), kind(right)) {
-        (Kind::List, Kind::List) | (Kind::Tuple, Kind::Tuple) => {
-            let (left, right) = (items(left)?, items(right)?);
-            if left.len() != right.len() {
-                return Ok(false);
-            }
-            for (left, right) in left.iter().zip(&right) {
-                if !equal(state, left, right)? {
-                    return Ok(false);
-                }
-            }
-            Ok(true)
-        }
-        (Kind::Dict, Kind::Dict) => equal_dicts(state, left, right),
-        (one, other) => Ok(one == other && left == right),
-    }
-}
-
-fn equal_dicts(state: &mut State, left: &Value, right: &Value) -> Result<bool, Error> {
-    if left.len() != right.len() {
-        return Ok(false);
-    }
-    for key in items(left)? {
-        let (one, other) = (left.get_item(&key)?, right.get_item(&key)?);
-        if !equal(state, &one, &other)? {
-            return Ok(false);
-        }
-    }
-    Ok(true)
-}
-
-/// The order of two values that have one.
-pub(super) fn order(state: &mut State, left: &Value, right: &Value) -> Result<Option<Ordering>, Error> {
-    budget::charge_values(state, 1)?;
-    if let (Some(left), Some(right)) = (left.as_str(), right.as_str()) {
-        budget::charge_read(state, left.len().min(right.len()))?;
-        return Ok(Some(left.cmp(right)));
-    }
-    if let Some((left, right)) = integers(left, right) {
-        return Ok(Some(left.cmp(&right)));
-    }
-    if let Some((left, right)) = numbers(left, right) {
-        return Ok(left.partial_cmp(&right));
-    }
-    match (kind(left), kind(right)) {
-        (Kind::List, Kind::List) | (Kind::Tuple, Kind::Tuple) => {
-            let (left, right) = (items(left)?, items(right)?);
-            for (left, right) in left.iter().zip(&right) {
-                if !equal(state, left, right)? {
-                    return order(state, left, right);
-                }
-            }
-            Ok(Some(left.len().cmp(&right.len())))
-        }
-        _ => Err(operands("an order", left, right)),
-    }
-}
-
 /// `a < b <= c …`: values and the words between them.
 fn compare(state: &mut State, all: Rest<Value>) -> Result<Value, Error> {
     for three in all.windows(3).step_by(2) {
@@ -342,58 +232,8 @@ fn compare(state: &mut State, all: Rest<Value>) -> Result<Value, Error> {
     Ok(Value::from(true))
 }
 
-/// True if one comparison holds.
-pub(super) fn holds(state: &mut State, left: &Value, operator: &str, right: &Value) -> Result<bool, Error> {
-    match operator {
-        "==" => return equal(state, left, right),
-        "!=" => return equal(state, left, right).map(|same| !same),
-        "in" => return contains(state, right, left),
-        "not in" => return contains(state, right, left).map(|there| !there),
-        _ => {}
-    }
-    let order = order(state, left, right)?;
-    Ok(match operator {
-        "<" => order == Some(Ordering::Less),
-        "<=" => matches!(order, Some(Ordering::Less | Ordering::Equal)),
-        ">" => order == Some(Ordering::Greater),
-        _ => matches!(order, Some(Ordering::Greater | Ordering::Equal)),
-    })
-}
-
-/// True if a container holds a value.
-pub(super) fn contains(state: &mut State, container: &Value, value: &Value) -> Result<bool, Error> {
-    match kind(container) {
-        Kind::Undefined => Ok(false),
-        Kind::Str => {
-            let part = value.as_str().ok_or_else(|| unfit(value, "is not a text, and is looked for in one"))?;
-            let own = container.as_str().unwrap_or_default();
-            budget::charge_read(state, own.len())?;
-            Ok(own.contains(part))
-        }
-        Kind::Dict => Ok(key(container, value)?.is_some()),
-        Kind::List | Kind::Tuple | Kind::Iterator => {
-            for item in items(container)? {
-                if equal(state, &item, value)? {
-                    return Ok(true);
-                }
-            }
-            Ok(false)
-        }
-        _ => Err(unfit(container, "is not iterable")),
-    }
-}
-
 fn contains_value(state: &mut State, value: &Value, container: &Value) -> Result<Value, Error> {
     contains(state, container, value).map(Value::from)
-}
-
-/// The value of a mapping under a key.
-fn key(dict: &Value, key: &Value) -> Result<Option<Value>, Error> {
-    if matches!(kind(key), Kind::List | Kind::Dict) {
-        return Err(unfit(key, "cannot be a key"));
-    }
-    let found = dict.get_item(key)?;
-    Ok((!found.is_undefined()).then_some(found))
 }
 
 /// `value[key]`.
@@ -530,11 +370,45 @@ fn range(state: &mut State, first: i64, second: Option<i64>, step: Option<i64>) 
 }
 
 fn dict(state: &mut State, first: Option<Value>, keywords: Kwargs) -> Result<Value, Error> {
-    let mut pairs = first.as_ref().map_or_else(|| Ok(Vec::new()), super::words::pairs)?;
+    let mut pairs = first.as_ref().map_or_else(|| Ok(Vec::new()), pairs)?;
     let names: Vec<String> = keywords.args().map(str::to_owned).collect();
     for name in names {
         pairs.push((Value::from(name.as_str()), keywords.get(&name)?));
     }
     let dict = Value::from_pairs(pairs);
     budget::nested(state, &dict).map(|()| dict)
+}
+
+/// `namespace(…)`: of a mapping or pairs, and of keywords.
+fn namespace(state: &mut State, first: Option<Value>, keywords: Kwargs) -> Result<Value, Error> {
+    let namespace = Namespace::default();
+    if let Some(first) = first {
+        for (key, value) in pairs(&first)? {
+            put(state, &namespace, key.as_str().unwrap_or_default(), value)?;
+        }
+    }
+    let names: Vec<String> = keywords.args().map(str::to_owned).collect();
+    for name in names {
+        let value: Value = keywords.get(&name)?;
+        put(state, &namespace, &name, value)?;
+    }
+    Ok(Value::from_object(namespace))
+}
+
+/// `{% set ns.name = value %}`.
+fn assign(state: &mut State, target: &Value, name: &str, value: Value) -> Result<Value, Error> {
+    let namespace = target.downcast_object_ref::<Namespace>();
+    let namespace = namespace.ok_or_else(|| wrong("cannot assign attribute on non-namespace object"))?;
+    put(state, namespace, name, value)?;
+    Ok(Value::UNDEFINED)
+}
+
+fn put(state: &mut State, namespace: &Namespace, name: &str, value: Value) -> Result<(), Error> {
+    if name.starts_with('_') {
+        let reason = format!("a namespace cannot have the attribute `{name}`: it begins with an underscore");
+        return Err(wrong(reason));
+    }
+    budget::nested(state, &value)?;
+    namespace.set(name, value);
+    Ok(())
 }

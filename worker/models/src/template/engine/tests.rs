@@ -3,7 +3,7 @@
 use minijinja::{Environment, Error, ErrorKind, State, Value};
 
 use super::words::{Kind, integer, kind, number, unfit};
-use super::{budget, filters, operators, text};
+use super::{budget, compare, filters, text};
 
 /// Every test of Jinja2, for `'name' is test`.
 pub(super) const NAMES: [&str; 35] = [
@@ -82,7 +82,7 @@ pub(super) fn register(environment: &mut Environment<'static>) {
     for (names, operator) in comparisons {
         for name in names {
             environment.add_test(*name, move |state: &mut State, value: &Value, other: &Value| {
-                operators::holds(state, value, operator, other)
+                compare::holds(state, value, operator, other)
             });
         }
     }

@@ -114,3 +114,20 @@ const ZEROS: [u32; 36] = [
 pub(super) fn is_decimal(character: char) -> bool {
     character.is_ascii_digit() || ZEROS.iter().any(|zero| (*zero..zero + 10).contains(&u32::from(character)))
 }
+
+/// A text with HTML's five signs as entities.
+pub(super) fn escaped(state: &mut State, own: &str) -> Result<String, Error> {
+    budget::charge(state, own.len() * 6)?;
+    let mut out = String::with_capacity(own.len());
+    for character in own.chars() {
+        match character {
+            '&' => out.push_str("&amp;"),
+            '<' => out.push_str("&lt;"),
+            '>' => out.push_str("&gt;"),
+            '\'' => out.push_str("&#39;"),
+            '"' => out.push_str("&#34;"),
+            other => out.push(other),
+        }
+    }
+    Ok(out)
+}
