@@ -18,8 +18,8 @@ use std::path::{Path, PathBuf};
 use std::time::{Duration, SystemTime};
 use tar::Tar;
 
-/// What is asked of the server, and the file it goes to. A router has no flight recorder and answers for its
-/// workers; a worker is asked itself.
+/// The paths to ask the server for, and the file each answer goes to. A router has no flight recorder and answers for
+/// its workers; a worker is asked itself.
 const ASKED: [(&str, &str); 6] = [
     ("/status", "status.json"),
     ("/livez", "livez.txt"),
@@ -28,7 +28,7 @@ const ASKED: [(&str, &str); 6] = [
     ("/admin/flight-recorder", "flight-recorder.json"),
     ("/admin/workers", "workers.json"),
 ];
-/// How long each answer may take.
+/// The time allowed for each answer.
 const PATIENCE: Duration = Duration::from_secs(20);
 
 /// Writes the bundle and says where it is.
@@ -53,7 +53,9 @@ pub(crate) async fn write(config: &Config, args: &BundleArgs) -> anyhow::Result<
                     tar.add(name, telemetry::mask(&String::from_utf8_lossy(&body)).as_bytes());
                 }
             }
-            Ok(Err(error)) => drop(missing.insert(path.into(), json!(telemetry::mask(&format!("{error:#}"))))),
+            Ok(Err(error)) => {
+                drop(missing.insert(path.into(), json!(telemetry::mask(&wire::Chain(error.as_ref()).to_string()))))
+            }
             Err(_) => drop(missing.insert(path.into(), json!(format!("no answer within {} s", PATIENCE.as_secs())))),
         }
     }

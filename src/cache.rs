@@ -12,7 +12,7 @@ use std::time::SystemTime;
 /// Runs one of the cache's commands.
 ///
 /// # Errors
-/// What the cache says.
+/// Those of the cache.
 pub(crate) fn run(config: &CacheConfig, command: CacheCommand) -> anyhow::Result<ExitCode> {
     let cache = Cache::open(config, &telemetry::metrics::Registry::new()).context("opening the cache")?;
     match command {

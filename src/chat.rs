@@ -36,7 +36,7 @@ pub(crate) struct Client {
     authorization: Option<HeaderValue>,
 }
 
-/// What stays the same over a conversation.
+/// A conversation: its messages so far, and the parameters of every answer.
 #[derive(Debug, Clone)]
 pub(crate) struct Conversation {
     pub(crate) model: String,
@@ -110,7 +110,7 @@ impl Client {
         Ok(answer)
     }
 
-    /// What the server answers to a GET, whatever it is.
+    /// The server's answer to a GET, whatever it is.
     pub(crate) async fn look(&self, path: &str) -> anyhow::Result<(StatusCode, Bytes)> {
         let mut request = Request::get(format!("{}{path}", self.base));
         if let Some(value) = &self.authorization {

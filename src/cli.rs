@@ -1,4 +1,4 @@
-//! What was typed. What it means is `config`'s affair.
+//! The command line as it is typed. `config` gives it a meaning.
 
 use crate::instead::{OfClients, OfServers};
 use clap::{Args, Parser, Subcommand};
@@ -16,7 +16,7 @@ pub(crate) struct Cli {
     pub(crate) command: Command,
 }
 
-/// What every command takes.
+/// Flags of every command.
 #[derive(Debug, Args)]
 pub(crate) struct Common {
     /// A TOML file; its keys are in docs/config.md. Environment and flags win over it.
@@ -28,7 +28,7 @@ pub(crate) struct Common {
     /// Asks no storage: models come from the cache, as they were last loaded, and from directories.
     #[arg(long, global = true)]
     pub(crate) offline: bool,
-    /// What to log, e.g. `debug` or `router=debug,info`.
+    /// The log's filter, e.g. `debug` or `router=debug,info`.
     #[arg(long, global = true, env = "FOREBAY_LOG", value_name = "FILTER")]
     pub(crate) log: Option<String>,
 }
@@ -100,7 +100,7 @@ pub(crate) enum EvalCommand {
     Load(evals::load::LoadArgs),
 }
 
-/// What is named by ID: a model's root or the beginning of one, or the URL it came from.
+/// An ID is a model's root or the beginning of one, or the URL it came from.
 #[derive(Debug, Subcommand)]
 pub(crate) enum CacheCommand {
     /// Lists models and loads that were broken off.
@@ -113,7 +113,7 @@ pub(crate) enum CacheCommand {
     /// Removes models that nobody uses.
     #[command(after_help = "Example:  forebay cache rm hf://Qwen/Qwen3-0.6B")]
     Rm {
-        /// What to remove.
+        /// The models to remove.
         #[arg(value_name = "ID", required = true)]
         ids: Vec<String>,
         /// Prints one JSON array.
@@ -123,7 +123,7 @@ pub(crate) enum CacheCommand {
     /// Keeps models from being evicted or removed.
     #[command(after_help = "Example:  forebay cache pin 3f9a1c2b")]
     Pin {
-        /// What to keep.
+        /// The models to keep.
         #[arg(value_name = "ID", required = true)]
         ids: Vec<String>,
         /// Prints one JSON array.
@@ -133,7 +133,7 @@ pub(crate) enum CacheCommand {
     /// Takes `pin` back.
     #[command(after_help = "Example:  forebay cache unpin 3f9a1c2b")]
     Unpin {
-        /// What need not be kept.
+        /// The models that may go again.
         #[arg(value_name = "ID", required = true)]
         ids: Vec<String>,
         /// Prints one JSON array.
@@ -143,7 +143,7 @@ pub(crate) enum CacheCommand {
     /// Removes old broken-off loads and, least recently used first, what is over the quota.
     #[command(after_help = "Example:  forebay cache gc --target-bytes 50000000000 --dry-run")]
     Gc {
-        /// What may stay, instead of the configured quota; 0 removes all that may go.
+        /// The bytes that may stay, instead of the configured quota; 0 removes all that may go.
         #[arg(long, value_name = "BYTES")]
         target_bytes: Option<u64>,
         /// Says what would be removed, and removes nothing.
@@ -156,7 +156,7 @@ pub(crate) enum CacheCommand {
     /// Reads every byte of models and compares it with their manifests; all models without an ID.
     #[command(after_help = "Example:  forebay cache verify hf://Qwen/Qwen3-0.6B --json")]
     Verify {
-        /// What to read.
+        /// The models to read.
         #[arg(value_name = "ID")]
         ids: Vec<String>,
         /// Prints one JSON array.
@@ -189,7 +189,7 @@ pub(crate) enum PolicyCommand {
 /// The flags of a worker, shared by `serve` and `worker`.
 #[derive(Debug, Default, Args)]
 pub(crate) struct EngineFlags {
-    /// What computes: `cpu`, `candle` (a slow reference) or `scripted` (no weights; simulation).
+    /// The backend: `cpu`, `candle` (a slow reference) or `scripted` (no weights; simulation).
     #[arg(long, value_name = "NAME")]
     pub(crate) backend: Option<String>,
     /// Threads that compute; all cores where not given.
@@ -216,7 +216,7 @@ pub(crate) struct EngineFlags {
     /// The format of keys and values: `auto`, `f32`, `f16` or `bf16`.
     #[arg(long, value_name = "NAME")]
     pub(crate) kv_cache_dtype: Option<String>,
-    /// What the weights become when they are loaded: `q8_0` (8 bits; copies beside the mapped file).
+    /// The format that weights are converted to when they are loaded: `q8_0` (8 bits; copies beside the mapped file).
     #[arg(long, value_name = "NAME")]
     pub(crate) quantization: Option<String>,
     /// Share KV blocks among requests that begin alike (the default).
@@ -225,7 +225,7 @@ pub(crate) struct EngineFlags {
     /// Compute every prompt as if it were the first.
     #[arg(long)]
     pub(crate) no_enable_prefix_caching: bool,
-    /// Who goes first: `priority` (by the requests' `priority`) or `fcfs`.
+    /// The order of requests: `priority` (by the requests' `priority`) or `fcfs`.
     #[arg(long, value_name = "NAME")]
     pub(crate) scheduling_policy: Option<String>,
 }
@@ -236,7 +236,7 @@ pub(crate) struct ServeArgs {
     /// as NAME=MODEL; `demo` is the bundled model, and the default.
     #[arg(value_name = "MODEL")]
     pub(crate) models: Vec<String>,
-    /// Where the API listens [default: 127.0.0.1:8080].
+    /// The address of the API [default: 127.0.0.1:8080].
     #[arg(long, value_name = "ADDRESS:PORT", value_parser = parse_address)]
     pub(crate) listen: Option<SocketAddr>,
     #[command(flatten)]
@@ -252,7 +252,7 @@ pub(crate) struct RouterArgs {
     /// A worker's URL; may be repeated.
     #[arg(long = "worker", value_name = "URL")]
     pub(crate) workers: Vec<String>,
-    /// Where the API listens [default: 127.0.0.1:8080].
+    /// The address of the API [default: 127.0.0.1:8080].
     #[arg(long, value_name = "ADDRESS:PORT", value_parser = parse_address)]
     pub(crate) listen: Option<SocketAddr>,
     #[command(flatten)]
@@ -265,7 +265,7 @@ pub(crate) struct WorkerArgs {
     /// model.
     #[arg(value_name = "MODEL", required = true)]
     pub(crate) models: Vec<String>,
-    /// Where the worker listens [default: 127.0.0.1:8081]. Beyond loopback an API key is required.
+    /// The worker's address [default: 127.0.0.1:8081]. Beyond loopback an API key is required.
     #[arg(long, value_name = "ADDRESS:PORT", value_parser = parse_address)]
     pub(crate) listen: Option<SocketAddr>,
     #[command(flatten)]
@@ -276,7 +276,7 @@ pub(crate) struct WorkerArgs {
     pub(crate) trust: TrustFlags,
 }
 
-/// Which server to talk to.
+/// The server to talk to.
 #[derive(Debug, Args)]
 pub(crate) struct Target {
     /// The server, e.g. http://127.0.0.1:8080.
@@ -360,7 +360,7 @@ pub(crate) struct ModelArgs {
     pub(crate) trust: TrustFlags,
 }
 
-/// Whom to believe.
+/// Demands on the proof of models.
 #[derive(Debug, Default, Args)]
 pub(crate) struct TrustFlags {
     /// Load only what is proven by a manifest, a signature or the store's own checksum.
@@ -373,10 +373,10 @@ pub(crate) struct PlanArgs {
     /// A directory or a URL, as for `forebay pull`.
     #[arg(value_name = "MODEL")]
     pub(crate) model: String,
-    /// Which rank of a tensor-parallel group, from 0.
+    /// The rank in a tensor-parallel group, from 0.
     #[arg(long, default_value_t = 0, value_name = "N")]
     pub(crate) rank: usize,
-    /// How many ranks the group has.
+    /// The number of ranks in the group.
     #[arg(long, default_value_t = 1, value_name = "N")]
     pub(crate) ranks: usize,
     /// Prints the plan as one JSON object.

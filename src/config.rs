@@ -14,6 +14,7 @@ use serde::{Deserialize, Serialize};
 use std::ffi::OsString;
 use std::path::Path;
 use toml::{Table, Value};
+use wire::Chain;
 
 /// The version of the configuration's keys that this release reads and writes.
 const VERSION: u32 = 1;
@@ -30,9 +31,9 @@ pub(crate) struct Config {
     pub(crate) router: router::RouterConfig,
     /// The process that computes.
     pub(crate) worker: worker::config::WorkerConfig,
-    /// How models are read from storage.
+    /// Reading models from storage.
     pub(crate) loader: loader::LoaderConfig,
-    /// Whose models are loaded.
+    /// The models that may be loaded, by who vouches for them.
     pub(crate) trust: policy::TrustConfig,
     /// Logs and traces.
     pub(crate) telemetry: TelemetryConfig,
@@ -54,10 +55,10 @@ impl Default for Config {
 impl Config {
     /// Everything that is wrong with it, whichever command it is for.
     pub(crate) fn problems(&self) -> Vec<String> {
-        let router = router::check(&self.router).err().map(|error| format!("{:#}", anyhow!(error)));
-        let trust = policy::Trust::new(&self.trust).err().map(|error| format!("{:#}", anyhow!(error)));
+        let router = router::check(&self.router).err().map(|error| Chain(&error).to_string());
+        let trust = policy::Trust::new(&self.trust).err().map(|error| Chain(&error).to_string());
         let telemetry = telemetry::trace::check(&self.telemetry.to_trace()).err();
-        let telemetry = telemetry.map(|error| format!("{:#}", anyhow!(error)));
+        let telemetry = telemetry.map(|error| Chain(&error).to_string());
         [router, self.worker.problem(), trust, telemetry].into_iter().flatten().collect()
     }
 }
@@ -66,18 +67,16 @@ impl Config {
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields, default)]
 pub(crate) struct TelemetryConfig {
-    /// What to log. `info` says what happened to the process, and one line for each request. Traces do not depend on
-    /// it.
+    /// The log's filter. `info` tells of the process, with one line for each request. Traces do not depend on it.
     pub(crate) log_filter: String,
-    /// How log lines look. `auto` is text on a terminal and JSON elsewhere, since machines read
-    /// the latter.
+    /// The format of log lines. `auto` is text on a terminal and JSON elsewhere, since machines read the latter.
     pub(crate) log_format: LogFormat,
-    /// Where OTLP spans go, e.g. `http://127.0.0.1:4318`. Empty by default: nothing leaves the
-    /// machine unasked. OpenTelemetry's own variables are honoured too (docs/metrics.md lists them).
+    /// The collector of OTLP spans, e.g. `http://127.0.0.1:4318`. Absent by default: nothing leaves the machine
+    /// unasked. OpenTelemetry's own variables are honoured too (docs/metrics.md lists them).
     pub(crate) otlp_endpoint: Option<String>,
 }
 
-/// How log lines look.
+/// The format of log lines.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "lowercase")]
 pub(crate) enum LogFormat {
@@ -164,7 +163,7 @@ fn read(path: &Path, schema: &Schema, warnings: &mut Vec<String>) -> anyhow::Res
     Ok(table)
 }
 
-/// Where and why a file is no TOML, without its text: a line of it may hold a secret.
+/// Describes a syntax error by its place, without the file's text: a line of it may hold a secret.
 fn without_the_text(text: &str, error: &toml::de::Error) -> String {
     let before = error.span().and_then(|span| text.get(..span.start)).unwrap_or_default();
     let line = before.matches('\n').count() + 1;

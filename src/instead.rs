@@ -25,7 +25,7 @@ pub(crate) struct OfClients {
     host: Option<Infallible>,
 }
 
-/// What a value parser says; none of them takes anything.
+/// The result of these value parsers; none of them takes anything.
 type Never = Result<Infallible, String>;
 
 fn listen_port(port: &str) -> Never {

@@ -45,7 +45,7 @@ fn failed(error: &anyhow::Error, wants_json: bool) -> ExitCode {
     if error.is::<out::Closed>() {
         return ExitCode::SUCCESS;
     }
-    let told = format!("{error:#}");
+    let told = wire::Chain(error.as_ref()).to_string();
     // A result that was reported is the command's one object.
     if wants_json && !out::has_written() {
         say_as_json(&told);

@@ -16,10 +16,10 @@ use telemetry::metrics::Registry;
 use wire::evidence::Verdict;
 use wire::manifest::{MANIFEST_NAME, Manifest};
 
-/// How often progress is looked at.
+/// The interval between two looks at the progress.
 const REDRAW: Duration = Duration::from_millis(100);
 
-/// What `pull` reports.
+/// The report of `pull`.
 #[derive(Serialize)]
 struct Pulled {
     url: String,
@@ -90,7 +90,7 @@ fn reported_as_kept(was_kept: bool) -> anyhow::Result<()> {
     bail!("the model was read, but the cache does not hold it now; its warning above says why")
 }
 
-/// What a load would read, in which order; reads headers only.
+/// Prints the reads of a load in their order; reads headers only.
 pub(crate) async fn plan(config: &Config, args: &PlanArgs) -> anyhow::Result<()> {
     let loader = Loader::new(&config.loader, loader::remote::Env::from_process(), &Registry::new())?;
     let mut probe = loader.probe(&url(&args.model)?).await?;
@@ -224,11 +224,7 @@ async fn watch(load: &Load) -> anyhow::Result<Summary> {
 
 /// An error that others share, with its causes.
 fn chain(error: Arc<loader::LoadError>) -> anyhow::Error {
-    let causes: Vec<String> =
-        std::iter::successors(Some(&*error as &(dyn std::error::Error + 'static)), |error| error.source())
-            .map(ToString::to_string)
-            .collect();
-    anyhow!(causes.join(": "))
+    anyhow!(wire::Chain(&*error).to_string())
 }
 
 #[expect(clippy::cast_precision_loss, reason = "for people")]

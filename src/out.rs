@@ -1,5 +1,5 @@
-//! What a command prints: results on standard output, remarks on standard error. Neither a closed pipe nor a full
-//! disk makes it panic.
+//! Output of commands: results on standard output, remarks on standard error. Neither a closed pipe nor a full disk
+//! makes it panic.
 
 use std::fmt::Display;
 use std::io::{ErrorKind, Write, stderr, stdout};
@@ -11,10 +11,10 @@ use thiserror::Error;
 #[error("standard output was closed")]
 pub(crate) struct Closed;
 
-/// What `has_written` says.
+/// The state behind `has_written`.
 static HAS_WRITTEN: AtomicBool = AtomicBool::new(false);
 
-/// Whether anything was written to standard output.
+/// Returns true if anything was written to standard output.
 pub(crate) fn has_written() -> bool {
     HAS_WRITTEN.load(Ordering::Relaxed)
 }

@@ -1,4 +1,4 @@
-//! How far long work is, on standard error: one line that changes where a terminal can show it, and elsewhere a plain
+//! Progress of long work on standard error: one line that changes where a terminal can show it, and elsewhere a plain
 //! line now and then, if the work takes long.
 
 use std::time::{Duration, Instant};

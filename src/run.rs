@@ -22,7 +22,7 @@ const CHAT_CONNECTIONS: usize = 64;
 /// Runs one command.
 ///
 /// # Errors
-/// What the command says; printed once by the caller.
+/// Those of the command; the caller prints them once.
 pub(crate) fn run(cli: Cli) -> anyhow::Result<ExitCode> {
     let Cli { common, command } = cli;
     match command {

@@ -5,7 +5,7 @@ use anyhow::Context;
 use serde_json::Value as Json;
 use toml::Value;
 
-/// What stands for a secret.
+/// The text that stands for a secret.
 const REDACTED: &str = "[redacted]";
 
 /// The configuration as TOML, without what its schema calls secret and without passwords in URLs.

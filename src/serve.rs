@@ -20,7 +20,7 @@ use worker::lifecycle::{ModelSource, Worker};
 
 /// A role, or both, at work: sockets are served, models may still be loading.
 pub(crate) struct Running {
-    /// Where clients go.
+    /// The URL that clients use.
     pub(crate) url: String,
     drain: Drain,
     task: JoinHandle<anyhow::Result<()>>,
@@ -49,7 +49,7 @@ impl Running {
     }
 }
 
-/// What `MODEL` arguments mean; none means the demo where that is allowed.
+/// Reads `MODEL` arguments; none means the demo where that is allowed.
 ///
 /// # Errors
 /// One that means nothing.
@@ -161,6 +161,7 @@ pub(crate) async fn both(config: &Config, models: Vec<ModelSource>) -> anyhow::R
     let mut config = config.clone();
     config.worker.listen = ListenConfig { address: SocketAddr::from(([127, 0, 0, 1], 0)), ..config.worker.listen };
     let inner = Listener::bind(&config.worker.listen).await?;
+    config.worker.access_log = false;
     config.router.workers = vec![url_of(&inner)];
     config.router.worker_api_key = Some(policy::Secret::new(key.clone()));
     config.worker.api_key = Some(policy::Secret::new(key));
@@ -218,7 +219,7 @@ pub(crate) async fn until_signal(start: impl Future<Output = anyhow::Result<Runn
 /// Says where the API is. A server goes on where nobody can read that.
 fn say_listening(url: &str) {
     if let Err(error) = out::line(format_args!("listening on {url}  (OpenAI API at {url}/v1; Ctrl-C ends)")) {
-        tracing::warn!("listening on {url}, which could not be said: {error:#}");
+        tracing::warn!("listening on {url}, which could not be said: {}", wire::Chain(error.as_ref()));
     }
 }
 

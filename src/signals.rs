@@ -16,7 +16,7 @@ const SAME_WISH: Duration = Duration::from_millis(100);
 pub(crate) struct Ended(pub(crate) Wish);
 
 impl Ended {
-    /// What shells say of such an end: 128 and the signal's number.
+    /// The exit code that shells report for such an end: 128 and the signal's number.
     pub(crate) fn exit_code(&self) -> u8 {
         128 + match self.0 {
             Wish::Interrupt => 2,
@@ -25,7 +25,7 @@ impl Ended {
     }
 }
 
-/// How the process was asked to end.
+/// A request to end the process.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Wish {
     /// Ctrl-C.

@@ -19,7 +19,7 @@ use std::time::Instant;
 /// The status of a request whose client left before its answer was over (nginx's convention).
 const CLIENT_LEFT: u16 = 499;
 
-/// What handlers say of a request for the access log. Clones share.
+/// Facts about a request for the access log, as handlers learn them. Clones share.
 #[derive(Debug, Clone, Default)]
 pub struct Access(Arc<Mutex<Facts>>);
 
@@ -81,7 +81,7 @@ pub(crate) async fn log_request(mut request: Request, next: Next) -> Response {
     response.map(|body| Body::new(Logged { body, is_over: false, line }))
 }
 
-/// What is known of a request; written when it is dropped.
+/// A line of the log; written when it is dropped.
 #[derive(Debug)]
 struct Line {
     access: Access,

@@ -6,7 +6,7 @@ use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 /// Reads `ADDRESS:PORT`, `localhost:PORT` or `PORT`. The latter two are loopback: being reachable is a choice.
 ///
 /// # Errors
-/// What to write instead.
+/// The form to write instead.
 ///
 /// ```
 /// let here = "127.0.0.1:8000".parse().unwrap();

@@ -1,4 +1,4 @@
-//! Who may administer a process: a caller on its own machine, or anyone who brings the administrators' key.
+//! The right to administer a process: of a caller on its own machine, and of anyone who brings the administrators' key.
 //!
 //! A browser on that machine is on that machine, too, and sends requests for whatever page it shows. Such a page can
 //! have its own name resolve to loopback (DNS rebinding), post forms and fetch images across origins. It cannot choose
@@ -70,7 +70,7 @@ pub async fn refuse_pages(request: Request, next: Next) -> Response {
     }
 }
 
-/// Whether the request brings the administrators' key. An empty key opens nothing.
+/// Returns true if the request brings the administrators' key. An empty key opens nothing.
 fn has_key(headers: &HeaderMap, key: Option<&str>) -> bool {
     let Some(key) = key.filter(|key| !key.is_empty()) else { return false };
     let bearer = headers.get(AUTHORIZATION).and_then(|value| value.to_str().ok()).and_then(|text| text.split_once(' '));
@@ -79,7 +79,7 @@ fn has_key(headers: &HeaderMap, key: Option<&str>) -> bool {
     given.trim().as_bytes().ct_eq(key.as_bytes()).into()
 }
 
-/// Whether the other end of the connection is on this machine.
+/// Returns true if the other end of the connection is on this machine.
 fn is_near(request: &Request) -> bool {
     let peer = request.extensions().get::<Peer>().map(|peer| peer.0.ip());
     peer.is_some_and(is_loopback)
@@ -119,7 +119,7 @@ fn check_page(headers: &HeaderMap, uri: &Uri) -> Result<(), ApiError> {
     Ok(())
 }
 
-/// Whether a host is this machine, whoever resolves names.
+/// Returns true if a host names this machine, whoever resolves names.
 fn names_loopback(host: &Authority) -> bool {
     if host.as_str().contains('@') {
         return false;

@@ -214,7 +214,6 @@ fn is_part(landed: &[u8], bytes: &[u8], range: &Range<u64>) -> bool {
 }
 
 /// An error with its causes.
-fn chain(error: &dyn std::error::Error) -> String {
-    let causes = std::iter::successors(error.source(), |cause| cause.source());
-    causes.fold(error.to_string(), |text, cause| format!("{text}: {cause}"))
+fn chain(error: &(dyn std::error::Error + 'static)) -> String {
+    wire::Chain(error).to_string()
 }

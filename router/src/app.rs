@@ -283,9 +283,14 @@ async fn metrics(State(core): State<Arc<Core>>) -> Response {
     response
 }
 
+/// The version of [`RouterStatus`].
+const STATUS_VERSION: u32 = 1;
+
 /// `GET /status`: the router's own snapshot.
 #[derive(Debug, Serialize)]
 struct RouterStatus {
+    /// The version of these fields; it grows when one changes its meaning or goes.
+    status_version: u32,
     version: &'static str,
     ready: bool,
     draining: bool,
@@ -334,6 +339,7 @@ async fn status(State(core): State<Arc<Core>>) -> Json<RouterStatus> {
         }
     };
     Json(RouterStatus {
+        status_version: STATUS_VERSION,
         version: env!("CARGO_PKG_VERSION"),
         ready: core.fleet.snapshot().is_ready() && !core.drain.is_draining(),
         draining: core.drain.is_draining(),

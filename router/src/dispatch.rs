@@ -4,7 +4,6 @@
 use crate::begin::{self, Beginning, Bounds};
 use crate::core::Core;
 use crate::fleet::{Member, RETRY_AFTER, Refusal};
-use crate::health::Chain;
 use crate::outcome::{ErrorClass, Evidence, Fault, Outcome, Phase, Retry, outcome};
 use crate::ticket::Ticket;
 use crate::upstream::{Call, Patience, UpstreamBody, UpstreamError, clean_answer_headers, read_all, send};
@@ -15,6 +14,7 @@ use policy::Admitted;
 use rand::Rng;
 use std::sync::Arc;
 use std::time::Duration;
+use wire::Chain;
 use wire::openai::{ApiError, ErrorKind};
 
 /// The largest error body of a worker that is relayed.

@@ -19,6 +19,7 @@ use std::sync::Arc;
 use std::time::Duration;
 use thiserror::Error;
 use tokio::task::{AbortHandle, JoinSet};
+use wire::Chain;
 use wire::openai::models::{Model, ModelList};
 use wire::status::{ModelState, WorkerStatus};
 
@@ -199,21 +200,6 @@ pub(crate) async fn get(
         return Err(CheckError::Status { path, status });
     }
     body.map_err(|source| CheckError::Read { path, source })
-}
-
-/// Shows an error with its causes on one line.
-pub(crate) struct Chain<'a>(pub(crate) &'a dyn std::error::Error);
-
-impl std::fmt::Display for Chain<'_> {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        write!(f, "{}", self.0)?;
-        let mut cause = self.0.source();
-        while let Some(next) = cause {
-            write!(f, ": {next}")?;
-            cause = next.source();
-        }
-        Ok(())
-    }
 }
 
 #[cfg(test)]

@@ -3,7 +3,6 @@
 mod stream;
 
 use crate::dispatch::Answer;
-use crate::health::Chain;
 use crate::meter::{Meter, Slot};
 use crate::screened::{Garbage, Gate, Screened};
 use crate::upstream::{ReadError, read_all};
@@ -13,6 +12,7 @@ use bytes::Bytes;
 use http::header::{CONTENT_ENCODING, CONTENT_LENGTH, CONTENT_TYPE};
 use http::{HeaderMap, HeaderValue, StatusCode};
 use std::time::Duration;
+use wire::Chain;
 use wire::headers::{REQUEST_ID, WORKER};
 use wire::openai::{ApiError, ErrorKind};
 

@@ -9,9 +9,10 @@ use axum::extract::State;
 use futures_util::future::join_all;
 use serde::Serialize;
 use serde_json::{Value, json};
+use wire::Chain;
 
 use crate::core::Core;
-use crate::health::{Chain, get};
+use crate::health::get;
 use crate::worker::Worker;
 
 /// The most bytes of one answer: a flight recorder of ten thousand steps has some three million.

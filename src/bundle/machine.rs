@@ -1,4 +1,4 @@
-//! What kind of machine this is: as far as it bears on serving, and nothing of whose it is.
+//! Facts about the machine that bear on serving, and none about its owner.
 
 use serde_json::{Map, Value, json};
 use std::fs;

@@ -11,14 +11,14 @@ use std::path::{Path, PathBuf};
 use std::sync::mpsc;
 use tokio::sync::oneshot;
 
-/// What stands before what is typed.
+/// The prompt's sign, before the cursor.
 const PROMPT: &str = "> ";
 /// The most prompts that are remembered.
 const HISTORY_MAX: usize = 1_000;
 /// Ends bracketed paste.
 const PASTE_OFF: &[u8] = b"\x1b[?2004l";
 
-/// What came of a wish for a prompt.
+/// The outcome of asking for a prompt.
 #[derive(Debug, PartialEq, Eq)]
 pub(super) enum Typed {
     /// A prompt; a paste is one whatever lines it has.
@@ -100,7 +100,7 @@ fn read(editor: &mut DefaultEditor, history: Option<&Path>) -> anyhow::Result<Ty
     }
 }
 
-/// Where the history is kept, made so that only its owner reads it; `None` where it cannot be kept.
+/// The history's file, readable by its owner only; `None` where it cannot be kept.
 pub(super) fn history_file() -> Option<PathBuf> {
     let state = std::env::var_os("XDG_STATE_HOME").map(PathBuf::from).filter(|path| path.is_absolute());
     let home = || std::env::var_os("HOME").map(|home| PathBuf::from(home).join(".local/state"));

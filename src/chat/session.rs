@@ -11,7 +11,7 @@ use std::io::{self, ErrorKind, IsTerminal, Read};
 use telemetry::terminal;
 use wire::openai::chat::{ChatMessage, Role};
 
-/// How an answer ended.
+/// The end of an answer.
 enum Answered {
     Whole,
     /// By Ctrl-C.
@@ -76,7 +76,7 @@ impl Session<'_> {
             match self.ask(prompt).await {
                 Ok(_) => {}
                 Err(error) if error.is::<Closed>() || error.is::<Ended>() => return Err(error),
-                Err(error) => out::remark(visible(&format!("forebay: {error:#}"))),
+                Err(error) => out::remark(visible(&format!("forebay: {}", wire::Chain(error.as_ref())))),
             }
         }
     }

@@ -10,7 +10,7 @@ const PREFIX: &str = "FOREBAY_";
 /// Variables of ours that the loader reads itself.
 const OF_THE_LOADER: [&str; 2] = ["FOREBAY_CACHE", "FOREBAY_OFFLINE"];
 
-/// What was found.
+/// Settings and warnings from the environment.
 #[derive(Debug, Default)]
 pub(super) struct Read {
     /// Variable, path of the key, text.
@@ -39,7 +39,7 @@ pub(super) fn read(variables: impl Iterator<Item = (OsString, OsString)>, schema
     Ok(read)
 }
 
-/// What is said of a variable that nobody reads.
+/// The complaint about a variable that nobody reads.
 fn unknown(name: &str, schema: &Schema) -> anyhow::Result<Option<String>> {
     let keys: Vec<String> = schema.leaves().iter().map(|path| variable(path)).collect();
     let bare = |name: &str| name.replace('_', "");
@@ -80,7 +80,7 @@ fn of_flags(command: &clap::Command, names: &mut Vec<String>) {
     command.get_subcommands().for_each(|command| of_flags(command, names));
 }
 
-/// Whether it is one of those that Kubernetes makes for a Service whose name begins with ours.
+/// Recognises the variables that Kubernetes makes for a Service whose name begins with ours.
 fn is_of_a_service(rest: &str) -> bool {
     let of_port = |(_, end): (&str, &str)| end.is_empty() || end.starts_with('_');
     rest.ends_with("SERVICE_HOST")

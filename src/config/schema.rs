@@ -1,4 +1,4 @@
-//! What the configuration's JSON Schema says of a key: its type, in words, and whether it is a secret.
+//! The configuration's JSON Schema as facts about keys: the type in words, and whether a key is a secret.
 
 use super::Config;
 use anyhow::bail;
@@ -39,7 +39,7 @@ impl Schema {
         }
     }
 
-    /// Whether the key at `path` is text: one that looks like a number stays text.
+    /// Returns true if the key at `path` is text: one that looks like a number stays text.
     ///
     /// # Errors
     /// There is no such key.
@@ -64,7 +64,7 @@ impl Schema {
         })
     }
 
-    /// Why a value could not be read, without names that only this program's source knows.
+    /// Explains why a value could not be read, without names that only this program's source knows.
     pub(crate) fn explain(&self, whole: &Value, error: &serde_path_to_error::Error<toml::de::Error>) -> String {
         let path = error.path();
         let (node, is_secret) = self.at(path);
@@ -100,7 +100,7 @@ impl Schema {
         (node, is_secret)
     }
 
-    /// Whether what a node describes is never shown.
+    /// Returns true if the value that a node describes is never shown.
     pub(crate) fn is_secret(&self, node: &Json) -> bool {
         [node, self.resolve(node)].iter().any(|node| node.get("writeOnly") == Some(&Json::Bool(true)))
     }

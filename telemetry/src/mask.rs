@@ -2,7 +2,7 @@
 
 use std::borrow::Cow;
 
-/// What stands for a secret.
+/// The text that stands for a secret.
 const MASKED: &str = "[redacted]";
 /// Parameters of queries that hold secrets: signatures, tokens and keys of storage services and hubs.
 const SECRET_PARAMETERS: [&str; 14] = [

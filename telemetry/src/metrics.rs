@@ -14,7 +14,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 /// The content type of `Registry::render`.
 pub const CONTENT_TYPE: &str = "text/plain; version=0.0.4; charset=utf-8";
 
-/// What a metric is called and means.
+/// The definition of a metric.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub struct Def {
     /// The full name, with its unit.
@@ -29,7 +29,7 @@ pub struct Def {
     pub values: &'static [&'static str],
 }
 
-/// What kind of metric.
+/// The kind of a metric.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub enum Kind {
     /// Only grows.

@@ -20,9 +20,9 @@ pub const PROCESS_OPEN_FDS: Def = Def::gauge("process_open_fds", "Open files and
 pub const PROCESS_MAX_FDS: Def = Def::gauge("process_max_fds", "The soft limit on open files and sockets", &[]);
 /// Threads.
 pub const PROCESS_THREADS: Def = Def::gauge("process_threads", "Threads", &[]);
-/// When the process was started.
+/// The process's start.
 pub const PROCESS_START_TIME: Def = Def::gauge("process_start_time_seconds", "Unix time of the process's start", &[]);
-/// Which build this is.
+/// The build that runs.
 pub const BUILD_INFO: Def = Def::gauge("forebay_build_info", "Always 1; the labels say which build runs", &["version"]);
 /// Spans that were exported, or could not be.
 pub const TELEMETRY_SPANS: Def =
@@ -90,7 +90,7 @@ pub const ROUTER_RETRY_BUDGET_EXHAUSTED: Def = Def::counter(
     "Further tries that the retry budget did not allow",
     &[],
 );
-/// Whether a worker takes requests.
+/// 1 for a worker that takes requests.
 pub const ROUTER_WORKER_UP: Def =
     Def::gauge("forebay_router_worker_up", "1 where the worker takes requests", &["worker"]);
 /// Requests a worker holds from this router.
@@ -120,7 +120,7 @@ pub const ROUTER_STRIKES: Def = Def::gauge(
     "Requests that broke off at a worker in the last ten minutes, at most 4,096 of them",
     &[],
 );
-/// What went wrong between router and worker.
+/// Failures between router and worker.
 pub const ROUTER_UPSTREAM_ERRORS: Def =
     Def::counter("forebay_router_upstream_errors_total", "Failures of workers, by kind", &["kind"]);
 
@@ -173,7 +173,7 @@ pub const WORKER_QUEUE_TIME: Def = Def::histogram(
 /// One step of the backend.
 pub const WORKER_STEP: Def =
     Def::histogram("forebay_worker_step_seconds", "One step of the backend", &["model"], ITL_EDGES_S);
-/// What a turn of the engine takes beside the backend's step.
+/// The time of an engine's turn outside the backend's step.
 pub const WORKER_STEP_OVERHEAD: Def = Def::histogram(
     "forebay_worker_step_overhead_seconds",
     "What a turn of the engine took outside the backend: planning, sampling, handing out",
@@ -219,7 +219,7 @@ pub const WORKER_STEP_FAULTS: Def = Def::counter(
     "Sequences ended by a failure in a step: panic, error, weights, logits (not a number), given_up (step_retries_max)",
     &["model", "kind"],
 );
-/// Whether the engine shows no life.
+/// 1 for an engine that shows no life.
 pub const WORKER_WEDGED: Def = Def::gauge(
     "forebay_worker_wedged",
     "1 while the engine has shown no life for liveness_timeout_ms or has ended",
@@ -245,7 +245,7 @@ pub const WORKER_QUANTIZED_BYTES: Def = Def::gauge(
     "Bytes of the copies that `quantization` made of weights, beside the mapped ones",
     &["model"],
 );
-/// What quantizing lost.
+/// The error of quantized weights.
 pub const WORKER_QUANTIZATION_ERROR: Def = Def::gauge(
     "forebay_worker_quantization_error_ratio",
     "Root-mean-square error of quantized matrices over their root-mean-square number: mean and max over the matrices",
@@ -317,7 +317,7 @@ pub const LOADER_FETCH_SECONDS: Def = Def::histogram(
     REQUEST_EDGES_S,
 );
 
-/// What a slow disk costs a load.
+/// The cost of a slow disk.
 pub const LOADER_DISK_WAIT_SECONDS: Def = Def::histogram(
     "forebay_loader_disk_wait_seconds",
     "How long one request to storage waited, all together, for the disk to take what it had received",
@@ -333,7 +333,7 @@ pub const LOADER_WRITTEN_BYTES: Def = Def::counter(
 
 // --- loader: cache --------------------------------------------------------------------------------
 
-/// What the cache takes of the disk.
+/// The cache's size on disk.
 pub const LOADER_CACHE_BYTES: Def =
     Def::gauge("forebay_loader_cache_bytes", "What the cache of weights takes of the disk", &[]);
 /// The bound of the gauge above.
@@ -351,7 +351,7 @@ pub const LOADER_CACHE_LOOKUPS: Def = Def::counter(
 /// Models and broken-off loads that made room.
 pub const LOADER_CACHE_EVICTIONS: Def =
     Def::counter("forebay_loader_cache_evictions_total", "Models and broken-off loads that made room", &[]);
-/// What the cache could not do for a load, which goes on without.
+/// Failures of the cache; the load goes on without it.
 pub const LOADER_CACHE_FAILURES: Def = Def::counter(
     "forebay_loader_cache_failures_total",
     "What the cache could not do for a load: full (loaded into memory), journal (cannot be gone on with), sync (not kept)",

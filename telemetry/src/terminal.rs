@@ -12,7 +12,7 @@ const ERASE: &[u8] = b"\r\x1b[2K";
 static SHOWN: Mutex<String> = Mutex::new(String::new());
 static IS_RICH: LazyLock<bool> = LazyLock::new(|| stderr().is_terminal() && !is_dumb());
 
-/// Whether something on the terminal has begun a line and not ended it.
+/// True while something on the terminal has begun a line and not ended it.
 static IS_MID_LINE: AtomicBool = AtomicBool::new(false);
 
 /// Says that a command writes a line piece by piece, such as an answer: what is logged meanwhile begins a new one.
@@ -20,13 +20,13 @@ pub fn set_mid_line(is_mid_line: bool) {
     IS_MID_LINE.store(is_mid_line, Ordering::Relaxed);
 }
 
-/// Whether standard error is a terminal that can change a line.
+/// Returns true if standard error is a terminal that can change a line.
 #[must_use]
 pub fn is_rich() -> bool {
     *IS_RICH
 }
 
-/// Whether colours are wanted where a terminal shows them: not with `NO_COLOR`, nor on a dumb terminal.
+/// Returns true if colours are wanted: on a terminal that is not dumb, and without `NO_COLOR`.
 #[must_use]
 pub fn has_colours() -> bool {
     is_rich() && std::env::var_os("NO_COLOR").is_none_or(|value| value.is_empty())
@@ -73,7 +73,7 @@ fn put(bytes: &[u8]) {
     let _ = out.write_all(bytes).and_then(|()| out.flush());
 }
 
-/// What the log writes to. Passwords in URLs do not get through.
+/// The log's writer. Passwords in URLs do not get through.
 #[derive(Debug, Clone, Copy, Default)]
 pub(crate) struct LogWriter;
 

@@ -22,20 +22,20 @@ use tracing_subscriber::{EnvFilter, Layer, fmt};
 pub(crate) use export::ExportCollector;
 pub use export::Variables;
 
-/// How the process is observed.
+/// The set-up of logs and traces.
 #[derive(Debug, Clone)]
 pub struct Config {
     /// A `tracing` filter such as `info` or `router=debug,info`.
     pub log_filter: String,
-    /// How log lines look.
+    /// The format of log lines.
     pub log_format: LogFormat,
-    /// Where spans go, e.g. `http://127.0.0.1:4318`; where absent, the variables decide.
+    /// The collector of spans, e.g. `http://127.0.0.1:4318`; if absent, the variables decide.
     pub otlp_endpoint: Option<String>,
     /// OpenTelemetry's own variables.
     pub variables: Variables,
 }
 
-/// How log lines look.
+/// The format of log lines.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum LogFormat {
     /// Text on a terminal, JSON elsewhere.
@@ -46,30 +46,30 @@ pub enum LogFormat {
     Json,
 }
 
-/// Why observation could not be set up.
+/// Errors of setting up logs and traces.
 #[derive(Debug, Error)]
 pub enum TraceError {
     /// The filter does not parse.
     #[error("reading the log filter {filter:?}; an example is `router=debug,info`")]
     Filter {
-        /// What was given.
+        /// The filter as given.
         filter: String,
-        /// What is wrong with it.
+        /// The parser's error.
         #[source]
         source: tracing_subscriber::filter::ParseError,
     },
     /// The endpoint is one that we cannot reach.
     #[error("`telemetry.otlp_endpoint` is {endpoint:?}: give an http:// URL, e.g. of a collector on this machine")]
     Endpoint {
-        /// What was given, without secrets.
+        /// The endpoint as given, without secrets.
         endpoint: String,
     },
     /// The exporter could not be built.
     #[error("setting up the export of traces to {endpoint}")]
     Exporter {
-        /// Where they were to go.
+        /// The endpoint, without secrets.
         endpoint: String,
-        /// What is wrong.
+        /// The exporter's error.
         #[source]
         source: opentelemetry_otlp::ExporterBuildError,
     },

@@ -40,8 +40,10 @@ fn broken_directories_are_refused_before_anything_is_served() {
     std::fs::write(&weights, &whole).expect("writes");
     std::fs::write(model.join("config.json"), config.replace("Qwen3ForCausalLM", "NovelForCausalLM")).expect("writes");
     refused("NovelForCausalLM");
-    std::fs::write(model.join("config.json"), config.replace("\"num_hidden_layers\": 2", "\"num_hidden_layers\": 3"))
-        .expect("writes");
+    let mut longer: serde_json::Value = serde_json::from_str(&config).expect("JSON");
+    longer["num_hidden_layers"] = 3.into();
+    longer.as_object_mut().expect("an object").remove("layer_types");
+    std::fs::write(model.join("config.json"), longer.to_string()).expect("writes");
     refused("model.layers.2");
     std::fs::remove_file(&weights).expect("removes");
     refused("safetensors");

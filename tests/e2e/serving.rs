@@ -94,3 +94,22 @@ fn bad_requests_get_openai_errors_that_name_the_field() {
         assert_eq!(answer.json()["error"]["param"].as_str().unwrap_or_default(), param, "{shown}: {}", answer.text);
     }
 }
+
+#[test]
+fn a_request_has_one_line_in_the_log_without_its_content() {
+    let server = Server::start(&["serve"]);
+    assert_eq!(chat(&server.url, "Repeat canaryword", "").status, 200);
+    assert!(joined(stream(&server.url, "Repeat canaryword", "")).1);
+    server.signal("-TERM");
+    let (_, log) = server.wait();
+    let lines = log.lines().filter_map(|line| serde_json::from_str::<serde_json::Value>(line).ok());
+    let lines: Vec<_> = lines.filter(|line| line["target"] == "access" && line["level"] == "INFO").collect();
+    assert_eq!(lines.len(), 2, "two requests: {log}");
+    for line in lines {
+        for (field, value) in [("outcome", "ok"), ("model", "demo"), ("tenant", "anonymous")] {
+            assert_eq!(line[field], value, "{line}");
+        }
+        assert!(line["worker"].is_string() && line["duration_ms"].is_number(), "{line}");
+    }
+    assert!(!log.contains("canaryword"), "content in the log: {log}");
+}

@@ -4,6 +4,7 @@
 //! This room does no I/O, starts no task and reads no clock. It knows neither axum nor tokio, so
 //! that the router, the worker, the harness and a fuzzer can all speak the same words.
 
+mod chain;
 pub mod digest;
 pub mod evidence;
 pub mod extent;
@@ -14,4 +15,5 @@ pub mod proof;
 pub mod sse;
 pub mod status;
 
+pub use chain::Chain;
 pub use extent::EXTENT_BYTES;

@@ -1,4 +1,4 @@
-//! What a worker is told at start.
+//! A worker's configuration.
 
 use listen::ListenConfig;
 use policy::Secret;
@@ -11,7 +11,7 @@ use std::path::PathBuf;
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields, default)]
 pub struct WorkerConfig {
-    /// Where it listens. 8081, so that a router can have 8080 on the same machine.
+    /// The worker's address and bounds. 8081, so that a router can have 8080 on the same machine.
     pub listen: ListenConfig,
     /// The key that requests must bring as a bearer token. A worker is unscreened and knows no
     /// tenants, so beyond loopback one is required.
@@ -19,7 +19,9 @@ pub struct WorkerConfig {
     /// The key that lets administrators in from other machines, for `/admin/…` and `/status`. Absent by default:
     /// then administration is for callers on the worker's own machine.
     pub admin_api_key: Option<Secret>,
-    /// What computes. `cpu` reads the weights in place; `candle` is a slow f32 reference that
+    /// Write a line to the log when a request is over. On; `forebay serve` turns it off, since its router writes one.
+    pub access_log: bool,
+    /// The backend. `cpu` reads the weights in place; `candle` is a slow f32 reference that
     /// copies them; `scripted` has none and invents text, for simulation.
     pub backend: BackendKind,
     /// Threads that compute; all the machine offers where absent.
@@ -51,7 +53,7 @@ pub struct WorkerConfig {
     /// Bytes of the KV cache, per model; what the budget above leaves where absent, or without a budget enough for
     /// the sequences above, at most 4 GiB.
     pub kv_cache_memory_bytes: Option<u64>,
-    /// Whether the memory of the KV cache is taken before the model is ready, rather than when it is first used: then
+    /// Take the memory of the KV cache before the model is ready, rather than when it is first used: then
     /// the worker cannot run out of memory later, and refuses to start where there is too little. It takes half a
     /// second a GiB, more in a virtual machine whose host must find it first. Where absent: if somebody gave a size
     /// (`kv_cache_memory_bytes`, `memory_bytes`, `gpu_memory_utilization`), and not on a laptop where nobody did.
@@ -59,26 +61,26 @@ pub struct WorkerConfig {
     /// The format of keys and values. `auto` is f32 for models stored in f32, bf16 for bf16 and Q8_0 models on CPUs that
     /// multiply bf16, and f16 for others.
     pub kv_cache_dtype: KvCacheDtype,
-    /// What the matrices of a model stored in bf16, f16 or f32 become when they are loaded (vLLM's name): `q8_0` is
+    /// The format that matrices stored in bf16, f16 or f32 are converted to at load (vLLM's name): `q8_0` is
     /// GGUF's blocks of 32 numbers, a binary16 scale and 32 signed bytes each. Decoding then reads half as much, and
     /// memory holds the copies beside the mapped file; `/status` says what was lost. Where absent, weights are
     /// computed with in place, as a GGUF file of Q8_0 always is.
     pub quantization: Option<Quantization>,
-    /// Whether full KV blocks are kept and shared by requests that begin alike. On: what it costs is a hash per
+    /// Keep full KV blocks, and share them among requests that begin alike. On: it costs a hash per
     /// sixteen tokens.
     pub enable_prefix_caching: bool,
-    /// Who goes first: `priority` is by the requests' `priority`, lower first; `fcfs` is first come, first served,
+    /// The order of requests: `priority` is by their `priority`, lower first; `fcfs` is first come, first served,
     /// and a request with a priority is refused. `priority`, since requests without one are served as they come.
     pub scheduling_policy: SchedulingPolicy,
-    /// What one level of priority is worth in time waited, in milliseconds: who has waited that much longer goes
-    /// before who is one level more urgent, so that nobody starves. 10 s is about an answer's length on CPUs.
+    /// The time waited that one level of priority is worth, in milliseconds: a request that has waited that much longer
+    /// goes before one that is a level more urgent, so that none starves. 10 s is about an answer's length on CPUs.
     pub priority_level_ms: u64,
     /// The most sequences that may wait for the engine; beyond it the answer is 503. 256 is some
     /// minutes of work for a CPU, and nobody waits longer.
     pub queue_max: usize,
-    /// How long a stream's reader may read nothing before its sequences are ended, in milliseconds.
+    /// The time for which a stream's reader may read nothing before its sequences are ended, in milliseconds.
     pub reader_stall_ms: u64,
-    /// How long one step may take before liveness fails, in milliseconds. A step of 512 tokens of
+    /// The time that one step may take before liveness fails, in milliseconds. A step of 512 tokens of
     /// an 8 B model takes some 20 s on two cores; a minute is a hang.
     pub liveness_timeout_ms: u64,
     /// The most further tries of a step that failed or panicked, made to find the one sequence at
@@ -88,23 +90,23 @@ pub struct WorkerConfig {
     /// `/admin/flight-recorder` and `forebay support-bundle`. A step takes under a hundred bytes, so
     /// a mebibyte keeps minutes.
     pub flight_recorder_bytes: usize,
-    /// Where the flight recorder is written when a step hangs or panics: one file for each model and
+    /// The directory that the flight recorder is written to when a step hangs or panics: one file for each model and
     /// cause, the newest. Its last steps go to the log either way.
     pub flight_recorder_dir: Option<PathBuf>,
     /// With the `scripted` backend: how long a step takes, in milliseconds.
     pub scripted_step_ms: u64,
 }
 
-/// Where models come from and whom to believe about them: `[loader]` and `[trust]`.
+/// The sources of models and the trust in them: `[loader]` and `[trust]`.
 #[derive(Debug, Clone, Default, PartialEq)]
 pub struct StorageConfig {
-    /// How models are loaded.
+    /// Loading of models.
     pub loader: loader::LoaderConfig,
-    /// Whose models are loaded.
+    /// Trust in models.
     pub trust: policy::trust::TrustConfig,
 }
 
-/// What computes.
+/// A backend.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "lowercase")]
 pub enum BackendKind {
@@ -128,7 +130,7 @@ impl BackendKind {
     }
 }
 
-/// Who goes first.
+/// An order of requests.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "lowercase")]
 pub enum SchedulingPolicy {
@@ -138,7 +140,7 @@ pub enum SchedulingPolicy {
     Priority,
 }
 
-/// What matrices become when they are loaded.
+/// A format that matrices are converted to at load.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub enum Quantization {
     /// GGUF's Q8_0.
@@ -177,6 +179,7 @@ impl Default for WorkerConfig {
             listen: ListenConfig { address, ..ListenConfig::default() },
             api_key: None,
             admin_api_key: None,
+            access_log: true,
             backend: BackendKind::Cpu,
             threads: None,
             max_model_len: None,
@@ -206,14 +209,14 @@ impl Default for WorkerConfig {
 }
 
 impl WorkerConfig {
-    /// Whether the memory of KV caches is taken at the start.
+    /// Returns true if the memory of KV caches is taken at the start.
     #[must_use]
     pub fn takes_kv_cache(&self) -> bool {
         let sized = self.kv_cache_memory_bytes.is_some() || self.memory_bytes.is_some();
         self.kv_cache_populate.unwrap_or(sized || self.gpu_memory_utilization.is_some())
     }
 
-    /// What is wrong with it, as `key: problem`; `None` where nothing is.
+    /// Describes the first mistake in it, as `key: problem`.
     #[must_use]
     pub fn problem(&self) -> Option<String> {
         if !self.listen.address.ip().is_loopback() && self.api_key.as_ref().is_none_or(|key| key.reveal().is_empty()) {

@@ -79,6 +79,7 @@ pub struct ServerModel {
 pub struct Server {
     api_key: Option<KeyDigest>,
     admin_api_key: Option<Secret>,
+    access_log: bool,
     body_bytes_max: usize,
     liveness_timeout: Duration,
     /// How far all models are; what readiness waits for.
@@ -100,6 +101,7 @@ impl Server {
         Self {
             api_key: config.api_key.as_ref().map(|key| KeyDigest::of(key.reveal())),
             admin_api_key: config.admin_api_key.clone(),
+            access_log: config.access_log,
             body_bytes_max: config.listen.body_bytes_max,
             liveness_timeout: Duration::from_millis(config.liveness_timeout_ms),
             board,

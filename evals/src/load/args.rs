@@ -35,10 +35,10 @@ pub struct LoadArgs {
     /// Requests per second
     #[arg(long, default_value = "4", value_parser = positive)]
     pub rate: f64,
-    /// How requests follow each other
+    /// The process by which requests follow each other
     #[arg(long, value_enum, default_value = "poisson")]
     pub arrivals: Arrivals,
-    /// How long requests are sent, such as 500ms, 8s or 2m; answers may take --timeout longer
+    /// The time for which requests are sent, such as 500ms, 8s or 2m; answers may take --timeout longer
     #[arg(long, default_value = "10s", value_parser = duration)]
     pub duration: Duration,
     /// Decides arrival times and made-up prompts
@@ -68,7 +68,7 @@ pub struct LoadArgs {
     /// Sent as a bearer token
     #[arg(long, env = "FOREBAY_API_KEY", hide_env_values = true)]
     pub api_key: Option<String>,
-    /// How long one request may take
+    /// The time that one request may take
     #[arg(long, default_value = "60s", value_parser = duration)]
     pub timeout: Duration,
     /// Requests at once; one that is due beyond it is dropped, counted, and invalidates the run
@@ -77,7 +77,7 @@ pub struct LoadArgs {
     /// Requests sent one by one before the clock starts
     #[arg(long, value_name = "REQUESTS", default_value_t = 1)]
     pub warm_up: u32,
-    /// What a good request is, such as ttft=500ms,itl=50ms,e2e=2s (also tpot, stall)
+    /// The limits that a good request meets, such as ttft=500ms,itl=50ms,e2e=2s (also tpot, stall)
     #[arg(long, value_name = "LIMITS")]
     pub slo: Option<Slo>,
     /// The share of failed requests, 0 to 1, up to which the exit code is 0
@@ -132,7 +132,7 @@ impl LoadArgs {
     }
 }
 
-/// How many words a made-up prompt has: a half-open range would surprise here, so both ends count.
+/// The number of words of a made-up prompt: a half-open range would surprise here, so both ends count.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Words {
     /// The fewest.
@@ -157,7 +157,7 @@ impl FromStr for Words {
     }
 }
 
-/// What makes a request a good one: every limit that is set holds. Times in milliseconds.
+/// The limits of a good request: every one that is set holds. Times in milliseconds.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Serialize)]
 pub struct Slo {
     /// Time to first token, from the intended send time.

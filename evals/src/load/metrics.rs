@@ -1,4 +1,4 @@
-//! What the event log says: pure functions of it.
+//! The numbers of a run: pure functions of its event log.
 //!
 //! Definitions, since tools disagree (all in milliseconds):
 //! - *ttfb*: sent → response headers. *ttfc*: sent → first chunk with choices, even an empty one
@@ -70,16 +70,16 @@ pub struct Summary {
     pub e2e_ms: Option<Distribution>,
     /// Intended → last content.
     pub e2e_scheduled_ms: Option<Distribution>,
-    /// How many requests met the limits, where limits were given.
+    /// The requests that met the limits, where limits were given.
     pub goodput: Option<Goodput>,
-    /// Why the run must not be believed; empty when it may.
+    /// Reasons not to believe the run; empty if there are none.
     pub invalid: Vec<String>,
 }
 
 /// Exact quantiles (nearest rank) of some values.
 #[derive(Debug, Clone, Copy, PartialEq, Serialize)]
 pub struct Distribution {
-    /// How many values.
+    /// The number of values.
     pub count: usize,
     /// Their mean.
     pub mean: f64,
@@ -95,12 +95,12 @@ pub struct Distribution {
     pub max: f64,
 }
 
-/// How many requests met every limit.
+/// The requests that met every limit.
 #[derive(Debug, Clone, Copy, PartialEq, Serialize)]
 pub struct Goodput {
     /// The limits.
     pub slo: Slo,
-    /// How many requests met them.
+    /// The number of requests that met them.
     pub good: usize,
     /// Their share of all attempted requests: a failure is not a good answer.
     pub share: f64,
@@ -188,7 +188,7 @@ fn completion_tokens(event: &RequestEvent) -> u64 {
     event.usage.map_or(event.content_ns.len() as u64, |usage| u64::from(usage.completion_tokens))
 }
 
-/// Whether a good answer met every limit that is set. A limit on something that the answer does
+/// Returns true if a good answer met every limit that is set. A limit on something that the answer does
 /// not have (gaps of a single chunk) is met; one on text that never came is not.
 fn meets(event: &RequestEvent, slo: &Slo) -> bool {
     let gaps = Distribution::of(gaps_ms(event).collect());

@@ -15,17 +15,17 @@ use tokio::runtime::Handle;
 use tokio::sync::Semaphore;
 use tokio::task::JoinSet;
 
-/// How long before a send time the thread stops sleeping and spins: Linux wakes a sleeper within
+/// The time before a send at which the thread stops sleeping and spins: Linux wakes a sleeper within
 /// about 50 µs of slack plus a context switch.
 const SPIN: Duration = Duration::from_micros(150);
 /// The longest single sleep, so that a cancelled run's thread is gone soon.
 const NAP: Duration = Duration::from_millis(50);
 
-/// What became of a run.
+/// The outcome of a run.
 pub(super) struct Run {
     /// One event for each request that was over, in the order of the schedule.
     pub(super) events: Vec<RequestEvent>,
-    /// Whether it was broken off: then those under way and those still to come have no event.
+    /// True if it was broken off: then requests under way and those still to come have no event.
     pub(super) is_interrupted: bool,
 }
 
@@ -85,7 +85,7 @@ pub(super) async fn run(
     Ok(Run { events, is_interrupted })
 }
 
-/// What the pacing thread owns.
+/// The state of the pacing thread.
 struct Pacer {
     target: Target,
     bodies: Vec<Bytes>,

@@ -1,4 +1,4 @@
-//! What is asked: short questions, made-up text of a given length, or a file's conversations.
+//! Prompts: short questions, made-up text of a given length, or a file's conversations.
 
 use super::args::{LoadArgs, UsageError, Words};
 use bytes::Bytes;
@@ -36,7 +36,7 @@ const VOCABULARY: [&str; 32] = [
     "above", "under", "before", "after", "slowly", "again", "near", "far",
 ];
 
-/// How many different prompts are made up: enough that a prefix cache cannot answer most of them,
+/// The number of different prompts that are made up: enough that a prefix cache cannot answer most of them,
 /// few enough that encoding them ahead costs little memory.
 const MADE_UP_MAX: usize = 256;
 

@@ -7,7 +7,7 @@ use super::schedule::Arrivals;
 use serde::Serialize;
 use std::fmt::{Display, Formatter, Result as FmtResult};
 
-/// What was run, and what came of it. Field names are stable: programs read them.
+/// The parameters of a run, and its numbers. Field names are stable: programs read them.
 #[derive(Debug, Clone, PartialEq, Serialize)]
 pub struct LoadReport {
     /// This harness's release.
@@ -18,23 +18,23 @@ pub struct LoadReport {
     pub model: String,
     /// Requests per second that were asked for.
     pub rate: f64,
-    /// How requests followed each other.
+    /// The process by which requests followed each other.
     pub arrivals: Arrivals,
     /// For how long requests were sent, in seconds.
     pub duration_s: f64,
-    /// What decided arrival times and prompts.
+    /// The seed of arrival times and prompts.
     pub seed: u64,
-    /// Whether answers were streamed.
+    /// True if answers were streamed.
     pub stream: bool,
     /// The most tokens of an answer.
     pub max_tokens: u32,
     /// The share of failures up to which the run passes.
     pub max_error_rate: f64,
-    /// Whether the run was broken off: then the numbers are of the requests that were over.
+    /// True if the run was broken off: then the numbers are of the requests that were over.
     pub interrupted: bool,
-    /// Whether the run may be believed: the harness sent on time and dropped nothing.
+    /// True if the run may be believed: the harness sent on time and dropped nothing.
     pub valid: bool,
-    /// Whether the run is valid and few enough requests failed.
+    /// True if the run is valid and few enough requests failed.
     pub passed: bool,
     /// The numbers.
     #[serde(flatten)]

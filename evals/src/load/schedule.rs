@@ -1,4 +1,4 @@
-//! When requests are meant to be sent: a pure function of rate, duration, process and seed.
+//! The times at which requests are meant to be sent: a pure function of rate, duration, process and seed.
 
 use rand::SeedableRng;
 use rand::rngs::StdRng;
@@ -9,7 +9,7 @@ use std::time::Duration;
 /// The most requests of one run: each is kept in memory until the report is written.
 pub(super) const REQUESTS_MAX: f64 = 1_000_000.0;
 
-/// How requests follow each other.
+/// The process by which requests follow each other.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, clap::ValueEnum)]
 #[serde(rename_all = "lowercase")]
 pub enum Arrivals {

@@ -1,4 +1,4 @@
-//! Where spans go: what the configuration and OpenTelemetry's own variables say of it, and an exporter whose failures
+//! Export of spans: its endpoint by the configuration and OpenTelemetry's own variables, and an exporter whose failures
 //! are seen.
 
 use super::TraceError;
@@ -15,7 +15,7 @@ use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::Duration;
 
-/// Where a collector on this machine listens.
+/// The usual address of a collector on this machine.
 const USUAL_ENDPOINT: &str = "http://localhost:4318";
 /// The path of OTLP over HTTP.
 const TRACES_PATH: &str = "/v1/traces";
@@ -80,12 +80,12 @@ impl FromIterator<(String, String)> for Variables {
     }
 }
 
-/// What was decided.
+/// A decision about the export of spans.
 #[derive(Debug, Default, PartialEq, Eq)]
 pub(super) struct Plan {
-    /// Where spans go; `None` exports nothing.
+    /// The URL that spans are sent to; `None` exports nothing.
     pub(super) url: Option<String>,
-    /// What was asked for and is not done.
+    /// Complaints about what was asked for and is not done.
     pub(super) warnings: Vec<String>,
 }
 
@@ -109,7 +109,7 @@ pub(super) fn plan(configured: Option<&str>, variables: &Variables) -> Plan {
     Plan { url: url.filter(is_spoken), warnings }
 }
 
-/// Why a variable is not, or not wholly, honoured. Values are not repeated: headers hold tokens.
+/// Explains why a variable is not, or not wholly, honoured. Values are not repeated: headers hold tokens.
 fn complaint(name: &str, value: &str) -> Option<String> {
     let not = |what: &str| Some(format!("{name} is not honoured: {what}"));
     match name {

@@ -119,6 +119,5 @@ pub enum ModelError {
 
 /// An error with all its causes, for a line of a log or an answer.
 pub(crate) fn describe(error: &(dyn std::error::Error + 'static)) -> String {
-    let causes = std::iter::successors(Some(error), |error| error.source());
-    causes.map(ToString::to_string).collect::<Vec<_>>().join(": ")
+    wire::Chain(error).to_string()
 }

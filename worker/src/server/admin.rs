@@ -15,14 +15,14 @@ use std::time::Duration;
 use tokio::sync::oneshot;
 use wire::openai::ApiError;
 
-/// When a refusal for being busy is worth another try.
+/// The time after which a worker that was busy is worth another try.
 const BUSY: Duration = Duration::from_secs(5);
 
 /// `POST /admin/models/{id}/swap`.
 #[derive(Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
 struct Swap {
-    /// Where the new revision is, as on the command line.
+    /// The place of the new revision, as on the command line.
     source: String,
 }
 
@@ -37,7 +37,7 @@ pub(super) async fn swap(State(server): State<Arc<Server>>, Path(id): Path<Strin
     }
 }
 
-/// What the last steps of every engine were, and what it does now. Numbers only: see the recorder.
+/// The last steps of every engine, and its present one. Numbers only: see the recorder.
 pub(super) async fn flight_recorder(State(server): State<Arc<Server>>) -> Response {
     let flights: Vec<Flight> = server.models().iter().map(|model| model.engine.flight(usize::MAX)).collect();
     Json(json!({"models": flights})).into_response()

@@ -10,7 +10,7 @@ use axum::routing::{get, post};
 use futures_util::stream;
 use http::HeaderMap;
 use http::header::{CONTENT_TYPE, HeaderValue};
-use listen::{Operator, common_layers, error_response, key_headers, operator, refuse_pages};
+use listen::{Access, Operator, common_layers, error_response, key_headers, operator, refuse_pages};
 use policy::Presented;
 use std::convert::Infallible;
 use std::sync::Arc;
@@ -22,9 +22,9 @@ use wire::openai::{ApiError, ErrorKind};
 use wire::sse;
 use wire::status::WorkerStatus;
 
-/// How often `/status?watch` says something, if nothing changes.
+/// The longest pause of `/status?watch`.
 const WATCH_EVERY: Duration = Duration::from_secs(1);
-/// How often it looks whether something has changed.
+/// The interval between two looks for a change.
 const WATCH_LOOKS: Duration = Duration::from_millis(250);
 
 /// The application. Behind the key: everything that costs or tells; before it: what probes and
@@ -49,7 +49,16 @@ pub fn app(server: Arc<Server>) -> axum::Router {
         .route("/readyz", get(readyz))
         .route("/health", get(readyz))
         .route("/metrics", get(metrics));
-    common_layers(guarded.merge(telling).merge(operators).merge(open).with_state(server))
+    let routes = guarded.merge(telling).merge(operators).merge(open);
+    common_layers(routes.route_layer(from_fn_with_state(Arc::clone(&server), note_access)).with_state(server))
+}
+
+/// Leaves requests out of the access log where another role's line tells of them.
+async fn note_access(State(server): State<Arc<Server>>, request: Request, next: Next) -> Response {
+    if !server.access_log {
+        Access::of(&request).hide();
+    }
+    next.run(request).await
 }
 
 async fn require_key(State(server): State<Arc<Server>>, request: Request, next: Next) -> Response {
@@ -136,7 +145,7 @@ async fn status(State(server): State<Arc<Server>>, RawQuery(query): RawQuery) ->
     response
 }
 
-/// Who watches the status, and what was last said.
+/// A watcher of the status, and the snapshot that it was sent last.
 struct Watch {
     server: Arc<Server>,
     looks: Interval,

@@ -1,4 +1,4 @@
-//! Whether the worker's engines live: for `/livez`, and for the log, the metric and the flight recorder
+//! Liveness of the worker's engines: for `/livez`, and for the log, the metric and the flight recorder
 //! once when one stops showing life.
 //!
 //! Being busy, idle or waiting for weights is life; a step that does not end within
@@ -19,12 +19,12 @@ use tokio::time::sleep;
 use super::Server;
 use crate::engine::Wedge;
 
-/// How often engines are looked at, at most: a second late is early enough for a hang.
+/// The longest time between two looks at the engines: a second late is early enough for a hang.
 const LOOK_EVERY_MAX: Duration = Duration::from_secs(1);
-/// And at least: a look costs nothing to speak of.
+/// The shortest: a look costs nothing to speak of.
 const LOOK_EVERY_MIN: Duration = Duration::from_millis(10);
 
-/// What is wrong with an engine.
+/// A sign that an engine does not live.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) enum Illness {
     /// Its thread has ended.

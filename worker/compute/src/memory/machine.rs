@@ -83,7 +83,7 @@ const VERSION_1: Files =
     Files { limit: "memory.limit_in_bytes", used: "memory.usage_in_bytes", cached: "total_cache " };
 const VERSION_2: Files = Files { limit: "memory.max", used: "memory.current", cached: "file " };
 
-/// Where control groups of memory are mounted, and which of them the mount shows as its top.
+/// A mount of control groups of memory, and the group that it shows as its top.
 #[derive(Debug)]
 struct Mount<'a> {
     top: &'a str,
@@ -133,7 +133,7 @@ impl Group {
         number(&self.read(self.files.limit)?)
     }
 
-    /// What it leaves: its limit less what it uses, but for the page cache.
+    /// Bytes that it leaves: its limit less its use, but for the page cache.
     fn free(&self) -> Option<u64> {
         let (limit, used) = (self.limit()?, number(&self.read(self.files.used)?)?);
         let facts = self.read("memory.stat").unwrap_or_default();
