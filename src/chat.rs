@@ -17,8 +17,8 @@ use hyper_util::client::legacy::Client as HttpClient;
 use hyper_util::client::legacy::connect::HttpConnector;
 use hyper_util::rt::TokioExecutor;
 use serde_json::json;
-use wire::openai::chat::{ChatChunk, ChatMessage};
-use wire::openai::error::ErrorBody;
+use wire::openai::channels::{Answer, Found, Kind, error_message, read_event};
+use wire::openai::chat::ChatMessage;
 use wire::openai::models::ModelList;
 use wire::sse;
 
@@ -88,26 +88,25 @@ impl Client {
         let mut body = self.send(Method::POST, "/v1/chat/completions", request.to_string().into()).await?;
         let mut decoder = sse::Decoder::new(ANSWER_BYTES_MAX);
         let mut answer = String::new();
-        let mut is_done = false;
         while let Some(frame) = body.frame().await {
             let frame = frame.context("reading the stream")?;
             let Some(data) = frame.data_ref() else { continue };
             let mut events = Vec::new();
-            decoder.push(data, |event| events.push(event.data))?;
-            for data in events {
-                if data == sse::DONE {
-                    is_done = true;
-                    continue;
+            decoder.push(data, |event| events.push(event))?;
+            for event in events {
+                match read_event(&event).with_context(|| format!("reading the event {:?}", event.data))? {
+                    Found::Answer(chunk) => {
+                        let text = said(&chunk, &event.data);
+                        on_text(&text)?;
+                        answer.push_str(&text);
+                    }
+                    Found::Error(error) => bail!("the server broke off: {}", error.message),
+                    Found::Done => return Ok(answer),
+                    Found::Foreign => {}
                 }
-                let text = added_text(&data)?;
-                on_text(&text)?;
-                answer.push_str(&text);
             }
         }
-        if !is_done {
-            bail!("the stream broke off");
-        }
-        Ok(answer)
+        bail!("the stream broke off");
     }
 
     /// The server's answer to a GET, whatever it is.
@@ -136,8 +135,7 @@ impl Client {
             return Ok(response.into_body());
         }
         let body = whole(response.into_body()).await?;
-        let message = serde_json::from_slice::<ErrorBody>(&body)
-            .map_or_else(|_| String::from_utf8_lossy(&body).into_owned(), |body| body.error.message);
+        let message = error_message(&body);
         Err(anyhow!("{url} answered {status}: {message}"))
     }
 }
@@ -147,10 +145,8 @@ async fn whole(body: Incoming) -> anyhow::Result<Bytes> {
     Ok(body.map_err(|cause| anyhow!("reading the answer: {cause}"))?.to_bytes())
 }
 
-fn added_text(data: &str) -> anyhow::Result<String> {
-    if let Ok(error) = serde_json::from_str::<ErrorBody>(data) {
-        bail!("the server broke off: {}", error.error.message);
-    }
-    let chunk: ChatChunk = serde_json::from_str(data).with_context(|| format!("reading the event {data:?}"))?;
-    Ok(chunk.choices.into_iter().filter_map(|choice| choice.delta.content).collect())
+/// What a chunk adds to what the model says: its answer, or why it gives none.
+fn said(chunk: &Answer, json: &str) -> String {
+    let texts = chunk.choices.iter().flat_map(|choice| &choice.texts);
+    texts.filter(|text| matches!(text.channel.kind, Kind::Text | Kind::Refusal)).map(|text| text.read(json)).collect()
 }

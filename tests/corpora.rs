@@ -13,10 +13,12 @@ use std::path::{Path, PathBuf};
 type Claim = fn(&[u8]);
 
 /// Every target with its claim.
-const TARGETS: [(&str, Claim); 15] = [
+const TARGETS: [(&str, Claim); 17] = [
     ("cache_journal", fuzz::cache_journal),
+    ("channels", fuzz::channels),
     ("chat_request", fuzz::chat_request),
     ("completion_request", fuzz::completion_request),
+    ("frames", fuzz::frames),
     ("gguf_header", fuzz::gguf_header),
     ("gguf_model", fuzz::gguf_model),
     ("manifest", fuzz::manifest),

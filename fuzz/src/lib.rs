@@ -4,6 +4,8 @@
 //! The claims themselves stand beside the property tests of their rooms, which search them without
 //! coverage in every test run; a fuzzer searches the same claims for as long as one lets it.
 
+#[path = "../../wire/tests/claims/channels.rs"]
+mod channels;
 #[path = "../../loader/tests/claims/gguf.rs"]
 mod ggufs;
 #[path = "../../loader/tests/claims/header.rs"]
@@ -95,4 +97,14 @@ pub fn response_head(data: &[u8]) {
 pub fn cache_journal(data: &[u8]) {
     let (script, damage) = data.split_at(data.len() / 2);
     journal::check(script, damage);
+}
+
+/// The body of an answer, or the data of one event.
+pub fn channels(data: &[u8]) {
+    channels::answer(data);
+}
+
+/// A stream of events, with the place where it is cut.
+pub fn frames(data: &[u8]) {
+    channels::stream(data);
 }

@@ -4,6 +4,7 @@
 //! field and the fix. Fields nobody knows are listed, not refused. Responses leave out what is
 //! absent rather than sending `null` where strict clients (Vercel's AI SDK) refuse it.
 
+pub mod channels;
 pub mod chat;
 pub mod completion;
 pub mod endpoint;

@@ -1,13 +1,24 @@
-//! Server-sent events (WHATWG HTML, section 9.2): the decoder that the router, the harness and
-//! the chat client share, and the encoder of the one form we send.
+//! Server-sent events (WHATWG HTML, section 9.2): the decoder that the harness and the chat client
+//! use, the framer of the router, which keeps the bytes beside the events, and an encoder.
 //!
-//! The decoder takes bytes however the network cut them and is bounded: an event larger than its
-//! limit is an error, not a growing buffer.
+//! Both take bytes however the network cut them and are bounded: an event larger than the limit is
+//! an error, not a growing buffer.
+
+mod framer;
+
+pub use framer::{Frame, Framer};
 
 use thiserror::Error;
 
 /// The data that ends an OpenAI stream.
 pub const DONE: &str = "[DONE]";
+
+/// Whether `data` ends an OpenAI stream: its clients look at how the data begins, and some servers
+/// put white space around it.
+#[must_use]
+pub fn is_done(data: &str) -> bool {
+    data.trim_start().starts_with(DONE)
+}
 
 /// One event.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
@@ -39,6 +50,10 @@ pub struct Decoder {
     line: Vec<u8>,
     event: Event,
     has_data: bool,
+    /// A line of the event came, even one that is no data.
+    has_lines: bool,
+    /// A line came since this was last asked that is in no event: a comment, an id, an unknown field.
+    has_more: bool,
     after_cr: bool,
     started: bool,
 }
@@ -52,6 +67,8 @@ impl Decoder {
             line: Vec::new(),
             event: Event::default(),
             has_data: false,
+            has_lines: false,
+            has_more: false,
             after_cr: false,
             started: false,
         }
@@ -84,6 +101,23 @@ impl Decoder {
         self.has_data || !self.line.is_empty()
     }
 
+    /// Says that the stream ended: the event that only lacked its empty line, as browsers drop and
+    /// OpenAI's clients read it.
+    ///
+    /// # Errors
+    /// As `push`.
+    pub fn finish(&mut self) -> Result<Option<Event>, SseError> {
+        let mut last = None;
+        self.after_cr = false;
+        self.push(b"\n\n", |event| last = Some(event))?;
+        Ok(last)
+    }
+
+    /// Whether no line of an event is held, complete or not.
+    fn is_between_events(&self) -> bool {
+        !self.has_lines && self.line.is_empty()
+    }
+
     fn end_line(&mut self, on_event: &mut impl FnMut(Event)) -> Result<(), SseError> {
         let mut raw = self.line.as_slice();
         if !std::mem::replace(&mut self.started, true) {
@@ -92,6 +126,7 @@ impl Decoder {
         let line = std::str::from_utf8(raw).map_err(|_| SseError::NotUtf8)?;
         if line.is_empty() {
             let event = std::mem::take(&mut self.event);
+            self.has_lines = false;
             // An event without data is a no-op by the standard, its name forgotten.
             if std::mem::take(&mut self.has_data) {
                 on_event(event);
@@ -99,6 +134,7 @@ impl Decoder {
         } else {
             let (field, value) = line.split_once(':').unwrap_or((line, ""));
             let value = value.strip_prefix(' ').unwrap_or(value);
+            self.has_lines |= !field.is_empty();
             match field {
                 "data" => {
                     if self.has_data {
@@ -109,7 +145,7 @@ impl Decoder {
                 }
                 "event" => value.clone_into(&mut self.event.event),
                 // Comments (an empty field), ids and retry hints mean nothing to us.
-                _ => {}
+                _ => self.has_more = true,
             }
         }
         self.line.clear();
@@ -117,12 +153,14 @@ impl Decoder {
     }
 }
 
-/// Appends one `data:` event to `out`. `data` must be one line, as serialised JSON is.
+/// Appends one event with `data` to `out`, as many lines as it has.
 pub fn encode_data(out: &mut Vec<u8>, data: &str) {
-    debug_assert!(!data.contains(['\n', '\r']), "a data line holds no line break");
-    out.extend_from_slice(b"data: ");
-    out.extend_from_slice(data.as_bytes());
-    out.extend_from_slice(b"\n\n");
+    for line in data.split(['\n', '\r']) {
+        out.extend_from_slice(b"data: ");
+        out.extend_from_slice(line.as_bytes());
+        out.push(b'\n');
+    }
+    out.push(b'\n');
 }
 
 #[cfg(test)]

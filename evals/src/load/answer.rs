@@ -3,9 +3,8 @@
 //! Knows no socket and no clock, so that every way in which a stream can go wrong is a unit test.
 
 use super::event::{Outcome, RequestEvent};
-use wire::openai::chat::{ChatChunk, ChatCompletion};
-use wire::openai::error::ErrorBody;
-use wire::sse::{DONE, Decoder, Event};
+use wire::openai::channels::{Answer, Found, error_message, read_event, read_whole};
+use wire::sse::{Decoder, Event};
 
 /// The most bytes of one server-sent event: far beyond any chunk, small beside the machine.
 const EVENT_BYTES_MAX: usize = 1 << 20;
@@ -63,65 +62,56 @@ impl StreamedAnswer {
         if self.done {
             return Err(Fault(Outcome::InvalidBody, "an event after [DONE]".into()));
         }
-        if sse.data == DONE {
-            self.done = true;
-            return match event.finish_reason {
-                Some(_) => Ok(()),
-                None => Err(Fault(Outcome::Truncated, "[DONE] came before a finish reason".into())),
-            };
+        match read_event(sse) {
+            Ok(Found::Answer(answer)) => take_answer(now_ns, answer, event),
+            Ok(Found::Done) => {
+                self.done = true;
+                if event.finish_reason.is_none() {
+                    return Err(Fault(Outcome::Truncated, "[DONE] came before a finish reason".into()));
+                }
+            }
+            Ok(Found::Error(error)) => return Err(Fault(Outcome::StreamError, error.message)),
+            Ok(Found::Foreign) => {}
+            Err(problem) => return Err(Fault(Outcome::InvalidBody, format!("reading an event: {problem}"))),
         }
-        let chunk: ChatChunk =
-            serde_json::from_str(&sse.data).map_err(|error| match serde_json::from_str::<ErrorBody>(&sse.data) {
-                Ok(body) => Fault(Outcome::StreamError, body.error.message),
-                Err(_) => Fault(Outcome::InvalidBody, format!("an event is not a chat chunk: {error}")),
-            })?;
-        take_chunk(now_ns, chunk, event);
         Ok(())
     }
 }
 
-fn take_chunk(now_ns: u64, chunk: ChatChunk, event: &mut RequestEvent) {
-    if !chunk.choices.is_empty() {
+/// Notes what an answer, or a part of one, brought at `now_ns`. Text of every channel counts:
+/// reasoning and tool calls are tokens that a user waits for.
+fn take_answer(now_ns: u64, answer: Answer, event: &mut RequestEvent) {
+    if !answer.choices.is_empty() {
         event.first_chunk_ns.get_or_insert(now_ns);
     }
-    if let Some(usage) = chunk.usage.flatten() {
+    if answer.has_text() {
+        event.content_ns.push(now_ns);
+    }
+    if let Some(usage) = answer.usage {
         event.usage = Some(usage);
     }
-    for choice in chunk.choices {
-        if choice.delta.content.is_some_and(|content| !content.is_empty()) {
-            event.content_ns.push(now_ns);
-        }
-        if choice.finish_reason.is_some() {
-            event.finish_reason = choice.finish_reason;
-        }
+    if let Some(reason) = answer.choices.into_iter().filter_map(|choice| choice.finish_reason).next_back() {
+        event.finish_reason = Some(reason);
     }
 }
 
 /// Takes an answer that was not streamed, whole since `now_ns`.
 pub(super) fn take_whole(now_ns: u64, body: &[u8], event: &mut RequestEvent) -> Result<(), Fault> {
-    let completion: ChatCompletion = serde_json::from_slice(body)
-        .map_err(|error| Fault(Outcome::InvalidBody, format!("the body is not a chat completion: {error}")))?;
-    event.first_chunk_ns = Some(now_ns);
-    event.usage = Some(completion.usage);
-    for choice in completion.choices {
-        if !choice.message.content.is_empty() {
-            event.content_ns = vec![now_ns];
-        }
-        event.finish_reason = choice.finish_reason;
+    match read_whole(body) {
+        Ok(Found::Answer(answer)) => take_answer(now_ns, answer, event),
+        Ok(Found::Error(error)) => return Err(Fault(Outcome::InvalidBody, error.message)),
+        Ok(Found::Done | Found::Foreign) => {}
+        Err(problem) => return Err(Fault(Outcome::InvalidBody, problem.to_string())),
     }
     match event.finish_reason {
         Some(_) => Ok(()),
-        None => Err(Fault(Outcome::InvalidBody, "the completion has no finish reason".into())),
+        None => Err(Fault(Outcome::InvalidBody, "the answer has no finish reason".into())),
     }
 }
 
 /// What an error response says, shortened.
 pub(super) fn error_detail(status: u16, body: &[u8]) -> String {
-    let message = match serde_json::from_slice::<ErrorBody>(body) {
-        Ok(body) => body.error.message,
-        Err(_) => String::from_utf8_lossy(body).into_owned(),
-    };
-    let short: String = message.chars().take(DETAIL_CHARS_MAX).collect();
+    let short: String = error_message(body).chars().take(DETAIL_CHARS_MAX).collect();
     format!("HTTP {status}: {short}")
 }
 
@@ -178,6 +168,40 @@ mod tests {
         assert_eq!(outcome(&[&text, &end, done, &text]), Outcome::InvalidBody);
         let error = "data: {\"error\":{\"message\":\"worker broke off\",\"type\":\"server_error\"}}\n\n";
         assert_eq!(read(&[&text, error]).1, Err(Fault(Outcome::StreamError, "worker broke off".into())));
+    }
+
+    #[test]
+    fn text_of_every_channel_counts() {
+        let delta = |delta: &str| {
+            format!("data: {{\"choices\":[{{\"index\":0,\"delta\":{delta},\"finish_reason\":null}}]}}\n\n")
+        };
+        let (event, result) = read(&[
+            &delta(r#"{"role":"assistant","content":""}"#),
+            &delta(r#"{"reasoning_content":"hm"}"#),
+            &delta(r#"{"reasoning":"hm","content":null}"#),
+            &delta(r#"{"refusal":"no"}"#),
+            &delta(r#"{"tool_calls":[{"index":0,"id":"c","type":"function","function":{"name":"f","arguments":""}}]}"#),
+            &delta(r#"{"tool_calls":[{"index":0,"function":{"arguments":"{"}}]}"#),
+            &delta(r#"{"tool_calls":[]}"#),
+            &chunk("", "\"tool_calls\""),
+            "data: [DONE] \n\n",
+        ]);
+        assert_eq!(result, Ok(()));
+        assert_eq!(event.first_chunk_ns, Some(10));
+        assert_eq!(event.content_ns, [20, 30, 40, 50, 60]);
+    }
+
+    #[test]
+    fn errors_in_other_shapes_end_a_stream() {
+        for error in [
+            r#"data: {"error":"m"}"#,
+            r#"data: {"object":"error","message":"m"}"#,
+            "event: error\ndata: m",
+            r#"data: {"detail":"m"}"#,
+        ] {
+            let outcome = read(&[&chunk("a", "null"), &format!("{error}\n\ndata: [DONE]\n\n")]).1;
+            assert_eq!(outcome, Err(Fault(Outcome::StreamError, "m".into())), "{error}");
+        }
     }
 
     #[test]

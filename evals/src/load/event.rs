@@ -17,7 +17,7 @@ pub struct RequestEvent {
     pub headers_ns: Option<u64>,
     /// When the first chunk with choices had arrived, even one without text.
     pub first_chunk_ns: Option<u64>,
-    /// When each chunk with non-empty content had arrived.
+    /// When each chunk with text of any channel had arrived: content, reasoning, a refusal, a tool call.
     pub content_ns: Vec<u64>,
     /// When the exchange was over, well or badly.
     pub end_ns: Option<u64>,

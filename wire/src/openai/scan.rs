@@ -5,7 +5,7 @@
 //! recorded is bounded. Texts at places that no row knows are recorded too; only fields of which a row says that
 //! they reach no prompt are not.
 
-mod lexer;
+pub(super) mod lexer;
 mod messages;
 mod path;
 mod span;
@@ -47,6 +47,8 @@ pub struct Scan {
     /// Each at most once; the span of a `null` is empty.
     fields: Vec<(&'static Field, Span)>,
     texts: Vec<TextSpan>,
+    /// How many of the texts are content of messages, or prompts.
+    content: usize,
     prompts: u32,
     token_ids: u32,
     unknown: Vec<String>,
@@ -111,6 +113,12 @@ impl Scan {
     #[must_use]
     pub fn texts(&self) -> &[TextSpan] {
         &self.texts
+    }
+
+    /// The texts in two: the content of messages or prompts, and all others; each in the order of items.
+    #[must_use]
+    pub fn content_and_beside(&self) -> (&[TextSpan], &[TextSpan]) {
+        self.texts.split_at(self.content)
     }
 
     /// How many prompts there are; a conversation is one.
@@ -469,10 +477,11 @@ impl<'b> Scanner<'b> {
             max => max,
         };
         let prompts = self.prompts.unwrap_or(1);
+        let content = self.content.len();
         self.content.append(&mut self.beside);
         let unknown = self.unknown.into_names();
         let (fields, texts, token_ids) = (self.fields, self.content, self.token_ids);
-        Ok(Scan { fields, texts, prompts, token_ids, unknown, stream, n, max_tokens })
+        Ok(Scan { fields, texts, content, prompts, token_ids, unknown, stream, n, max_tokens })
     }
 
     fn value_of(&self, name: &str) -> Option<(usize, &'b [u8])> {

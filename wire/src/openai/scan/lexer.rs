@@ -5,18 +5,18 @@
 use super::span::Span;
 
 /// Deepest nesting that [`Lexer::walk`] can follow: one bit a level.
-pub(super) const DEPTH_MAX: u16 = 256;
+pub(in crate::openai) const DEPTH_MAX: u16 = 256;
 
 /// A problem with a body, and where it is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) struct Fault {
-    pub(super) at: usize,
-    pub(super) problem: Problem,
+pub(in crate::openai) struct Fault {
+    pub(in crate::openai) at: usize,
+    pub(in crate::openai) problem: Problem,
 }
 
 /// Kinds of problems.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Problem {
+pub(in crate::openai) enum Problem {
     /// The text is no JSON; names what was expected.
     Syntax(&'static str),
     /// A string holds bytes that are not UTF-8.
@@ -35,7 +35,7 @@ pub(super) enum Problem {
 
 /// A scalar that [`Lexer::walk`] passes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Leaf {
+pub(in crate::openai) enum Leaf {
     /// A member's name.
     Name,
     /// A string.
@@ -46,7 +46,7 @@ pub(super) enum Leaf {
 
 /// Cheap to clone: a clone looks ahead.
 #[derive(Debug, Clone)]
-pub(super) struct Lexer<'b> {
+pub(in crate::openai) struct Lexer<'b> {
     body: &'b [u8],
     at: usize,
     /// Where the first byte is that is not UTF-8.
@@ -54,31 +54,38 @@ pub(super) struct Lexer<'b> {
     /// Containers that may still be opened.
     depth_left: u16,
     depth_max: u16,
+    /// Halves of surrogate pairs may stand alone in escapes: some servers cut answers between them.
+    allows_halves: bool,
 }
 
 impl<'b> Lexer<'b> {
     /// A lexer at the first byte of `body`, after a byte-order mark.
-    pub(super) fn new(body: &'b [u8], depth_max: u16) -> Self {
+    pub(in crate::openai) fn new(body: &'b [u8], depth_max: u16) -> Self {
         let valid_to = std::str::from_utf8(body).map_or_else(|error| error.valid_up_to(), str::len);
         let at = if body.starts_with(b"\xef\xbb\xbf") { 3 } else { 0 };
         let depth_max = depth_max.min(DEPTH_MAX);
-        Self { body, at, valid_to, depth_left: depth_max, depth_max }
+        Self { body, at, valid_to, depth_left: depth_max, depth_max, allows_halves: false }
     }
 
-    pub(super) fn at(&self) -> usize {
+    /// A lexer for answers: halves of surrogate pairs may stand alone.
+    pub(in crate::openai) fn lenient(body: &'b [u8], depth_max: u16) -> Self {
+        Self { allows_halves: true, ..Self::new(body, depth_max) }
+    }
+
+    pub(in crate::openai) fn at(&self) -> usize {
         self.at
     }
 
-    pub(super) fn bytes(&self, span: Span) -> &'b [u8] {
+    pub(in crate::openai) fn bytes(&self, span: Span) -> &'b [u8] {
         span.of(self.body)
     }
 
-    pub(super) fn fault<T>(&self, problem: Problem) -> Result<T, Fault> {
+    pub(in crate::openai) fn fault<T>(&self, problem: Problem) -> Result<T, Fault> {
         Err(Fault { at: self.at, problem })
     }
 
     /// The first byte of the next token; `0` at the end of the body.
-    pub(super) fn peek(&mut self) -> u8 {
+    pub(in crate::openai) fn peek(&mut self) -> u8 {
         while let Some(&byte) = self.body.get(self.at) {
             if !matches!(byte, b' ' | b'\n' | b'\r' | b'\t') {
                 return byte;
@@ -89,7 +96,7 @@ impl<'b> Lexer<'b> {
     }
 
     /// Takes `byte` if it is the next token.
-    pub(super) fn eat(&mut self, byte: u8) -> bool {
+    pub(in crate::openai) fn eat(&mut self, byte: u8) -> bool {
         let is_next = self.peek() == byte && self.at < self.body.len();
         self.at += usize::from(is_next);
         is_next
@@ -97,13 +104,13 @@ impl<'b> Lexer<'b> {
 
     /// # Errors
     /// Something follows.
-    pub(super) fn end(&mut self) -> Result<(), Fault> {
+    pub(in crate::openai) fn end(&mut self) -> Result<(), Fault> {
         self.peek();
         if self.at < self.body.len() { self.fault(Problem::Syntax("the end of the body")) } else { Ok(()) }
     }
 
     /// Takes `null` if it is the next value.
-    pub(super) fn eat_null(&mut self) -> Result<bool, Fault> {
+    pub(in crate::openai) fn eat_null(&mut self) -> Result<bool, Fault> {
         if self.peek() != b'n' {
             return Ok(false);
         }
@@ -111,7 +118,7 @@ impl<'b> Lexer<'b> {
     }
 
     /// `true` or `false`.
-    pub(super) fn boolean(&mut self) -> Result<bool, Fault> {
+    pub(in crate::openai) fn boolean(&mut self) -> Result<bool, Fault> {
         let value = self.peek() == b't';
         self.word(if value { b"true" } else { b"false" }).map(|()| value)
     }
@@ -125,7 +132,7 @@ impl<'b> Lexer<'b> {
     }
 
     /// A string; the span lies between its quotes.
-    pub(super) fn string(&mut self) -> Result<Span, Fault> {
+    pub(in crate::openai) fn string(&mut self) -> Result<Span, Fault> {
         if self.peek() != b'"' {
             return self.fault(Problem::Syntax("a string"));
         }
@@ -161,6 +168,7 @@ impl<'b> Lexer<'b> {
         }
         match self.code_unit(self.at) {
             Some(0xd800..0xdc00) if matches!(self.code_unit(self.at + 6), Some(0xdc00..0xe000)) => self.at += 12,
+            Some(0xd800..0xe000) if self.allows_halves => self.at += 6,
             None | Some(0xd800..0xe000) => return self.fault(Problem::Escape),
             Some(_) => self.at += 6,
         }
@@ -174,7 +182,7 @@ impl<'b> Lexer<'b> {
     }
 
     /// A number.
-    pub(super) fn number(&mut self) -> Result<Span, Fault> {
+    pub(in crate::openai) fn number(&mut self) -> Result<Span, Fault> {
         self.peek();
         let start = self.at;
         self.at += usize::from(self.body.get(self.at) == Some(&b'-'));
@@ -205,7 +213,7 @@ impl<'b> Lexer<'b> {
     }
 
     /// Takes the `{` or `[` that is next.
-    pub(super) fn open(&mut self) -> Result<(), Fault> {
+    pub(in crate::openai) fn open(&mut self) -> Result<(), Fault> {
         if self.depth_left == 0 {
             return self.fault(Problem::Deep(self.depth_max));
         }
@@ -216,7 +224,7 @@ impl<'b> Lexer<'b> {
 
     /// Whether another member or element follows in what was opened; if not, closes it. `is_first` is right after
     /// `open`.
-    pub(super) fn another(&mut self, close: u8, is_first: bool) -> Result<bool, Fault> {
+    pub(in crate::openai) fn another(&mut self, close: u8, is_first: bool) -> Result<bool, Fault> {
         if self.eat(close) {
             self.depth_left += 1;
             return Ok(false);
@@ -228,7 +236,7 @@ impl<'b> Lexer<'b> {
     }
 
     /// A member's name and its colon.
-    pub(super) fn name(&mut self) -> Result<Span, Fault> {
+    pub(in crate::openai) fn name(&mut self) -> Result<Span, Fault> {
         if self.peek() != b'"' {
             return self.fault(Problem::Syntax("a member's name"));
         }
@@ -240,7 +248,10 @@ impl<'b> Lexer<'b> {
     }
 
     /// Passes one value and says what scalars it holds.
-    pub(super) fn walk(&mut self, mut each: impl FnMut(Leaf, Span) -> Result<(), Fault>) -> Result<(), Fault> {
+    pub(in crate::openai) fn walk(
+        &mut self,
+        mut each: impl FnMut(Leaf, Span) -> Result<(), Fault>,
+    ) -> Result<(), Fault> {
         let mut levels = Levels::default();
         loop {
             match self.peek() {
