@@ -1,13 +1,18 @@
-//! The one gate: `Policy::identify` says who asks, `Policy::admit` whether this request may go on.
+//! The gate, in three steps. From facts: `identify` says who asks, `needs` what a request has to
+//! hold, `lease` takes it, and `decide` says whether the request may go on, and under which
+//! obligations. What was leased is settled on every path out: dropped, it is spent; given back, it
+//! was never taken.
 
 use crate::access::{Access, Identified, Unidentified};
 use crate::config::{ConfigError, PolicyConfig};
 use crate::key::Presented;
-use crate::quota::{Exceeded, Limits, Moment, Quotas};
-use crate::screen::{DenyList, OutputScreen};
+use crate::quota::{Exceeded, Lease, Limits, Moment, Quotas};
+use crate::screen::{DenyList, OutputScreen, PromptScreen};
 use std::sync::Arc;
 use std::time::Duration;
 use thiserror::Error;
+use wire::openai::endpoint::Endpoint;
+use wire::openai::scan::{Joint, Scan, TextSpan};
 use wire::openai::{ApiError, ErrorKind};
 
 /// A compiled configuration. Cheap to ask: nothing is built per request.
@@ -18,45 +23,70 @@ pub struct Policy {
     deny_list: Option<Arc<DenyList>>,
 }
 
-/// Which request it is; names the field that holds the prompt.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Endpoint {
-    /// `POST /v1/chat/completions`.
-    Chat,
-    /// `POST /v1/completions`.
-    Completions,
-}
-
-impl Endpoint {
-    /// The field that holds the prompt.
-    #[must_use]
-    pub const fn prompt_field(self) -> &'static str {
-        match self {
-            Self::Chat => "messages",
-            Self::Completions => "prompt",
-        }
-    }
-}
-
 /// What a decision is made from.
 #[derive(Debug, Clone, Copy)]
 pub struct Facts<'a> {
     /// Who asks.
     pub who: &'a Identified,
     /// What is asked.
-    pub endpoint: Endpoint,
-    /// The prompt's texts; a phrase is looked for in each on its own.
-    pub texts: &'a [String],
-    /// Whether part of the prompt is token ids, which no text screen can read.
-    pub has_token_ids: bool,
+    pub endpoint: &'static Endpoint,
+    /// The request's body.
+    pub body: &'a [u8],
+    /// Where in it the texts are that can reach a prompt.
+    pub scan: &'a Scan,
 }
 
-/// The proof that a request may be dispatched; only `Policy::admit` makes one. It keeps the
+/// What a request has to hold before it is decided over.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Needs {
+    /// Shares of limits.
+    pub leases: Vec<LeaseNeed>,
+}
+
+/// A share of one limit.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct LeaseNeed {
+    /// Of which limit.
+    pub bucket: BucketId,
+}
+
+/// One limit of one tenant.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum BucketId {
+    /// Requests per minute.
+    Requests {
+        /// The tenant's place in the configuration.
+        tenant: usize,
+    },
+}
+
+/// What a request holds of its tenant's limits. Dropped, it is spent.
+#[derive(Debug)]
+#[must_use = "what is dropped at once is spent"]
+pub struct Reservation {
+    leases: Vec<Lease>,
+    limits: Option<Limits>,
+}
+
+impl Reservation {
+    /// What the tenant may still do; `None` where it is unlimited.
+    #[must_use]
+    pub const fn limits(&self) -> Option<Limits> {
+        self.limits
+    }
+
+    /// Gives everything back, because the request failed for no fault of the client's; returns
+    /// what the tenant may do then.
+    pub fn refund(self, now: Moment) -> Option<Limits> {
+        self.leases.into_iter().map(|lease| lease.refund(now)).last().or(self.limits)
+    }
+}
+
+/// The proof that a request may be dispatched; only `Policy::decide` makes one. It keeps the
 /// screens it was admitted under: a new configuration does not change a stream half way.
 #[derive(Debug)]
 pub struct Admitted {
     tenant: Arc<str>,
-    limits: Option<Limits>,
     deny_list: Option<Arc<DenyList>>,
 }
 
@@ -67,22 +97,23 @@ impl Admitted {
         &self.tenant
     }
 
-    /// What the tenant may still do; `None` where it is unlimited.
+    /// Whether a list is active, so that the answer has to be screened.
     #[must_use]
-    pub const fn limits(&self) -> Option<Limits> {
-        self.limits
+    pub const fn is_screened(&self) -> bool {
+        self.deny_list.is_some()
     }
 
-    /// The list that whole answers are screened with; `None` where none is active.
+    /// A screen for one channel of one choice; `None` where no list is active. Of text that its
+    /// reader unescapes once more (`is_escaped`) both readings are screened.
     #[must_use]
-    pub const fn deny_list(&self) -> Option<&Arc<DenyList>> {
-        self.deny_list.as_ref()
+    pub fn output_screen(&self, is_escaped: bool) -> Option<OutputScreen> {
+        self.deny_list.clone().map(|list| OutputScreen::new(list, is_escaped))
     }
 
-    /// A screen for one channel of text of one choice; `None` where no list is active.
+    /// A screen for texts that are there as a whole; `None` where no list is active.
     #[must_use]
-    pub fn output_screen(&self) -> Option<OutputScreen> {
-        self.deny_list.clone().map(OutputScreen::new)
+    pub fn text_screen(&self) -> Option<PromptScreen<'_>> {
+        self.deny_list.as_deref().map(PromptScreen::new)
     }
 }
 
@@ -106,14 +137,14 @@ pub enum Rejection {
     /// The prompt holds a denied phrase. Which one is not said: it would spell out the list.
     #[error("the prompt was refused by this server's content policy; change the wording")]
     PromptBlocked {
-        /// Where the prompt was.
-        endpoint: Endpoint,
+        /// The field that holds the prompt.
+        field: &'static str,
     },
     /// The prompt is token ids and a deny list is active.
     #[error("prompts of token ids cannot be screened by this server's content policy; send text")]
     PromptNotScreenable {
-        /// Where the prompt was.
-        endpoint: Endpoint,
+        /// The field that holds the prompt.
+        field: &'static str,
     },
 }
 
@@ -150,10 +181,8 @@ impl Rejection {
                 error.retry_after = Some(*retry_after);
                 error
             }
-            Self::PromptBlocked { endpoint } => {
-                ApiError::new(ErrorKind::ContentFilter, message).with_param(endpoint.prompt_field())
-            }
-            Self::PromptNotScreenable { endpoint } => ApiError::unsupported(endpoint.prompt_field(), message),
+            Self::PromptBlocked { field } => ApiError::new(ErrorKind::ContentFilter, message).with_param(*field),
+            Self::PromptNotScreenable { field } => ApiError::unsupported(*field, message),
         }
     }
 }
@@ -182,59 +211,172 @@ impl Policy {
         })
     }
 
-    /// Decides over a request: quota first, then the prompt. A refused prompt has used its place
-    /// in the quota, or probing the list would be free.
+    /// Says what a request of `who` has to hold.
+    #[must_use]
+    pub fn needs(&self, who: &Identified) -> Needs {
+        let tenant = who.index;
+        let is_limited = self.quotas.is_limited(tenant);
+        Needs {
+            leases: is_limited.then_some(LeaseNeed { bucket: BucketId::Requests { tenant } }).into_iter().collect(),
+        }
+    }
+
+    /// Takes what a request needs, all of it or nothing.
+    ///
+    /// # Errors
+    /// A limit that is used up.
+    pub fn lease(&self, needs: &Needs, now: Moment) -> Result<Reservation, Rejection> {
+        let mut reservation = Reservation { leases: Vec::new(), limits: None };
+        for LeaseNeed { bucket: BucketId::Requests { tenant } } in &needs.leases {
+            match self.quotas.take(*tenant, now) {
+                Ok(Some((lease, limits))) => {
+                    reservation.leases.push(lease);
+                    reservation.limits = Some(limits);
+                }
+                Ok(None) => {}
+                Err(Exceeded { limits, retry_after }) => {
+                    reservation.refund(now);
+                    return Err(Rejection::QuotaExceeded { limits, retry_after });
+                }
+            }
+        }
+        Ok(reservation)
+    }
+
+    /// What a tenant may still do, nothing taken; `None` where it is unlimited.
+    #[must_use]
+    pub fn limits(&self, who: &Identified, now: Moment) -> Option<Limits> {
+        self.quotas.look(who.index, now)
+    }
+
+    /// Decides over a request that holds what it needs. A refused prompt keeps its lease, or
+    /// probing the list would be free.
     ///
     /// # Errors
     /// Why the request may not go on.
-    pub fn admit(&self, facts: &Facts<'_>, now: Moment) -> Result<Admitted, Rejection> {
-        let limits = self
-            .quotas
-            .take(facts.who.index, now)
-            .map_err(|Exceeded { limits, retry_after }| Rejection::QuotaExceeded { limits, retry_after })?;
+    pub fn decide(&self, facts: &Facts<'_>) -> Result<Admitted, Rejection> {
         if let Some(list) = &self.deny_list {
-            if facts.has_token_ids {
-                return Err(Rejection::PromptNotScreenable { endpoint: facts.endpoint });
+            let field = facts.endpoint.prompt;
+            if facts.scan.token_ids() > 0 {
+                return Err(Rejection::PromptNotScreenable { field });
             }
-            if facts.texts.iter().any(|text| list.find(text).is_some()) {
-                return Err(Rejection::PromptBlocked { endpoint: facts.endpoint });
+            if denies(list, facts) {
+                return Err(Rejection::PromptBlocked { field });
             }
         }
-        Ok(Admitted { tenant: Arc::clone(&facts.who.tenant), limits, deny_list: self.deny_list.clone() })
+        Ok(Admitted { tenant: Arc::clone(&facts.who.tenant), deny_list: self.deny_list.clone() })
     }
+}
+
+/// Whether the list denies the prompt: one of its texts, or what a worker may make of two. The
+/// content of messages is read in order, then everything beside it, and each name beside a
+/// message with that message's content, before and behind it, as some templates write them.
+fn denies(list: &DenyList, facts: &Facts<'_>) -> bool {
+    let (content, beside) = facts.scan.content_and_beside();
+    let body = facts.body;
+    let of_item = |item: u32| {
+        let from = beside.partition_point(|text| text.item < item);
+        beside[from..].iter().take_while(move |text| text.item == item)
+    };
+    let is_hidden = |text: &TextSpan| text.inner(body).is_some_and(|inner| list.find(&inner).is_some());
+    let mut screen = PromptScreen::new(list);
+    for (place, text) in content.iter().enumerate() {
+        if screen.denies(&text.read(body), text.joint == Joint::Continues) || is_hidden(text) {
+            return true;
+        }
+        let is_last = content.get(place + 1).is_none_or(|next| next.item != text.item);
+        if is_last && of_item(text.item).any(|name| screen.denies_next(&name.read(body))) {
+            return true;
+        }
+    }
+    let mut screen = PromptScreen::new(list);
+    beside.iter().any(|text| {
+        let first = content.partition_point(|content| content.item < text.item);
+        let first = content.get(first).filter(|content| content.item == text.item);
+        screen.denies(&text.read(body), true)
+            || is_hidden(text)
+            || first.is_some_and(|first| screen.denies_next(&first.read(body)))
+    })
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
     use crate::key::hash_key;
+    use wire::openai::endpoint::{CHAT, COMPLETIONS};
+    use wire::openai::scan::{Limits as ScanLimits, scan};
 
     fn policy(json: &str) -> Policy {
         Policy::new(&serde_json::from_str(json).expect("json")).expect("valid")
     }
 
-    fn decide(policy: &Policy, texts: &[&str], has_token_ids: bool) -> Result<Admitted, Rejection> {
+    /// Decides over a completion of `prompt`, or a chat where that begins with a member's name.
+    fn decide(policy: &Policy, body: &str) -> Result<Admitted, Rejection> {
+        let endpoint = if body.contains("\"messages\"") { &CHAT } else { &COMPLETIONS };
+        let scan = scan(body.as_bytes(), endpoint, &ScanLimits::default()).expect("a body");
         let who = policy.identify(Presented::Nothing).expect("anonymous");
-        let texts: Vec<String> = texts.iter().map(|text| (*text).to_owned()).collect();
-        let facts = Facts { who: &who, endpoint: Endpoint::Completions, texts: &texts, has_token_ids };
-        policy.admit(&facts, Moment(Duration::ZERO))
+        policy.decide(&Facts { who: &who, endpoint, body: body.as_bytes(), scan: &scan })
+    }
+
+    fn is_denied(policy: &Policy, body: &str) -> bool {
+        match decide(policy, body) {
+            Ok(_) => false,
+            Err(Rejection::PromptBlocked { .. }) => true,
+            Err(other) => panic!("{other:?} for {body}"),
+        }
     }
 
     #[test]
     fn a_denied_prompt_names_its_field_and_not_the_phrase() {
         let policy = policy(r#"{"deny_list":{"phrases":["Red Button"]}}"#);
-        let error = decide(&policy, &["fine", "press the  RED\nbutton!"], false).expect_err("denied").to_api_error();
+        let error =
+            decide(&policy, r#"{"prompt":["fine","press the  RED\nbutton!"]}"#).expect_err("denied").to_api_error();
         assert_eq!((error.kind, error.param.as_deref()), (ErrorKind::ContentFilter, Some("prompt")));
         assert!(!error.message.to_lowercase().contains("button"));
-        assert!(decide(&policy, &["press", "red buttons"], false).expect("fine").output_screen().is_some());
+        assert!(decide(&policy, r#"{"prompt":["press","red buttons"]}"#).expect("fine").is_screened());
     }
 
     #[test]
     fn token_ids_are_refused_only_where_a_list_is_active() {
         let listed = policy(r#"{"deny_list":{"phrases":["x"]}}"#);
-        let error = decide(&listed, &[], true).expect_err("refused").to_api_error();
+        let error = decide(&listed, r#"{"prompt":[1,2]}"#).expect_err("refused").to_api_error();
         assert_eq!((error.kind, error.param.as_deref()), (ErrorKind::Unsupported, Some("prompt")));
-        assert!(decide(&policy("{}"), &[], true).expect("fine").output_screen().is_none());
+        assert!(!decide(&policy("{}"), r#"{"prompt":[[1]]}"#).expect("fine").is_screened());
+    }
+
+    #[test]
+    fn a_phrase_is_found_wherever_it_reaches_a_prompt() {
+        let policy = policy(r#"{"deny_list":{"phrases":["project nightjar"]}}"#);
+        for body in [
+            r#"{"messages":[{"role":"user","content":"project nightjar","name":"a"}]}"#,
+            r#"{"messages":[{"role":"user","name":"a","content":"project nightjar"}]}"#,
+            r#"{"messages":[{"role":"user","name":"project nightjar","content":"hi"}]}"#,
+            r#"{"messages":[{"role":"user","name":"project","content":"nightjar"}]}"#,
+            r#"{"messages":[{"role":"user","content":"project","name":"nightjar"}]}"#,
+            r#"{"messages":[{"role":"user","content":"my project"},{"role":"user","content":"nightjar"}]}"#,
+            r#"{"messages":[{"role":"system","content":"project"},{"role":"user","content":"nightjar"}]}"#,
+            r#"{"messages":[{"role":"user","content":[{"type":"text","text":"proj"},{"type":"text","text":"ect night"},{"type":"text","text":"jar"}]}]}"#,
+            r#"{"messages":[{"role":"user","content":[{"type":"text","text":"project"},{"type":"text","text":"nightjar"}]}]}"#,
+            r#"{"messages":[{"role":"user","content":[{"text":"project \u200b\n\t","type":"text","x":"between"},{"type":"text","text":"  nightjar"}]}]}"#,
+            r#"{"messages":[{"role":"user","content":"pro\u006aect\u00a0nightjar"}]}"#,
+            r#"{"messages":[{"role":"user","content":"hi"}],"tools":[{"function":{"description":"project nightjar"}}]}"#,
+            r#"{"messages":[{"role":"user","content":"hi"}],"chat_template_kwargs":{"project nightjar":1}}"#,
+            r#"{"messages":[{"role":"user","content":"hi"}],"documents":["project","nightjar"]}"#,
+            r#"{"messages":[{"role":"user","content":"hi"}],"novelty":{"x":["project nightjar"]}}"#,
+            r#"{"messages":[{"role":"assistant","content":"","tool_calls":[{"function":{"name":"f","arguments":"{\"a\":\"project\\u0020nightjar\"}"}}]}]}"#,
+            r#"{"prompt":["a","project nightjar"]}"#,
+            r#"{"prompt":"x","suffix":"project nightjar"}"#,
+        ] {
+            assert!(is_denied(&policy, body), "{body}");
+        }
+        for body in [
+            r#"{"messages":[{"role":"user","content":"project nightjars"}]}"#,
+            r#"{"messages":[{"role":"user","content":"my project"},{"role":"assistant","content":"nightjar"}]}"#,
+            r#"{"messages":[{"role":"user","content":[{"type":"text","text":"project night"},{"type":"text","text":"jars"}]}]}"#,
+            r#"{"prompt":["project","nightjar"]}"#,
+        ] {
+            assert!(!is_denied(&policy, body), "{body}");
+        }
     }
 
     #[test]
@@ -246,15 +388,17 @@ mod tests {
         ));
         let ask = |key, s| {
             let who = policy.identify(Presented::Key(key)).expect("known");
-            let facts = Facts { who: &who, endpoint: Endpoint::Chat, texts: &[], has_token_ids: false };
-            policy.admit(&facts, Moment(Duration::from_secs(s)))
+            policy.lease(&policy.needs(&who), Moment(Duration::from_secs(s)))
         };
         let limits = ask("red", 1).expect("first").limits().expect("limited");
         assert_eq!((limits.limit, limits.remaining), (2, 1));
-        ask("red", 1).expect("second");
+        let second = ask("red", 1).expect("second");
         let refused = ask("red", 1).expect_err("third");
         assert_eq!(refused.to_api_error().retry_after, Some(Duration::from_secs(30)));
         assert_eq!(ask("blue", 1).expect("unlimited").limits(), None);
-        ask("red", 31).expect("refilled");
+        // What the server failed at was never asked.
+        assert_eq!(second.refund(Moment(Duration::from_secs(1))).expect("limited").remaining, 1);
+        drop(ask("red", 1).expect("in its place"));
+        drop(ask("red", 31).expect("refilled"));
     }
 }

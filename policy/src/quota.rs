@@ -1,19 +1,20 @@
-//! Requests per minute by the generic cell rate algorithm (crate `governor`), told the time.
+//! Requests per minute: buckets that are arithmetic, told the time.
 //!
 //! A bucket as large as the limit refills evenly, so any window of `w` seconds grants at most
-//! `limit × (1 + w / 60)`. It lives in this process: several routers grant several times as much
-//! (a shared store belongs to a later issue, and `docs/` says so).
+//! `limit × (1 + w / 60)`. What is given back counts as never taken, and no more: a bucket that has
+//! refilled since gets nothing. It lives in this process: several routers grant several times as
+//! much (a shared store belongs to a later issue, and `docs/` says so).
 
 use crate::config::{ConfigError, PolicyConfig};
-use governor::clock::Clock;
-use governor::middleware::StateInformationMiddleware;
-use governor::nanos::Nanos;
-use governor::state::{InMemoryState, NotKeyed};
-use governor::{Quota, RateLimiter};
+use parking_lot::Mutex;
+use std::collections::VecDeque;
 use std::num::NonZeroU32;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
+
+const MINUTE_NS: u64 = 60_000_000_000;
+/// The most leases of one bucket that may still be given back; the oldest go first.
+const LEASES_MAX: usize = 4_096;
 
 /// A point on the caller's monotonic clock: the time since whatever start it chose.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
@@ -26,7 +27,7 @@ pub struct Limits {
     pub limit: u32,
     /// How many could be made right now.
     pub remaining: u32,
-    /// How long until `remaining` is `limit` again, to within one request's share of the minute.
+    /// How long until `remaining` is `limit` again.
     pub reset: Duration,
 }
 
@@ -50,64 +51,127 @@ pub(crate) struct Exceeded {
     pub(crate) retry_after: Duration,
 }
 
-/// A clock that shows the latest time anybody told it. It never goes back, so a caller that was
-/// overtaken between reading the time and asking is judged a few microseconds late, not early.
-#[derive(Debug, Clone, Default)]
-struct ToldClock(Arc<AtomicU64>);
+/// One request's share of a tenant's bucket. Dropped, it is spent.
+#[derive(Debug)]
+pub(crate) struct Lease {
+    bucket: Arc<Bucket>,
+    serial: u64,
+}
 
-impl ToldClock {
-    fn tell(&self, now: Moment) {
-        self.0.fetch_max(u64::try_from(now.0.as_nanos()).unwrap_or(u64::MAX), Ordering::Relaxed);
+impl Lease {
+    /// Gives the share back, and says what the tenant may do then.
+    pub(crate) fn refund(self, now: Moment) -> Limits {
+        self.bucket.refund(self.serial, now)
     }
 }
 
-impl Clock for ToldClock {
-    type Instant = Nanos;
-
-    fn now(&self) -> Nanos {
-        self.0.load(Ordering::Relaxed).into()
-    }
-}
-
-/// One tenant's limiter.
+/// One tenant's requests.
 #[derive(Debug)]
 struct Bucket {
     limit: NonZeroU32,
-    interval: Duration,
-    clock: ToldClock,
-    limiter: RateLimiter<NotKeyed, InMemoryState, ToldClock, StateInformationMiddleware>,
+    /// How long one request takes to come back.
+    interval_ns: u64,
+    level: Mutex<Level>,
+}
+
+/// What of a bucket is used, as the time it takes to come back.
+#[derive(Debug, Default)]
+struct Level {
+    used_ns: u64,
+    /// When `used_ns` was true. It never goes back: a caller that was overtaken between reading the
+    /// time and asking is judged a few microseconds late, not early.
+    at_ns: u64,
+    /// The number of leases so far.
+    serial: u64,
+    /// For leases up to a number: the least that was used at any time since the lease. So much of
+    /// it has not come back by itself. Both grow from front to back.
+    lows: VecDeque<(u64, u64)>,
+    /// Leases up to this number have come back.
+    returned: u64,
+}
+
+impl Level {
+    /// Lets time pass.
+    fn advance(&mut self, now: Moment) {
+        let now_ns = u64::try_from(now.0.as_nanos()).unwrap_or(u64::MAX).max(self.at_ns);
+        self.used_ns = self.used_ns.saturating_sub(now_ns - self.at_ns);
+        self.at_ns = now_ns;
+    }
+
+    /// Adds a lease.
+    fn take(&mut self, interval_ns: u64) -> u64 {
+        let mut upto = None;
+        while self.lows.back().is_some_and(|(_, low)| *low >= self.used_ns) {
+            upto = upto.or(self.lows.pop_back().map(|(upto, _)| upto));
+            // Those popped after the first end before it.
+        }
+        match upto {
+            Some(upto) if self.used_ns == 0 => self.returned = upto,
+            Some(upto) => self.lows.push_back((upto, self.used_ns)),
+            None => {}
+        }
+        if self.lows.len() >= LEASES_MAX {
+            self.returned = self.lows.pop_front().map_or(self.returned, |(upto, _)| upto);
+        }
+        self.used_ns += interval_ns;
+        self.serial += 1;
+        self.lows.push_back((self.serial, u64::MAX));
+        self.serial
+    }
+
+    /// Gives back what of a lease has not come back by itself.
+    fn refund(&mut self, serial: u64, interval_ns: u64) {
+        let place = self.lows.partition_point(|(upto, _)| *upto < serial);
+        let Some((_, low)) = self.lows.get(place).filter(|_| serial > self.returned) else { return };
+        let back = interval_ns.min(*low).min(self.used_ns);
+        self.used_ns -= back;
+        // As if it had never been taken: the others' lows were that much lower.
+        for (_, low) in self.lows.iter_mut().filter(|(_, low)| *low != u64::MAX) {
+            *low = low.saturating_sub(back);
+        }
+    }
 }
 
 impl Bucket {
     fn new(limit: NonZeroU32) -> Self {
-        let quota = Quota::per_minute(limit);
-        let clock = ToldClock::default();
-        let limiter = RateLimiter::direct_with_clock(quota, clock.clone()).with_middleware();
-        Self { limit, interval: quota.replenish_interval(), clock, limiter }
+        Self { limit, interval_ns: MINUTE_NS / u64::from(limit.get()), level: Mutex::default() }
     }
 
-    fn take(&self, now: Moment) -> Result<Limits, Exceeded> {
-        self.clock.tell(now);
-        match self.limiter.check() {
-            Ok(state) => Ok(self.limits(state.remaining_burst_capacity())),
-            Err(not_until) => {
-                let retry_after = not_until.wait_time_from(self.clock.now());
-                let mut limits = self.limits(0);
-                limits.reset = self.interval * (self.limit.get() - 1) + retry_after;
-                Err(Exceeded { limits, retry_after })
-            }
+    fn take(&self, now: Moment) -> Result<(u64, Limits), Exceeded> {
+        let mut level = self.level.lock();
+        level.advance(now);
+        let capacity_ns = self.interval_ns * u64::from(self.limit.get());
+        let lacking_ns = (level.used_ns + self.interval_ns).saturating_sub(capacity_ns);
+        if lacking_ns > 0 {
+            return Err(Exceeded { limits: self.limits(&level), retry_after: Duration::from_nanos(lacking_ns) });
         }
+        let serial = level.take(self.interval_ns);
+        Ok((serial, self.limits(&level)))
     }
 
-    fn limits(&self, remaining: u32) -> Limits {
+    fn refund(&self, serial: u64, now: Moment) -> Limits {
+        let mut level = self.level.lock();
+        level.advance(now);
+        level.refund(serial, self.interval_ns);
+        self.limits(&level)
+    }
+
+    fn look(&self, now: Moment) -> Limits {
+        let mut level = self.level.lock();
+        level.advance(now);
+        self.limits(&level)
+    }
+
+    fn limits(&self, level: &Level) -> Limits {
+        let used = u32::try_from(level.used_ns.div_ceil(self.interval_ns)).unwrap_or(u32::MAX);
         let limit = self.limit.get();
-        Limits { limit, remaining, reset: self.interval * (limit - remaining.min(limit)) }
+        Limits { limit, remaining: limit.saturating_sub(used), reset: Duration::from_nanos(level.used_ns) }
     }
 }
 
-/// The limiters of all tenants, by place; as many as the configuration has.
+/// The buckets of all tenants, by place; as many as the configuration has.
 #[derive(Debug)]
-pub(crate) struct Quotas(Vec<Option<Bucket>>);
+pub(crate) struct Quotas(Vec<Option<Arc<Bucket>>>);
 
 impl Quotas {
     pub(crate) fn new(config: &PolicyConfig) -> Result<Self, ConfigError> {
@@ -116,7 +180,7 @@ impl Quotas {
         let tenants = tenants.map(|(index, tenant)| (format!("tenants[{index}]"), tenant.requests_per_minute));
         let bucket = |(at, limit): (String, Option<u32>)| match limit.map(NonZeroU32::new) {
             None => Ok(None),
-            Some(Some(limit)) => Ok(Some(Bucket::new(limit))),
+            Some(Some(limit)) => Ok(Some(Arc::new(Bucket::new(limit)))),
             Some(None) => {
                 let problem = "is 0, which lets nothing in; leave it out for no limit, or remove the keys";
                 Err(ConfigError::new(format!("{at}.requests_per_minute"), problem))
@@ -125,9 +189,21 @@ impl Quotas {
         std::iter::once(anonymous).chain(tenants).map(bucket).collect::<Result<_, _>>().map(Self)
     }
 
-    /// Takes one request from the tenant's bucket; `None` where it is unlimited.
-    pub(crate) fn take(&self, tenant: usize, now: Moment) -> Result<Option<Limits>, Exceeded> {
-        self.0[tenant].as_ref().map(|bucket| bucket.take(now)).transpose()
+    /// Takes one request from a tenant's bucket; `None` where it is unlimited.
+    pub(crate) fn take(&self, tenant: usize, now: Moment) -> Result<Option<(Lease, Limits)>, Exceeded> {
+        let Some(bucket) = self.0.get(tenant).and_then(Option::as_ref) else { return Ok(None) };
+        let (serial, limits) = bucket.take(now)?;
+        Ok(Some((Lease { bucket: Arc::clone(bucket), serial }, limits)))
+    }
+
+    /// Whether a tenant has a limit.
+    pub(crate) fn is_limited(&self, tenant: usize) -> bool {
+        self.0.get(tenant).is_some_and(Option::is_some)
+    }
+
+    /// What a tenant may do; `None` where it is unlimited.
+    pub(crate) fn look(&self, tenant: usize, now: Moment) -> Option<Limits> {
+        Some(self.0.get(tenant)?.as_ref()?.look(now))
     }
 }
 
@@ -148,7 +224,7 @@ mod tests {
     fn a_full_bucket_empties_and_refills_evenly() {
         let bucket = bucket(60);
         for left in (0..60).rev() {
-            assert_eq!(bucket.take(at(0)).expect("granted").remaining, left);
+            assert_eq!(bucket.take(at(0)).expect("granted").1.remaining, left);
         }
         let refused = bucket.take(at(0)).expect_err("empty");
         assert_eq!((refused.retry_after, refused.limits.remaining), (Duration::from_secs(1), 0));
@@ -178,7 +254,51 @@ mod tests {
         }
     }
 
+    #[test]
+    fn what_is_given_back_was_never_taken() {
+        let bucket = bucket(2);
+        let (first, _) = bucket.take(at(0)).expect("one");
+        let (second, _) = bucket.take(at(1)).expect("two");
+        assert!(bucket.take(at(2)).is_err());
+        assert_eq!(bucket.refund(first, at(3)).remaining, 1);
+        assert_eq!(bucket.refund(second, at(4)).remaining, 2);
+        // What came back by itself is not given back again.
+        let (early, _) = bucket.take(at(10_000)).expect("one");
+        bucket.take(at(45_000)).expect("two");
+        assert_eq!(bucket.refund(early, at(45_001)).remaining, 1);
+        bucket.take(at(45_002)).expect("the second");
+        assert!(bucket.take(at(45_003)).is_err());
+    }
+
     proptest! {
+        /// Some requests are given back, each some time after it was taken: in the end the bucket
+        /// holds no more than one of which these requests were never asked.
+        #[test]
+        fn refunds_grant_no_more_than_never_asking(
+            limit in 1_u32..10,
+            steps in prop::collection::vec((0_u64..20_000, any::<bool>(), 0_u64..60_000), 1..60),
+        ) {
+            let (bucket, without) = (bucket(limit), bucket(limit));
+            let mut now = 0;
+            let mut due: Vec<(u64, u64)> = Vec::new();
+            for (gap, is_refunded, delay) in steps {
+                now += gap;
+                due.sort_unstable();
+                while due.first().is_some_and(|(when, _)| *when <= now) {
+                    let (when, serial) = due.remove(0);
+                    bucket.refund(serial, at(when));
+                }
+                if let Ok((serial, _)) = bucket.take(at(now)) {
+                    if is_refunded {
+                        due.push((now + delay, serial));
+                    } else {
+                        let kept = without.take(at(now));
+                        prop_assert!(kept.is_ok(), "granted at {now} ms what never asking would not have been");
+                    }
+                }
+            }
+        }
+
         #[test]
         fn no_window_grants_more_than_its_bound(
             limit in 1_u32..200,

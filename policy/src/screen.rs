@@ -8,9 +8,12 @@
 //! longest; what stands before it is released, nothing at or after its first character ever is.
 
 mod fold;
+mod inner;
 mod output;
+mod prompt;
 
 pub use output::{OutputScreen, Release};
+pub use prompt::PromptScreen;
 
 use crate::config::{ConfigError, DenyListConfig, PHRASE_BYTES_MAX, PHRASES_MAX};
 use aho_corasick::automaton::{Automaton, StateID};
@@ -80,7 +83,7 @@ impl DenyList {
     #[must_use]
     pub fn find(&self, text: &str) -> Option<DenyMatch> {
         let mut cursor = Cursor::new(self);
-        cursor.push(self, text).or_else(|| cursor.finish(self)).map(|start| DenyMatch { start })
+        cursor.push(self, text).or_else(|| cursor.finish(self, text.len())).map(|start| DenyMatch { start })
     }
 
     fn depth(&self, state: StateID) -> usize {
@@ -101,12 +104,15 @@ fn folded_phrase((index, phrase): (usize, &String)) -> Result<Vec<u8>, ConfigErr
     let at = || format!("deny_list.phrases[{index}]");
     let mut folded = Vec::new();
     let mut folder = Folder::default();
-    for character in phrase.chars() {
-        folder.push(character, |byte| folded.push(byte));
-    }
-    folder.finish(|byte| folded.push(byte));
     // White space around a phrase is a slip of the pen; inside one it counts.
-    let folded = folded.trim_ascii().to_vec();
+    let phrase = phrase.trim_matches(|character: char| character.is_whitespace() || fold::is_invisible(character));
+    if phrase.starts_with(fold::is_mark) {
+        return Err(ConfigError::new(at(), "begins with a combining mark, which belongs to what stands before it"));
+    }
+    for character in phrase.chars() {
+        folder.push(character, 0, |byte, _| folded.push(byte));
+    }
+    folder.finish(0, |byte, _| folded.push(byte));
     if folded.is_empty() {
         return Err(ConfigError::new(at(), "has no visible character; remove it"));
     }
@@ -118,62 +124,76 @@ fn folded_phrase((index, phrase): (usize, &String)) -> Result<Vec<u8>, ConfigErr
 }
 
 /// Where the automaton stands in one text, and which of the text's bytes its state covers.
-#[derive(Debug)]
+#[derive(Debug, Clone)]
 struct Cursor {
     folder: Folder,
-    state: StateID,
-    /// For each byte of shadow that the state covers, the offset in the text of the character it
-    /// came from. As long as the state is deep: at most `PHRASE_BYTES_MAX`.
-    covered: VecDeque<usize>,
+    run: Run,
     /// Bytes of text seen.
     position: usize,
 }
 
+/// The automaton's part of a cursor.
+#[derive(Debug, Clone)]
+struct Run {
+    state: StateID,
+    /// For each byte of shadow that the state covers, the offset in the text of the character it
+    /// came from. As long as the state is deep: at most `PHRASE_BYTES_MAX`.
+    covered: VecDeque<usize>,
+    /// The offset of the deciding phrase's first character, once it is complete.
+    found: Option<usize>,
+}
+
 impl Cursor {
     fn new(list: &DenyList) -> Self {
-        Self { folder: Folder::default(), state: list.start, covered: VecDeque::new(), position: 0 }
+        let run = Run { state: list.start, covered: VecDeque::new(), found: None };
+        Self { folder: Folder::default(), run, position: 0 }
     }
 
     /// Reads on; the offset of the deciding phrase's first character once it is complete.
     fn push(&mut self, list: &DenyList, text: &str) -> Option<usize> {
-        let mut found = None;
         for character in text.chars() {
             let at = self.position;
             self.position += character.len_utf8();
-            let (state, covered) = (&mut self.state, &mut self.covered);
-            self.folder.push(character, |byte| {
-                if found.is_none() {
-                    found = step(list, state, covered, byte, at);
-                }
-            });
-            if found.is_some() {
-                break;
+            if let Some(start) = self.character(list, character, at) {
+                return Some(start);
             }
         }
-        found
+        None
+    }
+
+    /// Reads one character, which stands at offset `at`.
+    fn character(&mut self, list: &DenyList, character: char, at: usize) -> Option<usize> {
+        let run = &mut self.run;
+        self.folder.push(character, at, |byte, at| run.step(list, byte, at));
+        self.run.found
     }
 
     /// Says that the text ends here: a phrase may end with it.
-    fn finish(&mut self, list: &DenyList) -> Option<usize> {
-        let mut found = None;
-        let (at, state, covered) = (self.position, &mut self.state, &mut self.covered);
-        self.folder.finish(|byte| found = step(list, state, covered, byte, at));
-        found
+    fn finish(&mut self, list: &DenyList, at: usize) -> Option<usize> {
+        let run = &mut self.run;
+        self.folder.finish(at, |byte, at| run.step(list, byte, at));
+        self.run.found
     }
 
-    /// How much of the text can no longer be part of a phrase: the bytes before this offset.
-    fn settled(&self) -> usize {
-        self.covered.front().copied().unwrap_or(self.position)
+    /// Where what may still become a phrase begins. Marks that wait to be put in order cannot
+    /// begin one: no phrase begins with a mark.
+    fn unsettled(&self) -> Option<usize> {
+        self.run.covered.front().copied()
     }
 }
 
-fn step(list: &DenyList, state: &mut StateID, covered: &mut VecDeque<usize>, byte: u8, at: usize) -> Option<usize> {
-    *state = list.automaton.next_state(Anchored::No, *state, byte);
-    covered.push_back(at);
-    let depth = list.depth(*state);
-    covered.drain(..covered.len().saturating_sub(depth));
-    let length = list.longest_match(*state)?;
-    covered.get(covered.len().checked_sub(length)?).copied()
+impl Run {
+    fn step(&mut self, list: &DenyList, byte: u8, at: usize) {
+        if self.found.is_some() {
+            return;
+        }
+        self.state = list.automaton.next_state(Anchored::No, self.state, byte);
+        self.covered.push_back(at);
+        let depth = list.depth(self.state);
+        self.covered.drain(..self.covered.len().saturating_sub(depth));
+        let found = list.longest_match(self.state).and_then(|length| self.covered.len().checked_sub(length));
+        self.found = found.and_then(|place| self.covered.get(place).copied());
+    }
 }
 
 #[cfg(test)]

@@ -12,7 +12,8 @@ use http::header::{CONTENT_ENCODING, CONTENT_TYPE};
 use http_body_util::BodyExt;
 use serde_json::{Map, Value};
 use std::time::Duration;
-use wire::sse::{DONE, Decoder, Event};
+use wire::openai::channels::{Fault, Found, read_event, read_whole};
+use wire::sse::{Decoder, Event};
 
 /// Answers above this are read on another thread: the others' streams go on meanwhile.
 const INLINE_BYTES_MAX: usize = 256 << 10;
@@ -88,32 +89,22 @@ async fn whole(body: UpstreamBody, bounds: Bounds, share: Share) -> Beginning {
     };
     let read = bytes.clone();
     let verdict = if bytes.len() > INLINE_BYTES_MAX {
-        tokio::task::spawn_blocking(move || read_whole(&read)).await.unwrap_or(Err(NotAnAnswer))
+        tokio::task::spawn_blocking(move || read_whole(&read)).await.ok()
     } else {
-        read_whole(&read)
+        Some(read_whole(&read))
     };
     match verdict {
-        Ok(None) => Beginning::Whole(UpstreamBody::whole(bytes, worker)),
-        Ok(Some(class)) => Beginning::Error(class, bytes),
-        Err(NotAnAnswer) => Beginning::Nothing(Transport::Unreadable, "the worker's answer is not a JSON object"),
+        Some(Ok(Found::Error(fault))) => error(&bytes, &fault),
+        Some(Ok(_)) => Beginning::Whole(UpstreamBody::whole(bytes, worker)),
+        Some(Err(_)) | None => Beginning::Nothing(Transport::Unreadable, "invalid answer from the worker"),
     }
 }
 
-/// A body that is no answer.
-struct NotAnAnswer;
-
-/// The class of the error that an answer is, if it is one. No tree is built of one that is none.
-fn read_whole(bytes: &[u8]) -> Result<Option<ErrorClass>, NotAnAnswer> {
-    let bytes = bytes.strip_prefix(b"\xef\xbb\xbf").unwrap_or(bytes);
-    // Serde would read a struct from an array too.
-    if bytes.trim_ascii_start().first() != Some(&b'{') {
-        return Err(NotAnAnswer);
-    }
-    let outline: Outline = serde_json::from_slice(bytes).map_err(|_| NotAnAnswer)?;
-    if !outline.is_error() {
-        return Ok(None);
-    }
-    serde_json::from_slice(bytes).map(|object| Some(class(&object))).map_err(|_| NotAnAnswer)
+/// An error in an answer, as OpenAI's clients read it.
+fn error(json: &[u8], fault: &Fault) -> Beginning {
+    let class = serde_json::from_slice(json).map_or(ErrorClass::Server, |object| class(&object));
+    let body = if fault.is_openai { Bytes::copy_from_slice(json) } else { fault.to_json().into() };
+    Beginning::Error(class, body)
 }
 
 fn why(cause: &ReadError) -> &'static str {
@@ -122,31 +113,6 @@ fn why(cause: &ReadError) -> &'static str {
         ReadError::NoMemory => "this server holds too many large answers; try again or stream it",
         ReadError::Broken(_) => "the worker broke off while it answered; try again",
         ReadError::Stalled(_) => "the worker's answer paused for too long",
-    }
-}
-
-/// The members that tell an error from an answer.
-#[derive(serde::Deserialize)]
-struct Outline {
-    #[serde(default)]
-    error: Present,
-    #[serde(default)]
-    object: Option<Box<serde_json::value::RawValue>>,
-}
-
-impl Outline {
-    fn is_error(&self) -> bool {
-        self.error.0 || self.object.as_ref().is_some_and(|object| object.get() == "\"error\"")
-    }
-}
-
-/// True where a member is present and not null.
-#[derive(Default)]
-struct Present(bool);
-
-impl<'de> serde::Deserialize<'de> for Present {
-    fn deserialize<D: serde::Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        Option::<serde::de::IgnoredAny>::deserialize(deserializer).map(|value| Self(value.is_some()))
     }
 }
 
@@ -186,28 +152,15 @@ async fn first_event(mut body: UpstreamBody, bounds: Bounds) -> Beginning {
 }
 
 fn judge(mut body: UpstreamBody, pieces: Vec<Bytes>, event: Event) -> Beginning {
-    if event.data == DONE {
-        return Beginning::Nothing(Transport::Unreadable, "the worker's answer ended before it began");
+    match read_event(&event) {
+        Ok(Found::Done) => Beginning::Nothing(Transport::Unreadable, "the worker's answer ended before it began"),
+        Ok(Found::Error(fault)) => error(event.data.as_bytes(), &fault),
+        Ok(Found::Answer(_) | Found::Foreign) => {
+            body.unread(pieces);
+            Beginning::Stream(body)
+        }
+        Err(_) => Beginning::Nothing(Transport::Unreadable, "invalid event from the worker"),
     }
-    let object = match serde_json::from_str::<Map<String, Value>>(&event.data) {
-        Ok(object) => object,
-        // Some servers send the message of an error as plain text.
-        Err(_) if event.event == "error" => return Beginning::Error(ErrorClass::Server, Bytes::new()),
-        Err(_) => return Beginning::Nothing(Transport::Unreadable, "invalid event from the worker"),
-    };
-    if event.event == "error" || is_error(&object) {
-        return Beginning::Error(class(&object), event.data.into());
-    }
-    body.unread(pieces);
-    Beginning::Stream(body)
-}
-
-fn is_error(object: &Map<String, Value>) -> bool {
-    let is = |name: &str, value: &str| object.get(name).and_then(Value::as_str) == Some(value);
-    object.get("error").is_some_and(|error| !error.is_null())
-        || is("object", "error")
-        || is("type", "error")
-        || is("type", "response.failed")
 }
 
 /// The class of an error in any of the shapes that servers publish: a number anywhere it may stand,
@@ -261,31 +214,8 @@ mod tests {
             (json!({"error": {"code": "context_length_exceeded"}}), ErrorClass::Request),
         ] {
             let object = error.as_object().expect("an object");
-            assert!(is_error(object), "{error}");
             assert_eq!(class(object), expected, "{error}");
-            let outline: Outline = serde_json::from_value(error.clone()).expect("an object");
-            assert!(outline.is_error(), "{error}");
-        }
-        let answer = json!({"object": "chat.completion", "choices": [], "error": null});
-        assert!(!serde_json::from_value::<Outline>(answer.clone()).expect("an object").is_error());
-        assert!(!is_error(answer.as_object().expect("an object")));
-    }
-
-    #[test]
-    fn a_whole_answer_is_one_json_object() {
-        for (bytes, is_answer) in [
-            (&b"{}"[..], true),
-            (&b" \n{\"choices\":[]} "[..], true),
-            (&b"\xef\xbb\xbf{\"choices\":[]}"[..], true),
-            (&b""[..], false),
-            (&b"[]"[..], false),
-            (&b"[null,null]"[..], false),
-            (&b"null"[..], false),
-            (&b"{} {}"[..], false),
-            (&b"{\"choices\":[{\"ind"[..], false),
-            (&b"<html>"[..], false),
-        ] {
-            assert_eq!(read_whole(bytes).is_ok(), is_answer, "{:?}", String::from_utf8_lossy(bytes));
+            assert!(matches!(read_whole(error.to_string().as_bytes()), Ok(Found::Error(_))), "{error}");
         }
     }
 

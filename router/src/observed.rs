@@ -3,9 +3,9 @@
 
 use http::HeaderMap;
 use listen::Access;
-use policy::Endpoint;
 use tracing::Span;
 use tracing::field::Empty;
+use wire::openai::Endpoint;
 
 /// The lowest status that is a server's fault.
 const SERVER_FAULT: u16 = 500;
@@ -21,11 +21,8 @@ pub(crate) struct Observed {
 
 impl Observed {
     /// Begins the span of this hop, a child of the caller's (OpenTelemetry's GenAI conventions).
-    pub(crate) fn begin(endpoint: Endpoint, headers: &HeaderMap, access: Access) -> Self {
-        let operation = match endpoint {
-            Endpoint::Chat => "chat",
-            Endpoint::Completions => "text_completion",
-        };
+    pub(crate) fn begin(endpoint: &Endpoint, headers: &HeaderMap, access: Access) -> Self {
+        let operation = endpoint.name;
         let span = tracing::info_span!(
             "router.request",
             otel.name = operation,

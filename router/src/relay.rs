@@ -35,6 +35,8 @@ pub(crate) struct Relay {
     pub(crate) meter: Meter,
     pub(crate) slot: Slot,
     pub(crate) bounds: Bounds,
+    /// Whether the client asked for a stream.
+    pub(crate) is_stream: bool,
     pub(crate) span: tracing::Span,
 }
 
@@ -52,13 +54,18 @@ impl Relay {
         if headers.contains_key(CONTENT_ENCODING) {
             return refuse(&mut self.meter, "encoded", "the worker compressed its answer, which was not asked for");
         }
-        if parts.status == StatusCode::OK && is_event_stream(headers) {
+        let status = parts.status;
+        let is_answer = status == StatusCode::OK;
+        if status.as_u16() < 400 && !(is_answer && is_right_kind(headers, self.is_stream)) {
+            return refuse(&mut self.meter, "garbage", NO_ANSWER);
+        }
+        if is_answer && self.is_stream {
             headers.remove(CONTENT_LENGTH);
             let ticket = self.answer.ticket;
             let body = stream::Stream::new(body, self.gate, self.meter, (ticket, self.slot), self.bounds, self.span);
             return Response::from_parts(parts, Body::new(body));
         }
-        let bytes_max = if parts.status.is_success() { self.bounds.answer_bytes_max } else { ERROR_BYTES_MAX };
+        let bytes_max = if is_answer { self.bounds.answer_bytes_max } else { ERROR_BYTES_MAX };
         let body = match read_all(body, bytes_max, self.bounds.idle).await {
             Ok(body) => body,
             Err(cause) => {
@@ -66,17 +73,50 @@ impl Relay {
                 return unreadable(&mut self.meter, &cause);
             }
         };
-        let screened = if parts.status.is_success() { self.gate.whole(body) } else { self.gate.error_body(body) };
+        let screened = if is_answer { self.gate.whole(body) } else { self.gate.error_body(body) };
         self.meter.metrics.output_blocks.inc_by(self.gate.blocks() as u64);
         match screened {
             Ok(screened) => {
-                self.meter.ended(parts.status.as_u16());
+                self.meter.ended(status.as_u16());
                 parts.headers.remove(CONTENT_LENGTH);
                 Response::from_parts(parts, whole_body(screened, self.slot))
             }
-            Err(Garbage) => refuse(&mut self.meter, "garbage", "the worker's answer was not one; try again"),
+            Err(Garbage) if is_answer => refuse(&mut self.meter, "garbage", NO_ANSWER),
+            Err(Garbage) => withheld(&mut self.meter, parts),
         }
     }
+}
+
+/// Whether the content type is what was asked for: a stream, or JSON. One that says nothing is
+/// believed.
+fn is_right_kind(headers: &HeaderMap, is_stream: bool) -> bool {
+    let Some(kind) = headers.get(CONTENT_TYPE) else { return true };
+    let kind = kind.to_str().unwrap_or_default().to_ascii_lowercase();
+    let essence = kind.split(';').next().unwrap_or_default().trim();
+    if is_stream {
+        return essence == "text/event-stream";
+    }
+    essence == "application/json" || (essence.starts_with("application/") && essence.ends_with("+json"))
+}
+
+/// What a client is told where a worker's answer is none.
+const NO_ANSWER: &str = "the worker's answer was not one; try again";
+
+/// A worker's error that quotes a denied phrase: its status stays, its words do not.
+fn withheld(meter: &mut Meter, mut parts: http::response::Parts) -> Response {
+    let status = parts.status.as_u16();
+    let kind = match status {
+        429 => ErrorKind::RateLimitExceeded,
+        400..=499 => ErrorKind::InvalidRequest,
+        503 => ErrorKind::Overloaded,
+        _ => ErrorKind::BadGateway,
+    };
+    meter.upstream_error("withheld");
+    meter.ended(status);
+    let error = ApiError::new(kind, "the worker refused the request in words that this server's content policy keeps");
+    parts.headers.remove(CONTENT_LENGTH);
+    parts.headers.insert(CONTENT_TYPE, HeaderValue::from_static("application/json"));
+    Response::from_parts(parts, Body::from(error.to_json()))
 }
 
 /// A whole answer. The request's place goes with the bytes: it is free once they are written.
@@ -93,11 +133,6 @@ impl AsRef<[u8]> for Placed {
     fn as_ref(&self) -> &[u8] {
         &self.bytes
     }
-}
-
-fn is_event_stream(headers: &HeaderMap) -> bool {
-    let kind = headers.get(CONTENT_TYPE).and_then(|value| value.to_str().ok()).unwrap_or_default();
-    kind.split(';').next().is_some_and(|essence| essence.trim().eq_ignore_ascii_case("text/event-stream"))
 }
 
 fn unreadable(meter: &mut Meter, cause: &ReadError) -> Response {

@@ -1,20 +1,21 @@
 //! The only way out: model text reaches a client as `Screened` bytes, and only this file makes them.
 //!
-//! Without a deny list a worker's bytes pass as they are. With one every event is taken apart,
-//! each choice's text goes through a screen of its own, and what is not known to be free of text
-//! is left out (`choice` says what stays).
+//! Every answer is read in channels (`wire::openai::channels`), so that what is none is noticed
+//! whoever listens. Without a deny list a worker's bytes pass as they came. With one each channel
+//! of each choice goes through a screen of its own (`choice`), and what nobody can read is left out.
 
 mod choice;
 
-use bytes::Bytes;
+use bytes::{Bytes, BytesMut};
 use choice::Choices;
-use policy::{Admitted, Endpoint};
-use serde_json::{Map, Value};
+use policy::Admitted;
+use std::borrow::Cow;
 use wire::openai::ApiError;
-use wire::sse::{DONE, Event, encode_data};
+use wire::openai::channels::{Found, all_texts, read_event, read_whole};
+use wire::sse::{DONE, Event, Frame, encode_data};
 
 /// Bytes that may reach a client.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub(crate) struct Screened(Bytes);
 
 impl Screened {
@@ -23,6 +24,11 @@ impl Screened {
         let mut out = b"\n".to_vec();
         encode_data(&mut out, &error.to_json());
         Self(out.into())
+    }
+
+    /// These bytes and then others.
+    pub(crate) fn then(self, other: Self) -> Self {
+        if self.0.is_empty() { other } else { Self([self.0, other.0].concat().into()) }
     }
 
     pub(crate) fn into_bytes(self) -> Bytes {
@@ -34,115 +40,187 @@ impl Screened {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct Garbage;
 
-/// What passed of some events.
-#[derive(Debug)]
+/// What passed of some frames.
+#[derive(Debug, Default)]
 pub(crate) struct Passed {
     pub(crate) bytes: Screened,
     /// Whether there is model text among them.
     pub(crate) has_text: bool,
-    /// Whether nothing can follow: every choice was ended by the screen.
-    pub(crate) is_over: bool,
+    /// Why nothing can follow; `None` while the answer goes on.
+    pub(crate) end: Option<End>,
+}
+
+/// Why nothing follows in a stream.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum End {
+    /// The worker said `[DONE]`.
+    Done,
+    /// The worker said that it failed.
+    Error,
+    /// Every choice was ended by the screen.
+    Blocked,
+    /// The worker said what is no answer, or what the screen keeps.
+    Garbage,
 }
 
 /// The screen of one answer.
 #[derive(Debug)]
 pub(crate) enum Gate {
     /// No list is active: bytes pass as they are.
-    Open {
-        /// Whether text was seen. Until then events are looked into, to know when text begins.
-        saw_text: bool,
-    },
+    Open,
     /// A list is active.
     Listed(Box<Choices>),
 }
 
 impl Gate {
     /// The gate for an answer of so many choices.
-    pub(crate) fn new(admitted: Admitted, endpoint: Endpoint, choices: usize) -> Self {
-        match admitted.output_screen() {
-            None => Self::Open { saw_text: false },
-            Some(_) => Self::Listed(Box::new(Choices::new(admitted, endpoint, choices))),
-        }
+    pub(crate) fn new(admitted: Admitted, choices: usize) -> Self {
+        if admitted.is_screened() { Self::Listed(Box::new(Choices::new(admitted, choices))) } else { Self::Open }
     }
 
     /// How many choices it ended.
     pub(crate) fn blocks(&self) -> usize {
         match self {
-            Self::Open { .. } => 0,
+            Self::Open => 0,
             Self::Listed(choices) => choices.blocked(),
         }
     }
 
-    /// Passes complete events; `raw` is what they were decoded from.
-    pub(crate) fn events(&mut self, raw: Bytes, events: &[Event]) -> Result<Passed, Garbage> {
-        match self {
-            Self::Open { saw_text } => {
-                for event in events.iter().filter(|event| event.data != DONE) {
-                    if !*saw_text {
-                        *saw_text = holds_text(&parse(&event.data)?);
-                    }
-                }
-                let has_text = *saw_text && events.iter().any(|event| event.data != DONE);
-                Ok(Passed { bytes: Screened(raw), has_text, is_over: false })
-            }
-            Self::Listed(choices) => {
-                let mut out = Vec::new();
-                let mut has_text = false;
-                for event in events {
-                    if event.data == DONE {
-                        for chunk in choices.flush() {
-                            has_text = true;
-                            encode_data(&mut out, &chunk);
-                        }
-                        encode_data(&mut out, DONE);
-                        continue;
-                    }
-                    if let Some(chunk) = choices.chunk(parse(&event.data)?)? {
-                        has_text |= holds_text(&chunk);
-                        encode_data(&mut out, &Value::Object(chunk).to_string());
-                    }
-                    if choices.all_blocked() {
-                        encode_data(&mut out, DONE);
-                        return Ok(Passed { bytes: Screened(out.into()), has_text, is_over: true });
-                    }
-                }
-                Ok(Passed { bytes: Screened(out.into()), has_text, is_over: false })
-            }
+    /// Passes frames up to the one that ends the stream; what follows it is dropped.
+    pub(crate) fn frames(&mut self, frames: Vec<Frame>) -> Passed {
+        let mut out = Out::default();
+        let mut passed = Passed::default();
+        for frame in frames {
+            let end = match self.frame(&frame, &mut out, &mut passed.has_text) {
+                Ok(None) => continue,
+                Ok(Some(end)) => end,
+                Err(Garbage) => End::Garbage,
+            };
+            passed.end = Some(end);
+            break;
         }
+        passed.bytes = out.into_screened();
+        passed
+    }
+
+    fn frame(&mut self, frame: &Frame, out: &mut Out, has_text: &mut bool) -> Result<Option<End>, Garbage> {
+        let Some(event) = &frame.event else {
+            match self {
+                Self::Open => out.raw(&frame.raw),
+                // A comment shows that the worker lives; its words are nobody's.
+                Self::Listed(_) if frame.has_more => out.bytes(b":\n\n"),
+                Self::Listed(_) => {}
+            }
+            return Ok(None);
+        };
+        let found = read_event(event).map_err(|_| Garbage)?;
+        if let Found::Error(fault) = found {
+            if self.denies_any(&all_texts(event.data.as_bytes())) {
+                return Err(Garbage);
+            }
+            // An error in a shape that OpenAI's clients take for an answer is told in theirs.
+            let told = if fault.is_openai { Cow::Borrowed(event.data.as_str()) } else { fault.to_json().into() };
+            out.pass(told, event, frame, self.is_listed());
+            return Ok(Some(End::Error));
+        }
+        let Self::Listed(choices) = self else {
+            *has_text |= matches!(&found, Found::Answer(answer) if answer.has_text());
+            out.raw(&frame.raw);
+            return Ok((found == Found::Done).then_some(End::Done));
+        };
+        let (part, end) = match found {
+            Found::Answer(answer) => (choices.chunk(&answer, &event.data)?, None),
+            Found::Done => (choices.flush(), Some(End::Done)),
+            Found::Foreign | Found::Error(_) => return Ok(None),
+        };
+        *has_text |= part.has_text;
+        part.before.iter().for_each(|chunk| out.data(chunk));
+        if let Some(chunk) = part.chunk {
+            out.pass(chunk, event, frame, true);
+        }
+        let end = end.or_else(|| choices.all_blocked().then_some(End::Blocked));
+        match end {
+            // Byte for byte, unless there is more than its clients look at.
+            Some(End::Done) if event.data.trim() == DONE => out.pass(Cow::Borrowed(&event.data), event, frame, true),
+            Some(_) => out.data(DONE),
+            None => {}
+        }
+        Ok(end)
+    }
+
+    const fn is_listed(&self) -> bool {
+        matches!(self, Self::Listed(_))
     }
 
     /// Passes an answer that is not streamed.
     pub(crate) fn whole(&mut self, body: Bytes) -> Result<Screened, Garbage> {
+        let Ok(Found::Answer(answer)) = read_whole(&body) else { return Err(Garbage) };
         match self {
-            Self::Open { .. } => Ok(Screened(body)),
+            Self::Open => Ok(Screened(body)),
             Self::Listed(choices) => {
-                let answer = serde_json::from_slice(&body).map_err(|_| Garbage)?;
-                let answer = choices.whole(answer)?;
-                Ok(Screened(Value::Object(answer).to_string().into()))
+                let json = std::str::from_utf8(&body).map_err(|_| Garbage)?;
+                match choices.whole(&answer, json)? {
+                    Cow::Borrowed(_) => Ok(Screened(body)),
+                    Cow::Owned(json) => Ok(Screened(json.into())),
+                }
             }
         }
     }
 
-    /// Passes a worker's error. Under a list one that quotes a denied phrase does not.
+    /// Passes the body of an error. Under a list one that quotes a denied phrase does not.
     pub(crate) fn error_body(&self, body: Bytes) -> Result<Screened, Garbage> {
-        match self {
-            Self::Listed(choices) if choices.denies(&String::from_utf8_lossy(&body)) => Err(Garbage),
-            Self::Open { .. } | Self::Listed(_) => Ok(Screened(body)),
-        }
+        if self.denies_any(&all_texts(&body)) { Err(Garbage) } else { Ok(Screened(body)) }
+    }
+
+    /// Whether a list denies any of the texts, or what they make when joined.
+    fn denies_any(&self, texts: &[String]) -> bool {
+        matches!(self, Self::Listed(choices) if choices.denies_any(texts))
     }
 }
 
-fn parse(data: &str) -> Result<Map<String, Value>, Garbage> {
-    serde_json::from_str(data).map_err(|_| Garbage)
+/// Bytes on their way out, copied only where there are several pieces.
+#[derive(Debug, Default)]
+struct Out {
+    first: Bytes,
+    more: BytesMut,
 }
 
-/// Whether a chunk adds text to a choice.
-fn holds_text(chunk: &Map<String, Value>) -> bool {
-    let choices = chunk.get("choices").and_then(Value::as_array);
-    choices.into_iter().flatten().any(|choice| {
-        let is_text = |value: &Value| value.as_str().is_some_and(|text| !text.is_empty());
-        let delta = choice.get("delta").and_then(Value::as_object);
-        choice.get("text").is_some_and(is_text)
-            || delta.into_iter().flatten().any(|(key, value)| key != "role" && (is_text(value) || value.is_array()))
-    })
+impl Out {
+    fn raw(&mut self, raw: &Bytes) {
+        if self.first.is_empty() && self.more.is_empty() {
+            self.first = raw.clone();
+        } else {
+            self.bytes(raw);
+        }
+    }
+
+    /// An event whose data may have changed; byte for byte where it has not, and, under a list,
+    /// nothing stands beside it.
+    fn pass(&mut self, data: Cow<'_, str>, event: &Event, frame: &Frame, is_listed: bool) {
+        match data {
+            Cow::Borrowed(data) if is_listed && (frame.has_more || !event.event.is_empty()) => self.data(data),
+            Cow::Borrowed(_) => self.raw(&frame.raw),
+            Cow::Owned(data) => self.data(&data),
+        }
+    }
+
+    fn bytes(&mut self, bytes: &[u8]) {
+        if self.more.is_empty() {
+            self.more.extend_from_slice(&std::mem::take(&mut self.first));
+        }
+        self.more.extend_from_slice(bytes);
+    }
+
+    fn data(&mut self, data: &str) {
+        let mut event = Vec::with_capacity(data.len() + 8);
+        encode_data(&mut event, data);
+        self.bytes(&event);
+    }
+
+    fn into_screened(self) -> Screened {
+        Screened(if self.more.is_empty() { self.first } else { self.more.freeze() })
+    }
 }
+
+#[cfg(test)]
+mod tests;

@@ -1,4 +1,4 @@
-//! The sentence: identify, read, admit, pick and send, relay.
+//! The sentence: identify, read, lease, decide, pick and send, relay.
 
 use crate::begin;
 use crate::core::Core;
@@ -11,27 +11,29 @@ use crate::screened::Gate;
 use crate::upstream::{Call, forwarded_headers};
 use axum::extract::{Request, State};
 use axum::response::Response;
-use http::{HeaderMap, HeaderValue};
+use http::{HeaderMap, HeaderValue, StatusCode};
 use listen::Access;
-use policy::{Admitted, Endpoint, Facts, Identified, Limits, Presented, Rejection};
+use policy::{Admitted, Facts, Identified, Limits, Presented, Rejection, Reservation};
+use std::borrow::Cow;
 use std::sync::Arc;
 use tracing::Instrument;
 use wire::headers::{
     CACHE_SALT, IGNORED, RATELIMIT_LIMIT_REQUESTS, RATELIMIT_REMAINING_REQUESTS, RATELIMIT_RESET_REQUESTS, SHOULD_RETRY,
 };
-use wire::openai::{ApiError, Peek};
+use wire::openai::scan::{Limits as ScanLimits, scan};
+use wire::openai::{ApiError, CHAT, COMPLETIONS, Endpoint};
 
 /// `POST /v1/chat/completions`.
 pub(crate) async fn chat(State(core): State<Arc<Core>>, request: Request) -> Response {
-    answer(core, Endpoint::Chat, request).await
+    answer(core, &CHAT, request).await
 }
 
 /// `POST /v1/completions`.
 pub(crate) async fn completions(State(core): State<Arc<Core>>, request: Request) -> Response {
-    answer(core, Endpoint::Completions, request).await
+    answer(core, &COMPLETIONS, request).await
 }
 
-async fn answer(core: Arc<Core>, endpoint: Endpoint, request: Request) -> Response {
+async fn answer(core: Arc<Core>, endpoint: &'static Endpoint, request: Request) -> Response {
     let observed = Observed::begin(endpoint, request.headers(), Access::of(&request));
     let span = observed.span.clone();
     let mut meter = Meter::begin(&core.metrics, observed);
@@ -53,34 +55,52 @@ async fn answer(core: Arc<Core>, endpoint: Endpoint, request: Request) -> Respon
             listen::error_response(&error)
         }
     };
-    write_limits(response.headers_mut(), limits);
+    // What was given back is there already.
+    if !response.headers().contains_key(RATELIMIT_REMAINING_REQUESTS) {
+        write_limits(response.headers_mut(), limits);
+    }
     response
 }
 
 /// Everything from the pick to the beginning of the client's answer.
 async fn fulfil(core: Arc<Core>, asked: Asked, mut meter: Meter, span: tracing::Span) -> Response {
-    meter.observed.asked(asked.call.is_stream, asked.choices);
-    match dispatch(&core, &asked.admitted, &asked.model, &asked.call, core.beginning()).await {
+    let Asked { admitted, reservation, model, choices, call, slot } = asked;
+    meter.observed.asked(call.is_stream, choices);
+    match dispatch(&core, &admitted, &model, &call, core.beginning()).await {
         Ok(answer) => {
             meter.observed.worker(&answer.ticket.worker.name);
-            let gate = Gate::new(asked.admitted, asked.endpoint, asked.choices);
-            Relay { answer, gate, meter, slot: asked.slot, bounds: core.bounds(), span }.respond().await
+            let gate = Gate::new(admitted, choices);
+            let bounds = core.bounds();
+            let relay = Relay { answer, gate, meter, slot, bounds, is_stream: call.is_stream, span };
+            let mut response = relay.respond().await;
+            if is_refunded(response.status()) {
+                write_limits(response.headers_mut(), reservation.refund(core.now()));
+            }
+            response
         }
         Err(Refused { error, is_poison }) => {
             meter.ended(error.kind.status());
             let mut response = listen::error_response(&error);
             if is_poison {
                 response.headers_mut().insert(SHOULD_RETRY, HeaderValue::from_static("false"));
+            } else {
+                // Nobody answered: the request was never made.
+                write_limits(response.headers_mut(), reservation.refund(core.now()));
             }
             response
         }
     }
 }
 
+/// Whether an answer of this status was none, for no fault of the client's.
+fn is_refunded(status: StatusCode) -> bool {
+    status.is_server_error() || status == StatusCode::TOO_MANY_REQUESTS
+}
+
 /// A request that may be dispatched.
 struct Asked {
-    endpoint: Endpoint,
     admitted: Admitted,
+    reservation: Reservation,
     model: String,
     choices: usize,
     call: Call,
@@ -91,7 +111,7 @@ struct Asked {
 /// place is taken before, too: neither strangers nor a crowd make us hold bodies.
 async fn admit(
     core: &Core,
-    endpoint: Endpoint,
+    endpoint: &'static Endpoint,
     request: Request,
     meter: &mut Meter,
     limits: &mut Option<Limits>,
@@ -107,9 +127,10 @@ async fn admit(
         ApiError::overloaded(message, crate::fleet::RETRY_AFTER)
     })?;
     let body = listen::read_json_body(&parts.headers, body, core.config.listen.body_bytes_max).await?;
-    let peek = Peek::parse(&body)?;
+    let scan = scan(&body, endpoint, &ScanLimits::default())?;
+    *limits = core.policy.limits(&who, core.now());
     let fleet = core.fleet.snapshot();
-    let model = peek.model.or_else(|| fleet.only_model().map(str::to_owned));
+    let model = scan.model(&body).map(Cow::into_owned).or_else(|| fleet.only_model().map(str::to_owned));
     let model =
         model.ok_or_else(|| ApiError::invalid("model", "`model` is required; GET /v1/models lists what is here"))?;
     // Known first: what nobody has here costs its tenant nothing.
@@ -118,24 +139,22 @@ async fn admit(
     } else if !fleet.may_know(&model) {
         return Err(ApiError::model_not_found(&model));
     }
-    let facts = Facts { who: &who, endpoint, texts: &peek.texts, has_token_ids: peek.has_token_ids };
-    let admitted = core.policy.admit(&facts, core.now()).map_err(|rejection| {
+    let reservation = core.policy.lease(&core.policy.needs(&who), core.now()).map_err(|rejection| {
         *limits = rejection.limits();
         reject(core, rejection)
     })?;
-    *limits = admitted.limits();
+    *limits = reservation.limits();
+    let facts = Facts { who: &who, endpoint, body: &body, scan: &scan };
+    let admitted = core.policy.decide(&facts).map_err(|rejection| reject(core, rejection))?;
     let mut headers = forwarded_headers(&parts.headers, core.config.worker_api_key.as_ref());
     // Only a worker may say what it ignored.
     headers.remove(IGNORED);
     // Each tenant has its own prefix cache at the workers; a client's word for another's is overwritten.
     headers.insert(CACHE_SALT, cache_salt(who.tenant()));
     telemetry::trace::inject(&mut headers);
-    let path = match endpoint {
-        Endpoint::Chat => "/v1/chat/completions",
-        Endpoint::Completions => "/v1/completions",
-    };
-    let choices = (peek.n.max(1) as usize).saturating_mul(peek.prompts);
-    Ok(Asked { endpoint, admitted, model, choices, call: Call { path, is_stream: peek.stream, headers, body }, slot })
+    let choices = (scan.n().max(1) as usize).saturating_mul(scan.prompts() as usize);
+    let call = Call { path: endpoint.path(), is_stream: scan.stream(), headers, body };
+    Ok(Asked { admitted, reservation, model, choices, call, slot })
 }
 
 /// The tenant as a worker sees it: a digest, which fits any header.

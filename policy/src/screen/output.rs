@@ -1,5 +1,6 @@
 //! One stream of text under a deny list: what may be shown now, and what must wait.
 
+use super::inner::Inner;
 use super::{Cursor, DenyList};
 use std::sync::Arc;
 
@@ -18,6 +19,8 @@ pub struct Release {
 pub struct OutputScreen {
     list: Arc<DenyList>,
     cursor: Cursor,
+    /// For a text that its reader unescapes once more.
+    inner: Option<Inner>,
     /// Text seen and not yet released; it begins at byte `released` of the stream. Bounded: a
     /// state covers at most 256 shadow bytes, and invisible or white-space runs among them are cut
     /// short by `HELD_BYTES_MAX`.
@@ -31,9 +34,10 @@ pub struct OutputScreen {
 const HELD_BYTES_MAX: usize = 64 * 1024;
 
 impl OutputScreen {
-    pub(crate) fn new(list: Arc<DenyList>) -> Self {
+    pub(crate) fn new(list: Arc<DenyList>, is_escaped: bool) -> Self {
         let cursor = Cursor::new(&list);
-        Self { list, cursor, held: String::new(), released: 0, blocked: false }
+        let inner = is_escaped.then(|| Inner::new(&list));
+        Self { list, cursor, inner, held: String::new(), released: 0, blocked: false }
     }
 
     /// Takes the next piece of text and releases what can no longer become a denied phrase.
@@ -42,17 +46,11 @@ impl OutputScreen {
             return Release { text: String::new(), blocked: true };
         }
         self.held.push_str(text);
-        match self.cursor.push(&self.list, text) {
-            Some(start) => self.block(start),
-            None => {
-                let settled = self.cursor.settled();
-                let text = self.release_until(settled);
-                if self.held.len() > HELD_BYTES_MAX {
-                    return Release { blocked: true, ..self.block(settled) };
-                }
-                Release { text, blocked: false }
-            }
+        if let Some(start) = self.read(text) {
+            return self.block(start);
         }
+        let text = self.release_until(self.settled());
+        Release { text, blocked: false }
     }
 
     /// Says that the text ends here and releases the rest, unless a phrase ends with it.
@@ -60,10 +58,39 @@ impl OutputScreen {
         if self.blocked {
             return Release { text: String::new(), blocked: true };
         }
-        match self.cursor.finish(&self.list) {
+        let end = self.cursor.position;
+        let found = self.cursor.finish(&self.list, end);
+        let inner = self.inner.as_mut().and_then(|inner| inner.finish(&self.list, end));
+        match found.into_iter().chain(inner).min() {
             Some(start) => self.block(start),
-            None => Release { text: self.release_until(self.cursor.position), blocked: false },
+            None => Release { text: self.release_until(end), blocked: false },
         }
+    }
+
+    /// Reads on, as the text stands and unescaped at the same pace: the first phrase to end
+    /// decides, or more held text than is ever held.
+    fn read(&mut self, text: &str) -> Option<usize> {
+        if self.inner.is_none() && self.held.len() <= HELD_BYTES_MAX {
+            return self.cursor.push(&self.list, text);
+        }
+        for character in text.chars() {
+            let at = self.cursor.position;
+            self.cursor.position += character.len_utf8();
+            let found = self.cursor.character(&self.list, character, at);
+            let hidden = self.inner.as_mut().and_then(|inner| inner.character(&self.list, character, at));
+            let start = found.into_iter().chain(hidden).min();
+            let settled = self.settled();
+            if start.is_some() || self.cursor.position - settled > HELD_BYTES_MAX {
+                return start.or(Some(settled));
+            }
+        }
+        None
+    }
+
+    /// How much of the text can no longer be part of a phrase: the bytes before this offset.
+    fn settled(&self) -> usize {
+        let inner = self.inner.as_ref().and_then(Inner::unsettled);
+        self.cursor.unsettled().into_iter().chain(inner).min().unwrap_or(self.cursor.position)
     }
 
     /// Whether text is held back.

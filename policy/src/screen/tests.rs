@@ -1,9 +1,10 @@
 //! The deny list against a reference that looks at whole texts, slowly and plainly.
 
 use super::*;
-use fold::{is_invisible, is_word};
+use fold::{is_invisible, is_mark, is_word};
 use proptest::prelude::*;
 use std::sync::Arc;
+use unicode_normalization::char::{canonical_combining_class, decompose_compatible};
 
 fn list(phrases: &[&str]) -> Arc<DenyList> {
     let phrases = phrases.iter().map(|phrase| (*phrase).to_owned()).collect();
@@ -12,7 +13,7 @@ fn list(phrases: &[&str]) -> Arc<DenyList> {
 
 /// Feeds `pieces` and returns all that was released, and the verdict.
 fn screen(list: &Arc<DenyList>, pieces: &[&str]) -> (String, bool) {
-    let mut screen = OutputScreen::new(Arc::clone(list));
+    let mut screen = OutputScreen::new(Arc::clone(list), false);
     let mut out = String::new();
     for piece in pieces {
         let release = screen.push(piece);
@@ -26,40 +27,76 @@ fn screen(list: &Arc<DenyList>, pieces: &[&str]) -> (String, bool) {
     (out, release.blocked)
 }
 
-/// The visible characters of a text, folded, each with where it came from.
+/// The visible characters of a text, folded and in canonical order, each with where it came from.
 fn reference_fold(text: &str) -> Vec<(char, usize)> {
     let mut folded: Vec<(char, usize)> = Vec::new();
+    let mut marks: Vec<(char, usize)> = Vec::new();
+    let mut in_space = false;
     for (at, character) in text.char_indices() {
+        if is_invisible(character) && !character.is_whitespace() {
+            continue;
+        }
+        let mut parts = Vec::new();
         if character.is_whitespace() {
-            if folded.last().is_none_or(|(last, _)| *last != ' ') {
-                folded.push((' ', at));
+            parts.push(' ');
+        } else {
+            decompose_compatible(character, |part| parts.push(part));
+        }
+        for part in parts {
+            if canonical_combining_class(part) != 0 {
+                marks.push((part, at));
+                continue;
             }
-        } else if !is_invisible(character) {
-            folded.extend(character.to_uppercase().flat_map(char::to_lowercase).map(|lower| (lower, at)));
+            marks.sort_by_key(|(mark, _)| canonical_combining_class(*mark));
+            folded.append(&mut marks);
+            if part == ' ' && in_space {
+                continue;
+            }
+            in_space = part == ' ' || (in_space && is_mark(part));
+            folded.extend(part.to_uppercase().flat_map(char::to_lowercase).map(|lower| (lower, at)));
         }
     }
+    marks.sort_by_key(|(mark, _)| canonical_combining_class(*mark));
+    folded.append(&mut marks);
     folded
+}
+
+/// What kind of edge a character has: 2 for a syllable that is alone, 1 for a part of a word, 0 for none.
+fn edges(character: char) -> u8 {
+    match character {
+        '\u{1100}'..='\u{1112}' | '\u{3041}'..='\u{30FF}' => 2,
+        _ => u8::from(is_word(character)),
+    }
+}
+
+/// Whether a character goes on from the one before it.
+fn goes_on(character: char) -> bool {
+    is_mark(character) || matches!(character, '\u{1161}'..='\u{11FF}')
 }
 
 /// What must come out, by trying every phrase at every place.
 fn reference(phrases: &[&str], text: &str) -> (String, bool) {
     let text_folded = reference_fold(text);
-    let word_at = |place: Option<usize>| {
-        place.and_then(|place| text_folded.get(place)).is_some_and(|(character, _)| is_word(*character))
-    };
+    // The last character before a place that is no mark.
+    let base = |folded: &[(char, usize)]| folded.iter().rev().map(|(character, _)| *character).find(|c| !goes_on(*c));
     let mut best: Option<(usize, usize)> = None;
     for phrase in phrases {
-        let phrase: String = reference_fold(phrase).into_iter().map(|(character, _)| character).collect();
-        let phrase: Vec<char> = phrase.trim().chars().collect();
+        let phrase = phrase.trim_matches(|c: char| c.is_whitespace() || is_invisible(c));
+        let phrase = reference_fold(phrase);
+        let opens = base(&phrase).map_or(0, edges);
         for start in 0..text_folded.len() {
             let end = start + phrase.len();
             let equal = end <= text_folded.len()
-                && text_folded[start..end].iter().zip(&phrase).all(|((character, _), wanted)| character == wanted);
-            let clear_before = is_word(phrase[0]) != word_at(start.checked_sub(1)) || !is_word(phrase[0]);
-            let clear_after = !is_word(phrase[phrase.len() - 1]) || !word_at(Some(end));
-            if equal && clear_before && clear_after && best.is_none_or(|(e, s)| (decided(&phrase, end), start) < (e, s))
-            {
-                best = Some((decided(&phrase, end), start));
+                && text_folded[start..end].iter().zip(&phrase).all(|((character, _), (wanted, _))| character == wanted);
+            if !equal {
+                continue;
+            }
+            let clear_before = edges(phrase[0].0) != 1 || base(&text_folded[..start]).is_none_or(|c| edges(c) != 1);
+            let next = text_folded.get(end).map(|(character, _)| *character);
+            let clear_after = opens == 0 || next.is_none_or(|c| !(goes_on(c) || opens == 1 && edges(c) == 1));
+            let decided = 2 * end + usize::from(opens > 0);
+            if clear_before && clear_after && best.is_none_or(|(e, s)| (decided, start) < (e, s)) {
+                best = Some((decided, start));
             }
         }
     }
@@ -67,11 +104,6 @@ fn reference(phrases: &[&str], text: &str) -> (String, bool) {
         Some((_, start)) => (text[..text_folded[start].1].to_owned(), true),
         None => (text.to_owned(), false),
     }
-}
-
-/// When a match is decided: a phrase that ends in a word needs the edge after it.
-fn decided(phrase: &[char], end: usize) -> usize {
-    2 * end + usize::from(is_word(phrase[phrase.len() - 1]))
 }
 
 #[test]
@@ -96,9 +128,113 @@ fn phrases_match_as_whole_words_whatever_their_dress() {
 }
 
 #[test]
+fn what_is_folded_meets_and_what_is_not_does_not() {
+    for (phrase, text, blocked) in [
+        ("café", "cafe\u{301}", true),
+        ("cafe\u{301}", "CAFÉ", true),
+        ("cafe", "café", false),
+        ("cafe", "cafe\u{301}", false),
+        ("tiếng việt", "tiê\u{301}ng viê\u{323}t", true),
+        ("tiếng việt", "tie\u{302}\u{301}ng vie\u{323}\u{302}t", true),
+        ("red", "ｒｅｄ", true),
+        ("red", "𝐫𝐞𝐝", true),
+        ("red", "ⓡⓔⓓ", true),
+        ("office", "oﬀice", true),
+        // Words of scripts whose vowels and joiners are marks have no edge inside.
+        ("हिन", "हिन्दी", false),
+        ("हिन्दी", "यह हिन्दी है", true),
+        ("दी", "हिन्दी", false),
+        ("বাং", "বাংলা", false),
+        ("தமி", "தமிழ்", false),
+        // Syllables are whole.
+        ("가", "각", false),
+        ("가", "나가다", true),
+        ("각", "\u{1100}\u{1161}\u{11a8}", true),
+        ("か", "が", false),
+        ("が", "か\u{3099}", true),
+        ("か", "しか。", true),
+        ("カ", "ｶ", true),
+        ("ガ", "ｶﾞ", true),
+        ("ก", "มกร", true),
+        // Not folded.
+        ("red", "r\u{435}d", false),
+        ("red", "r3d", false),
+        ("red", "r.e.d", false),
+        ("red", "r e d", false),
+        ("red", "red\u{301}", false),
+        ("naive", "naïve", false),
+    ] {
+        assert_eq!(list(&[phrase]).find(text).is_some(), blocked, "{phrase:?} in {text:?}");
+    }
+}
+
+#[test]
+fn text_in_other_scripts_is_not_held_for_nothing() {
+    let mut screen = OutputScreen::new(list(&["red button"]), false);
+    for text in ["cafe\u{301}", "हिन्दी", "각", "か\u{3099}", "毒", "👩\u{200d}🚀"] {
+        assert_eq!(screen.push(text), Release { text: text.into(), blocked: false }, "{text:?}");
+    }
+}
+
+#[test]
+fn escapes_in_arguments_hide_nothing_however_they_are_cut() {
+    let list = list(&["red button", "𝄞x"]);
+    for (text, released, blocked) in [
+        (r#"{"a":"red\u0020button"}"#, r#"{"a":""#, true),
+        (r#"{"a":"r\u0065d\nbutton"}"#, r#"{"a":""#, true),
+        (r#"{"a":"\u0072ed button"}"#, r#"{"a":""#, true),
+        (r#"{"a":"red button"}"#, r#"{"a":""#, true),
+        (r#"{"a":"\ud834\udd1ex"}"#, r#"{"a":""#, true),
+        (r#"{"a":"\ud834x red\u0020rose \q"}"#, r#"{"a":"\ud834x red\u0020rose \q"}"#, false),
+        (r#"{"a":"red\\u0020button"}"#, r#"{"a":"red\\u0020button"}"#, false),
+    ] {
+        for cut in (0..=text.len()).filter(|cut| text.is_char_boundary(*cut)) {
+            let mut screen = OutputScreen::new(Arc::clone(&list), true);
+            let (left, right) = text.split_at(cut);
+            let mut out = String::new();
+            let mut is_blocked = false;
+            for release in [screen.push(left), screen.push(right), screen.finish()] {
+                out.push_str(&release.text);
+                is_blocked |= release.blocked;
+            }
+            assert_eq!((out.as_str(), is_blocked), (released, blocked), "{text} at {cut}");
+        }
+    }
+}
+
+#[test]
+fn joints_are_read_as_workers_join() {
+    let list = list(&["red button", "forbidden"]);
+    let denies = |texts: &[&str]| {
+        let mut screen = PromptScreen::new(&list);
+        texts.iter().any(|text| screen.denies(text, true))
+    };
+    let (spaces, nothing) = (" ".repeat(5_000), "\u{200b}".repeat(5_000));
+    for texts in [
+        vec!["red", "button"],
+        vec!["the red ", "button now"],
+        vec!["for", "bid", "den"],
+        vec!["f", "", "orbid", "", "den"],
+        vec!["red", "", "button"],
+        vec!["red", &spaces, "button"],
+        vec!["red", &nothing, "button"],
+        vec!["x", "a red button"],
+    ] {
+        assert!(denies(&texts), "{} texts, {:?}", texts.len(), texts[0]);
+    }
+    for texts in [vec!["red", "x", "button"], vec!["red", "buttons"], vec!["infor", "bidden"], vec!["button", "red"]] {
+        assert!(!denies(&texts), "{texts:?}");
+    }
+    let mut apart = PromptScreen::new(&list);
+    assert!(!apart.denies("red", false) && !apart.denies("button", false));
+    let mut next = PromptScreen::new(&list);
+    assert!(!next.denies("the red", false) && next.denies_next("button") && !next.denies_next("rose"));
+}
+
+#[test]
 fn holds_back_exactly_what_may_still_become_a_phrase() {
     let list = list(&["red button", "buttonhole"]);
-    let mut screen = OutputScreen::new(list);
+    let mut screen = OutputScreen::new(list, false);
     for (piece, released) in
         [("a re", "a "), ("d ", ""), ("bu", ""), ("x", "red bux"), (" button", " "), ("s", "buttons")]
     {
@@ -109,7 +245,7 @@ fn holds_back_exactly_what_may_still_become_a_phrase() {
 
 #[test]
 fn nothing_follows_a_block() {
-    let mut screen = OutputScreen::new(list(&["no"]));
+    let mut screen = OutputScreen::new(list(&["no"]), false);
     assert_eq!(screen.push("say no, "), Release { text: "say ".into(), blocked: true });
     assert_eq!(screen.push("again"), Release { text: String::new(), blocked: true });
     assert_eq!(screen.finish(), Release { text: String::new(), blocked: true });
@@ -117,10 +253,13 @@ fn nothing_follows_a_block() {
 
 #[test]
 fn a_flood_of_invisible_characters_is_blocked_rather_than_held() {
-    let mut screen = OutputScreen::new(list(&["no"]));
+    let mut screen = OutputScreen::new(list(&["no"]), false);
     assert_eq!(screen.push("ok n"), Release { text: "ok ".into(), blocked: false });
     let flood = "\u{200b}".repeat(30_000);
     assert_eq!(screen.push(&flood), Release { text: String::new(), blocked: true });
+    // Whether it is one depends on the text alone.
+    let mut screen = OutputScreen::new(list(&["no"]), false);
+    assert_eq!(screen.push(&format!("ok n{flood} more")), Release { text: "ok ".into(), blocked: true });
 }
 
 #[test]
@@ -128,6 +267,7 @@ fn errors_name_the_phrase() {
     for (phrases, field) in [
         (vec!["ok".to_owned(), " \u{200b}".to_owned()], "deny_list.phrases[1]"),
         (vec!["x".repeat(300)], "deny_list.phrases[0]"),
+        (vec!["\u{301}x".to_owned()], "deny_list.phrases[0]"),
         (vec!["x".to_owned(); 20_001], "deny_list.phrases"),
     ] {
         assert_eq!(DenyList::new(&DenyListConfig { phrases }).expect_err(field).field, field);
@@ -136,7 +276,7 @@ fn errors_name_the_phrase() {
 
 /// Few letters, so that phrases and texts meet often; some of each troublesome kind.
 fn letters(least: usize, most: usize) -> impl Strategy<Value = String> {
-    let alphabet = "aabbABßsS  σςΣ\u{200b}\u{130}i毒品.+\n";
+    let alphabet = "aabbABßsS  σςΣ\u{200b}\u{130}i毒品.+\neé\u{301}\u{323}Ａ가각かが\u{3099}क\u{94d}ि";
     let letters: Vec<char> = alphabet.chars().collect();
     prop::collection::vec(prop::sample::select(letters), least..=most).prop_map(String::from_iter)
 }
@@ -153,7 +293,8 @@ proptest! {
         let phrases: Vec<&str> = phrases
             .iter()
             .map(String::as_str)
-            .filter(|phrase| phrase.chars().any(|c| !c.is_whitespace() && !is_invisible(c)))
+            .map(|phrase| phrase.trim_matches(|c: char| c.is_whitespace() || is_invisible(c)))
+            .filter(|phrase| phrase.chars().next().is_some_and(|first| !goes_on(first)))
             .collect();
         prop_assume!(!phrases.is_empty());
         let list = list(&phrases);

@@ -8,11 +8,11 @@
 use super::Bounds;
 use crate::meter::{Meter, Slot};
 use crate::outcome::{ErrorClass, Transport};
-use crate::screened::{Gate, Passed, Screened};
+use crate::screened::{End, Gate, Passed, Screened};
 use crate::ticket::Ticket;
 use crate::upstream::{BodyError, UpstreamBody};
-use bytes::{Bytes, BytesMut};
-use http_body::Frame;
+use bytes::Bytes;
+use http_body::Frame as BodyFrame;
 use hyper::body::Body;
 use std::convert::Infallible;
 use std::pin::Pin;
@@ -20,7 +20,7 @@ use std::task::{Context, Poll, ready};
 use std::time::Duration;
 use tokio::time::{Instant, Sleep, sleep};
 use wire::openai::{ApiError, ErrorKind};
-use wire::sse::{DONE, Decoder, Event, SseError};
+use wire::sse::{Frame, Framer, SseError, is_done};
 
 /// How long we wait for the end of a worker's response after its `[DONE]`: long enough to keep the
 /// connection for the next request, too short for a client to notice.
@@ -64,11 +64,18 @@ impl Failure {
             Self::TooLarge => {
                 (ErrorKind::BadGateway, "the worker sent an event beyond the limit; the answer is incomplete")
             }
-            Self::Garbage => {
-                (ErrorKind::BadGateway, "the worker sent something that is no event; the answer is incomplete")
-            }
+            Self::Garbage => (ErrorKind::BadGateway, "invalid event from the worker; the answer is incomplete"),
         };
         ApiError::new(kind, message)
+    }
+}
+
+impl From<SseError> for Failure {
+    fn from(cause: SseError) -> Self {
+        match cause {
+            SseError::TooLarge { .. } => Self::TooLarge,
+            SseError::NotUtf8 => Self::Garbage,
+        }
     }
 }
 
@@ -148,31 +155,49 @@ impl Stream {
         }
     }
 
-    /// Relays one piece; `None` where nothing of it may go out yet.
-    fn relay(&mut self, data: Bytes) -> Result<Option<Screened>, Failure> {
-        let Framed { raw, events } = self.framer.push(data)?;
-        if raw.is_empty() {
-            return Ok(None);
+    /// Relays one piece: what of it is complete, up to where the stream ends.
+    fn relay(&mut self, data: Bytes) -> Screened {
+        let mut frames = Vec::new();
+        let framed = self.framer.push(data, &mut frames);
+        let bytes = self.pass(frames);
+        match framed {
+            Err(cause) if self.phase == Phase::Relaying => bytes.then(self.fail(cause.into())),
+            Ok(()) | Err(_) => bytes,
         }
-        let is_done = events.iter().any(|event| event.data == DONE);
-        let has_error = events.iter().any(|event| event.data.starts_with("{\"error\""));
-        let Passed { bytes, has_text, is_over } = self.gate.events(raw, &events).map_err(|_| Failure::Garbage)?;
+    }
+
+    /// The worker's response ended: in order only where nothing but the end of `[DONE]` is missing.
+    fn finish(&mut self) -> Screened {
+        let last = self.framer.finish().ok().flatten();
+        let done = last.filter(|frame| frame.event.as_ref().is_some_and(|event| is_done(&event.data)));
+        match done {
+            Some(frame) => self.pass(vec![frame]),
+            None => self.fail(Failure::Truncated),
+        }
+    }
+
+    fn pass(&mut self, frames: Vec<Frame>) -> Screened {
+        let Passed { bytes, has_text, end } = self.gate.frames(frames);
         if has_text {
             self.meter.text_sent();
         }
-        if has_error {
-            self.meter.upstream_error("error_event");
-            if let Some((ticket, _)) = &mut self.held {
-                ticket.reported(ErrorClass::Server);
+        match end {
+            None => {}
+            Some(End::Done) => self.succeed(),
+            Some(End::Blocked) => {
+                self.succeed();
+                self.end();
             }
-            self.close(502);
-        } else if is_over {
-            self.succeed();
-            self.end();
-        } else if is_done {
-            self.succeed();
+            Some(End::Error) => {
+                self.meter.upstream_error("error_event");
+                if let Some((ticket, _)) = &mut self.held {
+                    ticket.reported(ErrorClass::Server);
+                }
+                self.close(502);
+            }
+            Some(End::Garbage) => return bytes.then(self.fail(Failure::Garbage)),
         }
-        Ok(Some(bytes))
+        bytes
     }
 
     fn succeed(&mut self) {
@@ -213,7 +238,10 @@ impl Body for Stream {
     type Data = Bytes;
     type Error = Infallible;
 
-    fn poll_frame(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, Infallible>>> {
+    fn poll_frame(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+    ) -> Poll<Option<Result<BodyFrame<Bytes>, Infallible>>> {
         loop {
             if self.phase == Phase::Ended {
                 return Poll::Ready(None);
@@ -224,118 +252,14 @@ impl Body for Stream {
                     self.end();
                     continue;
                 }
-                (Phase::Relaying, Ok(Some(data))) => match self.relay(data) {
-                    Ok(screened) => screened,
-                    Err(failure) => Some(self.fail(failure)),
-                },
-                (Phase::Relaying, Ok(None)) => Some(self.fail(Failure::Truncated)),
-                (Phase::Relaying, Err(failure)) => Some(self.fail(failure)),
+                (Phase::Relaying, Ok(Some(data))) => self.relay(data),
+                (Phase::Relaying, Ok(None)) => self.finish(),
+                (Phase::Relaying, Err(failure)) => self.fail(failure),
             };
-            if let Some(bytes) = screened.map(Screened::into_bytes).filter(|bytes| !bytes.is_empty()) {
-                return Poll::Ready(Some(Ok(Frame::data(bytes))));
+            let bytes = screened.into_bytes();
+            if !bytes.is_empty() {
+                return Poll::Ready(Some(Ok(BodyFrame::data(bytes))));
             }
-        }
-    }
-}
-
-/// Cuts a worker's bytes at the ends of events.
-#[derive(Debug)]
-struct Framer {
-    decoder: Decoder,
-    /// Bytes of an event that is not complete.
-    pending: BytesMut,
-    limit_bytes: usize,
-}
-
-/// Complete events, and the bytes they were.
-#[derive(Debug)]
-struct Framed {
-    raw: Bytes,
-    events: Vec<Event>,
-}
-
-impl Framer {
-    fn new(limit_bytes: usize) -> Self {
-        Self { decoder: Decoder::new(limit_bytes), pending: BytesMut::new(), limit_bytes }
-    }
-
-    fn push(&mut self, mut data: Bytes) -> Result<Framed, Failure> {
-        let mut events = Vec::new();
-        let (mut at, mut complete) = (0, 0);
-        for line in data.split_inclusive(|byte| matches!(byte, b'\n' | b'\r')) {
-            self.decoder.push(line, |event| events.push(event)).map_err(|cause| match cause {
-                SseError::TooLarge { .. } => Failure::TooLarge,
-                SseError::NotUtf8 => Failure::Garbage,
-            })?;
-            at += line.len();
-            if !self.decoder.is_mid_event() {
-                complete = at;
-            }
-        }
-        let rest = data.split_off(complete);
-        let raw = if self.pending.is_empty() || data.is_empty() {
-            data
-        } else {
-            self.pending.extend_from_slice(&data);
-            self.pending.split().freeze()
-        };
-        self.pending.extend_from_slice(&rest);
-        // Lines that carry no data are not counted by the decoder; twice the limit is enough.
-        if self.pending.len() / 2 > self.limit_bytes {
-            return Err(Failure::TooLarge);
-        }
-        Ok(Framed { raw, events })
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-    use proptest::prelude::*;
-
-    #[test]
-    fn only_complete_events_pass() {
-        let mut framer = Framer::new(64);
-        for (piece, raw, count) in [
-            ("data: a\n", "", 0),
-            ("\ndata: b", "data: a\n\n", 1),
-            ("\n\n: ping\nda", "data: b\n\n: ping\n", 1),
-            ("ta: c\r\n\r\n", "data: c\r\n\r\n", 1),
-        ] {
-            let framed = framer.push(Bytes::from(piece)).expect("decodes");
-            assert_eq!((&framed.raw[..], framed.events.len()), (raw.as_bytes(), count), "{piece:?}");
-        }
-    }
-
-    #[test]
-    fn a_flood_of_lines_without_data_is_bounded() {
-        let mut framer = Framer::new(64);
-        framer.push(Bytes::from("data: a\n")).expect("decodes");
-        let flood = (0..100).map(|_| framer.push(Bytes::from("id: 123\n"))).find_map(Result::err);
-        assert_eq!(flood, Some(Failure::TooLarge));
-    }
-
-    proptest! {
-        #[test]
-        fn complete_streams_pass_byte_for_byte_however_they_are_cut(
-            texts in prop::collection::vec("[a-zé☃:]{0,9}", 0..6),
-            ends in prop::collection::vec(prop::sample::select(vec!["\n\n", "\r\n\r\n", "\r\r"]), 6),
-            cuts in prop::collection::vec(any::<prop::sample::Index>(), 0..9),
-        ) {
-            let whole: String = texts.iter().zip(&ends).map(|(text, end)| format!("data: {text}{end}")).collect();
-            let mut at: Vec<usize> = cuts.iter().map(|cut| cut.index(whole.len() + 1)).collect();
-            at.extend([0, whole.len()]);
-            at.sort_unstable();
-            let mut framer = Framer::new(64);
-            let mut out = Vec::new();
-            let mut count = 0;
-            for pair in at.windows(2) {
-                let framed = framer.push(Bytes::copy_from_slice(&whole.as_bytes()[pair[0]..pair[1]])).expect("decodes");
-                out.extend_from_slice(&framed.raw);
-                count += framed.events.len();
-            }
-            prop_assert_eq!(out, whole.as_bytes());
-            prop_assert_eq!(count, texts.len());
         }
     }
 }

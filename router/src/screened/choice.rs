@@ -1,54 +1,69 @@
 //! The choices of one answer under a deny list.
 //!
-//! What stays of a choice: `index`, its text, `finish_reason`, a `stop_reason` that is no text, and
-//! `logprobs` where the text passed unaltered and at once. Every string of a message or delta
-//! (`content`, `reasoning_content`, `refusal`, a name of tomorrow) is a channel with its own
-//! screen. Structures in it that hold text, such as tool calls, cannot be screened yet and end the
-//! choice. Of the chunk around the choices only the fields of OpenAI's that hold no model text stay.
+//! Each channel of a choice has a screen of its own. A text that passes stays where it stands; one
+//! that is held back is cut from its chunk and comes with a later one, or with a chunk of our own
+//! before the one that ends the choice. Log probabilities stay where the text passed unaltered and
+//! at once, and name no denied token. Values that may hold text and are no channel become `null`.
 //!
 //! A choice that is ended gets the text before the phrase and `finish_reason: content_filter`; the
 //! others go on. When all are ended the stream is, without a usage chunk: the worker is dropped
 //! at once and nobody knows what it would have counted.
 
 use super::Garbage;
-use policy::{Admitted, Endpoint, OutputScreen};
-use serde_json::{Map, Value, json};
+use policy::{Admitted, OutputScreen};
+use std::borrow::Cow;
 use std::collections::BTreeMap;
+use wire::openai::channels::{Answer, Channel, Choice, Edits, Envelope, Kind, all_texts};
 
-/// The most channels of one choice; more is not a chat.
-const CHANNELS_MAX: usize = 8;
-/// The fields around the choices that stay.
-const FRAME: [&str; 7] = ["id", "object", "created", "model", "usage", "system_fingerprint", "service_tier"];
+/// The most channels of one choice: a text, its reasoning, and the names and arguments of 63 tool calls.
+const CHANNELS_MAX: usize = 128;
 
 /// The choices of one answer.
 #[derive(Debug)]
 pub(crate) struct Choices {
     admitted: Admitted,
-    endpoint: Endpoint,
     expected: usize,
-    choices: BTreeMap<usize, Choice>,
-    /// The last chunk's frame, for a chunk of our own.
-    frame: Map<String, Value>,
+    choices: BTreeMap<u32, State>,
+    /// What stands around the choices of the last chunk, where text is held back.
+    envelope: Option<Envelope>,
 }
 
 #[derive(Debug, Default)]
-struct Choice {
-    channels: BTreeMap<String, OutputScreen>,
+struct State {
+    channels: BTreeMap<Channel, OutputScreen>,
     is_ended: bool,
     is_blocked: bool,
 }
 
-/// What a choice's texts became.
+/// What passes of a chunk.
+#[derive(Debug, Default)]
+pub(super) struct Part<'j> {
+    /// Chunks of our own that go first.
+    pub(super) before: Vec<String>,
+    /// The chunk; borrowed where it passes byte for byte, `None` where nothing of it passes now.
+    pub(super) chunk: Option<Cow<'j, str>>,
+    /// Whether there is model text in them.
+    pub(super) has_text: bool,
+}
+
+/// Text that a choice's end sets free, and that its last chunk has no place for.
+struct Rest {
+    choice: u32,
+    channel: Channel,
+    text: String,
+}
+
+/// What is to become of one document.
 #[derive(Default)]
-struct Texts {
-    passed: Map<String, Value>,
-    is_altered: bool,
-    is_blocked: bool,
+struct Changes {
+    edits: Edits,
+    rests: Vec<Rest>,
+    has_text: bool,
 }
 
 impl Choices {
-    pub(super) fn new(admitted: Admitted, endpoint: Endpoint, expected: usize) -> Self {
-        Self { admitted, endpoint, expected, choices: BTreeMap::new(), frame: Map::new() }
+    pub(super) fn new(admitted: Admitted, expected: usize) -> Self {
+        Self { admitted, expected, choices: BTreeMap::new(), envelope: None }
     }
 
     pub(super) fn blocked(&self) -> usize {
@@ -59,214 +74,212 @@ impl Choices {
         self.blocked() >= self.expected
     }
 
-    pub(super) fn denies(&self, text: &str) -> bool {
-        self.admitted.deny_list().is_some_and(|list| list.find(text).is_some())
+    /// Whether the list denies any of the texts, or what they make when joined.
+    pub(super) fn denies_any(&self, texts: &[String]) -> bool {
+        let Some(mut screen) = self.admitted.text_screen() else { return false };
+        texts.iter().any(|text| screen.denies(text, true))
     }
 
-    /// Screens one chunk of a stream; `None` where nothing of it passes now.
-    pub(super) fn chunk(&mut self, mut chunk: Map<String, Value>) -> Result<Option<Map<String, Value>>, Garbage> {
-        if chunk.get("error").is_some_and(|error| !error.is_null()) {
-            let error = Map::from_iter([("error".to_owned(), chunk["error"].take())]);
-            return if self.denies(&json!(error).to_string()) { Err(Garbage) } else { Ok(Some(error)) };
+    /// Screens one chunk of a stream.
+    pub(super) fn chunk<'j>(&mut self, answer: &Answer, json: &'j str) -> Result<Part<'j>, Garbage> {
+        let mut changes = Changes::default();
+        let is_kept = self.screen(answer, json, false, &mut changes)?;
+        let Changes { mut edits, rests, has_text } = changes;
+        let is_holding = self.choices.values().any(State::is_holding);
+        let envelope = (is_holding || !rests.is_empty()).then(|| Envelope::of(answer, json));
+        let before = envelope.iter().flat_map(|envelope| rests.iter().map(|rest| rest.to_chunk(envelope, None)));
+        let before = before.collect();
+        self.envelope = envelope.or(self.envelope.take());
+        let is_empty = !answer.choices.is_empty() && !is_kept.contains(&true) && answer.usage.is_none();
+        if is_kept.contains(&false) {
+            edits.keep(answer, &is_kept);
         }
-        let Some(Value::Array(choices)) = chunk.remove("choices") else { return Err(Garbage) };
-        let is_usage = choices.is_empty() || chunk.get("usage").is_some_and(Value::is_object);
-        let mut passed = Vec::new();
-        for choice in choices {
-            let Value::Object(choice) = choice else { return Err(Garbage) };
-            passed.extend(self.choice(choice, self.field(), false)?.map(Value::Object));
-        }
-        chunk.retain(|key, _| FRAME.contains(&key.as_str()));
-        self.frame = chunk.clone();
-        if passed.is_empty() && !is_usage {
-            return Ok(None);
-        }
-        chunk.insert("choices".into(), passed.into());
-        Ok(Some(chunk))
+        let changed = if edits.is_empty() { Cow::Borrowed(json) } else { edits.apply(json).into() };
+        Ok(Part { before, chunk: (!is_empty).then_some(changed), has_text })
     }
 
-    /// Screens an answer that is not streamed.
-    pub(super) fn whole(&mut self, mut answer: Map<String, Value>) -> Result<Map<String, Value>, Garbage> {
-        let Some(Value::Array(choices)) = answer.remove("choices") else { return Err(Garbage) };
-        let field = match self.endpoint {
-            Endpoint::Chat => "message",
-            Endpoint::Completions => "text",
-        };
-        let mut passed = Vec::new();
-        for choice in choices {
-            let Value::Object(choice) = choice else { return Err(Garbage) };
-            passed.extend(self.choice(choice, field, true)?.map(Value::Object));
+    /// Screens an answer that is not streamed; borrowed where it passes byte for byte.
+    pub(super) fn whole<'j>(&mut self, answer: &Answer, json: &'j str) -> Result<Cow<'j, str>, Garbage> {
+        let mut changes = Changes::default();
+        let is_kept = self.screen(answer, json, true, &mut changes)?;
+        let mut edits = changes.edits;
+        if is_kept.contains(&false) {
+            edits.keep(answer, &is_kept);
         }
-        answer.retain(|key, _| FRAME.contains(&key.as_str()));
-        answer.insert("choices".into(), passed.into());
-        Ok(answer)
+        Ok(if edits.is_empty() { json.into() } else { edits.apply(json).into() })
     }
 
     /// The stream ends: what choices without a `finish_reason` still hold, as chunks of our own.
-    pub(super) fn flush(&mut self) -> Vec<String> {
-        let field = self.field();
-        let mut chunks = Vec::new();
+    pub(super) fn flush(&mut self) -> Part<'static> {
+        let mut part = Part::default();
+        let Some(envelope) = &self.envelope else { return part };
         for (index, choice) in self.choices.iter_mut().filter(|(_, choice)| !choice.is_ended) {
-            let mut texts = Texts::default();
-            choice.finish(&mut texts);
-            if texts.passed.is_empty() && !texts.is_blocked {
-                continue;
+            for (channel, screen) in choice.channels.iter_mut().filter(|(_, screen)| screen.is_holding()) {
+                let release = screen.finish();
+                choice.is_blocked |= release.blocked;
+                let reason = release.blocked.then_some("content_filter");
+                let rest = Rest { choice: *index, channel: channel.clone(), text: release.text };
+                part.before.push(rest.to_chunk(envelope, reason));
+                part.has_text = true;
+                if release.blocked {
+                    break;
+                }
             }
-            let reason = if texts.is_blocked { json!("content_filter") } else { Value::Null };
-            let text = container(field, texts.passed);
-            let mut chunk = self.frame.clone();
-            chunk.insert("choices".into(), json!([{"index": index, field: text, "finish_reason": reason}]));
-            chunks.push(Value::Object(chunk).to_string());
+            choice.is_ended = true;
         }
-        chunks
+        part
     }
 
-    const fn field(&self) -> &'static str {
-        match self.endpoint {
-            Endpoint::Chat => "delta",
-            Endpoint::Completions => "text",
-        }
-    }
-
-    /// Screens one choice, streamed or whole; `None` where nothing of it passes now.
-    fn choice(
+    /// Screens every choice of a document; which of them are kept.
+    fn screen(
         &mut self,
-        mut raw: Map<String, Value>,
-        field: &'static str,
+        answer: &Answer,
+        json: &str,
         is_whole: bool,
-    ) -> Result<Option<Map<String, Value>>, Garbage> {
-        let index = raw.get("index").and_then(Value::as_u64).unwrap_or(0);
-        let index = usize::try_from(index).ok().filter(|index| *index < self.expected).ok_or(Garbage)?;
-        let finish_reason = raw.remove("finish_reason").unwrap_or(Value::Null);
-        let logprobs = raw.remove("logprobs");
-        let has_denied_token = logprobs.as_ref().is_some_and(|logprobs| self.denies_any(logprobs));
-        let choice = self.choices.entry(index).or_default();
-        if choice.is_ended {
-            return Ok(None);
+        changes: &mut Changes,
+    ) -> Result<Vec<bool>, Garbage> {
+        for aside in &answer.asides {
+            changes.edits.remove_value(*aside);
         }
-        let pieces = pieces(field, raw.remove(field))?;
-        let had_pieces = !pieces.is_empty();
-        let original = is_whole.then(|| pieces.clone());
-        let mut texts = choice.push(pieces, is_whole, &self.admitted);
-        choice.is_ended = is_whole || !finish_reason.is_null();
-        if choice.is_ended && !texts.is_blocked {
-            choice.finish(&mut texts);
+        answer.choices.iter().map(|choice| self.choice(choice, json, is_whole, changes)).collect()
+    }
+
+    /// Screens one choice, streamed or whole; whether anything of it passes now.
+    fn choice(&mut self, choice: &Choice, json: &str, is_whole: bool, changes: &mut Changes) -> Result<bool, Garbage> {
+        if choice.index as usize >= self.expected {
+            return Err(Garbage);
+        }
+        let has_denied_label = self.denies_any_alone(&choice.labels(json));
+        let has_denied_token =
+            choice.logprobs.is_some_and(|logprobs| self.denies_any_alone(&all_texts(logprobs.of(json.as_bytes()))));
+        let state = self.choices.entry(choice.index).or_default();
+        if state.is_ended {
+            return Ok(false);
+        }
+        if has_denied_label {
+            // A member's name, a role, an id: there is no showing a part of it.
+            (state.is_ended, state.is_blocked) = (true, true);
+            changes.edits.empty(choice, "content_filter");
+            return Ok(true);
+        }
+        let mut texts = state.push(choice, json, &self.admitted);
+        let ends = is_whole || choice.finish_reason.is_some();
+        if ends && !texts.is_blocked {
+            changes.rests.extend(state.finish(choice, &mut texts));
+        }
+        (state.is_ended, state.is_blocked) = (ends || texts.is_blocked, texts.is_blocked);
+        changes.has_text |= texts.passed.iter().any(|text| !text.is_empty()) || !changes.rests.is_empty();
+        if !ends && !texts.is_blocked && texts.is_held_whole() && !choice.has_more {
+            return Ok(false);
+        }
+        let is_altered = texts.apply(choice, &mut changes.edits);
+        // Held text that comes later, or came from before, is not what these were computed for.
+        let is_moved = if is_whole { is_altered } else { is_altered || texts.is_moved };
+        if let Some(logprobs) = choice.logprobs.filter(|_| is_moved || texts.is_blocked || has_denied_token) {
+            changes.edits.remove_value(logprobs);
+        }
+        for aside in &choice.asides {
+            changes.edits.remove_value(*aside);
         }
         if texts.is_blocked {
-            (choice.is_ended, choice.is_blocked) = (true, true);
+            changes.edits.finish(choice, "content_filter");
         }
-        if let Some(original) = original {
-            // Held and then released within one answer is not altered.
-            texts.is_altered = original != texts.passed;
-        }
-        if texts.passed.is_empty() && had_pieces && !choice.is_ended {
-            return Ok(None);
-        }
-        let logprobs = logprobs.map(|logprobs| {
-            let is_kept = !texts.is_altered && !texts.is_blocked && !has_denied_token;
-            if is_kept { logprobs } else { Value::Null }
-        });
-        let stop_reason = raw.remove("stop_reason").filter(|reason| !reason.is_string());
-        let finish_reason = if texts.is_blocked { json!("content_filter") } else { finish_reason };
-        let mut out = Map::new();
-        out.insert("index".into(), index.into());
-        out.insert(field.into(), container(field, texts.passed));
-        out.extend(logprobs.map(|logprobs| ("logprobs".to_owned(), logprobs)));
-        out.insert("finish_reason".into(), finish_reason);
-        out.extend(stop_reason.map(|reason| ("stop_reason".to_owned(), reason)));
-        Ok(Some(out))
+        Ok(true)
     }
 
-    /// Whether any one string below `value` holds a denied phrase: the rivals of a token do not
-    /// show in the text.
-    fn denies_any(&self, value: &Value) -> bool {
-        match value {
-            Value::String(text) => self.denies(text),
-            Value::Array(items) => items.iter().any(|item| self.denies_any(item)),
-            Value::Object(members) => members.iter().any(|(key, member)| self.denies(key) || self.denies_any(member)),
-            Value::Null | Value::Bool(_) | Value::Number(_) => false,
-        }
+    /// Whether the list denies one of the texts by itself: the rivals of a token do not follow it.
+    fn denies_any_alone(&self, texts: &[String]) -> bool {
+        let Some(mut screen) = self.admitted.text_screen() else { return false };
+        texts.iter().any(|text| screen.denies(text, false))
     }
 }
 
-impl Choice {
-    fn push(&mut self, pieces: Map<String, Value>, is_whole: bool, admitted: &Admitted) -> Texts {
-        let mut texts = Texts::default();
-        for (key, value) in pieces {
-            match value {
-                Value::String(role) if key == "role" => {
-                    texts.passed.insert(key, if role == "assistant" { role.into() } else { Value::Null });
-                }
-                Value::String(text) => self.push_text(key, &text, is_whole, admitted, &mut texts),
-                Value::Null | Value::Bool(_) => {
-                    texts.passed.insert(key, value);
-                }
-                Value::Number(_) => texts.is_altered = true,
-                Value::Array(_) | Value::Object(_) => texts.is_blocked |= holds_text(&value),
+/// What a choice's texts became.
+struct Texts<'j> {
+    came: Vec<Cow<'j, str>>,
+    passed: Vec<String>,
+    /// Text of one of these channels was held back before this, or is now.
+    is_moved: bool,
+    is_blocked: bool,
+}
+
+impl Texts<'_> {
+    /// Whether there was text and none of it passes now.
+    fn is_held_whole(&self) -> bool {
+        self.came.iter().any(|text| !text.is_empty()) && self.passed.iter().all(String::is_empty)
+    }
+
+    /// Writes down what changed; whether anything did.
+    fn apply(&self, choice: &Choice, edits: &mut Edits) -> bool {
+        let mut is_altered = false;
+        for ((text, came), passed) in choice.texts.iter().zip(&self.came).zip(&self.passed) {
+            if came.as_ref() != passed {
+                edits.replace_text(text, passed);
+                is_altered = true;
             }
+        }
+        is_altered
+    }
+}
+
+impl State {
+    fn is_holding(&self) -> bool {
+        !self.is_ended && self.channels.values().any(OutputScreen::is_holding)
+    }
+
+    /// Screens what was added to the choice.
+    fn push<'j>(&mut self, choice: &Choice, json: &'j str, admitted: &Admitted) -> Texts<'j> {
+        let mut texts = Texts { came: Vec::new(), passed: Vec::new(), is_moved: false, is_blocked: false };
+        for text in &choice.texts {
+            let came = text.read(json);
+            let passed = match self.screen(&text.channel, admitted) {
+                Some(screen) => {
+                    texts.is_moved |= screen.is_holding();
+                    let release = screen.push(&came);
+                    texts.is_moved |= screen.is_holding();
+                    texts.is_blocked |= release.blocked;
+                    release.text
+                }
+                None => {
+                    texts.is_blocked = true;
+                    String::new()
+                }
+            };
+            texts.came.push(came);
+            texts.passed.push(passed);
         }
         texts
     }
 
-    fn push_text(&mut self, key: String, text: &str, is_whole: bool, admitted: &Admitted, texts: &mut Texts) {
-        if !self.channels.contains_key(&key) {
-            match admitted.output_screen().filter(|_| self.channels.len() < CHANNELS_MAX) {
-                Some(screen) => self.channels.insert(key.clone(), screen),
-                None => {
-                    texts.is_blocked = true;
-                    return;
-                }
-            };
+    fn screen(&mut self, channel: &Channel, admitted: &Admitted) -> Option<&mut OutputScreen> {
+        if !self.channels.contains_key(channel) {
+            let screen = admitted.output_screen(channel.kind == Kind::ToolArguments);
+            self.channels.insert(channel.clone(), screen.filter(|_| self.channels.len() < CHANNELS_MAX)?);
         }
-        let Some(screen) = self.channels.get_mut(&key) else { return };
-        let release = screen.push(text);
-        texts.is_blocked |= release.blocked;
-        texts.is_altered |= release.text != text || screen.is_holding();
-        // A text that is held as a whole leaves no empty string behind, but in a whole answer.
-        if !release.text.is_empty() || text.is_empty() || is_whole {
-            texts.passed.insert(key, release.text.into());
-        }
+        self.channels.get_mut(channel)
     }
 
-    /// Adds what the screens still hold.
-    fn finish(&mut self, texts: &mut Texts) {
-        for (key, screen) in &mut self.channels {
+    /// Adds what the screens still hold to the texts of the choice's last chunk; returns what has
+    /// no place there.
+    fn finish(&mut self, choice: &Choice, texts: &mut Texts<'_>) -> Vec<Rest> {
+        let mut rests = Vec::new();
+        for (channel, screen) in &mut self.channels {
             let release = screen.finish();
             texts.is_blocked |= release.blocked;
             if release.text.is_empty() {
                 continue;
             }
-            texts.is_altered = true;
-            let before = texts.passed.get(key).and_then(Value::as_str).unwrap_or_default();
-            let joined = format!("{before}{}", release.text);
-            texts.passed.insert(key.clone(), joined.into());
+            match choice.texts.iter().rposition(|text| text.channel == *channel) {
+                Some(place) => texts.passed[place].push_str(&release.text),
+                None => rests.push(Rest { choice: choice.index, channel: channel.clone(), text: release.text }),
+            }
         }
-        if texts.is_blocked {
-            (self.is_ended, self.is_blocked) = (true, true);
-        }
+        rests
     }
 }
 
-/// The texts of a choice by channel: a completion has one, named `text`.
-fn pieces(field: &str, value: Option<Value>) -> Result<Map<String, Value>, Garbage> {
-    match value {
-        Some(Value::Object(delta)) => Ok(delta),
-        Some(text @ Value::String(_)) => Ok(Map::from_iter([(field.to_owned(), text)])),
-        None | Some(Value::Null) => Ok(Map::new()),
-        Some(Value::Bool(_) | Value::Number(_) | Value::Array(_)) => Err(Garbage),
-    }
-}
-
-/// A completion's text stands in the choice itself, a chat's in an object.
-fn container(field: &str, mut texts: Map<String, Value>) -> Value {
-    if field == "text" { texts.remove(field).unwrap_or_else(|| "".into()) } else { Value::Object(texts) }
-}
-
-fn holds_text(value: &Value) -> bool {
-    match value {
-        Value::String(text) => !text.is_empty(),
-        Value::Array(items) => items.iter().any(holds_text),
-        Value::Object(members) => members.values().any(holds_text),
-        Value::Null | Value::Bool(_) | Value::Number(_) => false,
+impl Rest {
+    fn to_chunk(&self, envelope: &Envelope, reason: Option<&str>) -> String {
+        envelope.chunk(self.choice, &self.channel, &self.text, reason)
     }
 }

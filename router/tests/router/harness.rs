@@ -62,6 +62,11 @@ pub(crate) fn chat() -> Value {
     json!({"model": "m", "messages": [{"role": "user", "content": "hi"}]})
 }
 
+/// A chat whose body is like no other's: a router remembers bodies that broke workers.
+pub(crate) fn chat_about(what: &str) -> Value {
+    json!({"model": "m", "messages": [{"role": "user", "content": what}]})
+}
+
 pub(crate) fn streamed() -> Value {
     json!({"model": "m", "stream": true, "messages": [{"role": "user", "content": "hi"}]})
 }

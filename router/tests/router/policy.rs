@@ -1,10 +1,11 @@
 //! Keys, quotas and prompts, as a client meets them.
 
-use crate::harness::{Front, chat};
+use crate::harness::{Front, chat, chat_about};
 use listen::Drain;
 use policy::{TenantConfig, hash_key};
 use router::{Router, RouterConfig};
 use serde_json::json;
+use std::time::Duration;
 use telemetry::metrics::Registry;
 use testkit::faulty_worker::{Answer, FaultyWorker};
 
@@ -154,6 +155,38 @@ async fn a_quota_is_shown_on_every_answer_and_its_end_is_429() {
 }
 
 #[tokio::test]
+async fn a_quota_is_not_spent_by_what_the_server_fails_at() {
+    let worker = FaultyWorker::start(&["m"], Answer::error(503, "full")).await;
+    let front = Front::start(&[&worker], |config| {
+        config.policy.tenants = vec![tenant("red", "r", Some(2))];
+        config.policy.deny_list.phrases = vec!["red button".into()];
+    })
+    .await;
+    let left = async |reply: crate::harness::Reply| {
+        (reply.status, reply.headers["x-ratelimit-remaining-requests"].to_str().expect("text").to_owned())
+    };
+    for _ in 0..5 {
+        assert_eq!(left(front.chat_as("r", &chat()).await).await, (503, "2".into()), "a full worker");
+    }
+    let breaks = [Answer::silence(), Answer::error(500, "oops"), Answer::json(200, &json!({"no": "choices"}))];
+    for (number, broken) in breaks.into_iter().enumerate() {
+        worker.always(broken);
+        let (status, left) = left(front.chat_as("r", &chat_about(&number.to_string())).await).await;
+        assert!(status >= 500 && left == "2", "{status}, {left} left");
+    }
+    // What the client did wrong, and what it was given, is spent.
+    worker.always(Answer::whole_chat("hi"));
+    assert_eq!(left(front.chat_as("r", &chat_about("the red button")).await).await, (400, "1".into()));
+    let mut last = (503, String::new());
+    while last.0 == 503 {
+        tokio::time::sleep(Duration::from_millis(5)).await;
+        last = left(front.chat_as("r", &chat_about("the worker, once it is back")).await).await;
+    }
+    assert_eq!(last, (200, "0".into()));
+    assert_eq!(front.chat_as("r", &chat()).await.status, 429);
+}
+
+#[tokio::test]
 async fn a_denied_prompt_does_not_reach_a_worker() {
     let worker = FaultyWorker::start(&["m"], Answer::whole_chat("hi")).await;
     let front = Front::start(&[&worker], |config| config.policy.deny_list.phrases = vec!["red button".into()]).await;
@@ -163,6 +196,8 @@ async fn a_denied_prompt_does_not_reach_a_worker() {
         (reply.status, reply.error("code").as_str(), reply.error("param").as_str()),
         (400, "content_filter", "messages")
     );
+    let named = json!([{"role": "user", "content": "press the red button", "name": "a"}]);
+    assert_eq!(front.chat(&json!({"model": "m", "messages": named})).await.error("code"), "content_filter");
     let reply = front.complete(&json!({"model": "m", "prompt": ["ok", "red\nbutton"]})).await;
     assert_eq!(
         (reply.status, reply.error("code").as_str(), reply.error("param").as_str()),
@@ -175,5 +210,5 @@ async fn a_denied_prompt_does_not_reach_a_worker() {
     );
     assert!(worker.received().is_empty());
     assert_eq!(front.chat(&chat()).await.status, 200);
-    assert_eq!(front.metric("forebay_policy_rejections_total{reason=\"prompt_blocked\"}"), 2.0);
+    assert_eq!(front.metric("forebay_policy_rejections_total{reason=\"prompt_blocked\"}"), 3.0);
 }

@@ -3,6 +3,7 @@
 use crate::harness::{Front, chat, streamed, wait_for};
 use http::Method;
 use http_body_util::BodyExt;
+use serde_json::json;
 use std::time::{Duration, Instant};
 use testkit::faulty_worker::{Answer, Ending, FaultyWorker, Received, chat_event};
 
@@ -121,6 +122,127 @@ async fn a_whole_answer_that_breaks_off_is_an_error_and_not_half_a_document() {
         assert_eq!(reply.status, status);
         assert_eq!(reply.error("type"), "server_error");
     }
+    front.assert_idle(&[&worker]).await;
+}
+
+/// With and without a list: a client that cannot read an answer must not take it for one.
+#[tokio::test]
+async fn what_is_no_answer_is_a_502() {
+    for phrases in [vec![], vec!["red button".to_owned()]] {
+        // A worker and a router for each: what one request broke is not to change the next.
+        let ask = async |answer: Answer, body: &serde_json::Value| {
+            let worker = FaultyWorker::start(&["m"], answer).await;
+            let front = Front::start(&[&worker], |config| config.policy.deny_list.phrases = phrases.clone()).await;
+            let reply = front.chat(body).await;
+            assert!(!worker.received().is_empty());
+            reply
+        };
+        let as_kind =
+            |answer: Answer, kind: &str| Answer { headers: vec![("content-type".into(), kind.into())], ..answer };
+        let body = |status: u16, body: &str| Answer {
+            pieces: vec![body.as_bytes().to_vec()],
+            ..Answer::json(status, &json!(null))
+        };
+        let whole = Answer::whole_chat("hello").pieces.concat();
+        let whole = String::from_utf8(whole).expect("text");
+        for (name, answer) in [
+            ("cut at its end", body(200, &whole[..whole.len() - 3])),
+            ("cut in the middle", body(200, &whole[..40])),
+            ("empty", body(200, "")),
+            ("more behind it", body(200, &format!("{whole}{whole}"))),
+            ("a page", as_kind(body(200, "<html>hello</html>"), "text/html")),
+            ("JSON said to be a page", as_kind(Answer::whole_chat("hello"), "text/html")),
+            ("a page said to be JSON", body(200, "<html>hello</html>")),
+            ("204", body(204, "")),
+            ("202", body(202, &whole)),
+            ("302", body(302, "").with_header("location", "http://127.0.0.1/")),
+            ("304", body(304, "")),
+            ("a list", body(200, "[]")),
+            ("a word", body(200, "null")),
+            ("no choices", body(200, "{}")),
+            ("choices of nothing", body(200, r#"{"choices":[]}"#)),
+            ("choices of null", body(200, r#"{"choices":null}"#)),
+            ("a chunk", body(200, r#"{"choices":[{"index":0,"delta":{"content":"x"}}]}"#)),
+            ("an error", body(200, r#"{"error":{"message":"oops"}}"#)),
+            ("vLLM's error", body(200, r#"{"object":"error","message":"oops"}"#)),
+            ("FastAPI's error", body(200, r#"{"detail":"oops"}"#)),
+            ("a stream", Answer::chat(&["hello"])),
+            ("a stream said to be JSON", as_kind(Answer::chat(&["hello"]), "application/json")),
+            ("choices twice", body(200, &whole.replacen("{\"id\"", "{\"choices\":[],\"id\"", 1))),
+        ] {
+            let reply = ask(answer, &chat()).await;
+            assert_eq!(reply.status, 502, "{name}: {}", reply.body);
+            assert!(reply.json()["error"]["message"].is_string(), "{name}: {}", reply.body);
+            assert!(!reply.body.contains("hello"), "{name}");
+        }
+        for (name, answer) in [
+            ("JSON", Answer::whole_chat("hello")),
+            ("JSON said to be a stream", as_kind(Answer::whole_chat("hello"), "text/event-stream")),
+            ("a stream said to be JSON", as_kind(Answer::chat(&["hello"]), "application/json")),
+            ("a page", as_kind(body(200, "<html>hello</html>"), "text/html")),
+        ] {
+            let reply = ask(answer, &streamed()).await;
+            assert!(!reply.body.contains("[DONE]") && !reply.body.contains("hello"), "{name}: {}", reply.body);
+            assert!(reply.body.contains("bad_gateway"), "{name}: {}", reply.body);
+        }
+    }
+}
+
+/// Whatever shares a read with it, and whatever its shape: after an error there is nothing.
+#[tokio::test]
+async fn an_error_ends_a_stream_without_done_in_any_shape() {
+    let worker = FaultyWorker::start(&["m"], Answer::silence()).await;
+    let front = Front::start(&[&worker], |_| ()).await;
+    let hello = String::from_utf8(chat_event(0, "hello", None)).expect("text");
+    let shapes = [
+        r#"data: {"error":{"message":"oops","type":"server_error","param":null,"code":null}}"#,
+        r#"data:{"error": "oops"}"#,
+        r#"data: { "error" : {"message":"oops"}, "choices": [] }"#,
+        r#"data: {"object":"error","message":"oops","type":"InternalServerError","code":500}"#,
+        r#"data: {"type":"error","error":{"type":"overloaded_error","message":"oops"}}"#,
+        "event: error\ndata: oops",
+        "event: error\ndata: {\"message\":\"oops\"}",
+        r#"data: {"detail":"oops"}"#,
+        r#"data: {"choices":[{"index":0,"delta":{"content":""},"finish_reason":"error","error":{"message":"oops"}}]}"#,
+    ];
+    for (seed, shape) in shapes.iter().enumerate() {
+        for end in ["\n\n", "\r\n\r\n", "\r\r"] {
+            for cuts in [0, 9] {
+                let stream = format!("{hello}{shape}{end}data: [DONE]{end}{hello}");
+                let stream = Answer::stream(vec![stream.into_bytes()]).cut_at_random(seed as u64, cuts);
+                worker.next(stream);
+                let reply = front.chat(&streamed()).await;
+                let events = reply.events();
+                assert_eq!(events.len(), 2, "{shape}: {}", reply.body);
+                assert!(events[0].contains("hello") && events[1].contains("oops"), "{shape}: {}", reply.body);
+                assert!(events[1].contains("\"error\""), "OpenAI's clients see it: {}", reply.body);
+                assert!(!reply.body.contains("[DONE]"), "{shape}: {}", reply.body);
+            }
+        }
+    }
+    let total = (shapes.len() * 3 * 2) as f64;
+    assert_eq!(front.metric("forebay_router_requests_total{code=\"502\",model=\"m\"}"), total);
+    front.assert_idle(&[&worker]).await;
+}
+
+#[tokio::test]
+async fn nothing_follows_done_however_it_is_written() {
+    let worker = FaultyWorker::start(&["m"], Answer::silence()).await;
+    let front = Front::start(&[&worker], |_| ()).await;
+    let hello = String::from_utf8(chat_event(0, "hello", Some("stop"))).expect("text");
+    let mut seed = 0;
+    for done in ["data: [DONE]", "data:[DONE]", "data: [DONE] ", "data:   [DONE]", "event: done\ndata: [DONE]"] {
+        for end in ["\n\n", "\r\n\r\n", "\r\r", "\n", ""] {
+            // What ends nothing is followed by nothing.
+            let more = if end.len() > 1 { format!("{hello}data: {{\"error\":\"late\"}}\n\n") } else { String::new() };
+            let stream = format!("{hello}{done}{end}{more}");
+            worker.next(Answer::stream(vec![stream.into_bytes()]).cut_at_random(seed, 7));
+            seed += 1;
+            let reply = front.chat(&streamed()).await;
+            assert_eq!(reply.body.trim_end(), format!("{hello}{done}").trim_end(), "{done:?} {end:?}");
+        }
+    }
+    assert_eq!(front.metric("forebay_router_requests_total{code=\"200\",model=\"m\"}"), seed as f64);
     front.assert_idle(&[&worker]).await;
 }
 

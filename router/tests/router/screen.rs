@@ -135,14 +135,44 @@ async fn other_channels_do_not_leak() {
     let front = front(&worker).await;
     let event = |choice: Value| format!("data: {}\n\n", json!({"id": "c", "choices": [choice]})).into_bytes();
     let rivals = json!({"content": [{"token": "Roses", "top_logprobs": [{"token": "M\u{fc}ll"}]}]});
+    let tool = |arguments: &str| json!({"tool_calls": [{"index": 0, "function": {"arguments": arguments}}]});
     for (name, pieces) in [
         ("reasoning", vec![event(json!({"index": 0, "delta": {"reasoning_content": "the red button"}}))]),
+        ("reasoning of others", vec![event(json!({"index": 0, "delta": {"reasoning": "the red button"}}))]),
         ("a name of tomorrow", vec![event(json!({"index": 0, "delta": {"novelty": "the red button"}}))]),
         (
-            "tool calls",
-            vec![event(json!({"index": 0, "delta": {"tool_calls": [{"function": {"arguments": "red button"}}]}}))],
+            "a structure of tomorrow, over chunks",
+            vec![
+                event(json!({"index": 0, "delta": {"details": [{"type": "x", "text": "the red"}]}})),
+                event(json!({"index": 0, "delta": {"details": [{"type": "x", "text": " button"}]}})),
+            ],
         ),
+        ("tool calls", vec![event(json!({"index": 0, "delta": tool("red button")}))]),
+        (
+            "tool calls over chunks",
+            vec![
+                event(json!({"index": 0, "delta": tool("red but")})),
+                event(json!({"index": 0, "delta": tool("ton ")})),
+            ],
+        ),
+        (
+            "an escape in arguments, over chunks",
+            vec![
+                event(json!({"index": 0, "delta": tool("{\"a\":\"red\\u00")})),
+                event(json!({"index": 0, "delta": tool("20button\"}")})),
+            ],
+        ),
+        (
+            "a tool's name",
+            vec![event(
+                json!({"index": 0, "delta": {"tool_calls": [{"index": 0, "function": {"name": "red button"}}]}}),
+            )],
+        ),
+        ("a tool's id", vec![event(json!({"index": 0, "delta": {"tool_calls": [{"index": 0, "id": "red button"}]}}))]),
         ("the choice", vec![event(json!({"index": 0, "delta": {"content": "x"}, "novelty": "red button"}))]),
+        ("why it ended", vec![event(json!({"index": 0, "delta": {"content": "x"}, "finish_reason": "red button"}))]),
+        ("a name of a member", vec![event(json!({"index": 0, "delta": {"content": "x", "red button": 1}}))]),
+        ("bytes", vec![event(json!({"index": 0, "delta": {"x": {"bytes": [114, 101, 100, 32], "y": "red button"}}}))]),
         (
             "logprobs of held text",
             vec![event(
@@ -150,12 +180,20 @@ async fn other_channels_do_not_leak() {
             )],
         ),
         ("rivals of a token", vec![event(json!({"index": 0, "delta": {"content": "Roses"}, "logprobs": rivals}))]),
+        (
+            "around the choices",
+            vec![format!("data: {}\n\n", json!({"choices": [], "seen": ["red button"]})).into_bytes()],
+        ),
+        ("a comment", vec![b": red button\n\n".to_vec()]),
+        ("a line that is no data", vec![b"id: red button\ndata: {\"choices\":[]}\n\n".to_vec()]),
+        ("an event of another kind", vec![b"event: red button\ndata: {\"x\":\"red button\"}\n\n".to_vec()]),
     ] {
         worker.next(Answer::stream(
             [pieces, vec![chat_event(0, "", Some("stop")), b"data: [DONE]\n\n".to_vec()]].concat(),
         ));
         let reply = front.chat(&streamed()).await;
         assert!(!reply.body.contains("button") && !reply.body.contains("Müll"), "{name}: {}", reply.body);
+        assert!(!reply.body.contains("114"), "{name}: {}", reply.body);
         assert_eq!(reply.events().last().map(String::as_str), Some("[DONE]"), "{name}: {}", reply.body);
     }
     let logprobs = json!({"content": [{"token": "Roses", "top_logprobs": []}]});
@@ -163,4 +201,83 @@ async fn other_channels_do_not_leak() {
         event(json!({"index": 0, "delta": {"content": "Roses"}, "logprobs": logprobs, "finish_reason": "stop"}));
     worker.next(Answer::stream(vec![plain, b"data: [DONE]\n\n".to_vec()]));
     assert!(front.chat(&streamed()).await.body.contains(r#""logprobs":{"content""#), "unaltered text keeps them");
+}
+
+#[tokio::test]
+async fn choices_that_share_a_number_do_not_hide_behind_each_other() {
+    let worker = FaultyWorker::start(&["m"], Answer::silence()).await;
+    let front = front(&worker).await;
+    let choice =
+        |index: Value, text: &str| json!({"index": index, "message": {"content": text}, "finish_reason": "stop"});
+    for (first, second) in [(json!(0), json!(0)), (Value::Null, Value::Null), (json!(1), json!(1.0))] {
+        let choices = json!([choice(first.clone(), "fine"), choice(second.clone(), "a red button")]);
+        worker.next(Answer::json(200, &json!({"choices": choices})));
+        let mut body = chat();
+        body["n"] = 2.into();
+        let reply = front.chat(&body).await;
+        assert_eq!(reply.status, 200, "{}", reply.body);
+        assert!(reply.body.contains("fine") && !reply.body.contains("button"), "{first} {second}: {}", reply.body);
+    }
+    worker.next(Answer::stream(vec![
+        chat_event(0, "fine", Some("stop")),
+        chat_event(0, "a red button", None),
+        format!("data: {}\n\n", json!({"choices": [{"index": 0, "delta": {}, "finish_reason": "red button"}]})).into(),
+        b"data: [DONE]\n\n".to_vec(),
+    ]));
+    let reply = front.chat(&streamed()).await;
+    assert!(reply.body.contains("fine") && !reply.body.contains("button"), "{}", reply.body);
+}
+
+/// A list must cost what it denies and nothing else: spelling, order, fields of tomorrow.
+#[tokio::test]
+async fn harmless_answers_pass_byte_for_byte() {
+    let worker = FaultyWorker::start(&["m"], Answer::silence()).await;
+    let front = front(&worker).await;
+    let logprobs = r#"{"content":[{"token":"hi","logprob":-0.1,"bytes":[104,105],"top_logprobs":[]}]}"#;
+    let stream = format!(
+        "data: {{\"id\":\"c\", \"object\":\"chat.completion.chunk\",\"created\":1,\"model\":\"m\",\
+           \"choices\":[{{\"delta\":{{\"role\":\"assistant\",\"content\":\"\"}},\"index\":0}}],\"usage\":null}}\r\n\r\n\
+         data:{{\"choices\":[{{\"index\":0,\"delta\":{{\"content\":\"h\\u0069\",\"tool_calls\":[]}},\
+           \"logprobs\":{logprobs},\"finish_reason\":null,\"stop_reason\":7}}]}}\n\n\
+         data: {{\"choices\":[{{\"index\":0,\"delta\":{{\"tool_calls\":[{{\"index\":1,\"id\":\"call_1\",\"type\":\"function\",\
+           \"function\":{{\"name\":\"look\",\"arguments\":\"{{\\\"a\\\":1}}\"}}}}]}}}}]}}\n\n\
+         data: {{\"choices\":[{{\"index\":0,\"delta\":{{}},\"finish_reason\":\"stop\"}}]}}\n\n\
+         data: {{\"choices\":[],\"usage\":{{\"prompt_tokens\":1,\"completion_tokens\":1,\"total_tokens\":2}}}}\n\n\
+         data: [DONE]\n\n"
+    );
+    for seed in 0..20 {
+        worker.next(Answer::stream(vec![stream.clone().into_bytes()]).cut_at_random(seed, 9));
+        assert_eq!(front.chat(&streamed()).await.body, stream, "seed {seed}");
+    }
+    let whole = r#"{ "choices" : [ {"index":0,"message":{"role":"assistant","content":"h\u0069","tool_calls":[]},
+        "logprobs":{"content":[]},"finish_reason":"stop"} ], "id":"c","usage":{"total_tokens":2.0} }"#;
+    worker.next(Answer { pieces: vec![whole.into()], ..Answer::json(200, &json!(null)) });
+    assert_eq!(front.chat(&chat()).await.body, whole);
+}
+
+#[tokio::test]
+async fn errors_are_screened_as_decoded_text_and_keep_their_status() {
+    let worker = FaultyWorker::start(&["m"], Answer::silence()).await;
+    let front = front(&worker).await;
+    let error = |status: u16, message: &str| Answer {
+        pieces: vec![format!(r#"{{"error":{{"message":"{message}","type":"x"}}}}"#).into()],
+        ..Answer::json(status, &json!(null))
+    };
+    for status in [400, 409, 422] {
+        worker.next(error(status, "no r\\u0065d\\u0020button here"));
+        let reply = front.chat(&chat()).await;
+        assert_eq!((reply.status, reply.error("type").as_str()), (status, "invalid_request_error"), "{}", reply.body);
+        assert!(!reply.body.contains("button"), "{}", reply.body);
+        worker.next(error(status, "no r\\u0065d\\u0020rose here"));
+        let reply = front.chat(&chat()).await;
+        assert_eq!((reply.status, reply.error("message").as_str()), (status, "no red rose here"));
+    }
+    let event = |message: &str| format!("data: {{\"error\":{{\"message\":\"{message}\"}}}}\n\n").into_bytes();
+    for (message, is_shown) in [("r\\u0065d\\u0020button", false), ("r\\u0065d rose", true)] {
+        worker.next(Answer::stream(vec![chat_event(0, "hello", None), event(message)]));
+        let reply = front.chat(&streamed()).await;
+        assert!(!reply.body.contains("[DONE]") && reply.body.contains("hello"), "{}", reply.body);
+        assert_eq!(reply.body.contains(message), is_shown, "{}", reply.body);
+        assert!(reply.body.contains("\"error\""), "{}", reply.body);
+    }
 }
