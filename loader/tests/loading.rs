@@ -2,6 +2,11 @@
 //! without a disk, and a new revision beside an old one.
 #![expect(clippy::unwrap_used, reason = "a test whose set-up fails should fail there")]
 
+#[path = "loading/first_look.rs"]
+mod first_look;
+#[path = "loading/keeping.rs"]
+mod keeping;
+
 use std::collections::BTreeMap;
 use std::path::Path;
 use std::time::Duration;

@@ -354,3 +354,6 @@ impl Source for HubSource {
         Ok(())
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -5,6 +5,8 @@ use std::net::{SocketAddr, TcpListener, TcpStream};
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+
 use super::*;
 use crate::source::Tag;
 
@@ -152,6 +154,117 @@ async fn a_body_cut_short_is_taken_up_where_it_broke() {
     assert_eq!((landing.position(), client.idle_connections()), (4, 0));
     read(&server, &client, &mut landing).await.expect("the rest lands");
     assert_eq!(landing.into_bytes().expect("its own buffer"), b"abcdefghij");
+}
+
+#[tokio::test]
+async fn a_shorter_part_than_asked_for_lands_and_the_rest_is_asked_for() {
+    let unknown = part(7, "hij").replace("/10", "/*");
+    let server = serve(vec![part(2, "cde"), part(5, "fg"), unknown]);
+    let client = client();
+    let mut landing = Landing::small(2..10);
+    for position in [5, 7, 10] {
+        read(&server, &client, &mut landing).await.expect("a part lands");
+        assert_eq!(landing.position(), position);
+    }
+    assert_eq!(landing.into_bytes().expect("its own buffer"), b"cdefghij");
+    assert_eq!(server.connections(), 1);
+    let ranges: Vec<_> = (0..3).map(|_| server.requests.recv().expect("was asked")).collect();
+    assert!(ranges[1].contains("range: bytes=5-9\r\n") && ranges[2].contains("range: bytes=7-9\r\n"), "{ranges:?}");
+}
+
+fn through(variable: &str, server: &Server) -> Client {
+    let proxy = format!("http://me:secret@{}", server.address);
+    let env = Env::from_pairs([(variable, proxy.as_str())]);
+    let config = HttpConfig { first_byte_timeout_ms: 2_000, ..HttpConfig::default() };
+    Client::in_env(&config, &env, &Registry::default()).expect("a client")
+}
+
+#[tokio::test]
+async fn a_plain_request_goes_to_the_proxy_with_its_whole_url() {
+    let server = serve(vec![part(0, "a"), part(0, "b")]);
+    let client = through("http_proxy", &server);
+    for _ in 0..2 {
+        let request = Request::get("http://store.test/a?sig=1").body(()).expect("a request");
+        client.read_range(request, &object(), &mut Landing::small(0..1), false).await.expect("lands");
+    }
+    let request = server.requests.recv().expect("was asked");
+    assert!(request.starts_with("GET http://store.test/a?sig=1 HTTP/1.1\r\nhost: store.test\r\n"), "{request}");
+    assert!(request.contains("proxy-authorization: Basic bWU6c2VjcmV0\r\n"), "{request}");
+    assert_eq!(server.connections(), 1, "it is used again");
+}
+
+#[tokio::test]
+async fn a_proxy_that_makes_no_tunnel_is_an_error_that_names_the_variable() {
+    let server = serve(vec!["HTTP/1.1 407 x\r\nContent-Length: 0\r\n\r\n".to_owned()]);
+    let request = Request::get("https://store.test/a").body(()).expect("a request");
+    let refused =
+        through("HTTPS_PROXY", &server).read_range(request, &object(), &mut Landing::small(0..1), false).await;
+    let error = refused.expect_err("refused").about("u", "a", "");
+    assert!(!error.is_retryable() && error.to_string().contains("HTTPS_PROXY"), "{error}");
+    assert!(error.to_string().contains("407") && !error.to_string().contains("secret"), "{error}");
+    let request = server.requests.recv().expect("was asked");
+    assert!(request.starts_with("CONNECT store.test:443 HTTP/1.1\r\nhost: store.test:443\r\n"), "{request}");
+}
+
+/// A proxy whose tunnel ends at a TLS server of the name `store.test`, which answers one request.
+async fn tunnelling() -> (SocketAddr, tempfile::NamedTempFile) {
+    let made = rcgen::generate_simple_self_signed(vec!["store.test".to_owned()]).expect("a certificate");
+    let authorities = tempfile::NamedTempFile::new().expect("a file");
+    std::fs::write(authorities.path(), made.cert.pem()).expect("can be written");
+    let key = rustls::pki_types::PrivateKeyDer::Pkcs8(made.signing_key.serialize_der().into());
+    let tls = rustls::ServerConfig::builder_with_provider(Arc::new(rustls::crypto::ring::default_provider()))
+        .with_safe_default_protocol_versions()
+        .expect("versions")
+        .with_no_client_auth()
+        .with_single_cert(vec![made.cert.der().clone()], key)
+        .expect("a configuration");
+    let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.expect("a free port");
+    let address = listener.local_addr().expect("an address");
+    tokio::spawn(async move {
+        let (mut stream, _) = listener.accept().await.expect("a connection");
+        assert!(head_of(&mut stream).await.starts_with("CONNECT store.test:443 "));
+        stream.write_all(b"HTTP/1.1 200 Connection established\r\n\r\n").await.expect("sent");
+        let mut stream = tokio_rustls::TlsAcceptor::from(Arc::new(tls)).accept(stream).await.expect("a handshake");
+        let request = head_of(&mut stream).await;
+        assert!(request.starts_with("GET /a HTTP/1.1\r\n") && !request.contains("proxy"), "{request}");
+        stream.write_all(part(0, "a").as_bytes()).await.expect("sent");
+        // Until the client has read it.
+        let _ = stream.read_u8().await;
+    });
+    (address, authorities)
+}
+
+async fn head_of(stream: &mut (impl AsyncReadExt + Unpin)) -> String {
+    let mut text = Vec::new();
+    while !text.ends_with(b"\r\n\r\n") {
+        text.push(stream.read_u8().await.expect("a head"));
+    }
+    String::from_utf8(text).expect("text")
+}
+
+#[tokio::test]
+async fn tls_goes_through_a_proxys_tunnel_and_a_bundle_of_authorities_is_believed() {
+    let (address, authorities) = tunnelling().await;
+    let proxy = format!("http://{address}");
+    let env = Env::from_pairs([("https_proxy", proxy.as_str())]);
+    let client = Client::in_env(&HttpConfig::default(), &env, &Registry::default()).expect("a client");
+    let client = client.trusting(authorities.path()).expect("a bundle");
+    let request = Request::get("https://store.test/a").body(()).expect("a request");
+    let mut landing = Landing::small(0..1);
+    client.read_range(request, &object(), &mut landing, false).await.expect("lands");
+    assert_eq!(landing.into_bytes().expect("its own buffer"), b"a");
+}
+
+#[tokio::test]
+async fn an_untrusted_certificate_is_not_tried_again_and_the_error_names_the_fix() {
+    let (address, _authorities) = tunnelling().await;
+    let proxy = format!("http://{address}");
+    let env = Env::from_pairs([("https_proxy", proxy.as_str())]);
+    let client = Client::in_env(&HttpConfig::default(), &env, &Registry::default()).expect("a client");
+    let request = Request::get("https://store.test/a").body(()).expect("a request");
+    let error = client.read_range(request, &object(), &mut Landing::small(0..1), false).await.expect_err("a stranger");
+    let error = error.about("u", "a", "");
+    assert!(!error.is_retryable() && error.to_string().contains("SSL_CERT_FILE"), "{error}");
 }
 
 #[tokio::test]
