@@ -1,4 +1,4 @@
-//! The node's cache of weights: finished models as published, loads that can be gone on with, one
+//! The node's cache of weights: finished models as published, loads that can be resumed, one
 //! load of a model at a time among all processes, and room for the next.
 //!
 //! It is addressed by content (a manifest's root); a load whose root is not known yet goes by its
@@ -53,7 +53,7 @@ pub struct Cache {
     shelf: Arc<Shelf>,
 }
 
-/// What beginning a load comes to.
+/// The outcomes of beginning a load.
 #[derive(Debug)]
 pub enum Begin {
     /// The model is there already.
@@ -90,7 +90,7 @@ impl Cache {
     /// whose inode, size or modification time changed are read and compared first.
     ///
     /// # Errors
-    /// What the system said.
+    /// The system's error.
     pub async fn lookup(&self, wanted: &Wanted<'_>) -> Result<Option<Finished>, CacheError> {
         finished::find(&self.shelf, wanted).await
     }
@@ -99,12 +99,12 @@ impl Cache {
     /// were. While it lives, nobody removes it.
     ///
     /// # Errors
-    /// What the system said.
+    /// The system's error.
     pub async fn kept(&self, url: &str) -> Result<Option<Kept>, CacheError> {
         finished::kept(&self.shelf, url).await
     }
 
-    /// What this URL was when it was last loaded, whatever it is now.
+    /// The URL's content when it was last loaded, whatever it is now.
     #[must_use]
     pub fn last_known(&self, url: &str) -> Option<LastKnown> {
         let reference: facts::Reference = disk::read_json(&self.shelf.layout.reference(url))?;
@@ -159,7 +159,7 @@ impl Cache {
     /// Notes the expectations that files of a model met as wholes, so that they need not be read again.
     ///
     /// # Errors
-    /// What the system said.
+    /// The system's error.
     pub async fn note_met(&self, finished: &Finished, met: BTreeMap<String, Digest>) -> Result<(), CacheError> {
         self.shelf.check_writable()?;
         let (directory, root) = (finished.directory.clone(), finished.root);
@@ -195,7 +195,7 @@ impl Cache {
         manage::pin(&self.shelf, id, true)
     }
 
-    /// Takes [`Cache::pin`] back.
+    /// Undoes [`Cache::pin`].
     ///
     /// # Errors
     /// As for it.
@@ -207,14 +207,14 @@ impl Cache {
     /// quota and reserve, or over `target_bytes`. Dry, it only says what it would remove.
     ///
     /// # Errors
-    /// What the system said.
+    /// The system's error.
     pub fn gc(&self, target_bytes: Option<u64>, is_dry: bool) -> Result<Collected, CacheError> {
         manage::collect(&self.shelf, SystemTime::now(), target_bytes, is_dry)
     }
 
     /// Reads every byte of a model and compares it with the manifest; what is wrong is given up,
-    /// so that the next load of its URL reads that alone. `progress` is told how many bytes were
-    /// read, of how many.
+    /// so that the next load of its URL reads that alone. `progress` is called with the bytes
+    /// read so far and in all.
     ///
     /// # Errors
     /// It is not there, or is being removed; what the system said.
@@ -270,12 +270,12 @@ fn prepare(layout: &layout::Layout, root: &Path) -> Result<(), CacheError> {
     disk::touch(&layout.space_lock()).map_err(CacheError::io("writing", &layout.space_lock()))
 }
 
-/// What a URL was when it was last loaded.
+/// A URL's content when it was last loaded.
 #[derive(Debug, Clone)]
 pub struct LastKnown {
     /// The root of its manifest.
     pub root: Digest,
-    /// How its bytes were known to be right.
+    /// The proof of its bytes.
     pub proof: wire::proof::Proof,
     /// Its objects then.
     pub objects: Vec<Object>,

@@ -1,4 +1,4 @@
-//! What every [`Source`] must do, as one suite that runs on each of them.
+//! The conformance suite: the behaviour that every [`Source`] must have.
 //!
 //! Store [`fixture`] where the source will read it, and call [`check`]. The suite knows the trait
 //! and nothing of any store.
@@ -40,7 +40,7 @@ pub fn noise(seed: u64, bytes: usize) -> Vec<u8> {
 /// bytes under a name, as another writer would.
 ///
 /// # Errors
-/// What the source does wrong, in words.
+/// The source's fault, in words.
 pub async fn check(
     source: Arc<dyn Source>,
     objects: &[(String, Vec<u8>)],

@@ -17,7 +17,7 @@ use wire::extent;
 
 use crate::{LoadError, Region};
 
-/// How many pieces are being read at once. Four pieces of one extent saturate the disks tried; more
+/// The number of pieces read at once. Four pieces of one extent saturate the disks tried; more
 /// only spreads the order of arrival.
 pub const READERS: usize = 4;
 
@@ -30,7 +30,7 @@ pub struct Piece {
     pub extent: u64,
 }
 
-/// What is done with each piece: which it is, where it lies in its file, and its bytes.
+/// A callback for each piece: the piece, its range in the file, and its bytes.
 pub type Look<'a> = dyn Fn(&Piece, Range<u64>, &[u8]) -> Result<(), LoadError> + Sync + 'a;
 
 /// Every extent of every file, in file order.

@@ -1,4 +1,4 @@
-//! Why weights could not be opened: what we were doing, to which file, and what to do about it.
+//! Errors of opening weights: the operation, the file and the fix.
 
 use std::io;
 use std::path::PathBuf;
@@ -9,7 +9,7 @@ use crate::gguf::GgufError;
 use crate::header::HeaderError;
 use crate::source::SourceError;
 
-/// Why weights could not be opened. The cause, where there is one, is the error's source and is
+/// Errors of opening weights. The cause, where there is one, is the error's source and is
 /// not repeated in its message.
 #[derive(Debug, Error)]
 pub enum LoadError {
@@ -24,7 +24,7 @@ pub enum LoadError {
     ListDirectory {
         /// The directory.
         path: PathBuf,
-        /// What the system said.
+        /// The system's error.
         #[source]
         source: io::Error,
     },
@@ -89,7 +89,7 @@ pub enum LoadError {
     /// An index names more files than a model can have.
     #[error("the index names {count} shard files, over the limit of {limit}; it is damaged")]
     TooManyShards {
-        /// How many it names.
+        /// The number that it names.
         count: usize,
         /// The limit.
         limit: usize,
@@ -99,7 +99,7 @@ pub enum LoadError {
     Manifest {
         /// The model's URL.
         url: String,
-        /// What is wrong with it.
+        /// The problem.
         #[source]
         source: wire::manifest::ManifestError,
     },
@@ -114,11 +114,11 @@ pub enum LoadError {
         object: String,
         /// Which bytes of it.
         range: std::ops::Range<u64>,
-        /// Where they came from.
+        /// The source's URL.
         source_url: String,
-        /// What they hash to.
+        /// Their digest.
         found: String,
-        /// What they should.
+        /// The digest that they must have.
         expected: String,
     },
     /// A store sends another header of a file than the verified copy in the cache has.
@@ -167,7 +167,7 @@ pub enum LoadError {
     ReadFile {
         /// The file.
         path: PathBuf,
-        /// What the system said.
+        /// The system's error.
         #[source]
         source: io::Error,
     },
@@ -184,17 +184,17 @@ pub enum LoadError {
     NoSpace {
         /// The file.
         path: PathBuf,
-        /// How much was asked for.
+        /// The bytes that were asked for.
         bytes: u64,
     },
     /// The machine has too little memory.
     #[error("holding {bytes} bytes of {name} in memory; give the machine more, or a disk for the cache")]
     NoMemory {
-        /// What for.
+        /// The purpose.
         name: String,
-        /// How much was asked for.
+        /// The bytes that were asked for.
         bytes: u64,
-        /// What the system said.
+        /// The system's error.
         #[source]
         source: io::Error,
     },
@@ -203,7 +203,7 @@ pub enum LoadError {
     OpenFile {
         /// The file.
         path: PathBuf,
-        /// What the system said.
+        /// The system's error.
         #[source]
         source: io::Error,
     },
@@ -218,7 +218,7 @@ pub enum LoadError {
     MapFile {
         /// The file.
         path: PathBuf,
-        /// What the system said.
+        /// The system's error.
         #[source]
         source: io::Error,
     },
@@ -227,7 +227,7 @@ pub enum LoadError {
     TooManyRegions {
         /// The file.
         path: PathBuf,
-        /// How many mappings may live at once.
+        /// The most mappings that may live at once.
         limit: usize,
     },
     /// The header of a file was refused.
@@ -235,7 +235,7 @@ pub enum LoadError {
     Gguf {
         /// The file's path, or the object's name.
         file: String,
-        /// What is wrong with it.
+        /// The problem.
         #[source]
         source: GgufError,
     },
@@ -244,7 +244,7 @@ pub enum LoadError {
     Header {
         /// The file.
         file: String,
-        /// What is wrong with it.
+        /// The problem.
         #[source]
         source: HeaderError,
     },
@@ -273,7 +273,7 @@ pub enum LoadError {
     IndexJson {
         /// The index file.
         index: PathBuf,
-        /// What the JSON reader said.
+        /// The JSON reader's error.
         #[source]
         source: serde_json::Error,
     },
@@ -341,7 +341,7 @@ pub enum LoadError {
 }
 
 impl LoadError {
-    /// Whether the store could not be asked, so that another copy of the model may do.
+    /// Returns true if the store could not be asked, so that another copy of the model may do.
     #[must_use]
     pub fn is_unreachable(&self) -> bool {
         matches!(self, Self::Source(SourceError::Transient { .. } | SourceError::Throttled { .. }))

@@ -2,9 +2,9 @@
 //! lands.
 //!
 //! The decisions are pure and each has its file: how many requests (`window`), at what rate and
-//! with how many bytes in flight (`budget`), when one is stuck (`stall`), when a second try is
+//! with how many bytes in flight (`budget`), when one is stuck (`stall`), when a hedge is
 //! worth its bytes (`hedge`), what follows a failure (`decide`, `backoff`). This file drives them:
-//! it starts tries, and hears how they ended. It knows sources only as [`Source`], and neither
+//! it starts attempts, and learns how they ended. It knows sources only as [`Source`], and neither
 //! manifests nor journals ([`Keeper`]).
 //!
 //! Everything ends by drop: dropping the future of [`run`] ends all requests, and gives back every
@@ -56,15 +56,15 @@ pub use progress::{Phase, Progress, Rate, Snapshot, eta_seconds};
 pub use shared::{Keeper, Target};
 pub(crate) use small::SmallReads;
 
-/// How often progress is published and the window judged.
+/// The interval at which progress is published and the window judged.
 const TICK: Duration = Duration::from_millis(50);
 
 /// Every so many fetches one has a span of its own: enough to see the shape of a load.
 const SPAN_EVERY: u64 = 16;
 
-/// What is to be fetched, from where, to where.
+/// One load: fetches, sources and targets.
 pub struct Job {
-    /// What to fetch, most urgent first: a plan's fetches.
+    /// The fetches, most urgent first.
     pub fetches: Vec<Fetch>,
     /// The files that the fetches name.
     pub targets: Vec<Target>,
@@ -72,26 +72,26 @@ pub struct Job {
     pub sources: Vec<Arc<dyn Source>>,
     /// The process's budgets.
     pub budgets: Budgets,
-    /// Where the load stands, for others to watch.
+    /// The load's progress, for others to watch.
     pub progress: Progress,
-    /// Where randomness begins: the delays before new tries.
+    /// The seed of the delays before new attempts.
     pub seed: u64,
 }
 
-/// What a finished load took.
+/// The cost of a finished load.
 #[derive(Debug, Clone, Default, PartialEq, Serialize)]
 pub struct Report {
     /// Verified bytes by source URL, in the order of the job's sources.
     pub bytes_by_source: Vec<(String, u64)>,
     /// From the first request to the last byte.
     pub seconds: f64,
-    /// Requests made, second tries included.
+    /// Requests made, hedges included.
     pub requests: u64,
-    /// Tries after a failure.
+    /// Attempts after a failure.
     pub retries: u64,
-    /// Second tries of slow requests.
+    /// Hedges of slow requests.
     pub hedges: u64,
-    /// Bytes that second tries brought, used or not.
+    /// Bytes that hedges brought, used or not.
     pub hedged_bytes: u64,
     /// Bytes that came and were thrown away.
     pub discarded_bytes: u64,
@@ -101,7 +101,7 @@ pub struct Report {
     pub throttles: u64,
     /// Extents whose digest was wrong.
     pub corrupt_extents: u64,
-    /// How long requests waited for the disk to take what they had received, all together.
+    /// The time that requests waited for the disk to take what they had received, all together.
     pub disk_wait_seconds: f64,
     /// The most bytes in flight at any time, over all loads that share the budgets.
     pub in_flight_max_bytes: u64,
@@ -186,7 +186,7 @@ struct Driver {
     began: Instant,
     bytes_total: u64,
     begun: u64,
-    /// Whether there was no room for more bytes in flight.
+    /// True if there was no room for more bytes in flight.
     is_starved: bool,
     running_max: usize,
 }
@@ -233,7 +233,7 @@ impl Driver {
         }
     }
 
-    /// Starts as many tries as window and budgets allow, what was begun before what is new.
+    /// Starts as many attempts as window and budgets allow, what was begun before what is new.
     fn start(&mut self) {
         self.is_starved = false;
         if self.window.paused_until(now()).is_some() {
@@ -279,7 +279,7 @@ impl Driver {
         tracing::debug_span!("fetch", object, first_extent = piece.extents.start, end_extent = piece.extents.end)
     }
 
-    /// A try has ended: decides what comes of it.
+    /// An attempt has ended: decides what comes of it.
     fn settle(&mut self, joined: Result<Tried, tokio::task::JoinError>) -> Result<(), FetchError> {
         let (mut piece, ended) = match joined {
             Ok(tried) => tried,
@@ -297,7 +297,7 @@ impl Driver {
         };
         let is_failure = !matches!(ended, Ended::Complete | Ended::Overtaken);
         if is_failure {
-            tracing::debug!(object = place.object, ?missing, ?ended, "a try failed");
+            tracing::debug!(object = place.object, ?missing, ?ended, "an attempt failed");
         }
         match decide::next(&mut piece.history, ended, place, now(), &self.shared.config, &mut self.random) {
             Next::Done => {
@@ -315,7 +315,7 @@ impl Driver {
         }
     }
 
-    /// Tells the window how a try ended.
+    /// Tells the window how an attempt ended.
     fn signal(&mut self, piece: &Piece, ended: &Ended) {
         let round_trip = self.shared.observed(piece.history.source).round_trip();
         let (now, landed) = (now(), self.shared.landed());

@@ -52,16 +52,16 @@ pub struct Gguf {
     pub metadata: BTreeMap<String, Value>,
     /// The tensors in the order of their bytes; between two there is padding at most.
     pub tensors: Vec<GgufTensor>,
-    /// Where the tensors' bytes begin in the file.
+    /// The offset of the tensors' bytes in the file.
     pub data_start: u64,
 }
 
-/// What the header says of one tensor.
+/// The header's entry of one tensor.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct GgufTensor {
     /// The tensor's name, unique in the file.
     pub name: String,
-    /// How its elements are stored.
+    /// The storage of its elements.
     pub kind: Kind,
     /// The dimensions, outermost first: the reverse of the file's own order.
     pub shape: Vec<usize>,

@@ -29,7 +29,7 @@ pub const RANK_MAX: usize = 16;
 /// The longest name a tensor may have. Names in the wild stay under two hundred bytes.
 pub const NAME_BYTES_MAX: usize = 1024;
 
-/// How many bytes at the start of a file say how long the header is.
+/// The length of the field at the start of a file that holds the header's length.
 pub const LENGTH_BYTES: u64 = 8;
 
 /// A checked header: what the file holds and where.
@@ -40,11 +40,11 @@ pub struct Header {
     /// The tensors in the order of their bytes. Their ranges follow each other without a gap from
     /// `data_start` to the end of the file.
     pub tensors: Vec<TensorInfo>,
-    /// Where the tensors' bytes begin in the file.
+    /// The offset of the tensors' bytes in the file.
     pub data_start: u64,
 }
 
-/// What the header says of one tensor.
+/// The header's entry of one tensor.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct TensorInfo {
     /// The tensor's name, unique in the file.

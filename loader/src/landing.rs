@@ -1,4 +1,4 @@
-//! Where one fetch's bytes land: in place, hashed as they arrive, extent by extent.
+//! The destination of one fetch's bytes: in place, hashed as they arrive, extent by extent.
 //!
 //! A landing is the destination of one ranged read. Whoever reads from a socket receives straight
 //! into [`Landing::buffer`] and says how much came ([`Landing::filled`]); the bytes are hashed
@@ -19,13 +19,13 @@ use crate::region::Lease;
 /// The unit of digest, cache and proof: 4 MiB of one object, the last one shorter.
 pub use wire::extent::EXTENT_BYTES;
 
-/// How much a reader is given at a time: small enough that the bytes are still in a cache when they
+/// The bytes that a reader is given at a time: small enough that the bytes are still in a cache when they
 /// are hashed, large enough that taking them from a socket costs few system calls and few
 /// acknowledgements. With 8 connections, 1 MiB costs 0.29 processor seconds per GB where 256 KiB
 /// cost 0.39; more brings nothing (`examples/read_cpu.rs`, loopback).
 const BUFFER_BYTES: usize = 1 << 20;
 
-/// What a landing's judge says of a finished extent.
+/// A judge's decision about a finished extent.
 pub type Judgement = Result<(), LandingError>;
 
 /// Decides about a finished extent: its number within the object, its bytes' digest, and the lease
@@ -42,7 +42,7 @@ pub struct Landed<'a> {
     pub bytes: &'a [u8],
 }
 
-/// Why landed bytes were refused.
+/// Errors of landed bytes.
 #[derive(Debug, Error)]
 pub enum LandingError {
     /// An extent's digest is not what the manifest says.
@@ -52,11 +52,11 @@ pub enum LandingError {
         object: String,
         /// Which bytes of it.
         range: Range<u64>,
-        /// Where they came from.
+        /// The source's URL.
         source_url: String,
         /// BLAKE3 of what came, in hexadecimal.
         found: String,
-        /// What the manifest says.
+        /// The digest in the manifest.
         expected: String,
     },
     /// The extent could not be noted or kept.
@@ -64,7 +64,7 @@ pub enum LandingError {
     Keep {
         /// The object.
         object: String,
-        /// What the system said.
+        /// The system's error.
         problem: String,
     },
 }
@@ -90,7 +90,7 @@ pub struct Landing {
     progress: Arc<Progress>,
 }
 
-/// How far a landing is, for others to watch.
+/// The progress of a landing, for others to watch.
 #[derive(Debug, Default)]
 pub struct Progress {
     landed: AtomicU64,
@@ -106,13 +106,13 @@ impl Progress {
         self.landed.load(Ordering::Relaxed)
     }
 
-    /// Whether it waits for the disk at the moment, and for nobody else.
+    /// Returns true if it waits for the disk at the moment, and for nobody else.
     #[must_use]
     pub fn is_writing(&self) -> bool {
         self.is_writing.load(Ordering::Relaxed)
     }
 
-    /// How long it has waited for the disk since this was asked the last time.
+    /// The time that it has waited for the disk since this was asked the last time.
     pub fn take_waited(&self) -> Duration {
         Duration::from_nanos(self.waited_ns.swap(0, Ordering::Relaxed))
     }
@@ -151,25 +151,25 @@ impl Landing {
         self.range.clone()
     }
 
-    /// Where the next byte belongs, within the object.
+    /// The offset of the next byte within the object.
     #[must_use]
     pub fn position(&self) -> u64 {
         self.position
     }
 
-    /// How many bytes are still to come.
+    /// The number of bytes still to come.
     #[must_use]
     pub fn remaining(&self) -> u64 {
         self.range.end - self.position
     }
 
-    /// What others may watch: stalls are seen by it.
+    /// The progress, by which others see stalls.
     #[must_use]
     pub fn progress(&self) -> Arc<Progress> {
         Arc::clone(&self.progress)
     }
 
-    /// Where the next bytes go: the memory itself, never more than is wanted, never beyond an
+    /// The destination of the next bytes: the memory itself, never more than is wanted, never beyond an
     /// extent's end. Empty when all has come.
     pub fn buffer(&mut self) -> &mut [u8] {
         let extent_end = (self.position / EXTENT_BYTES + 1) * EXTENT_BYTES;
@@ -228,7 +228,7 @@ impl Landing {
     /// Waits until nothing is on its way to the disk; before the landing is given up for another.
     ///
     /// # Errors
-    /// What was on its way could not be written.
+    /// The pending bytes could not be written.
     pub async fn quiet(&mut self) -> Result<(), LandingError> {
         let Space::Region(lease) = &mut self.space else { return Ok(()) };
         let settled = lease.settled().await;
@@ -243,7 +243,7 @@ impl Landing {
         })
     }
 
-    /// Where the extent begins that the last byte belongs to.
+    /// The beginning of the extent that the last byte belongs to.
     fn extent_begin(&self) -> u64 {
         let extent = self.position.saturating_sub(1) / EXTENT_BYTES;
         (extent * EXTENT_BYTES).max(self.range.start)
@@ -362,7 +362,7 @@ mod tests {
         }
     }
 
-    /// Whether a file there can be written past the page cache, found out as simply as can be.
+    /// Returns true if a file there can be written past the page cache, found out as simply as can be.
     fn takes_direct_writes(directory: &std::path::Path) -> bool {
         use std::os::unix::fs::{FileExt, OpenOptionsExt};
         let path = directory.join("tried");

@@ -1,4 +1,4 @@
-//! What a user may give as a model: a URL of far storage, or a directory.
+//! Model URLs, as users give them: a URL of far storage, or a directory.
 //!
 //! It parses and prints; it reads no environment and opens nothing. A URL never carries a secret:
 //! user information and queries are refused, since credentials come from the environment.
@@ -9,7 +9,7 @@ use std::str::FromStr;
 
 use thiserror::Error;
 
-/// Where a model is.
+/// The location of a model.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub enum ModelUrl {
     /// A directory of this machine: `./dir`, `/dir`, `file:///dir`.
@@ -55,13 +55,13 @@ pub enum ModelUrl {
     },
 }
 
-/// Why a text is no model URL.
+/// Errors of a model URL.
 #[derive(Debug, Error, PartialEq, Eq)]
 #[error("`{text}` {problem}")]
 pub struct ModelUrlError {
-    /// What was given, without anything that could be secret.
+    /// The text that was given, without anything that could be secret.
     pub text: String,
-    /// What is wrong and how to mend it.
+    /// The problem and its fix.
     pub problem: String,
 }
 
@@ -90,7 +90,7 @@ impl ModelUrl {
         last(path).map_or_else(|| self.to_string(), str::to_owned)
     }
 
-    /// Whether its bytes are on this machine already.
+    /// Returns true if its bytes are on this machine already.
     #[must_use]
     pub fn is_local(&self) -> bool {
         self.directory().is_some()
@@ -106,7 +106,7 @@ impl ModelUrl {
         }
     }
 
-    /// Whether it is of the Hugging Face hub, or of a mirror that speaks its protocol.
+    /// Returns true if it is of the Hugging Face hub, or of a mirror that speaks its protocol.
     #[must_use]
     pub fn is_hub(&self) -> bool {
         match self {
@@ -116,7 +116,7 @@ impl ModelUrl {
         }
     }
 
-    /// Whether what it names can never change: a commit of a hub.
+    /// Returns true if what it names can never change: a commit of a hub.
     #[must_use]
     pub fn is_immutable(&self) -> bool {
         match self {
@@ -133,7 +133,7 @@ impl ModelUrl {
     }
 }
 
-/// How the one kind of file ends that may be named alone.
+/// The ending of the one kind of file that may be named alone.
 const GGUF: &str = ".gguf";
 
 /// Folder and name of a GGUF file, and the revision where there is one; `None` where the text names a folder.
@@ -151,7 +151,7 @@ fn gguf_file(text: &str) -> Option<(String, &str)> {
     is_gguf.then(|| (revision.map_or_else(|| folder.to_owned(), |revision| format!("{folder}@{revision}")), name))
 }
 
-/// Whether a revision is a commit's full name, which no branch or tag can be.
+/// Returns true if a revision is a commit's full name, which no branch or tag can be.
 pub(crate) fn is_commit(revision: &str) -> bool {
     revision.len() == 40 && revision.bytes().all(|byte| byte.is_ascii_digit() || matches!(byte, b'a'..=b'f'))
 }

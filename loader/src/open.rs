@@ -28,7 +28,7 @@ use crate::source::Source;
 use crate::{LoadError, ModelUrl, Weights, identity};
 use kept::KeptSource;
 
-/// How models are loaded.
+/// The configuration of loads.
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(default, deny_unknown_fields)]
 pub struct LoaderConfig {
@@ -43,7 +43,7 @@ pub struct LoaderConfig {
     pub cache: CacheConfig,
 }
 
-/// What all loads of a process share. Clones are of the same one.
+/// The state that all loads of a process share. Clones are of the same one.
 #[derive(Clone)]
 pub struct Loader {
     shared: Arc<Shared>,
@@ -58,7 +58,7 @@ pub(crate) struct Shared {
     client: Client,
 }
 
-/// What to load of a model, and beside what.
+/// Options of a load.
 #[derive(Debug, Clone, Default)]
 pub struct OpenOptions {
     /// Tensor names in execution order; tensors not named come last.
@@ -72,7 +72,7 @@ pub struct OpenOptions {
     pub base: Option<Weights>,
 }
 
-/// What a load took.
+/// The cost of a load.
 #[derive(Debug, Clone, Default, Serialize)]
 pub struct Summary {
     /// Bytes of weights, headers included.
@@ -83,13 +83,13 @@ pub struct Summary {
     pub seconds: f64,
     /// Seconds until everything was on disk as well; none where nothing is kept.
     pub durable_seconds: Option<f64>,
-    /// Whether the cache's disk could not be used.
+    /// True if the cache's disk could not be used.
     pub memory_only: bool,
-    /// Whether the cache holds the model now, so that the next load reads nothing from afar.
+    /// True if the cache holds the model now, so that the next load reads nothing from afar.
     pub kept: bool,
     /// The root of the model's manifest, published or computed.
     pub root: Option<String>,
-    /// What the requests took; none where none were made.
+    /// The cost of the requests; none where none were made.
     pub fetch: Option<fetch::Report>,
 }
 
@@ -104,7 +104,7 @@ pub struct Load {
     _task: Option<AbortOnDrop>,
 }
 
-/// How far a load is.
+/// The phases of a load.
 #[derive(Debug, Clone)]
 pub(crate) enum State {
     Loading,
@@ -228,7 +228,7 @@ impl Loader {
         self.shared.cache.as_ref()
     }
 
-    /// What an earlier load from here found.
+    /// The digests that an earlier load from here found.
     fn pinned(&self, url: &ModelUrl) -> Option<Pinned> {
         let known = self.shared.cache.as_ref()?.last_known(&url.to_string())?;
         let manifest = Manifest::parse(&known.manifest).ok()?;
@@ -271,7 +271,7 @@ impl Probe {
         Some(identity::of(files.collect()))
     }
 
-    /// What a load would read, in which order.
+    /// The reads of a load, in their order.
     ///
     /// # Errors
     /// A slice that does not fit its tensor.
@@ -304,7 +304,7 @@ impl Load {
         Self { weights, progress, state, _task: None }
     }
 
-    /// Where it stands.
+    /// Its phase.
     #[must_use]
     pub fn progress(&self) -> Progress {
         self.progress.clone()
@@ -313,7 +313,7 @@ impl Load {
     /// Waits until every byte is verified in memory.
     ///
     /// # Errors
-    /// Why the load failed.
+    /// The load failed.
     pub fn arrived(&self) -> impl Future<Output = Result<Summary, Arc<LoadError>>> + Send + use<> {
         until(self.state.clone(), true)
     }
@@ -321,7 +321,7 @@ impl Load {
     /// Waits until every byte is verified and, where there is a cache, on disk.
     ///
     /// # Errors
-    /// Why the load failed. A disk that fails after the bytes arrived is a warning.
+    /// The load failed. A disk that fails after the bytes arrived is a warning.
     pub fn finished(&self) -> impl Future<Output = Result<Summary, Arc<LoadError>>> + Send + use<> {
         until(self.state.clone(), false)
     }

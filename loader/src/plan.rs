@@ -1,4 +1,4 @@
-//! What to fetch, in which order: a pure function from headers, the model's execution order and
+//! The plan of a load: a pure function from headers, the model's execution order and
 //! this rank's slices to ranged reads of whole extents.
 //!
 //! Files hold tensors sorted by type and name (`layers.10` before `layers.2`); kernels want them
@@ -19,14 +19,14 @@ use thiserror::Error;
 use crate::header::Header;
 use wire::EXTENT_BYTES;
 
-/// How much one fetch asks for unless told otherwise: large enough that a request's round trip is
+/// The bytes that one fetch asks for by default: large enough that a request's round trip is
 /// small beside its body, small enough that a retry or a slow connection holds up little.
 pub const FETCH_BYTES: u64 = 2 * EXTENT_BYTES;
 
 /// The largest fetch. Azure and S3 both advise ranges of 8 to 16 MiB.
 pub const FETCH_BYTES_MAX: u64 = 4 * EXTENT_BYTES;
 
-/// How far ahead a fetch may reach in execution order to grow: about what is in flight at once
+/// The distance in execution order that a fetch may reach ahead to grow: about what is in flight at once
 /// anyway, so that merging delays nobody by more than the fetches already under way.
 pub const TOGETHER_BYTES: u64 = 8 * EXTENT_BYTES;
 
@@ -70,12 +70,12 @@ impl Slices {
     }
 }
 
-/// How to plan.
+/// Options of a plan.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct PlanOptions {
     /// The most one fetch asks for, [`EXTENT_BYTES`] to [`FETCH_BYTES_MAX`]; rounded down to extents.
     pub fetch_bytes: u64,
-    /// How far ahead in execution order a fetch may reach to grow.
+    /// The distance in execution order that a fetch may reach ahead to grow.
     pub together_bytes: u64,
     /// Fetch every byte of every file, what no slice wants last: the cache's file is complete then.
     pub every_byte: bool,
@@ -123,13 +123,13 @@ pub struct PlannedTensor {
     pub name: String,
     /// Which of the plan's files holds it.
     pub file: usize,
-    /// How many of its bytes the slice wants.
+    /// The number of its bytes that the slice wants.
     pub wanted_bytes: u64,
     /// After how many of the plan's fetches all that is wanted of it has come.
     pub ready_after: usize,
 }
 
-/// What to fetch.
+/// A plan of fetches.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 pub struct Plan {
     /// The files, as given.
@@ -164,7 +164,7 @@ impl Plan {
     }
 }
 
-/// Why there is no plan.
+/// Errors of a plan.
 #[derive(Debug, Error, PartialEq, Eq)]
 pub enum PlanError {
     /// A slice is not within its tensor.

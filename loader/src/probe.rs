@@ -58,7 +58,7 @@ pub struct Shard {
 }
 
 impl Shard {
-    /// Whether a file begins with the bytes that the header was read from, so that the header describes
+    /// Returns true if a file begins with the bytes that the header was read from, so that the header describes
     /// it. Only for files that have arrived.
     pub(crate) fn describes(&self, region: &Region) -> bool {
         region.view(0..self.head.len()).is_some_and(|head| *head == *self.head)

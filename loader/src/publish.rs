@@ -74,7 +74,7 @@ fn tensors_of(weights: &Weights, regions: &[Arc<Region>]) -> Vec<Vec<TensorDiges
     files
 }
 
-/// What else lies in a directory's top: a tool that uses the model may read it, so a manifest
+/// The other files at a directory's top: a tool that uses the model may read them, so a manifest
 /// should answer for it.
 fn others(directory: &Path, listed: &[ManifestFile]) -> Result<Vec<ManifestFile>, LoadError> {
     let list_error = |source| LoadError::ListDirectory { path: directory.to_owned(), source };

@@ -171,7 +171,7 @@ impl Region {
         self.view(0..self.len() as usize)
     }
 
-    /// How many bytes it has.
+    /// The number of bytes.
     #[must_use]
     pub fn len(&self) -> u64 {
         match &self.memory {
@@ -181,7 +181,7 @@ impl Region {
         }
     }
 
-    /// Whether it has no bytes.
+    /// Returns true if it has no bytes.
     #[must_use]
     pub fn is_empty(&self) -> bool {
         self.len() == 0
@@ -248,7 +248,7 @@ impl Region {
     /// the whole.
     ///
     /// # Errors
-    /// Why the load failed.
+    /// The load failed.
     pub(crate) fn arrived(&self, range: Range<u64>) -> Result<&[u8], Arc<LoadError>> {
         let (start, end) = (in_memory(range.start), in_memory(range.end));
         match &self.memory {
@@ -263,7 +263,7 @@ impl Region {
         }
     }
 
-    /// Whether every extent that the range touches is there, shown or held.
+    /// Returns true if every extent that the range touches is there, shown or held.
     pub(crate) fn has_arrived(&self, range: Range<u64>) -> bool {
         match &self.memory {
             Memory::Filling(_, arrival, _) => arrival.has_arrived(&range),
@@ -271,7 +271,7 @@ impl Region {
         }
     }
 
-    /// Whether every extent that the range touches is verified.
+    /// Returns true if every extent that the range touches is verified.
     #[must_use]
     pub fn is_verified(&self, range: Range<u64>) -> bool {
         match &self.memory {
@@ -280,7 +280,7 @@ impl Region {
         }
     }
 
-    /// Whether all has arrived.
+    /// Returns true if all has arrived.
     #[must_use]
     pub fn is_complete(&self) -> bool {
         match &self.memory {
@@ -301,7 +301,7 @@ impl Region {
     /// Blocks until the range has arrived: for threads that compute.
     ///
     /// # Errors
-    /// Why the load failed.
+    /// The load failed.
     pub fn wait(&self, range: Range<u64>) -> Result<(), Arc<LoadError>> {
         match &self.memory {
             Memory::Filling(_, arrival, _) => arrival.wait(&range),
@@ -312,7 +312,7 @@ impl Region {
     /// Waits until the range has arrived.
     ///
     /// # Errors
-    /// Why the load failed.
+    /// The load failed.
     pub async fn ready(&self, range: Range<u64>) -> Result<(), Arc<LoadError>> {
         match &self.memory {
             Memory::Filling(_, arrival, _) => arrival.ready(&range).await,
@@ -323,7 +323,7 @@ impl Region {
     /// Blocks until the range has arrived, but no longer than `patience`. Whether it has.
     ///
     /// # Errors
-    /// Why the load failed.
+    /// The load failed.
     pub fn wait_for(&self, range: Range<u64>, patience: Duration) -> Result<bool, Arc<LoadError>> {
         match &self.memory {
             Memory::Filling(_, arrival, _) => arrival.wait_for(&range, patience),
@@ -343,7 +343,7 @@ impl Region {
     /// mapping does not (docs/performance.md). Nothing where [`Region::view`] shows nothing. Blocks.
     ///
     /// # Errors
-    /// What the system said; a file that has become shorter.
+    /// The system's error; a file that has become shorter.
     pub fn read<'a>(&'a self, range: Range<usize>, buffer: &'a mut Vec<u8>) -> std::io::Result<Option<&'a [u8]>> {
         let Memory::File(mapping, file) = &self.memory else { return Ok(self.view(range)) };
         if range.start > range.end || range.end > mapping.len() {
@@ -383,7 +383,7 @@ impl Region {
         }
     }
 
-    /// How many bytes were written to its file since this was asked the last time, and how; none where it has no
+    /// The bytes written to its file since the last call, by way; none where it has no
     /// file, or a finished one.
     pub(crate) fn take_written(&self) -> Written {
         self.file().map(FilledFile::take_written).unwrap_or_default()
@@ -415,7 +415,7 @@ impl Region {
 /// `sync_data` finds little to do.
 ///
 /// # Errors
-/// What the system said; nothing depends on it.
+/// The system's error; nothing depends on it.
 pub fn begin_writeback(file: &File, range: Range<u64>) -> std::io::Result<()> {
     use std::os::fd::AsRawFd;
     let (offset, count) = (range.start.cast_signed(), (range.end - range.start).cast_signed());

@@ -1,4 +1,4 @@
-//! Where bytes come from: one small trait for every kind of far storage, and what an object is.
+//! Sources of bytes: one small trait for every kind of far storage, and what an object is.
 //!
 //! A source knows how to find an object and how to read a range of it into its destination
 //! ([`Landing`]). It does not know what the bytes mean, where they land, how many others read at
@@ -20,13 +20,13 @@ pub struct Object {
     pub name: String,
     /// Its size.
     pub bytes: u64,
-    /// What pins its content.
+    /// The tag that pins its content.
     pub tag: Tag,
     /// A digest of the whole object that the store itself vouches for.
     pub checksum: Option<wire::evidence::StoreChecksum>,
 }
 
-/// What a store says of an object's identity. At least one of `etag` and `version` is there for
+/// The identity of an object, as its store describes it. At least one of `etag` and `version` is there for
 /// every store that can change an object under a reader.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Tag {
@@ -38,10 +38,10 @@ pub struct Tag {
     pub modified: Option<String>,
 }
 
-/// How a read is to be made.
+/// Options of a read.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct ReadOptions {
-    /// Use a connection of its own rather than one from the pool: for the second try of a range
+    /// Use a connection of its own rather than one from the pool: for the hedge of a range
     /// whose first connection may be the slow part.
     pub fresh_connection: bool,
 }
@@ -52,11 +52,11 @@ pub trait Source: Send + Sync + fmt::Debug {
     /// The model's URL, never with a secret in it: for messages, logs and the cache's key.
     fn url(&self) -> &str;
 
-    /// Who is charged for requests and throttles them: a storage account, a bucket's endpoint, a
+    /// The account that requests are charged to and throttled by: a storage account, a bucket's endpoint, a
     /// host. Sources of one account share its request budget.
     fn account(&self) -> &str;
 
-    /// What `name` is now. [`SourceError::NotFound`] is an answer, not a failure.
+    /// Looks an object up. [`SourceError::NotFound`] is an answer, not a failure.
     ///
     /// # Errors
     /// See [`SourceError`].
@@ -91,7 +91,7 @@ pub enum SourceError {
         name: String,
         /// The HTTP status, or the system's word.
         status: String,
-        /// What to do.
+        /// The fix.
         fix: String,
     },
     /// The store refuses the request, or can never answer it: the same request would be refused again.
@@ -123,7 +123,7 @@ pub enum SourceError {
         name: String,
         /// The HTTP status.
         status: u16,
-        /// What `Retry-After` said.
+        /// The value of `Retry-After`.
         retry_after: Option<Duration>,
     },
     /// A server error, a broken connection, a time-out: may pass.
@@ -133,7 +133,7 @@ pub enum SourceError {
         url: String,
         /// The object.
         name: String,
-        /// What happened.
+        /// The problem.
         problem: String,
         /// The cause, where there is one.
         #[source]
@@ -146,7 +146,7 @@ pub enum SourceError {
         url: String,
         /// The object.
         name: String,
-        /// What is wrong.
+        /// The problem.
         problem: String,
     },
     /// A configuration or URL that cannot work.
@@ -154,16 +154,16 @@ pub enum SourceError {
     Config {
         /// The model's URL.
         url: String,
-        /// What is wrong and how to mend it.
+        /// The problem and its fix.
         problem: String,
     },
-    /// What landed is not what was promised, or could not be kept.
+    /// The landed bytes are not what was promised, or could not be kept.
     #[error(transparent)]
     Landing(#[from] LandingError),
 }
 
 impl SourceError {
-    /// Whether the same request may succeed later. An answer that says "no" for good (credentials, a
+    /// Returns true if the same request may succeed later. An answer that says "no" for good (credentials, a
     /// missing object, a status of 4xx) is not asked for again.
     #[must_use]
     pub fn is_retryable(&self) -> bool {

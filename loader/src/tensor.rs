@@ -59,13 +59,13 @@ impl Tensor {
         view.unwrap_or_else(|| panic!("{self:?} is read before it is ready"))
     }
 
-    /// How many bytes it has, arrived or not.
+    /// The number of its bytes, arrived or not.
     #[must_use]
     pub fn byte_count(&self) -> u64 {
         self.range.len() as u64
     }
 
-    /// Whether its bytes have arrived and are verified.
+    /// Returns true if its bytes have arrived and are verified.
     #[must_use]
     pub fn is_ready(&self) -> bool {
         self.is_header_ready() && self.region.is_verified(self.extent())
@@ -74,7 +74,7 @@ impl Tensor {
     /// Blocks until its bytes have arrived: for threads that compute.
     ///
     /// # Errors
-    /// Why the load failed.
+    /// The load failed.
     pub fn wait(&self) -> Result<(), Arc<LoadError>> {
         self.region.wait(0..self.header_end)?;
         self.region.wait(self.extent())
@@ -84,7 +84,7 @@ impl Tensor {
     /// header and bytes. Whether they have: for threads that compute and must show life meanwhile.
     ///
     /// # Errors
-    /// Why the load failed.
+    /// The load failed.
     pub fn wait_for(&self, patience: Duration) -> Result<bool, Arc<LoadError>> {
         Ok(self.region.wait_for(0..self.header_end, patience)? && self.region.wait_for(self.extent(), patience)?)
     }
@@ -92,7 +92,7 @@ impl Tensor {
     /// Waits until its bytes have arrived.
     ///
     /// # Errors
-    /// Why the load failed.
+    /// The load failed.
     pub async fn ready(&self) -> Result<(), Arc<LoadError>> {
         self.region.ready(0..self.header_end).await?;
         self.region.ready(self.extent()).await
@@ -106,7 +106,7 @@ impl Tensor {
         self.range.start as u64..self.range.end as u64
     }
 
-    /// How many elements the shape has: 1 for a scalar, 0 where a dimension is 0.
+    /// The number of elements: 1 for a scalar, 0 where a dimension is 0.
     #[must_use]
     pub fn elements(&self) -> usize {
         self.shape.iter().product()

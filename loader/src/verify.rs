@@ -40,12 +40,12 @@ impl Checks {
         Self::new(name, bytes, verdict.expected(name).clone(), Arc::clone(&shard.head))
     }
 
-    /// Whether this object can be judged only as a whole.
+    /// Returns true if this object can be judged only as a whole.
     pub(crate) fn is_held(&self) -> bool {
         matches!(self.expected, Expected::Whole(_) | Expected::Shards(_))
     }
 
-    /// Whether this is the digest that the extent must have.
+    /// Checks that this is the digest that the extent must have.
     pub(crate) fn check(&self, extent: u64, digest: blake3::Hash, source_url: &str) -> Result<(), LandingError> {
         match &self.expected {
             Expected::Extents(digests) => {
@@ -96,7 +96,7 @@ impl Checks {
         &self.head
     }
 
-    /// Whether digests say what each extent must be, before any of it lands.
+    /// Returns true if digests say what each extent must be, before any of it lands.
     pub(crate) fn knows_extents(&self) -> bool {
         matches!(self.expected, Expected::Extents(_))
     }
@@ -111,7 +111,7 @@ impl Checks {
         }
     }
 
-    /// Whether an extent begins as the header did when it was parsed: the tensors' places come
+    /// Returns true if an extent begins as the header did when it was parsed: the tensors' places come
     /// from there.
     fn agrees_with_head(&self, extent: u64, bytes: &[u8]) -> bool {
         let begin = usize::try_from(extent * EXTENT_BYTES).expect("an object fits the address space");

@@ -45,7 +45,7 @@ pub struct Weights {
     digests: Arc<BTreeMap<String, Digest>>,
     /// Empty until the digests of all files are known; clones share it.
     identity: Arc<OnceLock<Digest>>,
-    /// What must live as long as the weights: the cache's lock on their files.
+    /// Values that must live as long as the weights: the cache's lock on their files.
     alive: Vec<Arc<dyn Any + Send + Sync>>,
 }
 
@@ -139,7 +139,7 @@ impl Weights {
         &self.files
     }
 
-    /// Why we believe these weights.
+    /// The proof of these weights.
     #[must_use]
     pub fn proof(&self) -> Proof {
         self.proof
@@ -165,7 +165,7 @@ impl Weights {
         tensor.ready().await.map(|()| tensor)
     }
 
-    /// Whether every byte of every tensor has arrived.
+    /// Returns true if every byte of every tensor has arrived.
     #[must_use]
     pub fn is_complete(&self) -> bool {
         self.tensors.values().all(Tensor::is_ready)

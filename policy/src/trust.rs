@@ -47,7 +47,7 @@ impl Trust {
         })
     }
 
-    /// What the loader must check, and what the load may be called then.
+    /// Decides what the loader must check, and the proof that the load then has.
     ///
     /// # Errors
     /// The evidence contradicts itself, a signature fails, or it proves less than is required.
@@ -127,7 +127,7 @@ impl Trust {
     }
 }
 
-/// Whether this signed digest is the one of the manifest's file. A shard is the whole file where
+/// Returns true if this signed digest is the one of the manifest's file. A shard is the whole file where
 /// it has the whole file's digest.
 fn is_file_of(expected: &Expected, evidence: &Evidence) -> bool {
     let found = evidence.manifest_sha256.map(AnyDigest::Sha256);
@@ -257,7 +257,7 @@ fn check_pin(evidence: &Evidence, object: &ObjectEvidence, extents: &[Digest]) -
     }
 }
 
-/// What an earlier load found of this object; `None` if the ETag is another or there is none.
+/// The digests that an earlier load found of this object; `None` if the ETag is another or there is none.
 fn find_pin<'a>(evidence: &'a Evidence, object: &ObjectEvidence) -> Result<Option<&'a PinnedObject>, Refusal> {
     let Some(pinned) = &evidence.pinned else { return Ok(None) };
     let same = |pin: &&PinnedObject| pin.name == object.name && pin.etag.is_some() && pin.etag == object.etag;

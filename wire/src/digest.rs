@@ -38,16 +38,16 @@ impl fmt::Display for AnyDigest {
     }
 }
 
-/// Why a text is no digest.
+/// Errors of a digest's text.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Error)]
 pub enum DigestError {
     /// It begins with the name of another hash, or none.
     #[error("a digest must begin with `{wanted}`")]
     Prefix {
-        /// What it should begin with.
+        /// The prefix that it must have.
         wanted: &'static str,
     },
-    /// What follows is not 32 bytes in hexadecimal.
+    /// The rest is not 32 bytes in hexadecimal.
     #[error("a digest must have exactly 64 hexadecimal digits, in lower case")]
     Digits,
 }
@@ -55,7 +55,7 @@ pub enum DigestError {
 macro_rules! digest {
     ($name:ident, $prefix:literal) => {
         impl $name {
-            /// What its text begins with.
+            /// The prefix of its text.
             pub const PREFIX: &str = $prefix;
 
             /// Its bytes in lower-case hexadecimal, without the prefix.

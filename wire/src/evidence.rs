@@ -15,7 +15,7 @@ use crate::proof::Proof;
 /// Everything known of a model from a first look.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Evidence {
-    /// Where it is.
+    /// Its location.
     pub origin: Origin,
     /// The objects that were found, in any order, each name once. Names are relative to the model.
     pub objects: Vec<ObjectEvidence>,
@@ -27,11 +27,11 @@ pub struct Evidence {
     pub manifest_sha256: Option<Sha256>,
     /// The bytes of `model.sig`.
     pub signature: Option<Vec<u8>>,
-    /// What an earlier load from here found.
+    /// The digests that an earlier load from here found.
     pub pinned: Option<Pinned>,
 }
 
-/// Where a model is.
+/// The location of a model.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Origin {
     /// A directory of this machine.
@@ -77,14 +77,14 @@ pub enum Role {
 }
 
 impl Role {
-    /// Whether the answers of the model depend on the object's bytes.
+    /// Returns true if the answers of the model depend on the object's bytes.
     #[must_use]
     pub fn is_read(self) -> bool {
         matches!(self, Self::Weights | Self::Settings)
     }
 }
 
-/// Whether a file of this name holds weights in a format that is read.
+/// Returns true if a file of this name holds weights in a format that is read.
 #[must_use]
 pub fn is_weights_name(name: &str) -> bool {
     let name = name.to_ascii_lowercase();
@@ -100,16 +100,16 @@ pub enum StoreChecksum {
     Sha256(Sha256),
 }
 
-/// What an earlier load of the same URL computed.
+/// The digests that an earlier load of the same URL computed.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Pinned {
     /// The root of the manifest that was computed then.
     pub root: Digest,
-    /// What was found of each object.
+    /// The digests of each object.
     pub objects: Vec<PinnedObject>,
 }
 
-/// What an earlier load computed of one object.
+/// The digests that an earlier load computed of one object.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct PinnedObject {
     /// Its name.
@@ -122,14 +122,14 @@ pub struct PinnedObject {
     pub extents: Vec<Digest>,
 }
 
-/// What the loader must hold the bytes against.
+/// Policy's decision: the checks that the loader must make.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Verdict {
-    /// What the load may be called once everything in `expected` was checked.
+    /// The proof of the load once everything in `expected` was checked.
     pub proof: Proof,
-    /// What to check, by object name; ask with [`Verdict::expected`].
+    /// The expectations by object name; ask with [`Verdict::expected`].
     pub expected: BTreeMap<String, Expected>,
-    /// Whether `expected` names all that may be read: a manifest or a signature decided.
+    /// True if `expected` names all that may be read: a manifest or a signature decided.
     pub is_exhaustive: bool,
     /// The root of the manifest that `expected` is from, where a manifest decided.
     pub root: Option<Digest>,
@@ -138,7 +138,7 @@ pub struct Verdict {
 }
 
 impl Verdict {
-    /// What to check of this object.
+    /// The expectation of this object.
     #[must_use]
     pub fn expected(&self, name: &str) -> &Expected {
         let other = if self.is_exhaustive { &Expected::NotCovered } else { &Expected::Unknown };
@@ -153,7 +153,7 @@ impl Verdict {
     }
 }
 
-/// What an object's bytes must be.
+/// The expectation of an object's bytes.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Expected {
     /// The BLAKE3 digest of every extent, in order, as many as the object has. An extent may be
@@ -175,6 +175,6 @@ pub enum Expected {
 pub struct ShardDigest {
     /// The bytes that were hashed; any length, not aligned to extents.
     pub range: Range<u64>,
-    /// What they hash to.
+    /// Their digest.
     pub digest: AnyDigest,
 }

@@ -8,7 +8,7 @@ use std::ops::Range;
 /// one turns out to be wrong.
 pub const EXTENT_BYTES: u64 = 4 << 20;
 
-/// How many extents an object of `bytes` bytes has: none if it is empty.
+/// The number of extents of an object of `bytes` bytes: none if it is empty.
 #[must_use]
 pub const fn count(bytes: u64) -> u64 {
     bytes.div_ceil(EXTENT_BYTES)

@@ -1,10 +1,10 @@
-//! How a model's bytes are known to be right, in one word.
+//! The proof of a model's bytes, in one word.
 
 use std::fmt;
 
 use serde::{Deserialize, Serialize};
 
-/// Why we believe that bytes are what their publisher meant; the strongest first.
+/// The reasons to believe that bytes are what their publisher meant, the strongest first.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Proof {

@@ -1,4 +1,4 @@
-//! Whether a finished model's files are what they were: by identity, and by reading every byte.
+//! Checks that a finished model's files are what they were: by identity, and by reading every byte.
 
 use std::collections::BTreeMap;
 use std::fs::{self, File};

@@ -1,4 +1,4 @@
-//! What the cache is told: where it is and how much it may take.
+//! The cache's configuration: its place and its bounds.
 
 use std::path::PathBuf;
 
@@ -9,7 +9,7 @@ use serde::{Deserialize, Serialize};
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields, default)]
 pub struct CacheConfig {
-    /// Whether weights are kept on disk. Without, they are loaded into memory each time.
+    /// True if weights are kept on disk. Without, they are loaded into memory each time.
     pub enabled: bool,
     /// Where; `$FOREBAY_CACHE`, else `$XDG_CACHE_HOME/forebay`, else `~/.cache/forebay` where
     /// absent.
@@ -29,7 +29,7 @@ pub struct CacheConfig {
     /// After how many milliseconds it is made durable in any case. 2 s: a slow link's bytes are
     /// the dearest.
     pub sync_interval_ms: u64,
-    /// How long a load that was broken off is kept for going on with, in milliseconds; then `gc`
+    /// The time that a load that was broken off is kept to be resumed, in milliseconds; then `gc`
     /// removes it. A week: longer than an outage or a holiday.
     pub partial_keep_ms: u64,
 }

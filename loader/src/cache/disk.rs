@@ -17,10 +17,10 @@ use super::layout::Layout;
 /// The most bytes of a JSON file of ours that are read: some 100,000 objects.
 const JSON_BYTES_MAX: u64 = 64 << 20;
 
-/// How the name of a file ends that is not wholly written.
+/// The ending of a file's name while the file is being written.
 const LEFTOVER: &str = ".forebay-new";
 
-/// What makes a file the same as it was: written anew, it differs in one of these.
+/// The identity of a file: written anew, it differs in one of these.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, serde::Deserialize)]
 #[serde(deny_unknown_fields)]
 pub(super) struct FileIdentity {

@@ -60,7 +60,7 @@ pub struct CachedFile {
 }
 
 impl CachedFile {
-    /// Where the file is while the load lasts: of full length, its blocks allocated, to be mapped
+    /// The file's path while the load lasts: of full length, its blocks allocated, to be mapped
     /// and filled.
     #[must_use]
     pub fn path(&self) -> &Path {
@@ -74,12 +74,12 @@ impl CachedFile {
     }
 
     /// Notes that an extent's bytes are in the mapping: after the last of them was written there.
-    /// Should the journal fail, the load goes on and only cannot be gone on with later.
+    /// Should the journal fail, the load goes on and only cannot be resumed later.
     pub fn landed(&self, extent: u64, digest: Hash) {
         if let Err(error) = self.file.note(extent, digest) {
             self.metrics.failure(Failure::Journal);
             let cause = std::error::Error::source(&error).map(ToString::to_string);
-            tracing::warn!(%error, cause, "this load cannot be gone on with if it is broken off");
+            tracing::warn!(%error, cause, "this load cannot be resumed if it is broken off");
         }
         if let Some(range) = extent::range(self.file.bytes(), extent) {
             self.inbox.landed(&self.file, range);
@@ -194,8 +194,8 @@ impl Entry {
     /// it is; their paths change.
     ///
     /// # Errors
-    /// What is there is not what the manifest says, or something could not be made durable. The
-    /// load is kept for going on with.
+    /// The load is not what the manifest says, or something could not be made durable. The
+    /// load is kept to be resumed.
     pub async fn finish(self, manifest_json: &[u8], proof: Proof) -> Result<Finished, CacheError> {
         let error = |source| CacheError::Manifest { directory: self.directory.clone(), source };
         let manifest = Manifest::parse(manifest_json).map_err(error)?;
@@ -209,7 +209,7 @@ impl Entry {
         }
         self.compare_small(&manifest)?;
         // All is there, so nobody writes any more, whatever comes now: who wants the model and finds
-        // no finished one may go on with this load.
+        // no finished one may resume this load.
         let load = Arc::clone(&self.lock);
         let finished = self.keep(root, manifest_json, files, proof).await;
         load.release();

@@ -1,4 +1,4 @@
-//! Why the cache could not do as asked: what it was doing, to which file, and the fix.
+//! Errors of the cache: the operation, the file and the fix.
 
 use std::io;
 use std::path::{Path, PathBuf};
@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 use thiserror::Error;
 use wire::manifest::ManifestError;
 
-/// Why the cache could not do as asked. None of them is a reason not to serve a model: a load goes
+/// Errors of the cache. None of them is a reason not to serve a model: a load goes
 /// on without the cache, in memory.
 #[derive(Debug, Error)]
 pub enum CacheError {
@@ -16,11 +16,11 @@ pub enum CacheError {
     /// The system refused.
     #[error("{doing} {path}")]
     Io {
-        /// What we were doing.
+        /// The operation.
         doing: &'static str,
         /// To which file.
         path: PathBuf,
-        /// What the system said.
+        /// The system's error.
         #[source]
         source: io::Error,
     },
@@ -30,7 +30,7 @@ pub enum CacheError {
          `forebay cache ls`"
     )]
     NoSpace {
-        /// How much is needed.
+        /// The bytes that are needed.
         bytes: u64,
         /// The cache's root.
         root: PathBuf,
@@ -46,7 +46,7 @@ pub enum CacheError {
     /// A file's name would leave the model's directory, or is one of ours.
     #[error("keeping a file: its name {problem}")]
     Name {
-        /// What is wrong with it.
+        /// The problem.
         problem: String,
     },
     /// The manifest to finish with is none.
@@ -58,14 +58,14 @@ pub enum CacheError {
         #[source]
         source: ManifestError,
     },
-    /// What was loaded is not what the manifest says.
+    /// The load is not what the manifest says.
     #[error("finishing {directory}: `{file}` {problem}")]
     Mismatch {
         /// The load.
         directory: PathBuf,
         /// The file.
         file: String,
-        /// What is wrong with it.
+        /// The problem.
         problem: String,
     },
     /// An earlier attempt to make data durable failed; what the disk holds is not known.
@@ -73,33 +73,33 @@ pub enum CacheError {
     NotDurable {
         /// The file.
         path: PathBuf,
-        /// What the system said then.
+        /// The system's error then.
         problem: String,
     },
     /// Nothing in the cache has this name.
     #[error("`{id}` is not in the cache; `forebay cache ls` shows what is")]
     Unknown {
-        /// What was asked for.
+        /// The ID that was given.
         id: String,
     },
     /// More than one thing in the cache has this name.
     #[error("`{id}` may be any of {matches}; give more of it")]
     Ambiguous {
-        /// What was asked for.
+        /// The ID that was given.
         id: String,
-        /// What it may be.
+        /// The IDs that it matches.
         matches: String,
     },
     /// A process loads or serves it.
     #[error("`{id}` is in use by another process; stop that first")]
     InUse {
-        /// What was asked for.
+        /// The ID that was given.
         id: String,
     },
     /// It is pinned.
     #[error("`{id}` is pinned; `forebay cache unpin {id}` first")]
     Pinned {
-        /// What was asked for.
+        /// The ID that was given.
         id: String,
     },
     /// A thread ended before its work did.
@@ -116,13 +116,13 @@ impl CacheError {
         move |source| Self::Io { doing, path: path.to_owned(), source }
     }
 
-    /// Whether the system refused because nothing may be written there.
+    /// Returns true if the system refused because nothing may be written there.
     pub(super) fn is_read_only(&self) -> bool {
         let refused = |kind| matches!(kind, io::ErrorKind::ReadOnlyFilesystem | io::ErrorKind::PermissionDenied);
         matches!(self, Self::Io { source, .. } if refused(source.kind()))
     }
 
-    /// Whether a full disk or quota is the reason.
+    /// Returns true if a full disk or quota is the reason.
     #[must_use]
     pub fn is_full(&self) -> bool {
         match self {
@@ -133,7 +133,7 @@ impl CacheError {
     }
 }
 
-/// Whether the system says that a disk or a quota is full.
+/// Returns true if the system says that a disk or a quota is full.
 pub(super) fn is_full(error: &io::Error) -> bool {
     matches!(error.kind(), io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded | io::ErrorKind::FileTooLarge)
 }

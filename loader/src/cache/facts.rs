@@ -1,4 +1,4 @@
-//! What the cache remembers in JSON, beside the journals: where a model came from, what a URL was
+//! The cache's records in JSON, beside the journals: where a model came from, what a URL was
 //! last found to be, and which files a finished model has.
 
 use std::collections::BTreeSet;
@@ -41,7 +41,7 @@ impl From<&Object> for ObjectFacts {
     }
 }
 
-/// What a load is from: beside its files from the beginning.
+/// The origin of a load: beside its files from the beginning.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub(super) struct Origin {
@@ -56,7 +56,7 @@ impl Origin {
     }
 }
 
-/// What a URL was when it was last loaded or found in the cache.
+/// A URL's content when it was last loaded or found in the cache.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub(super) struct Reference {

@@ -19,7 +19,7 @@ use super::lock::{Lock, Mode};
 use super::shelf::{Shelf, off_thread};
 use crate::source::Object;
 
-/// What a load wants.
+/// The model that a load looks for.
 #[derive(Debug, Clone, Copy)]
 pub struct Wanted<'a> {
     /// The model's URL, without secrets.
@@ -37,7 +37,7 @@ pub struct Finished {
     pub directory: PathBuf,
     /// The root of its manifest.
     pub root: Digest,
-    /// How its bytes were known to be right when it was finished.
+    /// The proof of its bytes when it was finished.
     pub proof: Proof,
     /// The manifest's text.
     pub manifest: Arc<[u8]>,
@@ -48,7 +48,7 @@ pub struct Finished {
 }
 
 impl Finished {
-    /// Whether a file was found to meet an expectation about it as a whole.
+    /// Returns true if a file was found to meet an expectation about it as a whole.
     #[must_use]
     pub fn has_met(&self, file: &str, expectation: Digest) -> bool {
         self.met.get(file).is_some_and(|met| met.contains(&expectation))
@@ -116,7 +116,7 @@ pub(super) fn facts(objects: &[Object]) -> Vec<ObjectFacts> {
     objects.iter().map(ObjectFacts::from).collect()
 }
 
-/// Whether these are the same versions of the same objects.
+/// Returns true if these are the same versions of the same objects.
 fn same_objects(before: &[ObjectFacts], now: &[Object]) -> bool {
     let before: Vec<Object> = before.iter().map(ObjectFacts::to_object).collect();
     // The key is of all that pins objects, whatever their order.
@@ -203,7 +203,7 @@ fn examine(directory: &Path, root: Digest, wanted: &[(String, u64)], may_write: 
     Ok(Examined::Intact(record, manifest))
 }
 
-/// Whether the model with this root is there and is what it was.
+/// Returns true if the model with this root is there and is what it was.
 pub(super) fn is_intact(directory: &Path, root: Digest) -> Result<bool, CacheError> {
     Ok(matches!(examine(directory, root, &[], true)?, Examined::Intact(..)))
 }

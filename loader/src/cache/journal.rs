@@ -18,14 +18,14 @@ pub const RECORD_BYTES: usize = 64;
 
 /// A journal's first bytes; the last one is the version.
 const MAGIC: [u8; 8] = *b"FBJRNAL\x01";
-/// How much of a record its check covers besides all that came before.
+/// The bytes of a record that its check covers, besides all that came before.
 const BODY_BYTES: usize = 48;
 const SESSION: u8 = 1;
 const LANDED: u8 = 2;
 const SYNCED: u8 = 3;
 const GONE: u8 = 4;
 
-/// What a journal is about: one version of one object.
+/// The subject of a journal: one version of one object.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Identity {
     digest: [u8; 32],
@@ -41,7 +41,7 @@ impl Identity {
         Self { digest: *hasher.finalize().as_bytes(), extents: extent::count(object.bytes) }
     }
 
-    /// How many extents the object has.
+    /// The number of the object's extents.
     #[must_use]
     pub const fn extents(&self) -> u64 {
         self.extents
@@ -82,7 +82,7 @@ pub enum Record {
     },
     /// The data of the first `through` records was made durable.
     Synced {
-        /// How many records it covers, this journal's header not counted.
+        /// The number of records it covers, the journal's header not counted.
         through: u64,
     },
     /// An extent was found wrong.
@@ -130,17 +130,17 @@ impl Encoder {
         seal(&body, &self.chain)
     }
 
-    /// How many records there are.
+    /// The number of records.
     #[must_use]
     pub const fn records(&self) -> u64 {
         self.records
     }
 }
 
-/// What a journal says.
+/// The contents of a journal.
 #[derive(Debug, Clone)]
 pub struct Replay {
-    /// How many of its bytes are good; the rest is to be cut off before more is appended.
+    /// The length of its good beginning; the rest is to be cut off before more is appended.
     pub valid_bytes: u64,
     /// Continues it; none if not even the header is good.
     pub encoder: Option<Encoder>,

@@ -38,10 +38,10 @@ struct State {
     /// None once a record could not be written: nothing behind a torn record would be read.
     encoder: Option<Encoder>,
     landed: BTreeMap<u64, Hash>,
-    /// Whether something landed that no mark covers.
+    /// True if something landed that no mark covers.
     is_dirty: bool,
     names_are_durable: bool,
-    /// Why the data's durability is unknown for good.
+    /// The error after which the data's durability is unknown for good.
     lost: Option<String>,
 }
 
@@ -174,7 +174,7 @@ pub(super) fn condemn(directory: &Path, object: &Object, extents: &[u64]) -> Res
         .map_err(CacheError::io("writing", &path))
 }
 
-/// Whether an extent of a file has this digest. What cannot be read has none.
+/// Returns true if an extent of a file has this digest. What cannot be read has none.
 pub(super) fn holds(data: &File, bytes: u64, extent: u64, digest: &Hash, buffer: &mut Vec<u8>) -> bool {
     let Some(range) = extent::range(bytes, extent) else { return false };
     // An extent has 4 MiB at most.

@@ -1,4 +1,4 @@
-//! Where everything lies below the cache's root. Names alone: nothing here touches the disk.
+//! The paths below the cache's root. Names alone: nothing here touches the disk.
 
 use std::ffi::OsString;
 use std::path::{Path, PathBuf};
@@ -47,7 +47,7 @@ impl Layout {
         self.partials().join(key.to_hex())
     }
 
-    /// What each URL was last found to be.
+    /// References: the content that each URL was last found to have.
     pub(super) fn references(&self) -> PathBuf {
         self.root.join("refs")
     }
@@ -70,7 +70,7 @@ impl Layout {
         self.locks().join("space")
     }
 
-    /// What is being removed: it is renamed to here first, so that it disappears at once.
+    /// Models being removed: they are renamed to here first, so that they disappear at once.
     pub(super) fn trash(&self) -> PathBuf {
         self.root.join("trash")
     }
@@ -117,7 +117,7 @@ pub(super) fn file(directory: &Path, name: &str) -> Result<PathBuf, CacheError> 
     Ok(directory.join(name))
 }
 
-/// What names a load whose content is not known yet: URL, names, sizes and tags.
+/// The name of a load whose content is not known yet: a digest of URL, names, sizes and tags.
 pub(super) fn key(url: &str, objects: &[Object]) -> Digest {
     let mut hasher = blake3::Hasher::new_derive_key("forebay cache provisional key v1");
     hasher.update(&(url.len() as u64).to_le_bytes());
@@ -128,7 +128,7 @@ pub(super) fn key(url: &str, objects: &[Object]) -> Digest {
     Digest(*hasher.finalize().as_bytes())
 }
 
-/// Where the cache is unless configured: `$FOREBAY_CACHE`, `$XDG_CACHE_HOME/forebay` or
+/// The cache's root unless configured: `$FOREBAY_CACHE`, `$XDG_CACHE_HOME/forebay` or
 /// `$HOME/.cache/forebay`.
 pub(super) fn default_root(variable: impl Fn(&str) -> Option<OsString>) -> Option<PathBuf> {
     let set = |name: &str| variable(name).filter(|value| !value.is_empty()).map(PathBuf::from);

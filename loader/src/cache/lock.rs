@@ -9,11 +9,11 @@ use std::time::Duration;
 
 use super::error::CacheError;
 
-/// How long to wait before looking again, at first and at most. Only a load that waits for another
+/// The pause before looking again, at first and at most. Only a load that waits for another
 /// process's load looks, and that takes seconds.
 const LOOK_AGAIN: (Duration, Duration) = (Duration::from_millis(5), Duration::from_millis(200));
 
-/// How a lock is held.
+/// The modes of a lock.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Mode {
     /// With others who only read.

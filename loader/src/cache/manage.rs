@@ -1,4 +1,4 @@
-//! What an operator asks of the cache: what is there, pin it, remove it, make room, read it all.
+//! The operator's commands: list, pin, remove, make room, verify.
 
 use std::collections::BTreeMap;
 use std::fs;
@@ -30,13 +30,13 @@ pub struct Listed {
     pub id: String,
     /// Not all of it is there.
     pub is_partial: bool,
-    /// Where it was loaded from, or found to be.
+    /// The URLs that it was loaded from, or found to be.
     pub urls: Vec<String>,
-    /// What it takes of the disk. Of a load, all blocks are taken at the beginning.
+    /// The bytes that it takes of the disk. Of a load, all blocks are taken at the beginning.
     pub bytes: u64,
     /// The number of its files.
     pub files: usize,
-    /// How its bytes were known to be right; none of a load.
+    /// The proof of its bytes; none of a load.
     pub proof: Option<Proof>,
     /// Never evicted, nor removed before it is unpinned.
     pub is_pinned: bool,
@@ -48,27 +48,27 @@ pub struct Listed {
     pub directory: PathBuf,
 }
 
-/// What `gc` removed.
+/// The result of `gc`.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 pub struct Collected {
     /// The ids of what is gone, or would be.
     pub removed: Vec<String>,
-    /// What they took of the disk.
+    /// The bytes that they took of the disk.
     pub freed_bytes: u64,
-    /// What the cache takes now, or would.
+    /// The bytes that the cache takes now, or would.
     pub kept_bytes: u64,
 }
 
-/// What reading every byte of a model found.
+/// The result of reading every byte of a model.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 pub struct Verified {
     /// The model's root.
     pub id: String,
-    /// How many bytes were read.
+    /// The bytes that were read.
     pub bytes: u64,
-    /// What is wrong; nothing if all is as it should be.
+    /// The wrong files; none if all are right.
     pub wrong: Vec<WrongFile>,
-    /// Whether what is wrong was given up, to be loaded again by the next pull. It is not while a
+    /// True if what is wrong was given up, to be loaded again by the next pull. It is not while a
     /// process uses the model.
     pub is_taken_back: bool,
 }
@@ -135,7 +135,7 @@ fn urls(shelf: &Shelf) -> BTreeMap<Digest, Vec<String>> {
     urls
 }
 
-/// What `id` names: a root or key, a beginning of one, or a URL.
+/// Resolves a root or key, a unique beginning of one, or a URL.
 fn resolve(shelf: &Shelf, id: &str) -> Result<Resident, CacheError> {
     let urls = urls(shelf);
     let is_prefix = id.len() >= PREFIX_MIN && id.bytes().all(|byte| byte.is_ascii_hexdigit());

@@ -1,20 +1,20 @@
-//! What the cache shows of itself.
+//! The cache's metrics.
 
 use telemetry::metrics::Registry;
 use telemetry::names;
 
-/// Why a load goes on without the cache or some of its promises, as a label.
+/// Failures after which a load goes on without the cache or some of its promises, as a label.
 #[derive(Debug, Clone, Copy)]
 pub(super) enum Failure {
     /// No room.
     Full,
-    /// A journal could not be written: the load cannot be gone on with later.
+    /// A journal could not be written: the load cannot be resumed later.
     Journal,
     /// Data could not be made durable.
     Sync,
 }
 
-/// What was found when a model was asked for, as a label.
+/// The outcome of a lookup, as a label.
 #[derive(Debug, Clone, Copy)]
 pub(super) enum Outcome {
     Hit,
@@ -55,7 +55,7 @@ impl Metrics {
         self.registry.counter(&names::LOADER_CACHE_EVICTIONS).with_label_values::<&str>(&[]).inc();
     }
 
-    /// What the cache takes of the disk, and what it may take (0: no quota).
+    /// Sets the bytes that the cache takes of the disk, and its quota (0: none).
     pub(super) fn size(&self, bytes: u64, quota: Option<u64>) {
         self.registry.gauge(&names::LOADER_CACHE_BYTES).with_label_values::<&str>(&[]).set(bytes as f64);
         let quota = quota.unwrap_or(0) as f64;

@@ -121,7 +121,7 @@ impl<'a> Donor<'a> {
     }
 }
 
-/// Whether a store says that two looks at a name were at the same bytes. A version may be that of the
+/// Returns true if a store says that two looks at a name were at the same bytes. A version may be that of the
 /// whole repository, so the strong tag of the object itself decides.
 fn is_same_version(before: &Object, now: &Object) -> bool {
     let is_strong = |etag: &&String| !etag.starts_with("W/");

@@ -20,9 +20,9 @@ pub(super) struct Resident {
     pub(super) directory: PathBuf,
     /// Not finished.
     pub(super) is_partial: bool,
-    /// What it takes of the disk.
+    /// The bytes that it takes of the disk.
     pub(super) bytes: u64,
-    /// What it will take when it is finished.
+    /// The bytes that it will take when it is finished.
     pub(super) bytes_planned: u64,
     pub(super) last_used: SystemTime,
     pub(super) is_pinned: bool,
@@ -33,7 +33,7 @@ pub(super) struct Resident {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) struct Bounds {
     pub(super) quota: Option<u64>,
-    /// What the disk has left, and how much of it is not ours to take.
+    /// The bytes that the disk has left.
     pub(super) available: u64,
     pub(super) min_free: u64,
 }
@@ -75,7 +75,7 @@ pub(super) fn excess(residents: &[Resident], need: u64, bounds: Bounds) -> u64 {
     over_quota.max(wanted.saturating_sub(bounds.available))
 }
 
-/// Who makes way for `excess` bytes: those that nobody used for longest. Nobody, if it would not
+/// Chooses the least recently used residents to evict for `excess` bytes; `None` if that would not
 /// be enough.
 pub(super) fn choose(residents: &[Resident], excess: u64) -> Option<Vec<&Resident>> {
     let chosen = choose_up_to(residents, excess);

@@ -1,4 +1,4 @@
-//! What every part of the cache needs: where things are, what was configured, what to count.
+//! The state that every part of the cache needs: paths, configuration, metrics.
 
 use super::config::CacheConfig;
 use super::error::CacheError;

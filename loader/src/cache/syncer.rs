@@ -16,7 +16,7 @@ use super::lock::Lock;
 use super::metrics::{Failure, Metrics};
 use crate::region::begin_writeback;
 
-/// When data is made durable at the latest.
+/// The bounds on data that is not durable yet.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Pace {
     /// After so many new bytes.
@@ -31,7 +31,7 @@ pub(super) struct Syncer {
     inbox: Inbox,
 }
 
-/// What the thread is told. Clones tell the same thread.
+/// The thread's queue. Clones feed the same thread.
 #[derive(Debug, Clone, Default)]
 pub(super) struct Inbox {
     shared: Arc<Shared>,
@@ -101,7 +101,7 @@ impl Inbox {
         self.shared.arrived.notify_one();
     }
 
-    /// What is new, waited for until `deadline`.
+    /// Waits for news until `deadline`.
     fn next(&self, deadline: Option<Instant>) -> News {
         let is_quiet = |news: &mut News| news.landed.is_empty() && news.flushes.is_empty() && !news.is_over;
         let news = self.news();

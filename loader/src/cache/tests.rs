@@ -315,7 +315,7 @@ async fn a_load_broken_off_long_ago_is_collected() {
     assert_eq!(cache.gc(None, false).unwrap().removed.len(), 1);
 }
 
-/// Whether this metric has these labels and this value.
+/// Returns true if this metric has these labels and this value.
 fn shows(text: &str, metric: &telemetry::metrics::Def, rest: &str) -> bool {
     text.lines().any(|line| line.strip_prefix(metric.name) == Some(rest))
 }

@@ -1,7 +1,7 @@
-//! One try of one fetch: read, watched for stalls, and raced by a second try where it is slow.
+//! One attempt of one fetch: read, watched for stalls, and raced by a hedge where it is slow.
 //!
-//! The second try asks for the next missing extent only, into a buffer of its own. Whichever copy
-//! is verified first wins; if it is the second one, the first try is dropped before its bytes are
+//! The hedge asks for the next missing extent only, into a buffer of its own. Whichever copy
+//! is verified first wins; if it is the second one, the first request is dropped before its bytes are
 //! copied in, so two writers never share a range.
 
 use std::future::{Future, pending, poll_fn};
@@ -22,7 +22,7 @@ use super::stall::{Pulse, Stall, Verdict};
 use crate::landing::{Landed, Landing, LandingError, Progress};
 use crate::source::{ReadOptions, SourceError};
 
-/// How often a slow request is looked at.
+/// The interval at which a slow request is looked at.
 pub(super) const SLOW_LOOK: Duration = Duration::from_millis(50);
 
 /// The clock that the load goes by; tests stop it.
@@ -30,11 +30,11 @@ pub(super) fn now() -> Instant {
     tokio::time::Instant::now().into_std()
 }
 
-/// Tries once to bring what is missing of `piece`.
+/// Makes one attempt to bring what is missing of `piece`.
 pub(super) async fn attempt(shared: &Arc<Shared>, piece: &mut Piece) -> Result<Ended, FetchError> {
     piece.history.brought = 0;
     let Some(mut landing) = piece.land(shared)? else { return Ok(Ended::Complete) };
-    // What a try that was given up has left on its way.
+    // What an attempt that was given up has left on its way.
     if let Err(refused) = landing.settle().await {
         return Ok(failed(shared, piece, landing, refused.into()));
     }
@@ -70,7 +70,7 @@ pub(super) async fn attempt(shared: &Arc<Shared>, piece: &mut Piece) -> Result<E
     }
 }
 
-/// The landing is kept for the next try.
+/// The landing is kept for the next attempt.
 fn failed(shared: &Shared, piece: &mut Piece, landing: Landing, problem: SourceError) -> Ended {
     if let SourceError::Landing(LandingError::Corrupt { range, .. }) = &problem {
         shared.tally.discarded(range.end - range.start);
@@ -79,7 +79,7 @@ fn failed(shared: &Shared, piece: &mut Piece, landing: Landing, problem: SourceE
     Ended::Failed(problem)
 }
 
-/// What a blob's request budget is called.
+/// The name of an object's request budget.
 fn blob(shared: &Shared, source: usize, object: &str) -> String {
     format!("{}/{object}", shared.sources[source].url())
 }
@@ -89,7 +89,7 @@ enum Raced {
     Overtaken(Brought),
 }
 
-/// A verified extent that a second try has brought.
+/// A verified extent that a hedge has brought.
 struct Brought {
     extent: u64,
     digest: blake3::Hash,
@@ -98,7 +98,7 @@ struct Brought {
 }
 
 impl Brought {
-    /// Where the extent ends in its object.
+    /// The end of the extent in its object.
     fn end(&self) -> u64 {
         self.extent * EXTENT_BYTES + self.bytes.len() as u64
     }
@@ -135,7 +135,7 @@ async fn race(shared: &Arc<Shared>, piece: &Piece, landing: &mut Landing) -> Rac
             biased;
             result = watch.read(read.as_mut()) => break Raced::Ended(watch.finished(result)),
             (result, done) = end_of(&mut hedge) => match result {
-                // Both may have come with the same poll: then the first try has published it.
+                // Both may have come with the same poll: then the first request has published it.
                 Ok(brought) if begins_at + watch.pulse.landed() < brought.end() => {
                     done.win(shared);
                     shared.tally.request("overtaken");
@@ -153,7 +153,7 @@ async fn race(shared: &Arc<Shared>, piece: &Piece, landing: &mut Landing) -> Rac
     raced
 }
 
-/// How a failed request is counted.
+/// The label under which a failed request is counted.
 fn outcome(problem: &SourceError) -> &'static str {
     match problem {
         SourceError::Throttled { .. } => "throttled",
@@ -240,12 +240,12 @@ impl Drop for Watch<'_> {
     }
 }
 
-type SecondTry = Pin<Box<dyn Future<Output = Result<Brought, SourceError>> + Send>>;
+type HedgeRead = Pin<Box<dyn Future<Output = Result<Brought, SourceError>> + Send>>;
 
-/// A second try of one extent, on a connection of its own and from another source where there is one.
+/// A hedge of one extent, on a connection of its own and from another source where there is one.
 struct Hedge {
     extent: u64,
-    read: SecondTry,
+    read: HedgeRead,
     progress: Arc<Progress>,
     pulse: Pulse,
     source: usize,
@@ -269,11 +269,11 @@ impl Hedge {
         let (landing, digest) = bounce(shared, piece.file, range, source);
         let progress = landing.progress();
         let pulse = Pulse::new(now(), bytes, shared.others());
-        let read = second_try(Arc::clone(shared), piece.file, extent, source, landing, digest);
+        let read = hedge_read(Arc::clone(shared), piece.file, extent, source, landing, digest);
         Some(Self { extent, read, progress, pulse, source, _reservation: reservation })
     }
 
-    /// Whether it is no better than what it was to overtake.
+    /// Returns true if it is stuck, too.
     fn is_stuck(&mut self, shared: &Shared) -> bool {
         let others = shared.others();
         self.pulse.note(now(), self.progress.landed(), others.landed);
@@ -295,7 +295,7 @@ impl Hedge {
     }
 }
 
-/// The end of the second try, if there is one.
+/// The end of the hedge, if there is one.
 async fn end_of(hedge: &mut Option<Hedge>) -> (Result<Brought, SourceError>, Hedge) {
     let Some(running) = hedge else { return pending().await };
     let result = running.read.as_mut().await;
@@ -319,14 +319,14 @@ fn bounce(shared: &Arc<Shared>, file: usize, range: Range<u64>, source: usize) -
     (Landing::bounce(range, judge), digest)
 }
 
-fn second_try(
+fn hedge_read(
     shared: Arc<Shared>,
     file: usize,
     extent: u64,
     source: usize,
     mut landing: Landing,
     digest: Digest,
-) -> SecondTry {
+) -> HedgeRead {
     Box::pin(async move {
         let object = &shared.targets[file].objects[source];
         let options = ReadOptions { fresh_connection: true };

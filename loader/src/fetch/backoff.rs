@@ -1,4 +1,4 @@
-//! How long to wait before trying again: exponential bounds, full jitter
+//! Delays before new attempts: exponential bounds, full jitter
 //! (<https://aws.amazon.com/blogs/architecture/exponential-backoff-and-jitter/>). Randomness is an
 //! argument.
 
@@ -8,7 +8,7 @@ use rand::Rng;
 
 use super::config::FetchConfig;
 
-/// A random delay before the try after `failures` failures, 1 or more.
+/// A random delay before the attempt after `failures` failures, 1 or more.
 pub(super) fn delay(failures: u32, config: &FetchConfig, random: &mut impl Rng) -> Duration {
     let doublings = failures.saturating_sub(1).min(32);
     let bound = config.backoff_base_ms.saturating_mul(1 << doublings).min(config.backoff_max_ms);

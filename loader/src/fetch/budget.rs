@@ -1,4 +1,4 @@
-//! What may be asked for at once: requests a second per account and per object, and bytes asked
+//! Budgets of what is asked for at once: requests a second per account and per object, and bytes asked
 //! for that have not been verified yet. Loads of one process share a [`Budgets`].
 
 use std::collections::HashMap;
@@ -36,7 +36,7 @@ impl TokenBucket {
         self.as_of = self.as_of.max(now);
     }
 
-    /// How long until the next token is there.
+    /// The time until the next token is there.
     pub(super) fn wait(&mut self, now: Instant) -> Duration {
         self.refill(now);
         Duration::from_secs_f64(((1.0 - self.tokens) / self.per_second).max(0.0))
@@ -87,7 +87,7 @@ impl Budgets {
         self.with_both(&mut buckets, account, object, now, false).0
     }
 
-    /// Whether a request was taken, and how long it has to wait.
+    /// Takes a request if it may be made, and gives the time that it has to wait.
     fn with_both(
         &self,
         buckets: &mut HashMap<String, TokenBucket>,

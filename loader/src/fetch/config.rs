@@ -1,4 +1,4 @@
-//! How fetching is bounded, every default with its reason.
+//! The bounds of fetching, every default with its reason.
 
 use std::time::Duration;
 
@@ -17,9 +17,9 @@ pub struct FetchConfig {
     /// Requests in flight at the start. 12 streams of a cloud's usual 96 MB/s fill 1 GB/s at once,
     /// and a load of a few seconds has no time for a slow start.
     pub concurrency_start: usize,
-    /// What throttling may lower that to. With 4, one stall still leaves most of the link in use.
+    /// The least that throttling lowers it to. With 4, one stall still leaves most of the link in use.
     pub concurrency_min: usize,
-    /// What growing throughput may raise it to. 32 streams of 96 MB/s are 3 GB/s.
+    /// The most that growing throughput raises it to. 32 streams of 96 MB/s are 3 GB/s.
     pub concurrency_max: usize,
     /// The most bytes asked for and not yet verified, over all loads of the process. 256 MiB are
     /// 32 requests of 8 MiB; also what a crash costs at most.
@@ -29,7 +29,7 @@ pub struct FetchConfig {
     /// Requests a second to one account, bucket or host. S3 documents 5,500 for a prefix, Azure
     /// 20,000 for an account.
     pub requests_per_second_account: u32,
-    /// How long to wait for a first byte while nothing is known of the source, in milliseconds.
+    /// The time to wait for a first byte while nothing is known of the source, in milliseconds.
     /// A cold TLS connection across an ocean takes half a second.
     pub first_byte_initial_ms: u64,
     /// The least patience for a first byte once answers have been seen, in milliseconds: 4 times
@@ -38,17 +38,17 @@ pub struct FetchConfig {
     /// The least patience for the next bytes of a body, in milliseconds. A lost packet is resent
     /// within 200 ms.
     pub silence_floor_ms: u64,
-    /// The share of all bytes asked for that second tries of slow ones may ask for again.
+    /// The share of all bytes asked for that hedges of slow ones may ask for again.
     pub hedge_ratio: f64,
-    /// What second tries may ask for in any case, in bytes. Two extents, so that the slowest two
+    /// The bytes that hedges may ask for in any case. Two extents, so that the slowest two
     /// requests of a small model are hedged as well.
     pub hedge_floor_bytes: u64,
-    /// Failed tries of one fetch after which the load fails. Throttling is not counted.
+    /// Failed attempts of one fetch after which the load fails. Throttling is not counted.
     pub tries_max: u32,
-    /// How long one fetch may go on failing or being throttled, in seconds. A store that restarts
+    /// The time that one fetch may go on failing or being throttled, in seconds. A store that restarts
     /// is back within two minutes.
     pub retry_seconds_max: u64,
-    /// The bound of the first random delay before a new try, in milliseconds; it doubles each time.
+    /// The bound of the first random delay before a new attempt, in milliseconds; it doubles each time.
     pub backoff_base_ms: u64,
     /// The largest bound of that delay, in milliseconds.
     pub backoff_max_ms: u64,
@@ -84,7 +84,7 @@ impl FetchConfig {
     /// Checks the bounds against each other.
     ///
     /// # Errors
-    /// What is wrong and what would be right.
+    /// The problem, and the values that would be right.
     pub fn validate(&self) -> Result<(), String> {
         if self.in_flight_bytes < FETCH_BYTES_MAX {
             return Err(format!(

@@ -1,4 +1,4 @@
-//! What to do after a try has failed: pure, with time and randomness as arguments.
+//! Decides what follows a failed attempt: pure, with time and randomness as arguments.
 
 use std::ops::Range;
 use std::time::{Duration, Instant};
@@ -12,7 +12,7 @@ use super::stall::Stall;
 use crate::landing::LandingError;
 use crate::source::SourceError;
 
-/// Why a load from far storage ended.
+/// Errors that end a load from far storage.
 #[derive(Debug, Error)]
 pub enum FetchError {
     /// Trying again cannot help.
@@ -22,7 +22,7 @@ pub enum FetchError {
         object: String,
         /// Which bytes of it.
         range: Range<u64>,
-        /// What the source said.
+        /// The source's error.
         #[source]
         source: Box<SourceError>,
     },
@@ -36,17 +36,17 @@ pub enum FetchError {
         object: String,
         /// The extent's bytes.
         range: Range<u64>,
-        /// Where the first copy came from.
+        /// The source of the first copy.
         first_url: String,
-        /// Where the second copy came from.
+        /// The source of the second copy.
         second_url: String,
-        /// What was wrong the second time.
+        /// The problem of the second copy.
         #[source]
         source: Box<LandingError>,
     },
-    /// Tries or time have run out.
+    /// Attempts or time have run out.
     #[error(
-        "fetching `{object}`, bytes {}..{}: gave up after {tries} failed tries in {seconds:.0} s",
+        "fetching `{object}`, bytes {}..{}: gave up after {tries} failed attempts in {seconds:.0} s",
         .range.start, .range.end
     )]
     Exhausted {
@@ -54,7 +54,7 @@ pub enum FetchError {
         object: String,
         /// Which bytes of it were still missing.
         range: Range<u64>,
-        /// Failed tries.
+        /// Failed attempts.
         tries: u32,
         /// Since the first failure.
         seconds: f64,
@@ -73,17 +73,17 @@ pub enum FetchError {
     /// The job or the configuration cannot work.
     #[error("fetching: {problem}")]
     Config {
-        /// What is wrong.
+        /// The problem.
         problem: String,
     },
 }
 
-/// How a try ended.
+/// The ways an attempt ends.
 #[derive(Debug)]
 pub(super) enum Ended {
     /// All has come.
     Complete,
-    /// A second try brought the next extent first; the rest is still missing.
+    /// A hedge brought the next extent first; the rest is still missing.
     Overtaken,
     /// The connection was given up.
     Stalled(Stall),
@@ -91,29 +91,29 @@ pub(super) enum Ended {
     Failed(SourceError),
 }
 
-/// What has gone wrong with a fetch so far.
+/// The failures of a fetch so far.
 #[derive(Debug, Clone, Default)]
 pub(super) struct History {
-    /// Failed tries, throttled ones not counted.
+    /// Failed attempts, throttled ones not counted.
     pub(super) failures: u32,
     pub(super) throttles: u32,
     pub(super) stalls: u32,
     pub(super) first_failure: Option<Instant>,
     /// Bytes that the latest attempt landed before it ended.
     pub(super) brought: u64,
-    /// Which source is tried next.
+    /// The source of the next attempt.
     pub(super) source: usize,
-    /// Whether on a connection of its own.
+    /// True if it is made on a connection of its own.
     pub(super) fresh: bool,
     /// The extent that came corrupt last, and where from.
     pub(super) corrupt: Option<(u64, String)>,
 }
 
-/// Where a fetch stands, for decisions and messages.
+/// The position of a fetch, for decisions and messages.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Place<'a> {
     pub(super) object: &'a str,
-    /// The source of the try that ended.
+    /// The source of the attempt that ended.
     pub(super) url: &'a str,
     /// Bytes still missing.
     pub(super) missing: (u64, u64),
@@ -124,18 +124,18 @@ pub(super) struct Place<'a> {
 /// a fetch may cost stays bounded by its size.
 const PROGRESS_BYTES: u64 = 4 << 10;
 
-/// What comes next.
+/// The next step of a fetch.
 #[derive(Debug)]
 pub(super) enum Next {
     /// Nothing: the fetch is complete.
     Done,
-    /// Another try, after a while.
+    /// Another attempt, after a while.
     Again(Duration),
     /// The load fails.
     Fail(FetchError),
 }
 
-/// Decides what comes after a try, and notes it in the fetch's history.
+/// Decides what follows an attempt, and notes it in the fetch's history.
 pub(super) fn next(
     history: &mut History,
     ended: Ended,
@@ -168,7 +168,7 @@ pub(super) fn next(
         Ended::Failed(source) if source.is_retryable() => {
             history.failures += 1;
             history.fresh = false;
-            // Twice in a row at one place: try another, where there is one.
+            // Twice in a row at one source: another one, where there is one.
             if history.failures.is_multiple_of(2) {
                 history.source = (history.source + 1) % place.source_count;
             }

@@ -1,4 +1,4 @@
-//! What second tries of slow requests may cost.
+//! The budget of hedges: second requests for the bytes of slow ones.
 //!
 //! At most a share of the bytes asked for so far, or a small floor where that is more: without it
 //! a model of a few extents could not hedge its slowest request at all.
@@ -17,12 +17,12 @@ impl HedgeBudget {
         Self { ratio, floor, asked: 0, hedged: 0 }
     }
 
-    /// Notes bytes asked for by a first try.
+    /// Notes bytes asked for by a first request.
     pub(super) fn asked(&mut self, bytes: u64) {
         self.asked += bytes;
     }
 
-    /// Takes `bytes` for a second try, if the budget allows them.
+    /// Takes `bytes` for a hedge, if the budget allows them.
     #[expect(clippy::cast_precision_loss, reason = "sizes stay far below 2^52 bytes")]
     pub(super) fn take(&mut self, bytes: u64) -> bool {
         let hedged = self.hedged + bytes;

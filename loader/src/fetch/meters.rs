@@ -52,7 +52,7 @@ impl Meters {
     }
 }
 
-/// What one load has counted so far.
+/// The counts of one load so far.
 #[derive(Debug)]
 pub(super) struct Tally {
     /// Verified bytes by source.
@@ -116,7 +116,7 @@ impl Tally {
         count(&self.hedges, &self.meters.hedges, 1);
     }
 
-    /// Bytes that a second try brought, used or not.
+    /// Bytes that a hedge brought, used or not.
     pub(super) fn hedged(&self, bytes: u64) {
         count(&self.hedged_bytes, &self.meters.hedged_bytes, bytes);
     }

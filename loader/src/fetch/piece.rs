@@ -14,7 +14,7 @@ use super::decide::{FetchError, History};
 use super::shared::Shared;
 use crate::landing::{Judge, Landed, Landing, LandingError};
 
-/// One fetch, from its first try to its last.
+/// One fetch, from its first attempt to its last.
 pub(super) struct Piece {
     pub(super) file: usize,
     pub(super) extents: Range<u64>,
@@ -22,7 +22,7 @@ pub(super) struct Piece {
     pub(super) began: Instant,
     /// The bytes it may have in flight; what is verified is given back at once.
     reservation: Arc<Reservation>,
-    /// Where the bytes come from at the moment; the judge names it.
+    /// The source of the bytes at the moment; the judge names it.
     reading_from: Arc<AtomicUsize>,
     landing: Option<Landing>,
 }
@@ -49,7 +49,7 @@ impl Piece {
         first.map_or(end, |extent| extent * EXTENT_BYTES)..end
     }
 
-    /// The destination of the next try: the one of the last try where it was kept, so that a body
+    /// The destination of the next attempt: the one of the last attempt where it was kept, so that a body
     /// goes on in the middle of an extent; it may have nothing left to come. Nothing if all has come.
     pub(super) fn land(&mut self, shared: &Arc<Shared>) -> Result<Option<Landing>, FetchError> {
         self.reading_from.store(self.history.source, Ordering::Relaxed);
@@ -67,13 +67,13 @@ impl Piece {
         Ok(Some(Landing::in_region(lease, self.judge(shared))))
     }
 
-    /// Keeps the destination for the next try.
+    /// Keeps the destination for the next attempt.
     pub(super) fn keep(&mut self, landing: Landing) {
         self.landing = Some(landing);
     }
 
-    /// Believes a verified extent that a second try brought: it is copied in and kept as if it had
-    /// landed, on a thread that may wait for the disk. The first try's lease must have been given up. Broken off, the
+    /// Believes a verified extent that a hedge brought: it is copied in and kept as if it had
+    /// landed, on a thread that may wait for the disk. The first request's lease must have been given up. Broken off, the
     /// range is free again when the write has ended.
     pub(super) async fn install(
         &self,
@@ -88,7 +88,7 @@ impl Piece {
         let object = || target.objects[source].name.clone();
         let Some(mut lease) = target.region.lease(range.clone()) else {
             if target.region.is_verified(range.clone()) {
-                // The first try finished this very extent in the moment the second one came.
+                // The first request finished this very extent in the moment the second one came.
                 shared.tally.discarded(bytes.len() as u64);
                 return Ok(());
             }

@@ -1,4 +1,4 @@
-//! How far a load is: for `/status`, the terminal and whoever waits.
+//! The progress of a load: for `/status`, the terminal and whoever waits.
 
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -9,7 +9,7 @@ use tokio::sync::watch;
 /// Over how long the rate is averaged: long enough to be read, short enough to follow a link.
 const RATE_WINDOW: Duration = Duration::from_secs(3);
 
-/// Where a load stands.
+/// The phases of a load.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Phase {
@@ -27,7 +27,7 @@ pub enum Phase {
 /// A load at one moment.
 #[derive(Debug, Clone, Default, PartialEq, Serialize)]
 pub struct Snapshot {
-    /// Where it stands.
+    /// Its phase.
     pub phase: Phase,
     /// Bytes to fetch.
     pub bytes_total: u64,
@@ -39,9 +39,9 @@ pub struct Snapshot {
     pub bytes_per_second: f64,
     /// Seconds to go at that rate; none where it is not known.
     pub eta_seconds: Option<f64>,
-    /// Tries after a failure.
+    /// Attempts after a failure.
     pub retries: u64,
-    /// Second tries of slow requests.
+    /// Hedges of slow requests.
     pub hedges: u64,
     /// Requests that may be in flight.
     pub concurrency: usize,

@@ -1,4 +1,4 @@
-//! What is still to be begun, and what waits to be tried again. It knows no time but its arguments.
+//! The queue of fetches that are to begin, and of those that wait for another attempt. It knows no time but its arguments.
 
 use std::collections::VecDeque;
 use std::ops::Range;
@@ -23,13 +23,13 @@ impl<P> Queue<P> {
         self.waiting.push((due, piece));
     }
 
-    /// What has waited longest beyond its time.
+    /// Takes the piece that is longest overdue.
     pub(super) fn due(&mut self, now: Instant) -> Option<P> {
         let earliest = (0..self.waiting.len()).min_by_key(|&index| self.waiting[index].0)?;
         (self.waiting[earliest].0 <= now).then(|| self.waiting.swap_remove(earliest).1)
     }
 
-    /// When the next of those who wait is due.
+    /// The time at which the next waiting piece is due.
     pub(super) fn next_due(&self) -> Option<Instant> {
         self.waiting.iter().map(|(due, _)| *due).min()
     }
@@ -61,7 +61,7 @@ impl<P> Queue<P> {
         self.fresh.push_front((file, extents));
     }
 
-    /// Whether there is something to begin.
+    /// Returns true if there is something to begin.
     pub(super) fn has_fresh(&self) -> bool {
         !self.fresh.is_empty()
     }

@@ -1,4 +1,4 @@
-//! What all tries of one load share.
+//! The state that all attempts of one load share.
 
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -15,7 +15,7 @@ use crate::source::{Object, Source};
 /// Decides about extents that have arrived and keeps those that are right: a manifest's digests
 /// and the cache's journal, or whatever stands for them.
 pub trait Keeper: Send + Sync {
-    /// Whether this is the digest that the extent must have. `source_url` is for the message.
+    /// Checks that this is the digest that the extent must have. `source_url` is for the message.
     ///
     /// # Errors
     /// [`LandingError::Corrupt`] if it is not.
@@ -29,18 +29,18 @@ pub trait Keeper: Send + Sync {
     fn keep(&self, extent: u64, digest: blake3::Hash, bytes: &[u8]) -> Result<(), LandingError>;
 }
 
-/// Where one file goes.
+/// The destination of one file.
 #[derive(Clone)]
 pub struct Target {
     /// The object at each of the job's sources, in their order. All are the same bytes.
     pub objects: Vec<Object>,
     /// Its memory.
     pub region: Arc<Region>,
-    /// Who decides about its extents.
+    /// The judge of its extents.
     pub keeper: Arc<dyn Keeper>,
 }
 
-/// What all tries of one load share.
+/// The state that all attempts of one load share.
 pub(super) struct Shared {
     pub(super) targets: Vec<Target>,
     pub(super) sources: Vec<Arc<dyn Source>>,
@@ -88,7 +88,7 @@ impl Shared {
         self.landed.load(Ordering::Relaxed)
     }
 
-    /// What the rest of the load is doing, seen from one of its requests.
+    /// The rest of the load, seen from one of its requests.
     pub(super) fn others(&self) -> Others {
         Others { active: self.active.load(Ordering::Relaxed) > 1, landed: self.landed() }
     }

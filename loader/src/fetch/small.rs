@@ -39,7 +39,7 @@ impl SmallReads {
         &self.shared.sources[0]
     }
 
-    /// What `name` is now.
+    /// Looks an object up.
     ///
     /// # Errors
     /// The source's last answer, once it is final or retries have run out.

@@ -1,4 +1,4 @@
-//! When a request is stuck, and when it is merely slow: judged by its progress, measured against
+//! Judges whether a request is stuck or merely slow: by its progress, measured against
 //! what this source has shown so far. Never by total time: a slow link is not a fault.
 //!
 //! Pure: time, and what others have received meanwhile, are arguments.
@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 
 use super::config::FetchConfig;
 
-/// How many of the latest observations count.
+/// The number of latest observations that count.
 const KEPT: usize = 64;
 
 /// Observations of a kind before they say something about the next one.
@@ -27,11 +27,11 @@ const STRIDE: Duration = Duration::from_secs(1);
 const DRIP_BYTES: u64 = 5 << 10;
 const DRIP_WINDOW: Duration = Duration::from_secs(5);
 
-/// How soon, and how late, a request is looked at again.
+/// The least and the longest time until a request is looked at again.
 const LOOK_MIN: Duration = Duration::from_millis(25);
 const LOOK_MAX: Duration = Duration::from_millis(100);
 
-/// Requests that finish sooner are not worth a second try.
+/// Requests that finish sooner are not worth a hedge.
 const HEDGE_AFTER: Duration = Duration::from_millis(200);
 
 /// The latest observations of one kind.
@@ -66,7 +66,7 @@ impl Recent {
     }
 }
 
-/// What a source has shown of itself.
+/// The observed behaviour of a source.
 #[derive(Debug, Clone, Default)]
 pub(super) struct Observed {
     first_byte_s: Recent,
@@ -104,7 +104,7 @@ impl Observed {
         self.first_byte_s.quantile(0.5).map_or(Duration::from_millis(100), Duration::from_secs_f64)
     }
 
-    /// How patient to be; `stalls` of the same fetch so far double it each time, so that a source
+    /// The patience for the next request; `stalls` of the same fetch so far double it each time, so that a source
     /// that has become slower is not given up again and again.
     pub(super) fn patience(&self, config: &FetchConfig, stalls: u32) -> Patience {
         let tail = |recent: &Recent| {
@@ -124,7 +124,7 @@ impl Observed {
     }
 }
 
-/// How long to wait for what.
+/// The times to wait.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub(super) struct Patience {
     first_byte: Duration,
@@ -133,7 +133,7 @@ pub(super) struct Patience {
 }
 
 impl Patience {
-    /// How long to wait for the first byte of an answer.
+    /// The time to wait for the first byte of an answer.
     pub(super) fn first_byte(&self) -> Duration {
         self.first_byte
     }
@@ -146,16 +146,16 @@ struct Usual {
     p95: f64,
 }
 
-/// What the rest of the load is doing.
+/// The rest of the load.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) struct Others {
-    /// Whether other requests are being read.
+    /// True if other requests are being read.
     pub(super) active: bool,
     /// Bytes that have landed in the whole load.
     pub(super) landed: u64,
 }
 
-/// How a request is stuck.
+/// The ways a request is stuck.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Stall {
     /// No answer.
@@ -164,12 +164,12 @@ pub(super) enum Stall {
     Body,
 }
 
-/// What to think of a request.
+/// The judgement of a request.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Verdict {
     /// Nothing to be said before this time.
     Fine(Instant),
-    /// Slower than nearly all others, and a second try would likely end sooner.
+    /// Slower than nearly all others, and a hedge would likely end sooner.
     Slow,
     /// Stuck: give this connection up.
     Stalled(Stall),
@@ -184,11 +184,11 @@ pub(super) struct Pulse {
     first_byte_at: Option<Instant>,
     last_byte_at: Instant,
     longest_silence: Duration,
-    /// What had landed in the whole load when our last byte came.
+    /// The bytes of the whole load that had landed when our last byte came.
     all_landed_then: u64,
-    /// Where the current stride began: when, our bytes, and everybody's.
+    /// The beginning of the current stride: its time, our bytes, and everybody's.
     stride: (Instant, u64, u64),
-    /// Where the current drip began: when, and our bytes.
+    /// The beginning of the current drip: its time, and our bytes.
     drip: (Instant, u64),
 }
 
@@ -222,7 +222,7 @@ impl Pulse {
         self.all_landed_then = all_landed;
     }
 
-    /// What comes is waiting for us and not we for it: no silence counts up to now.
+    /// Restarts the silence: the bytes wait for us, and not we for them.
     pub(super) fn excuse(&mut self, now: Instant) {
         self.last_byte_at = now;
         self.drip = (now, self.landed);
@@ -232,7 +232,7 @@ impl Pulse {
         self.landed
     }
 
-    /// How long the first byte took.
+    /// The time that the first byte took.
     pub(super) fn first_byte_after(&self) -> Option<Duration> {
         self.first_byte_at.map(|at| at.saturating_duration_since(self.began))
     }
@@ -276,7 +276,7 @@ impl Pulse {
         Verdict::Fine(slow_from.map_or(next, |from| from.min(next)))
     }
 
-    /// When the request counts as slow: past what nearly all take, or at a third of the pace that
+    /// The time from which the request counts as slow: past what nearly all take, or at a third of the pace that
     /// nearly all keep; and so slow that a usual one would bring what is left in half the time.
     #[expect(clippy::cast_precision_loss, reason = "sizes stay far below 2^52 bytes")]
     fn slow_from(&self, now: Instant, usual: &Usual) -> Instant {
@@ -288,7 +288,7 @@ impl Pulse {
         if worth_it { first_byte_at + patience } else { now.max(first_byte_at + patience) + HEDGE_AFTER }
     }
 
-    /// Whether it received less than a tenth of the others' mean over a whole stride.
+    /// Returns true if it received less than a tenth of the others' mean over a whole stride.
     fn crawls(&mut self, now: Instant, others: Others) -> bool {
         let (began, landed_then, all_then) = self.stride;
         if now.saturating_duration_since(began) < STRIDE {
@@ -302,7 +302,7 @@ impl Pulse {
 }
 
 impl Pulse {
-    /// Whether hardly anything came for a while. Whoever sends a byte now and then is never silent,
+    /// Returns true if hardly anything came for a while. Whoever sends a byte now and then is never silent,
     /// and would hold a request for ever.
     fn drips(&mut self, now: Instant) -> bool {
         let (began, landed_then) = self.drip;

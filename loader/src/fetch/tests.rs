@@ -111,7 +111,7 @@ async fn what_the_disk_costs_is_counted() {
     assert!(report.disk_wait_seconds > 0.0, "{report:?}");
     let text = registry.render();
     let value = |name: &str| -> Option<f64> { text.lines().find_map(|line| line.strip_prefix(name))?.parse().ok() };
-    // What a second try brings is written twice.
+    // What a hedge brings is written twice.
     let written = value(&format!("{}{{how=\"page_cache\"}} ", names::LOADER_WRITTEN_BYTES.name));
     assert!(written.is_some_and(|written| written >= bytes as f64), "{text}");
     let waits = value(&format!("{}_count ", names::LOADER_DISK_WAIT_SECONDS.name));
@@ -171,7 +171,7 @@ async fn a_broken_body_is_resumed_at_once() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_slow_request_is_overtaken_by_a_second_try() {
+async fn a_slow_request_is_overtaken_by_a_hedge_read() {
     let load = single(CONTENT_BYTES, |number, _| (number == 14).then_some(Fault::Slow(3_000_000)));
     let report = load.succeed().await;
     assert!(report.hedges >= 1 && report.hedged_bytes >= EXTENT_BYTES, "{report:?}");
@@ -195,10 +195,10 @@ async fn two_tries_that_bring_an_extent_in_the_same_instant_keep_it_once() {
     });
     let load = Load::new(CONTENT_BYTES, vec![source], FetchConfig::default());
     let report = load.succeed().await;
-    assert!(report.hedges >= 1 && report.discarded_bytes >= EXTENT_BYTES, "the second try came in vain: {report:?}");
+    assert!(report.hedges >= 1 && report.discarded_bytes >= EXTENT_BYTES, "the hedge came in vain: {report:?}");
     let asked = load.sources[0].asked();
     let rest = 10 * FETCH_BYTES + EXTENT_BYTES;
-    assert!(asked.iter().all(|asked| asked.range.start != rest || asked.fresh), "the first try goes on: {asked:?}");
+    assert!(asked.iter().all(|asked| asked.range.start != rest || asked.fresh), "the first request goes on: {asked:?}");
 }
 
 #[tokio::test(start_paused = true)]

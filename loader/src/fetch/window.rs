@@ -1,4 +1,4 @@
-//! How many requests are in flight: more while that gives more bytes, half as many when the store
+//! The number of requests in flight: more while that gives more bytes, half as many when the store
 //! asks for less, a pause when it says so twice.
 //!
 //! The window climbs: it grows by half, and keeps what it gained only if throughput rose by at
@@ -10,11 +10,11 @@ use std::time::{Duration, Instant};
 
 use super::config::FetchConfig;
 
-/// How long a size is tried before its throughput is judged: several round trips, and several
+/// The time that a size is tried before its throughput is judged: several round trips, and several
 /// bodies at any speed worth growing for.
 const TRIAL: Duration = Duration::from_millis(200);
 
-/// How long a size that could not be bettered is kept before growth is tried again.
+/// The time that a size that could not be bettered is kept before growth is tried again.
 const REST: Duration = Duration::from_secs(4);
 
 /// The share of the proportional gain that makes growth worth keeping.
@@ -40,7 +40,7 @@ pub(super) struct Window {
     trial_began: Instant,
     landed_then: u64,
     halved_at: Option<Instant>,
-    /// Where it stood before it was halved.
+    /// Its size before it was halved.
     recover_to: f64,
     /// Throttled answers since the last success.
     refusals: u32,
@@ -65,7 +65,7 @@ impl Window {
         }
     }
 
-    /// How many requests may be in flight.
+    /// The number of requests that may be in flight.
     #[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "between 1 and the most")]
     pub(super) fn size(&self) -> usize {
         self.size as usize

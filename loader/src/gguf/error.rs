@@ -1,10 +1,10 @@
-//! What can be wrong with a GGUF header. The file's name is known to the caller, who adds it.
+//! Errors of a GGUF header. The file's name is known to the caller, who adds it.
 
 use thiserror::Error;
 
 use super::{ALIGNMENT_MAX, ELEMENTS_MAX, HEADER_BYTES_MAX, Kind, RANK_MAX, TENSORS_MAX, VALUES_MAX};
 
-/// What is wrong with a header, where, and what to do about it.
+/// Errors of a header: the problem, its place and the fix.
 #[derive(Debug, Clone, PartialEq, Eq, Error)]
 #[expect(missing_docs, reason = "the fields are the name, the text at fault and the numbers in the message")]
 pub enum GgufError {

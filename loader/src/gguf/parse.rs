@@ -106,7 +106,7 @@ fn place(tensors: &mut [GgufTensor], data_start: u64, alignment: u64, file_len: 
     Ok(())
 }
 
-/// What is left to read of a header.
+/// The rest of a header.
 struct Reader<'a> {
     bytes: &'a [u8],
     at: u64,

@@ -1,10 +1,10 @@
-//! What can be wrong with a header. The file's name is known to the caller, who adds it.
+//! Errors of a header. The file's name is known to the caller, who adds it.
 
 use thiserror::Error;
 
 use super::{HEADER_BYTES_MAX, NAME_BYTES_MAX, RANK_MAX};
 
-/// What is wrong with a header, where, and what to do about it.
+/// Errors of a header: the problem, its place and the fix.
 #[derive(Debug, Error)]
 #[expect(missing_docs, reason = "the fields are the tensor's name, the text at fault and the numbers in the message")]
 pub enum HeaderError {

@@ -47,7 +47,7 @@ pub(super) async fn open(
     Arrival { shared, probe, verdict: verdict.clone(), options, held, begun }.begin()
 }
 
-/// Where the bytes are to be kept.
+/// The destination of the bytes.
 enum Place {
     Cache(Box<Entry>),
     Memory,
@@ -58,7 +58,7 @@ fn in_memory(error: &CacheError) -> Place {
     Place::Memory
 }
 
-/// What each file of weights must be.
+/// The expectation of each file of weights.
 fn expected_of(probe: &Probe, verdict: &Verdict) -> BTreeMap<String, Expected> {
     let names = probe.shards.iter().map(|shard| &shard.object.name);
     names.map(|name| (name.clone(), verdict.expected(name).clone())).collect()
@@ -150,7 +150,7 @@ async fn judge_what_is_not_known(
     Ok(())
 }
 
-/// What a file of weights was found to be as a whole, once the verdict was carried out.
+/// The expectation that a file met as a whole, once the verdict was carried out.
 fn met_by(shard: &Shard, verdict: &Verdict) -> Option<(String, Digest)> {
     let name = &shard.object.name;
     Some((name.clone(), fingerprint(verdict.expected(name))?))
@@ -266,7 +266,7 @@ impl File {
         }
     }
 
-    /// Whether the cached file begins with these bytes.
+    /// Returns true if the cached file begins with these bytes.
     fn begins_with(&self, head: &[u8]) -> bool {
         let Some(cached) = &self.keeper.cached else { return false };
         let mut bytes = vec![0; head.len()];
@@ -342,7 +342,7 @@ impl Arrival {
     }
 }
 
-/// What was found of a file as a whole.
+/// The judgement of a file as a whole.
 type Judgement = Result<(), Arc<LoadError>>;
 
 /// A load under way.

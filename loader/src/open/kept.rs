@@ -38,7 +38,7 @@ impl KeptSource {
         Self { url, account, inner, objects, files, _finished: kept.finished }
     }
 
-    /// Whether the cache holds this very version of an object. Of two URLs with one content it has
+    /// Returns true if the cache holds this very version of an object. Of two URLs with one content it has
     /// the proofs of one, so these are its own only where nothing else can be asked.
     fn holds(&self, object: &Object) -> bool {
         if self.inner.is_some() && speaks_for_others(&object.name) {

@@ -8,7 +8,7 @@ use wire::EXTENT_BYTES;
 
 use super::{PlanError, PlanFile, Slice, Slices};
 
-/// What is wanted of one tensor.
+/// The wanted parts of one tensor.
 pub(super) struct Wanted<'a> {
     pub(super) name: &'a str,
     pub(super) file: usize,

@@ -1,4 +1,4 @@
-//! How a first look goes about it: look for every name, read the small files, read the headers.
+//! The steps of a first look: look for every name, read the small files, read the headers.
 //!
 //! Absence is an answer that only the source can give: an object that may not be read is an error,
 //! never a file that the model does not have. Bytes that a digest contradicts are read once more.
@@ -27,17 +27,17 @@ use crate::{LoadError, ModelUrl};
 /// the largest manifests and indexes some sixty.
 const SMALL_BYTES_MAX: u64 = 128 << 20;
 
-/// How much of a weight file is read at first. Headers take about a hundred bytes a tensor, so one
+/// The bytes of a weight file that are read at first. Headers take about a hundred bytes a tensor, so one
 /// read is nearly always enough.
 const HEADER_READ_BYTES: u64 = 256 << 10;
 
-/// How many weight files a model may have. The largest published have a few hundred.
+/// The most weight files of a model. The largest published have a few hundred.
 const SHARDS_MAX: usize = 4096;
 
-/// How many objects are looked at concurrently.
+/// The number of objects looked at concurrently.
 const CONCURRENCY: usize = 32;
 
-/// How often a header is read until two reads agree.
+/// The most reads of a header until two agree.
 const HEADER_READS_MAX: usize = 4;
 
 /// A first look at one model.
@@ -335,7 +335,7 @@ fn may_be_absent(
     }
 }
 
-/// Whether a file has lost the form that its name promises.
+/// Returns true if a file has lost the form that its name promises.
 fn is_malformed(name: &str, bytes: &[u8]) -> bool {
     if name == MANIFEST {
         return Manifest::parse(bytes).is_err();

@@ -63,7 +63,7 @@ impl Arrival {
         self.is_complete() || (!self.is_held() && self.has_arrived(range))
     }
 
-    /// Whether the range's extents were published, shown or not.
+    /// Returns true if the range's extents were published, shown or not.
     pub(super) fn has_arrived(&self, range: &Range<u64>) -> bool {
         self.extents(range).iter().all(|state| state.load(Ordering::Acquire) == VERIFIED)
     }

@@ -11,11 +11,11 @@ use std::path::Path;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Mutex, PoisonError};
 
-/// What direct writes are aligned to: a page, which every file system that takes them accepts or
+/// The alignment of direct writes: a page, which every file system that takes them accepts or
 /// refuses as a whole.
 const ALIGNMENT: u64 = 4096;
 
-/// How many bytes were written to a file, and how.
+/// The bytes written to a file, by way.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub(crate) struct Written {
     /// Past the page cache.
@@ -24,7 +24,7 @@ pub(crate) struct Written {
     pub(crate) cached_bytes: u64,
 }
 
-/// What is said where a file is to be written past the page cache and cannot be.
+/// The message where a file is to be written past the page cache and cannot be.
 const NO_DIRECT: &str = "this file system takes no direct writes: what is loaded goes through the page cache";
 
 /// A file that is being filled.
@@ -62,12 +62,12 @@ impl FilledFile {
         Self { direct: opened.ok(), ..Self::new(file) }
     }
 
-    /// Whether what is written stays in the page cache.
+    /// Returns true if what is written stays in the page cache.
     pub(super) fn is_cached(&self) -> bool {
         self.direct.is_none() || self.is_refused.load(Ordering::Relaxed)
     }
 
-    /// What was written since this was asked the last time.
+    /// The bytes written since the last call.
     pub(super) fn take_written(&self) -> Written {
         let take = |bytes: &AtomicU64| bytes.swap(0, Ordering::Relaxed);
         Written { direct_bytes: take(&self.direct_bytes), cached_bytes: take(&self.cached_bytes) }

@@ -19,7 +19,7 @@ use super::Region;
 /// to be leased again, once no write of it is under way.
 pub struct Lease {
     claim: Arc<Claim>,
-    /// What was received and is not yet in the file; none where memory is written in place, and
+    /// The bytes received and not yet in the file; none where memory is written in place, and
     /// while it is being written.
     window: Option<Window>,
     writing: Option<JoinHandle<(Window, io::Result<()>)>>,
@@ -29,9 +29,9 @@ pub struct Lease {
 /// left behind. Bytes of a writer that was given up must not fall on those of the next one.
 struct Claim {
     region: Arc<Region>,
-    /// What was leased, in bytes of the object.
+    /// The leased bytes of the object.
     range: Range<u64>,
-    /// What is still unpublished: everything from here to the range's end.
+    /// The unpublished rest: everything from here to the range's end.
     open_from: AtomicU64,
 }
 
@@ -40,7 +40,7 @@ struct Claim {
 /// (measured: docs/performance.md).
 struct Window {
     bytes: MmapMut,
-    /// Where in the object the window begins.
+    /// The window's offset in the object.
     from: u64,
 }
 
@@ -52,7 +52,7 @@ impl Lease {
         Self { claim, window, writing: None }
     }
 
-    /// What was leased, in bytes of the object.
+    /// The leased bytes of the object.
     #[must_use]
     pub fn range(&self) -> Range<u64> {
         self.claim.range.clone()
@@ -64,7 +64,7 @@ impl Lease {
         &self.claim.region
     }
 
-    /// Where to write next: `within`, counted from the lease's start, or the beginning of it. It
+    /// The memory to write next: `within`, counted from the lease's start, or the beginning of it. It
     /// lies beyond what is published, and begins where the last write ended, or at an extent.
     /// Nothing may be under way to the file: what was settled is awaited first.
     pub fn bytes_mut(&mut self, within: Range<usize>) -> &mut [u8] {
@@ -88,7 +88,7 @@ impl Lease {
         unsafe { std::slice::from_raw_parts_mut(self.claim.region.writable().wrapping_add(start), length) }
     }
 
-    /// What was written, `within` counted from the lease's start; it lies beyond what is
+    /// The bytes written, `within` counted from the lease's start; it lies beyond what is
     /// published. Of a file, what is settled, or what is not settled.
     #[must_use]
     pub fn bytes(&self, within: Range<usize>) -> &[u8] {
@@ -108,7 +108,7 @@ impl Lease {
     /// Says that everything up to `end`, counted from the lease's start, was written, and begins
     /// to put it in place: at an extent's end, or when the window is full. A file is written on
     /// another thread, as disks make their writers wait; `holding` lives until that has ended.
-    /// Whether something is under way now.
+    /// Returns true if a write is under way now.
     pub(crate) fn settle(&mut self, end: usize, holding: impl Send + 'static) -> bool {
         let end = self.claim.range.start + end as u64;
         let range_end = self.claim.range.end;
@@ -130,7 +130,7 @@ impl Lease {
     /// Waits until what is under way to the file is there. Broken off, it can be awaited again.
     ///
     /// # Errors
-    /// What the system said of writing the file.
+    /// The system's error of writing the file.
     pub(crate) async fn settled(&mut self) -> io::Result<()> {
         let Some(writing) = &mut self.writing else { return Ok(()) };
         let joined = writing.await;
@@ -143,7 +143,7 @@ impl Lease {
     /// Writes `bytes` at the lease's first unpublished extent; blocks.
     ///
     /// # Errors
-    /// What the system said of writing the file.
+    /// The system's error of writing the file.
     pub fn write(&mut self, bytes: &[u8]) -> io::Result<()> {
         let at = self.claim.open_from.load(Ordering::Relaxed);
         if let Some(file) = self.claim.region.file() {
@@ -163,7 +163,7 @@ impl Lease {
         region.arrival().publish(extent);
     }
 
-    /// Where `within` lies in the mapping, and its length.
+    /// The offset of `within` in the mapping, and its length.
     fn check(&self, within: &Range<usize>) -> (usize, usize) {
         let Claim { range, open_from, .. } = &*self.claim;
         let start = range.start + within.start as u64;
@@ -197,7 +197,7 @@ mod pool {
     /// and written, large enough to make few system calls.
     const WINDOW_BYTES: usize = 1 << 20;
 
-    /// How many are kept. A window belongs to a lease, a lease to a fetch, and a fetch holds an extent or more of
+    /// The most that are kept. A window belongs to a lease, a lease to a fetch, and a fetch holds an extent or more of
     /// `loader.fetch.in_flight_bytes`: by default there are 64 at a time at most, a quarter of that bound in bytes.
     const KEPT: usize = 64;
 

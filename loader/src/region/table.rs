@@ -6,11 +6,11 @@
 use std::ops::Range;
 use std::sync::atomic::{AtomicPtr, AtomicUsize, Ordering};
 
-/// How many mappings may live at once. The largest models published have a few hundred shard
+/// The most mappings that may live at once. The largest models published have a few hundred shard
 /// files; a process may hold several. The table takes 96 KiB.
 pub(super) const SLOTS: usize = 4096;
 
-/// What a slot's start says when the slot is free, or being filled. Both lie in the first page,
+/// The start of a slot that is free, or being filled. Both lie in the first page,
 /// where no mapping can begin.
 const FREE: usize = 0;
 const CLAIMED: usize = 1;
@@ -37,7 +37,7 @@ impl Slot {
     }
 }
 
-/// What to say when the mapping fails, made ready beforehand because a signal handler cannot
+/// The message when the mapping fails, made ready beforehand because a signal handler cannot
 /// format.
 pub(super) struct Notice {
     /// The file's name.

@@ -1,4 +1,4 @@
-//! What happens when a mapped file shrinks: the process ends in order and names the file.
+//! A mapped file that shrinks: the process ends in order and names the file.
 //!
 //! Touching a page beyond the end of a file raises SIGBUS in the thread that touched it. There is
 //! nothing to give that thread, and unwinding out of a signal is not possible, so:
@@ -23,7 +23,7 @@ use libc::{c_int, c_void, sigaction, siginfo_t};
 
 use super::table::{self, Notice};
 
-/// How long the hook may take, in seconds: enough to end open streams with an error and flush
+/// The time that the hook may take, in seconds: enough to end open streams with an error and flush
 /// telemetry, short against the thirty seconds that an orchestrator grants.
 const EXIT_AFTER_S: u64 = 5;
 
@@ -34,7 +34,7 @@ static INSTALL: Once = Once::new();
 static PREVIOUS: OnceLock<sigaction> = OnceLock::new();
 /// The first mapping that failed.
 static FAULTED: AtomicPtr<Notice> = AtomicPtr::new(std::ptr::null_mut());
-/// Where the handler writes a byte to wake the watcher; negative if there is no watcher.
+/// The descriptor to which the handler writes a byte to wake the watcher; negative if there is no watcher.
 static WAKE: AtomicI32 = AtomicI32::new(-1);
 
 /// Registers what to do when a mapped file has shrunk under the process, given the file's name. A

@@ -105,7 +105,7 @@ fn connected(
     builder
 }
 
-/// Whether the environment's key and SAS are `account`'s: they are unless it names another.
+/// Returns true if the environment's key and SAS are `account`'s: they are unless it names another.
 fn is_account(account: &str, env: &Env) -> bool {
     let named = env.get("AZURE_STORAGE_ACCOUNT").or_else(|| env.get("AZURE_STORAGE_ACCOUNT_NAME"));
     named.is_none_or(|named| named == account)

@@ -11,7 +11,7 @@ pub struct Env {
 }
 
 impl Env {
-    /// What the process was started with; variables that are not UTF-8 are left out.
+    /// The process's environment; variables that are not UTF-8 are left out.
     #[must_use]
     pub fn from_process() -> Self {
         let text = |(name, value): (std::ffi::OsString, std::ffi::OsString)| {
@@ -32,7 +32,7 @@ impl Env {
         self.values.get(name).map(String::as_str).filter(|value| !value.is_empty())
     }
 
-    /// Whether a variable says yes, as the hub's and the clouds' own tools read it.
+    /// Returns true if a variable says yes, as the hub's and the clouds' own tools read it.
     #[must_use]
     pub fn is_true(&self, name: &str) -> bool {
         self.get(name).is_some_and(|value| matches!(value.to_ascii_lowercase().as_str(), "1" | "true" | "yes" | "on"))

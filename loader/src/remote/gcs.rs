@@ -78,7 +78,7 @@ const NAMED: [&str; 7] = [
     "SERVICE_ACCOUNT",
 ];
 
-/// Where `gcloud auth application-default login` leaves its file.
+/// The file that `gcloud auth application-default login` leaves.
 fn default_credentials(env: &Env) -> Option<PathBuf> {
     let folder =
         env.path("CLOUDSDK_CONFIG").or_else(|| Some(PathBuf::from(env.get("HOME")?).join(".config/gcloud")))?;

@@ -210,7 +210,7 @@ impl Client {
         Err(self.too_many_redirections())
     }
 
-    /// How many connections are idle.
+    /// The number of idle connections.
     #[must_use]
     pub fn idle_connections(&self) -> usize {
         self.shared.pool.idle()
@@ -237,7 +237,7 @@ impl Client {
         }
     }
 
-    /// What an error's answer tells.
+    /// The error that an answer is.
     async fn refused(&self, answer: &mut Answer) -> HttpError {
         let within = self.shared.config.first_byte_timeout();
         let body = answer.beginning(self.shared.config.error_body_bytes_max, within).await;
@@ -283,7 +283,7 @@ impl Client {
     }
 }
 
-/// What keeps a client from being made.
+/// The error of a client that cannot be made.
 fn about_set_up(error: HttpError) -> SourceError {
     error.about("reading over HTTP", "", "")
 }

@@ -17,7 +17,7 @@ use super::name::encoded;
 use crate::landing::Landing;
 use crate::source::{Object, ReadOptions, Source, SourceError, Tag};
 
-/// What to do when a server wants credentials.
+/// The fix when a server wants credentials.
 const DENIED: &str = "a plain https:// URL is read without credentials; allow anonymous reading, or use the store's own \
                       URL (az://, s3://, gs://, hf://)";
 
@@ -72,7 +72,7 @@ impl HttpsSource {
         request.body(()).map_err(|error| SourceError::Config { url: self.url.clone(), problem: error.to_string() })
     }
 
-    /// What the head of an answer about a whole object says it is.
+    /// The object that the head of an answer describes.
     fn object(&self, name: &str, parts: &Parts, bytes: u64) -> Result<Object, SourceError> {
         let wrong = |problem: &str| SourceError::Protocol {
             url: self.url.clone(),
@@ -156,7 +156,7 @@ fn content_length(headers: &HeaderMap) -> Option<u64> {
     headers.get(CONTENT_LENGTH)?.to_str().ok()?.parse().ok()
 }
 
-/// Whether what is sent to `url` stays on this machine.
+/// Returns true if what is sent to `url` stays on this machine.
 pub(super) fn is_loopback(url: &Url) -> bool {
     match url.host() {
         Some(Host::Domain(name)) => name == "localhost" || name.ends_with(".localhost"),

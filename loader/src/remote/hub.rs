@@ -58,10 +58,10 @@ pub struct HubSource {
     locations: Mutex<HashMap<String, Arc<tokio::sync::Mutex<Location>>>>,
 }
 
-/// What the hub says of a file.
+/// The hub's description of a file.
 struct Found {
     object: Object,
-    /// Where its bytes are.
+    /// The URL of its bytes.
     address: Uri,
 }
 
@@ -216,7 +216,7 @@ impl HubSource {
         Ok(Found { object, address })
     }
 
-    /// Where the file's bytes are; asked for once at a time, however many readers want it.
+    /// The URL of the file's bytes; asked for once at a time, however many readers want it.
     async fn locate(&self, name: &str, location: &tokio::sync::Mutex<Location>) -> Result<Uri, SourceError> {
         let mut location = location.lock().await;
         if let Some(address) = location.address(Instant::now()) {

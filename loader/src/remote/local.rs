@@ -1,7 +1,7 @@
 //! A directory read as if it were far: for verifying, for filling a cache, and as the plainest
 //! example of a source. Serving from disk maps the files instead.
 //!
-//! What pins a file is its inode, size and modification time.
+//! Inode, size and modification time pin a file.
 
 use std::fs::{File, Metadata, OpenOptions};
 use std::io;
@@ -17,7 +17,7 @@ use super::name::is_inside;
 use crate::landing::Landing;
 use crate::source::{Object, ReadOptions, Source, SourceError, Tag};
 
-/// How much one trip to a blocking thread reads.
+/// The bytes that one trip to a blocking thread reads.
 const PIECE_BYTES: u64 = 4 << 20;
 
 /// The files of a directory.

@@ -21,7 +21,7 @@ pub(super) fn encoded_whole(text: &str) -> Option<String> {
     encoded(text).map(|path| path.replace('/', "%2F"))
 }
 
-/// Whether a name stays in its directory: relative, and no part of it empty, `.` or `..`.
+/// Returns true if a name stays in its directory: relative, and no part of it empty, `.` or `..`.
 pub(super) fn is_inside(name: &str) -> bool {
     name.split('/').all(|part| !matches!(part, "" | "." | "..")) && !name.contains('\0')
 }

@@ -36,10 +36,10 @@ const EXPIRED: [&str; 5] =
 /// Makes the library's store; called again when credentials have to be found anew.
 pub(super) type Open = Box<dyn Fn(Wire) -> Result<Arc<dyn ObjectStore>, String> + Send + Sync>;
 
-/// What distinguishes one kind of cloud from another.
+/// The differences between kinds of clouds.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Dialect {
-    /// What to do when a read is refused: the variables to set.
+    /// The fix when a read is refused: the variables to set.
     pub(super) fix: &'static str,
     /// The field with an object's version.
     pub(super) version_field: &'static str,
@@ -49,7 +49,7 @@ pub(super) struct Dialect {
     pub(super) checksum: fn(&HeaderMap) -> Option<StoreChecksum>,
 }
 
-/// What to open.
+/// The place to open.
 pub(super) struct Place {
     /// The model's URL.
     pub(super) url: String,
@@ -116,7 +116,7 @@ impl SignedSource {
         }
     }
 
-    /// Why a request could not be signed.
+    /// The error of a request that could not be signed.
     fn unsigned(&self, name: &str, opened: &Opened, error: Option<object_store::Error>) -> SourceError {
         let (url, name) = (self.place.url.clone(), name.to_owned());
         let said = error.map_or_else(|| "no request was made".to_owned(), |error| redacted(&error.to_string()));
@@ -170,7 +170,7 @@ impl SignedSource {
         error.about(&self.place.url, name, self.dialect.fix)
     }
 
-    /// What a `HEAD` that was not answered with 200 means.
+    /// The error of a `HEAD` that was not answered with 200.
     fn refused(&self, answer: &Response<Bytes>, name: &str) -> SourceError {
         let (status, headers) = (answer.status().as_u16(), answer.headers());
         let region = self.dialect.region_field.and_then(|field| text(headers, field));
@@ -243,7 +243,7 @@ impl fmt::Debug for SignedSource {
     }
 }
 
-/// How the library tries again to get credentials: reads it never makes. Three tries within ten
+/// The library's retries to get credentials: reads it never makes. Three attempts within ten
 /// seconds ride out a restart of a metadata agent; a longer trouble is the fetcher's to wait out.
 pub(super) fn credentials_retry() -> RetryConfig {
     RetryConfig {
@@ -266,7 +266,7 @@ pub(super) fn redacted(text: &str) -> String {
     words.collect::<Vec<_>>().join(" ")
 }
 
-/// Whether the store says that credentials have ended.
+/// Returns true if the store says that credentials have ended.
 fn is_expired(status: u16, code: Option<&str>) -> bool {
     match status {
         401 => true,
@@ -275,7 +275,7 @@ fn is_expired(status: u16, code: Option<&str>) -> bool {
     }
 }
 
-/// Whether a refusal gives no reason, so that it may be ended credentials.
+/// Returns true if a refusal gives no reason, so that it may be ended credentials.
 fn is_unexplained(answer: &Response<Bytes>) -> bool {
     matches!(answer.status().as_u16(), 400 | 403) && error_code(answer.headers(), answer.body()).is_none()
 }

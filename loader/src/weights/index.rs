@@ -20,7 +20,7 @@ const INDEX_BYTES_MAX: u64 = 64 * 1024 * 1024;
 
 /// A parsed index, its file names safe to open.
 pub(crate) struct Index {
-    /// Where the index was read.
+    /// The index's path.
     pub(crate) path: PathBuf,
     /// `metadata.total_size`, if it is an integer.
     pub(super) total_bytes: Option<u64>,
@@ -94,7 +94,7 @@ fn total_size(metadata: &str) -> Option<u64> {
     (size >= 0.0 && size.fract() == 0.0).then_some(size as u64)
 }
 
-/// Whether a shard file's name is made of plain names only: not absolute, not climbing.
+/// Returns true if a shard file's name is made of plain names only: not absolute, not climbing.
 fn stays_within(file: &str) -> bool {
     let plain = Path::new(file).components().all(|component| matches!(component, Component::Normal(_)));
     plain && !file.is_empty() && !file.contains(['\\', '\0'])

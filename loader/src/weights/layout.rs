@@ -11,7 +11,7 @@ const INDEX: &str = "model.safetensors.index.json";
 /// Endings of weights in formats that are not read, so that the refusal can name what was found.
 const FOREIGN: [&str; 7] = [".bin", ".pt", ".pth", ".ckpt", ".h5", ".msgpack", ".onnx"];
 
-/// Where a directory's weights are.
+/// The places of a directory's weights.
 pub(super) enum Layout {
     /// All tensors of these files.
     Files(Vec<PathBuf>),
@@ -21,7 +21,7 @@ pub(super) enum Layout {
     Gguf(PathBuf),
 }
 
-/// Whether a file of this name is a GGUF file.
+/// Returns true if a file of this name is a GGUF file.
 pub(crate) fn is_gguf(name: &str) -> bool {
     name.to_ascii_lowercase().ends_with(".gguf")
 }

@@ -1,4 +1,4 @@
-//! What an operator writes about trust.
+//! The configuration of trust.
 
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};

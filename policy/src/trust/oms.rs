@@ -19,7 +19,7 @@ use std::collections::BTreeMap;
 
 use wire::evidence::Expected;
 
-/// What a trusted key signed.
+/// A statement that a trusted key signed.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Signed {
     statement: Statement,
@@ -41,19 +41,19 @@ impl Signed {
         Ok(Self { statement: Statement::parse(&bundle.payload)?, key: key.id().to_owned() })
     }
 
-    /// What this file's bytes must be; `None` if it is not listed.
+    /// The expectation of this file's bytes; `None` if it is not listed.
     #[must_use]
     pub fn expected(&self, name: &str) -> Option<&Expected> {
         self.statement.files.get(name)
     }
 
-    /// What each listed file's bytes must be: [`Expected::Whole`] or [`Expected::Shards`].
+    /// The expectation of each listed file's bytes: [`Expected::Whole`] or [`Expected::Shards`].
     #[must_use]
     pub fn all(&self) -> &BTreeMap<String, Expected> {
         &self.statement.files
     }
 
-    /// Whether files were cut into shards, of which an empty file has none.
+    /// Returns true if files were cut into shards, of which an empty file has none.
     #[must_use]
     pub fn is_sharded(&self) -> bool {
         self.statement.is_sharded

@@ -1,4 +1,4 @@
-//! Why a model is not loaded.
+//! Reasons not to load a model.
 
 use thiserror::Error;
 use wire::digest::Digest;
@@ -6,7 +6,7 @@ use wire::proof::Proof;
 
 use super::oms::OmsError;
 
-/// Why a model is not loaded: what is wrong, and the fix.
+/// Reasons not to load a model, each with its fix.
 #[derive(Debug, Clone, PartialEq, Eq, Error)]
 pub enum Refusal {
     /// Less is proven than must be.
@@ -15,9 +15,9 @@ pub enum Refusal {
          digests beside it with `forebay manifest DIR --write`; or set `trust.require_proof = false`"
     )]
     ProofRequired {
-        /// Where the model is.
+        /// The model's URL or directory.
         place: String,
-        /// What it could be called instead.
+        /// The proof that it could have instead.
         proof: Proof,
     },
     /// No signature, and there must be one.
@@ -26,13 +26,13 @@ pub enum Refusal {
          `model_signing sign key --private_key KEY`, or set `trust.require_signature = false`"
     )]
     SignatureRequired {
-        /// Where the model is.
+        /// The model's URL or directory.
         place: String,
     },
     /// The signature does not hold.
     #[error("loading {place}: `model.sig` is refused")]
     Signature {
-        /// Where the model is.
+        /// The model's URL or directory.
         place: String,
         /// Why.
         #[source]
@@ -44,7 +44,7 @@ pub enum Refusal {
          again after `forebay manifest DIR --write`"
     )]
     ManifestNotAsSigned {
-        /// Where the model is.
+        /// The model's URL or directory.
         place: String,
     },
     /// Roots are configured, and this model has none of them.
@@ -53,9 +53,9 @@ pub enum Refusal {
         root.map_or_else(|| "absent".to_owned(), |root| root.to_string())
     )]
     RootNotAccepted {
-        /// Where the model is.
+        /// The model's URL or directory.
         place: String,
-        /// What it has.
+        /// The value that was found.
         root: Option<Digest>,
     },
     /// A file has another size than is proven.
@@ -64,13 +64,13 @@ pub enum Refusal {
          upload the model again, or write the digests again"
     )]
     Size {
-        /// What says otherwise.
+        /// The file that says otherwise.
         by: &'static str,
         /// The file.
         name: String,
-        /// What it has.
+        /// The value that was found.
         bytes: u64,
-        /// What it should have.
+        /// The size that is listed.
         listed: u64,
     },
     /// A file that would be read is not listed.
@@ -101,7 +101,7 @@ pub enum Refusal {
          right, and if these are, forget the earlier ones with `forebay cache rm {place}`"
     )]
     PinContradicted {
-        /// Where the model is.
+        /// The model's URL or directory.
         place: String,
         /// The object.
         name: String,

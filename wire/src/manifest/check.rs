@@ -55,11 +55,11 @@ fn check_file(file: &ManifestFile, previous: Option<&str>, at: &str) -> Result<(
     Ok(())
 }
 
-/// Whether this is a plain relative path that can be joined to a directory or a URL without
+/// Checks that this is a plain relative path that can be joined to a directory or a URL without
 /// leaving it, and printed without harm.
 ///
 /// # Errors
-/// What is wrong with it, as the end of a sentence that begins with its place.
+/// The problem, as the end of a sentence that begins with its place.
 pub fn check_name(name: &str) -> Result<(), String> {
     if name.is_empty() || name.len() > NAME_BYTES_MAX {
         return Err(format!("has {} bytes; 1 to {NAME_BYTES_MAX} are allowed", name.len()));

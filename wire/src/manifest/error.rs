@@ -1,24 +1,24 @@
-//! Why bytes are no manifest.
+//! Errors of a manifest.
 
 use thiserror::Error;
 
 use crate::digest::Digest;
 
-/// Why a manifest is refused: what is wrong where, and the fix.
+/// Errors of a manifest: the problem, its place and the fix.
 #[derive(Debug, Clone, PartialEq, Eq, Error)]
 pub enum ManifestError {
     /// More text than is ever read.
     #[error("the manifest has {bytes} bytes; {limit} are the most, enough for 3 TiB of weights")]
     TooLarge {
-        /// How many it has.
+        /// The number found.
         bytes: u64,
-        /// How many it may have.
+        /// The limit.
         limit: u64,
     },
     /// The text is not JSON.
     #[error("the manifest is not JSON ({cause}); write it again with `forebay manifest MODEL --write`")]
     Syntax {
-        /// Where and why.
+        /// The place and the problem.
         cause: String,
     },
     /// A field is wrong.
@@ -26,7 +26,7 @@ pub enum ManifestError {
     Field {
         /// Its path, e.g. `files[2].extents`.
         field: String,
-        /// What is wrong with it.
+        /// The problem.
         problem: String,
     },
     /// The content was changed after the root was computed, or the root was.
@@ -35,9 +35,9 @@ pub enum ManifestError {
          fetch it again or write it again with `forebay manifest MODEL --write`"
     )]
     Root {
-        /// What it says.
+        /// The value that was found.
         stated: Digest,
-        /// What it should say.
+        /// The value that it must have.
         computed: Digest,
     },
 }

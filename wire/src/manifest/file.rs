@@ -15,7 +15,7 @@ pub struct ManifestFile {
     pub tensors: Vec<TensorDigest>,
 }
 
-/// What one tensor hashes to.
+/// The digest of one tensor.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct TensorDigest {
     /// Its name in the safetensors header.

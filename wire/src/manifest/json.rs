@@ -66,7 +66,7 @@ pub(super) fn write(root: &Digest, files: &[ManifestFile]) -> Vec<u8> {
     json
 }
 
-/// Whether the last key of an ignored path marks a note.
+/// Returns true if the last key of an ignored path marks a note.
 fn is_note(path: &serde_ignored::Path<'_>) -> bool {
     matches!(path, serde_ignored::Path::Map { key, .. } if key.starts_with("x-"))
 }

@@ -57,7 +57,7 @@ pub(super) enum Fault {
     WrongRange,
     /// Slow, and the first extent's last chunk comes only together with the other try's.
     Tie,
-    /// The other try: its last chunk comes together with the first try's.
+    /// The other try: its last chunk comes together with the first request's.
     TieBreak,
 }
 

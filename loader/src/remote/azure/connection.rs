@@ -1,6 +1,6 @@
 //! Azure's connection strings: `Name=value;Name=value`. Pure.
 
-/// What a connection string says about blobs.
+/// The parts of a connection string that concern blobs.
 #[derive(Default, PartialEq, Eq)]
 pub(super) struct Connection {
     /// `AccountName`.
@@ -49,7 +49,7 @@ impl Connection {
         Ok(found)
     }
 
-    /// Where the account's blobs are, if that is said.
+    /// The endpoint of the account's blobs, if it is given.
     pub(super) fn blob_endpoint(&self, account: &str) -> Option<String> {
         if let Some(endpoint) = &self.endpoint {
             return Some(endpoint.trim_end_matches('/').to_owned());

@@ -15,7 +15,7 @@ use super::head::{Framing, chunk_length};
 /// interest; these bound it to 8 KiB.
 const LINE_BYTES_MAX: usize = 256;
 const TRAILER_LINES_MAX: usize = 32;
-/// How much is received at a time while looking for the end of a line.
+/// The bytes received at a time while looking for the end of a line.
 const LINE_READ_BYTES: usize = 64;
 /// Silence is noticed in steps of this part of the time it may last.
 const STEPS: u32 = 4;
@@ -26,7 +26,7 @@ pub(super) struct Body {
     silence: Silence,
 }
 
-/// What is still to come.
+/// The rest of a body.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Left {
     Nothing,
@@ -52,7 +52,7 @@ impl Body {
         Self { left, silence: Silence::new(idle_timeout) }
     }
 
-    /// Whether all has come.
+    /// Returns true if all has come.
     pub(super) fn is_whole(&self) -> bool {
         self.left == Left::Nothing
     }

@@ -10,13 +10,13 @@ use serde::{Deserialize, Serialize};
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields, default)]
 pub struct HttpConfig {
-    /// How long resolving, connecting and the TLS handshake may take together, in milliseconds.
+    /// The time that resolving, connecting and the TLS handshake may take together, in milliseconds.
     /// 5 s is some three lost packets in a row on a far route; beyond it another address is better.
     pub connect_timeout_ms: u64,
-    /// How long an answer's head may take to come, in milliseconds. 30 s is what Azure and S3 may
+    /// The time that an answer's head may take to come, in milliseconds. 30 s is what Azure and S3 may
     /// take themselves before they say 500; slow first bytes are hedged long before.
     pub first_byte_timeout_ms: u64,
-    /// How long no byte of a body may come, in milliseconds. 20 s is four retransmissions; a stall
+    /// The longest time without a byte of a body, in milliseconds. 20 s is four retransmissions; a stall
     /// is hedged long before, and this only ends connections that nobody watches.
     pub idle_timeout_ms: u64,
     /// The most connections in use to one host and port; further requests wait for one. 256 at the
@@ -25,7 +25,7 @@ pub struct HttpConfig {
     /// The most idle connections kept, all hosts together; the longest idle is closed first. 256,
     /// so that all that were in use can be used again.
     pub pool_idle_max: usize,
-    /// How long an idle connection is kept, in milliseconds. 15 s, because some object stores
+    /// The time that an idle connection is kept, in milliseconds. 15 s, because some object stores
     /// close theirs after 20 s.
     pub pool_idle_timeout_ms: u64,
     /// The most bytes of an answer's head. 64 KiB is eight times what common servers allow.

@@ -12,11 +12,11 @@ use tokio_rustls::client::TlsStream;
 
 use super::proxy::Proxy;
 
-/// How many encrypted bytes are taken from the socket at a time. The TLS library asks for 4 KiB;
+/// The encrypted bytes taken from the socket at a time. The TLS library asks for 4 KiB;
 /// four records of 16 KiB at once spare it most system calls.
 pub(super) const TLS_READ_BYTES: usize = 64 << 10;
 
-/// What a connection runs over.
+/// The transport of a connection.
 pub(super) enum Stream {
     /// Bare TCP.
     Plain(TcpStream),
@@ -88,7 +88,7 @@ impl Connection {
         self.early_from = 0;
     }
 
-    /// Whether an idle connection can carry a request: it is open, and the server has sent
+    /// Returns true if an idle connection can carry a request: it is open, and the server has sent
     /// nothing that was not asked for.
     pub(super) fn is_quiet(&mut self) -> bool {
         if self.early_from < self.early.len() {

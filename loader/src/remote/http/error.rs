@@ -1,4 +1,4 @@
-//! Why a request failed, told without the model's URL, which the client does not know, and without
+//! Errors of a request, without the model's URL, which the client does not know, and without
 //! the request's, which may be signed.
 
 use std::io;
@@ -13,7 +13,7 @@ use super::refusal::{error_code, retry_after};
 use crate::landing::LandingError;
 use crate::source::SourceError;
 
-/// Why a request failed. [`HttpError::about`] makes a [`SourceError`] of it.
+/// Errors of a request. [`HttpError::about`] makes a [`SourceError`] of one.
 #[derive(Debug, Error)]
 pub enum HttpError {
     /// No connection could be made.
@@ -21,14 +21,14 @@ pub enum HttpError {
     Connect {
         /// Host and port.
         host: String,
-        /// What the system or TLS said.
+        /// The system's or TLS's error.
         #[source]
         source: io::Error,
     },
     /// Something took too long.
     #[error("{doing} {host} took more than {} ms", .after.as_millis())]
     TimedOut {
-        /// What was being done, such as `connecting to`.
+        /// The operation, such as `connecting to`.
         doing: &'static str,
         /// Host and port.
         host: String,
@@ -40,9 +40,9 @@ pub enum HttpError {
     Broken {
         /// Host and port.
         host: String,
-        /// What was being done.
+        /// The operation.
         doing: &'static str,
-        /// What the system said.
+        /// The system's error.
         #[source]
         source: io::Error,
     },
@@ -55,7 +55,7 @@ pub enum HttpError {
         status: u16,
         /// The store's error code, such as `SlowDown`.
         code: Option<String>,
-        /// What `Retry-After` said.
+        /// The value of `Retry-After`.
         retry_after: Option<Duration>,
     },
     /// The object is not the one that was pinned.
@@ -69,23 +69,23 @@ pub enum HttpError {
     Head {
         /// Host and port.
         host: String,
-        /// What is wrong with it.
+        /// The problem.
         #[source]
         source: HeadError,
     },
     /// The answer is not what HTTP demands, or not what was asked for.
     #[error("{problem}")]
     Protocol {
-        /// What is wrong.
+        /// The problem.
         problem: String,
     },
     /// The request or the configuration cannot work.
     #[error("{problem}")]
     Config {
-        /// What is wrong and how to mend it.
+        /// The problem and its fix.
         problem: String,
     },
-    /// What landed was refused.
+    /// The landed bytes were refused.
     #[error(transparent)]
     Landing(#[from] LandingError),
 }
@@ -133,7 +133,7 @@ impl HttpError {
         }
     }
 
-    /// What an error's answer tells, its body as far as it was read.
+    /// The error that an answer is, its body as far as it was read.
     #[must_use]
     pub fn refused(host: &str, status: StatusCode, headers: &HeaderMap, body: &[u8]) -> Self {
         Self::Refused {
@@ -154,14 +154,14 @@ impl HttpError {
     }
 }
 
-/// Whether a connection failed because the server's certificate is not trusted: it will not be at the
+/// Returns true if a connection failed because the server's certificate is not trusted: it will not be at the
 /// next attempt either.
 fn is_certificate(error: &io::Error) -> bool {
     let cause = error.get_ref().and_then(|cause| cause.downcast_ref::<rustls::Error>());
     matches!(cause, Some(rustls::Error::InvalidCertificate(_) | rustls::Error::NoCertificatesPresented))
 }
 
-/// Whether a proxy refuses a tunnel for good.
+/// Returns true if a proxy refuses a tunnel for good.
 fn is_refused_tunnel(error: &io::Error) -> bool {
     let cause = error.get_ref().and_then(|cause| cause.downcast_ref::<TunnelRefused>());
     cause.is_some_and(|refused| (400..500).contains(&refused.status))

@@ -18,11 +18,11 @@ use super::request::head_bytes;
 use super::target::Target;
 use crate::landing::Landing;
 
-/// How much is received at a time while the head is not whole. Heads are 300 to 900 bytes; what of
+/// The bytes received at a time while the head is not whole. Heads are 300 to 900 bytes; what of
 /// the body comes along is copied once more, so this is small.
 const HEAD_READ_BYTES: usize = 1024;
 
-/// Why there is no answer.
+/// The reasons why there is no answer.
 pub(super) enum Failure {
     /// The connection ended before any byte of an answer: if it came from the pool, the server
     /// had closed it meanwhile.
@@ -132,7 +132,7 @@ impl Answer {
         }
     }
 
-    /// Whether the body is said to be at most `bytes_max` long.
+    /// Returns true if the body is said to be at most `bytes_max` long.
     pub(super) fn is_short(&self, bytes_max: usize) -> bool {
         matches!(self.framing, Framing::Length(length) if length <= bytes_max as u64)
     }

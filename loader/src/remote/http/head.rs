@@ -16,7 +16,7 @@ pub struct Head {
     pub headers: HeaderMap,
 }
 
-/// How the end of a body is known.
+/// The ways in which the end of a body is known.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Framing {
     /// So many bytes follow; none after an answer to `HEAD`, 204 and 304.
@@ -27,7 +27,7 @@ pub enum Framing {
     UntilClose,
 }
 
-/// Why a head was refused.
+/// Errors of a head.
 #[derive(Debug, Error, Clone, PartialEq, Eq)]
 pub enum HeadError {
     /// Not HTTP/1.
@@ -74,7 +74,7 @@ pub fn parse(bytes: &[u8], bytes_max: usize, fields_max: usize) -> Result<Option
 }
 
 impl Head {
-    /// How the body that follows is framed, as an answer to `method`.
+    /// The framing of the body that follows, as an answer to `method`.
     ///
     /// # Errors
     /// [`HeadError::Framing`]: different lengths, a length beside chunks, or an unknown coding. A
@@ -96,7 +96,7 @@ impl Head {
         }
     }
 
-    /// Whether the connection may carry another request once the body has been read.
+    /// Returns true if the connection may carry another request once the body has been read.
     #[must_use]
     pub fn keeps_alive(&self) -> bool {
         let options = self.headers.get_all(CONNECTION).iter().filter_map(|value| value.to_str().ok());

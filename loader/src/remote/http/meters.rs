@@ -1,4 +1,4 @@
-//! What is shown of the client's connections.
+//! The metrics of the client's connections.
 
 use prometheus::{Gauge, IntCounter};
 use telemetry::metrics::Registry;

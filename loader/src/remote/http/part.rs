@@ -1,4 +1,4 @@
-//! Whether an answer is the very part of the very object that was asked for. Pure.
+//! Checks that an answer is the very part of the very object that was asked for. Pure.
 
 use std::ops::Range;
 
@@ -41,7 +41,7 @@ pub(super) fn check(
     }
 }
 
-/// What a 416 means: a range that the object once had is gone, or the server is wrong.
+/// The error that a 416 is: a range that the object once had is gone, or the server is wrong.
 pub(super) fn unsatisfied(headers: &HeaderMap, object: &Object) -> HttpError {
     let total = headers.get(CONTENT_RANGE).and_then(|value| unsatisfied_range(value.as_bytes()));
     match total {
@@ -80,7 +80,7 @@ fn check_whole(framing: Framing, object: &Object, wanted: &Range<u64>) -> Result
     }
 }
 
-/// Whether the answer is of the object with this tag. Strong tags must be equal; a weak one is
+/// Checks that the answer is of the object with this tag. Strong tags must be equal; a weak one is
 /// compared weakly and joined by the date. Without a tag the date must be equal.
 fn check_tag(headers: &HeaderMap, pinned: &Tag) -> Result<(), HttpError> {
     let etag = text(headers, ETAG);

@@ -16,14 +16,14 @@ pub(super) struct Pool<C = Connection> {
     hosts: Mutex<HashMap<Target, Host<C>>>,
 }
 
-/// What bounds the pool.
+/// The bounds of the pool.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Bounds {
     /// Connections in use to one target.
     pub in_use_max: usize,
     /// Idle connections, all targets together.
     pub idle_max: usize,
-    /// How long one stays idle.
+    /// The time that one stays idle.
     pub idle_timeout: Duration,
 }
 
@@ -75,7 +75,7 @@ impl<C> Pool<C> {
         }
     }
 
-    /// How many connections are idle.
+    /// The number of idle connections.
     pub(super) fn idle(&self) -> usize {
         self.hosts.lock().values().map(|host| host.idle.len()).sum()
     }

@@ -142,7 +142,7 @@ fn is_within(address: IpAddr, network: IpAddr, bits: u8) -> bool {
     width == network_width && (bits == 0 || address >> (128 - bits) == network >> (128 - bits))
 }
 
-/// Whether a host is this machine or on its link, where no proxy can reach for us.
+/// Returns true if a host is this machine or on its link, where no proxy can reach for us.
 fn is_near(host: &str) -> bool {
     match host.parse::<IpAddr>() {
         Ok(IpAddr::V4(address)) => address.is_loopback() || address.is_link_local(),

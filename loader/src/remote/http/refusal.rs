@@ -1,4 +1,4 @@
-//! What an error's head and body tell: the store's code, and when to come back. Pure; only what is
+//! Reads an error's head and body: the store's code, and when to come back. Pure; only what is
 //! certain to be no secret is kept.
 
 use std::time::{Duration, SystemTime};
@@ -28,7 +28,7 @@ fn plain(text: &str) -> Option<String> {
     (sound && text.bytes().all(|byte| byte.is_ascii_alphanumeric())).then(|| text.to_owned())
 }
 
-/// How long `Retry-After` asks to wait, as seconds or as a date seen at `now`.
+/// The time that `Retry-After` asks to wait, as seconds or as a date seen at `now`.
 #[must_use]
 pub fn retry_after(headers: &HeaderMap, now: SystemTime) -> Option<Duration> {
     let text = headers.get(RETRY_AFTER)?.to_str().ok()?.trim();

@@ -65,7 +65,7 @@ fn field(bytes: &mut Vec<u8>, name: &str, value: &[u8]) {
     }
 }
 
-/// Whether sending it twice does no more than sending it once, so that a connection that turns
+/// Returns true if sending it twice does no more than sending it once, so that a connection that turns
 /// out to be closed may be replaced without asking.
 pub(super) fn is_repeatable(method: &Method) -> bool {
     matches!(*method, Method::GET | Method::HEAD | Method::OPTIONS)
@@ -91,12 +91,12 @@ pub(super) fn add_range(headers: &mut HeaderMap, range: &Range<u64>, tag: &Tag) 
     }
 }
 
-/// Whether an answer with this status sends a reader elsewhere.
+/// Returns true if an answer with this status sends a reader elsewhere.
 pub(super) fn is_redirection(status: StatusCode) -> bool {
     matches!(status.as_u16(), 301 | 302 | 303 | 307 | 308)
 }
 
-/// Where `location` leads from `from`.
+/// Resolves a redirection from `from`.
 ///
 /// # Errors
 /// There is none, it is no URL, or it leads from https to http.

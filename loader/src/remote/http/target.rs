@@ -1,4 +1,4 @@
-//! Where a request goes: what of its URL decides about the connection.
+//! The target of a request: the parts of its URL that decide about the connection.
 
 use std::fmt;
 
@@ -10,7 +10,7 @@ use super::error::HttpError;
 /// Scheme, host and port: requests to one target may share a connection.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub(super) struct Target {
-    /// Whether TLS is spoken.
+    /// True if TLS is spoken.
     pub tls: bool,
     /// A name or an address, without brackets.
     pub host: String,

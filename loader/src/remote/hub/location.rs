@@ -1,4 +1,4 @@
-//! Where the hub keeps a file's bytes: an address that is signed and expires.
+//! The address of a file's bytes at the hub: signed, and expiring.
 
 use std::sync::Arc;
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
@@ -7,7 +7,7 @@ use http::Uri;
 use parking_lot::Mutex;
 use url::Url;
 
-/// How long an address is believed that does not say when it expires.
+/// The life of an address that does not say when it expires.
 const DEFAULT_LIFE: Duration = Duration::from_secs(600);
 /// No address is asked for more often than this, whatever the clocks say.
 const SHORTEST_LIFE: Duration = Duration::from_secs(30);
@@ -48,7 +48,7 @@ impl Location {
     }
 }
 
-/// How much longer a signed address lasts that was made just now: `X-Amz-Expires` and
+/// The life of a signed address that was made just now: `X-Amz-Expires` and
 /// `X-Goog-Expires` are seconds from then, `Expires` (CloudFront) is a time.
 fn life(address: &Uri, clock: SystemTime) -> Option<Duration> {
     let url = Url::parse(&address.to_string()).ok()?;

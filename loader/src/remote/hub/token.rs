@@ -15,11 +15,11 @@ const ENDPOINT: &str = "https://huggingface.co";
 /// The largest token file that is read; tokens have some 40 bytes.
 const TOKEN_BYTES_MAX: u64 = 4096;
 
-/// Where the hub is and who asks it.
+/// The hub's address and the caller's credentials.
 pub(super) struct Account {
     /// Its address, without a slash at the end.
     pub endpoint: Url,
-    /// What `Authorization` says, if anything.
+    /// The value of `Authorization`, if any.
     pub authorization: Option<HeaderValue>,
 }
 

@@ -56,7 +56,7 @@ impl Profile {
         Ok(Some(Self { name: name.to_owned(), settings, region, endpoint_url }))
     }
 
-    /// What it says about credentials, if anything.
+    /// The credentials of the profile, if any.
     ///
     /// # Errors
     /// It names a way to get them that only the AWS tools know.

@@ -22,11 +22,11 @@ use crate::remote::http::{self as transport, Client};
 
 /// The most a credential service may answer: the longest tokens are a few KiB.
 const ANSWER_BYTES_MAX: usize = 256 << 10;
-/// How long a credential service may take: the metadata service of a machine answers within
+/// The time that a credential service may take: the metadata service of a machine answers within
 /// milliseconds, and where there is none, waiting for it only delays the error that says so.
 const ANSWER_TIMEOUT: Duration = Duration::from_secs(5);
 
-/// Where a signed request is put. It travels through the library as an extension of the request.
+/// The place of a signed request. It travels through the library as an extension of the request.
 #[derive(Clone, Default)]
 pub(super) struct Capture {
     request: Arc<Mutex<Option<Request<()>>>>,
@@ -39,17 +39,17 @@ impl Capture {
     }
 }
 
-/// What the library is told when its request was kept: never shown.
+/// The library's answer when its request was kept: never shown.
 #[derive(Debug, Error)]
 #[error("signed and kept")]
 struct Kept;
 
-/// Why credentials could not be got, as seen on the wire.
+/// The reason why credentials could not be got, as seen on the wire.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) struct Trouble {
-    /// Who was asked and what came of it. No body, no query: they may hold secrets.
+    /// The service and its answer. No body, no query: they may hold secrets.
     pub(super) text: String,
-    /// Whether it may pass.
+    /// True if it may pass.
     pub(super) passing: bool,
 }
 
@@ -87,7 +87,7 @@ impl HttpConnector for Wire {
 #[derive(Debug)]
 struct Service {
     wire: Wire,
-    /// Whether the library means plain HTTP to be used, as it does for metadata services.
+    /// True if the library means plain HTTP to be used, as it does for metadata services.
     plain: bool,
 }
 

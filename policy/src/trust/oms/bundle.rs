@@ -21,7 +21,7 @@ const PART: &str = "the bundle";
 /// A bundle's content, decoded and not verified.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Bundle {
-    /// What was signed: an in-toto statement as JSON.
+    /// The signed in-toto statement, as JSON.
     pub payload: Vec<u8>,
     /// The signature over [`Bundle::signed_message`], in DER.
     pub signature: Vec<u8>,
@@ -95,7 +95,7 @@ impl Bundle {
         Ok(Self { payload: decode("payload", &envelope.payload)?, signature, hint })
     }
 
-    /// What the signature is over: DSSE's pre-authentication encoding of type and payload.
+    /// The signed message: DSSE's pre-authentication encoding of type and payload.
     #[must_use]
     pub fn signed_message(&self) -> Vec<u8> {
         let mut message = format!("DSSEv1 {} {PAYLOAD_TYPE} {} ", PAYLOAD_TYPE.len(), self.payload.len()).into_bytes();

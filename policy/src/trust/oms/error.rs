@@ -1,16 +1,16 @@
-//! Why a signature bundle is refused.
+//! Errors of a signature bundle.
 
 use thiserror::Error;
 
-/// Why a `model.sig` is refused: what is wrong, and the fix.
+/// Errors of a `model.sig`, each with its fix.
 #[derive(Debug, Clone, PartialEq, Eq, Error)]
 pub enum OmsError {
     /// More bytes than are ever read.
     #[error("the bundle has {bytes} bytes; {limit} are the most: sign with larger shards, or whole files")]
     TooLarge {
-        /// How many it has.
+        /// The number found.
         bytes: usize,
-        /// How many it may have.
+        /// The limit.
         limit: usize,
     },
     /// It is not what its format says.
@@ -18,7 +18,7 @@ pub enum OmsError {
     Malformed {
         /// Which layer of the bundle.
         part: &'static str,
-        /// What is wrong.
+        /// The problem.
         problem: String,
     },
     /// It may be right, and we cannot tell.
@@ -27,7 +27,7 @@ pub enum OmsError {
          or BLAKE3 digests"
     )]
     Unsupported {
-        /// What it uses.
+        /// The kind that it uses.
         feature: String,
     },
     /// None of the keys signed this.

@@ -18,7 +18,7 @@ impl PublicKey {
     /// Reads a key in PEM (RFC 7468, `SubjectPublicKeyInfo`).
     ///
     /// # Errors
-    /// What is wrong with it, as the end of a sentence that begins with its place.
+    /// The problem, as the end of a sentence that begins with its place.
     pub fn from_pem(pem: &str) -> Result<Self, String> {
         let problem = |cause: &dyn fmt::Display| {
             format!(
@@ -38,7 +38,7 @@ impl PublicKey {
         &self.id
     }
 
-    /// Whether this is a signature of this message by this key, encoded in DER.
+    /// Returns true if this is a signature of this message by this key, encoded in DER.
     #[must_use]
     pub fn verifies(&self, message: &[u8], signature: &[u8]) -> bool {
         DerSignature::from_bytes(signature).is_ok_and(|signature| self.key.verify(message, &signature).is_ok())

@@ -18,12 +18,12 @@ const PART: &str = "the signed statement";
 /// The largest integer that every JSON reader reads alike: shard sizes are written as floats.
 const INTEGER_MAX: f64 = 9_007_199_254_740_991.0;
 
-/// What a signer says a model's files are.
+/// A signer's list of a model's files.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Statement {
     /// By name: [`Expected::Whole`], or [`Expected::Shards`] that tile the file.
     pub files: BTreeMap<String, Expected>,
-    /// Whether files were cut into shards.
+    /// True if files were cut into shards.
     pub is_sharded: bool,
 }
 
@@ -67,7 +67,7 @@ struct RawResource {
     digest: String,
 }
 
-/// How a model was cut and hashed.
+/// The way a model was cut and hashed.
 struct Method {
     algorithm: String,
     is_blake3: bool,
