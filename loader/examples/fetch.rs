@@ -8,7 +8,7 @@
 use std::path::Path;
 use std::sync::Arc;
 
-use loader::fetch::{self, Budgets, FetchConfig, Job, Keeper, Meters, Progress, Target};
+use loader::fetch::{self, Budgets, FetchConfig, Job, Keeper, Metrics, Progress, Target};
 use loader::landing::LandingError;
 use loader::plan::Fetch;
 use loader::remote::HttpsSource;
@@ -74,7 +74,7 @@ async fn once(source: &Arc<HttpsSource>, name: &str, config: &FetchConfig, out: 
         seed: 0,
     };
     let cpu_before = cpu_seconds()?;
-    let report = fetch::run(job, config, &Meters::new(&Registry::new())).await?;
+    let report = fetch::run(job, config, &Metrics::new(&Registry::new())).await?;
     let gigabytes = bytes as f64 / 1e9;
     println!(
         "{:.3} s  {:.3} GB/s  {:.3} CPU-s/GB  {}",

@@ -23,7 +23,7 @@ pub const READERS: usize = 4;
 
 /// One extent of one file.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Piece {
+pub struct FileExtent {
     /// Which of the files.
     pub file: usize,
     /// Which extent of it.
@@ -31,13 +31,13 @@ pub struct Piece {
 }
 
 /// A callback for each piece: the piece, its range in the file, and its bytes.
-pub type Look<'a> = dyn Fn(&Piece, Range<u64>, &[u8]) -> Result<(), LoadError> + Sync + 'a;
+pub type Look<'a> = dyn Fn(&FileExtent, Range<u64>, &[u8]) -> Result<(), LoadError> + Sync + 'a;
 
 /// Every extent of every file, in file order.
 #[must_use]
-pub fn all_pieces(files: &[Arc<Region>]) -> Vec<Piece> {
+pub fn all_extents(files: &[Arc<Region>]) -> Vec<FileExtent> {
     let of = |(file, region): (usize, &Arc<Region>)| {
-        (0..extent::count(region.len())).map(move |extent| Piece { file, extent })
+        (0..extent::count(region.len())).map(move |extent| FileExtent { file, extent })
     };
     files.iter().enumerate().flat_map(of).collect()
 }
@@ -47,7 +47,12 @@ pub fn all_pieces(files: &[Arc<Region>]) -> Vec<Piece> {
 ///
 /// # Errors
 /// The first error of `look`.
-pub fn read(files: &[Arc<Region>], pieces: &[Piece], cancelled: &AtomicBool, look: &Look<'_>) -> Result<(), LoadError> {
+pub fn read(
+    files: &[Arc<Region>],
+    pieces: &[FileExtent],
+    cancelled: &AtomicBool,
+    look: &Look<'_>,
+) -> Result<(), LoadError> {
     let next = AtomicUsize::new(0);
     let failed = Mutex::new(None);
     let is_over = || cancelled.load(Ordering::Relaxed) || lock(&failed).is_some();
@@ -67,7 +72,12 @@ pub fn read(files: &[Arc<Region>], pieces: &[Piece], cancelled: &AtomicBool, loo
     lock(&failed).take().map_or(Ok(()), Err)
 }
 
-fn read_piece(files: &[Arc<Region>], piece: &Piece, buffer: &mut Vec<u8>, look: &Look<'_>) -> Result<(), LoadError> {
+fn read_piece(
+    files: &[Arc<Region>],
+    piece: &FileExtent,
+    buffer: &mut Vec<u8>,
+    look: &Look<'_>,
+) -> Result<(), LoadError> {
     let region = &files[piece.file];
     let range = extent::range(region.len(), piece.extent).unwrap_or_default();
     let bytes = region.read(range.start as usize..range.end as usize, buffer);
@@ -103,7 +113,7 @@ mod tests {
         let sizes = [2 * EXTENT_BYTES + 5, 0, 7, EXTENT_BYTES];
         let files = files(&directory, &sizes);
         let (seen, sum) = (AtomicU64::new(0), AtomicU64::new(0));
-        read(&files, &all_pieces(&files), &AtomicBool::new(false), &|piece, range, bytes| {
+        read(&files, &all_extents(&files), &AtomicBool::new(false), &|piece, range, bytes| {
             assert_eq!(range.end - range.start, bytes.len() as u64);
             assert!(bytes.iter().all(|byte| *byte as usize == piece.file + 1));
             seen.fetch_add(1, Ordering::Relaxed);
@@ -119,12 +129,12 @@ mod tests {
         let directory = tempfile::tempdir().unwrap();
         let files = files(&directory, &[40 * EXTENT_BYTES]);
         let seen = AtomicU64::new(0);
-        let refuse = |_: &Piece, _: Range<u64>, _: &[u8]| {
+        let refuse = |_: &FileExtent, _: Range<u64>, _: &[u8]| {
             seen.fetch_add(1, Ordering::Relaxed);
             Err(LoadError::NoTensor { name: "x".into() })
         };
-        assert!(read(&files, &all_pieces(&files), &AtomicBool::new(false), &refuse).is_err());
+        assert!(read(&files, &all_extents(&files), &AtomicBool::new(false), &refuse).is_err());
         assert!(seen.into_inner() <= READERS as u64 * 2);
-        read(&files, &all_pieces(&files), &AtomicBool::new(true), &|_, _, _| panic!("cancelled")).unwrap();
+        read(&files, &all_extents(&files), &AtomicBool::new(true), &|_, _, _| panic!("cancelled")).unwrap();
     }
 }

@@ -10,14 +10,14 @@
 //! Everything ends by drop: dropping the future of [`run`] ends all requests, and gives back every
 //! lease and every reserved byte. What was verified stays.
 
+mod active;
 mod attempt;
 mod backoff;
 mod budget;
 mod config;
 mod decide;
 mod hedge;
-mod meters;
-mod piece;
+mod metrics;
 mod progress;
 mod queue;
 mod shared;
@@ -39,10 +39,10 @@ use wire::extent;
 
 use crate::plan::Fetch;
 use crate::source::{Source, SourceError};
+use active::ActiveFetch;
 use attempt::now;
-use decide::{Ended, Next, Place};
-use meters::{Tally, get};
-use piece::Piece;
+use decide::{Ended, Next, Position};
+use metrics::{Tally, get};
 use queue::Queue;
 use shared::Shared;
 use stall::Stall;
@@ -51,7 +51,7 @@ use window::Window;
 pub use budget::{Budgets, InFlight, Reservation};
 pub use config::FetchConfig;
 pub use decide::FetchError;
-pub use meters::Meters;
+pub use metrics::Metrics;
 pub use progress::{Phase, Progress, Rate, Snapshot, eta_seconds};
 pub use shared::{Keeper, Target};
 pub(crate) use small::SmallReads;
@@ -144,11 +144,11 @@ impl Report {
 /// # Errors
 /// The first failure that cannot be mended, see [`FetchError`]. All requests have ended then, and
 /// what was verified stays. The regions' waiters are not told: that is the caller's business.
-pub async fn run(job: Job, config: &FetchConfig, meters: &Meters) -> Result<Report, FetchError> {
+pub async fn run(job: Job, config: &FetchConfig, metrics: &Metrics) -> Result<Report, FetchError> {
     config.validate().map_err(|problem| FetchError::Config { problem })?;
     check(&job)?;
     let span = tracing::info_span!("load", files = job.targets.len(), fetches = job.fetches.len());
-    let mut driver = Driver::new(job, config, meters);
+    let mut driver = Driver::new(job, config, metrics);
     let ended = driver.drive().instrument(span).await;
     // Requests are dropped, and with them their leases, before anyone hears of the end.
     driver.tasks.shutdown().await;
@@ -173,11 +173,11 @@ fn check(job: &Job) -> Result<(), FetchError> {
     Err(FetchError::Config { problem: problem.to_owned() })
 }
 
-type Tried = (Piece, Result<Ended, FetchError>);
+type Tried = (ActiveFetch, Result<Ended, FetchError>);
 
 struct Driver {
     shared: Arc<Shared>,
-    queue: Queue<Piece>,
+    queue: Queue<ActiveFetch>,
     tasks: JoinSet<Tried>,
     window: Window,
     rate: Rate,
@@ -192,8 +192,8 @@ struct Driver {
 }
 
 impl Driver {
-    fn new(job: Job, config: &FetchConfig, meters: &Meters) -> Self {
-        let tally = Tally::new(meters, job.sources.iter().map(|source| source.url()));
+    fn new(job: Job, config: &FetchConfig, metrics: &Metrics) -> Self {
+        let tally = Tally::new(metrics, job.sources.iter().map(|source| source.url()));
         let bytes = |fetch: &Fetch| fetch.range(job.targets[fetch.file].region.len());
         let bytes_total = job.fetches.iter().map(bytes).map(|range| range.end - range.start).sum();
         Self {
@@ -240,13 +240,13 @@ impl Driver {
             return;
         }
         while self.tasks.len() < self.window.size() {
-            let Some(piece) = self.queue.due(now()).or_else(|| self.begin()) else { return };
+            let Some(active) = self.queue.due(now()).or_else(|| self.begin()) else { return };
             let shared = Arc::clone(&self.shared);
-            let span = self.span(&piece);
+            let span = self.span(&active);
             let task = async move {
-                let mut piece = piece;
-                let ended = attempt::attempt(&shared, &mut piece).await;
-                (piece, ended)
+                let mut active = active;
+                let ended = attempt::attempt(&shared, &mut active).await;
+                (active, ended)
             };
             self.tasks.spawn(task.instrument(span));
             self.running_max = self.running_max.max(self.tasks.len());
@@ -254,7 +254,7 @@ impl Driver {
     }
 
     /// Begins the next fetch, if there is room for its bytes.
-    fn begin(&mut self) -> Option<Piece> {
+    fn begin(&mut self) -> Option<ActiveFetch> {
         let targets = &self.shared.targets;
         let bytes = |file: usize, extents: &Range<u64>| {
             Fetch { file, extents: extents.clone(), first_tensor: 0 }.range(targets[file].region.len())
@@ -268,47 +268,47 @@ impl Driver {
             return None;
         };
         self.begun += 1;
-        Some(Piece::new(file, extents, reservation, now()))
+        Some(ActiveFetch::new(file, extents, reservation, now()))
     }
 
-    fn span(&self, piece: &Piece) -> tracing::Span {
+    fn span(&self, active: &ActiveFetch) -> tracing::Span {
         if self.begun % SPAN_EVERY != 1 {
             return tracing::Span::none();
         }
-        let object = self.shared.targets[piece.file].objects[piece.history.source].name.as_str();
-        tracing::debug_span!("fetch", object, first_extent = piece.extents.start, end_extent = piece.extents.end)
+        let object = self.shared.targets[active.file].objects[active.history.source].name.as_str();
+        tracing::debug_span!("fetch", object, first_extent = active.extents.start, end_extent = active.extents.end)
     }
 
     /// An attempt has ended: decides what comes of it.
     fn settle(&mut self, joined: Result<Tried, tokio::task::JoinError>) -> Result<(), FetchError> {
-        let (mut piece, ended) = match joined {
+        let (mut active, ended) = match joined {
             Ok(tried) => tried,
             Err(error) => std::panic::resume_unwind(error.into_panic()),
         };
         let ended = ended?;
-        self.signal(&piece, &ended);
-        let missing = piece.missing(&self.shared);
-        let source = piece.history.source;
-        let place = Place {
-            object: &self.shared.targets[piece.file].objects[source].name,
+        self.signal(&active, &ended);
+        let missing = active.missing(&self.shared);
+        let source = active.history.source;
+        let position = Position {
+            object: &self.shared.targets[active.file].objects[source].name,
             url: self.shared.sources[source].url(),
             missing: (missing.start, missing.end),
             source_count: self.shared.sources.len(),
         };
         let is_failure = !matches!(ended, Ended::Complete | Ended::Overtaken);
         if is_failure {
-            tracing::debug!(object = place.object, ?missing, ?ended, "an attempt failed");
+            tracing::debug!(object = position.object, ?missing, ?ended, "an attempt failed");
         }
-        match decide::next(&mut piece.history, ended, place, now(), &self.shared.config, &mut self.random) {
+        match decide::next(&mut active.history, ended, position, now(), &self.shared.config, &mut self.random) {
             Next::Done => {
-                self.shared.tally.fetched(now().saturating_duration_since(piece.began).as_secs_f64());
+                self.shared.tally.fetched(now().saturating_duration_since(active.began).as_secs_f64());
                 Ok(())
             }
             Next::Again(delay) => {
                 if is_failure {
                     self.shared.tally.retry();
                 }
-                self.queue.wait(now() + delay, piece);
+                self.queue.wait(now() + delay, active);
                 Ok(())
             }
             Next::Fail(error) => Err(error),
@@ -316,8 +316,8 @@ impl Driver {
     }
 
     /// Tells the window how an attempt ended.
-    fn signal(&mut self, piece: &Piece, ended: &Ended) {
-        let round_trip = self.shared.observed(piece.history.source).round_trip();
+    fn signal(&mut self, active: &ActiveFetch, ended: &Ended) {
+        let round_trip = self.shared.observed(active.history.source).round_trip();
         let (now, landed) = (now(), self.shared.landed());
         match ended {
             Ended::Complete => self.window.succeeded(),

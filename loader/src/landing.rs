@@ -87,19 +87,19 @@ pub struct Landing {
     is_due: bool,
     /// Since when something is on its way to the disk.
     writing_since: Option<Instant>,
-    progress: Arc<Progress>,
+    progress: Arc<LandingProgress>,
 }
 
 /// The progress of a landing, for others to watch.
 #[derive(Debug, Default)]
-pub struct Progress {
+pub struct LandingProgress {
     landed: AtomicU64,
     is_writing: AtomicBool,
     /// Nanoseconds that nothing came, since what had come was on its way to the disk.
     waited_ns: AtomicU64,
 }
 
-impl Progress {
+impl LandingProgress {
     /// Bytes that have landed so far, those of refused extents included.
     #[must_use]
     pub fn landed(&self) -> u64 {
@@ -165,7 +165,7 @@ impl Landing {
 
     /// The progress, by which others see stalls.
     #[must_use]
-    pub fn progress(&self) -> Arc<Progress> {
+    pub fn progress(&self) -> Arc<LandingProgress> {
         Arc::clone(&self.progress)
     }
 

@@ -53,7 +53,7 @@ pub(crate) struct Shared {
     pub(crate) config: LoaderConfig,
     pub(crate) cache: Option<Cache>,
     pub(crate) budgets: Budgets,
-    pub(crate) meters: fetch::Meters,
+    pub(crate) metrics: fetch::Metrics,
     env: Env,
     client: Client,
 }
@@ -137,8 +137,8 @@ impl Loader {
             opened.inspect_err(|error| warn("the cache cannot be used: models are loaded into memory only", error)).ok()
         });
         let (config, budgets) = (config.clone(), Budgets::new(&config.fetch));
-        let meters = fetch::Meters::new(registry);
-        Ok(Self { shared: Arc::new(Shared { config, cache, budgets, meters, env, client }) })
+        let metrics = fetch::Metrics::new(registry);
+        Ok(Self { shared: Arc::new(Shared { config, cache, budgets, metrics, env, client }) })
     }
 
     /// Looks at a model: its small files and its weight files' headers. Objects that the cache holds
@@ -193,8 +193,8 @@ impl Loader {
     }
 
     async fn look(&self, url: &ModelUrl, source: Arc<dyn Source>, bounds: &FetchConfig) -> Result<Probe, LoadError> {
-        let Shared { budgets, meters, .. } = &*self.shared;
-        let reads = SmallReads::new(source, budgets, bounds, meters);
+        let Shared { budgets, metrics, .. } = &*self.shared;
+        let reads = SmallReads::new(source, budgets, bounds, metrics);
         probe::look(Look { url, reads, pinned: self.pinned(url) }).await
     }
 

@@ -46,7 +46,7 @@ fn small(name: &str, bytes: &[u8]) -> ManifestFile {
 fn extents_of(regions: &[Arc<Region>]) -> Result<Vec<Vec<Digest>>, LoadError> {
     let empty = |region: &Arc<Region>| Mutex::new(vec![Digest([0; 32]); extent::count(region.len()) as usize]);
     let found: Vec<Mutex<Vec<Digest>>> = regions.iter().map(empty).collect();
-    disk::read(regions, &disk::all_pieces(regions), &AtomicBool::new(false), &|piece, _, bytes| {
+    disk::read(regions, &disk::all_extents(regions), &AtomicBool::new(false), &|piece, _, bytes| {
         let digest = Digest(*blake3::hash(bytes).as_bytes());
         found[piece.file].lock().unwrap_or_else(PoisonError::into_inner)[piece.extent as usize] = digest;
         Ok(())
@@ -96,7 +96,7 @@ fn others(directory: &Path, listed: &[ManifestFile]) -> Result<Vec<ManifestFile>
 #[expect(clippy::unwrap_used, reason = "a test whose set-up fails should fail there")]
 mod tests {
     use super::*;
-    use crate::fetch::{FetchConfig, Meters};
+    use crate::fetch::{FetchConfig, Metrics};
     use crate::remote::LocalSource;
     use telemetry::metrics::Registry;
 
@@ -116,7 +116,7 @@ mod tests {
             source,
             &crate::fetch::Budgets::new(&FetchConfig::default()),
             &FetchConfig::default(),
-            &Meters::new(&Registry::new()),
+            &Metrics::new(&Registry::new()),
         );
         let probe = crate::probe::look(crate::probe::Look { url: &url, reads, pinned: None }).await.unwrap();
         let weights = Weights::open_dir(directory.path()).unwrap();

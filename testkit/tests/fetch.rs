@@ -6,7 +6,7 @@ use std::ops::Range;
 use std::sync::{Arc, Mutex, OnceLock};
 use std::time::Duration;
 
-use loader::fetch::{self, Budgets, FetchConfig, FetchError, Job, Keeper, Meters, Progress, Report, Target};
+use loader::fetch::{self, Budgets, FetchConfig, FetchError, Job, Keeper, Metrics, Progress, Report, Target};
 use loader::landing::LandingError;
 use loader::plan::Fetch;
 use loader::remote::HttpsSource;
@@ -100,7 +100,7 @@ impl Load {
             progress: Progress::default(),
             seed: SEED,
         };
-        fetch::run(job, &self.config, &Meters::new(&Registry::new())).await
+        fetch::run(job, &self.config, &Metrics::new(&Registry::new())).await
     }
 
     fn assert_right(&self) {

@@ -14,12 +14,12 @@ use std::time::{Duration, Instant};
 use tokio::time::{sleep, sleep_until};
 use wire::extent::EXTENT_BYTES;
 
+use super::active::ActiveFetch;
 use super::budget::Reservation;
 use super::decide::{Ended, FetchError};
-use super::piece::Piece;
 use super::shared::Shared;
-use super::stall::{Pulse, Stall, Verdict};
-use crate::landing::{Landed, Landing, LandingError, Progress};
+use super::stall::{Health, Pulse, Stall};
+use crate::landing::{Landed, Landing, LandingError, LandingProgress};
 use crate::source::{ReadOptions, SourceError};
 
 /// The interval at which a slow request is looked at.
@@ -30,32 +30,32 @@ pub(super) fn now() -> Instant {
     tokio::time::Instant::now().into_std()
 }
 
-/// Makes one attempt to bring what is missing of `piece`.
-pub(super) async fn attempt(shared: &Arc<Shared>, piece: &mut Piece) -> Result<Ended, FetchError> {
-    piece.history.brought = 0;
-    let Some(mut landing) = piece.land(shared)? else { return Ok(Ended::Complete) };
+/// Makes one attempt to bring what is missing of `active`.
+pub(super) async fn attempt(shared: &Arc<Shared>, active: &mut ActiveFetch) -> Result<Ended, FetchError> {
+    active.history.brought = 0;
+    let Some(mut landing) = active.land(shared)? else { return Ok(Ended::Complete) };
     // What an attempt that was given up has left on its way.
     if let Err(refused) = landing.settle().await {
-        return Ok(failed(shared, piece, landing, refused.into()));
+        return Ok(failed(shared, active, landing, refused.into()));
     }
     if landing.remaining() == 0 {
         return Ok(Ended::Complete);
     }
-    let source = piece.history.source;
-    let object = &shared.targets[piece.file].objects[source].name;
+    let source = active.history.source;
+    let object = &shared.targets[active.file].objects[source].name;
     let wait = shared.budgets.request(shared.sources[source].account(), &blob(shared, source, object), now());
     if !wait.is_zero() {
         sleep(wait).await;
     }
     shared.hedges().asked(landing.remaining());
     let from = landing.position();
-    let raced = race(shared, piece, &mut landing).await;
-    piece.history.brought = landing.position().saturating_sub(from);
+    let raced = race(shared, active, &mut landing).await;
+    active.history.brought = landing.position().saturating_sub(from);
     match raced {
         Raced::Ended(Ended::Complete) => Ok(Ended::Complete),
-        Raced::Ended(Ended::Failed(problem)) => Ok(failed(shared, piece, landing, problem)),
+        Raced::Ended(Ended::Failed(problem)) => Ok(failed(shared, active, landing, problem)),
         Raced::Ended(ended) => {
-            piece.keep(landing);
+            active.keep(landing);
             Ok(ended)
         }
         Raced::Overtaken(brought) => {
@@ -64,18 +64,18 @@ pub(super) async fn attempt(shared: &Arc<Shared>, piece: &mut Piece) -> Result<E
             // written matters no more.
             let _ = landing.quiet().await;
             drop(landing);
-            piece.install(shared, brought.extent, brought.digest, brought.bytes, brought.source).await?;
-            Ok(if piece.missing(shared).is_empty() { Ended::Complete } else { Ended::Overtaken })
+            active.install(shared, brought.extent, brought.digest, brought.bytes, brought.source).await?;
+            Ok(if active.missing(shared).is_empty() { Ended::Complete } else { Ended::Overtaken })
         }
     }
 }
 
 /// The landing is kept for the next attempt.
-fn failed(shared: &Shared, piece: &mut Piece, landing: Landing, problem: SourceError) -> Ended {
+fn failed(shared: &Shared, active: &mut ActiveFetch, landing: Landing, problem: SourceError) -> Ended {
     if let SourceError::Landing(LandingError::Corrupt { range, .. }) = &problem {
         shared.tally.discarded(range.end - range.start);
     }
-    piece.keep(landing);
+    active.keep(landing);
     Ended::Failed(problem)
 }
 
@@ -104,11 +104,11 @@ impl Brought {
     }
 }
 
-async fn race(shared: &Arc<Shared>, piece: &Piece, landing: &mut Landing) -> Raced {
-    let source = piece.history.source;
-    let options = ReadOptions { fresh_connection: piece.history.fresh };
+async fn race(shared: &Arc<Shared>, active: &ActiveFetch, landing: &mut Landing) -> Raced {
+    let source = active.history.source;
+    let options = ReadOptions { fresh_connection: active.history.fresh };
     let (begins_at, end) = (landing.position(), landing.range().end);
-    let object = &shared.targets[piece.file].objects[source];
+    let object = &shared.targets[active.file].objects[source];
     let mut watch = Watch::new(shared, source, landing);
     let mut read = shared.sources[source].read(object, landing, options);
     let mut hedge: Option<Hedge> = None;
@@ -118,18 +118,18 @@ async fn race(shared: &Arc<Shared>, piece: &Piece, landing: &mut Landing) -> Rac
         if let Some(lost) = hedge.take_if(|hedge| hedge.extent < extent || hedge.is_stuck(shared)) {
             lost.lose(shared, "overtaken");
         }
-        let look_again = match watch.verdict(piece.history.stalls) {
-            Verdict::Fine(at) => at,
-            Verdict::Stalled(stall) if hedge.is_none() => {
+        let look_again = match watch.health(active.history.stalls) {
+            Health::Fine(at) => at,
+            Health::Stalled(stall) if hedge.is_none() => {
                 watch.given_up(stall);
                 break Raced::Ended(Ended::Stalled(stall));
             }
-            Verdict::Slow if hedge.is_none() && hedged != Some(extent) => {
-                hedge = Hedge::begin(shared, piece, extent, end);
+            Health::Slow if hedge.is_none() && hedged != Some(extent) => {
+                hedge = Hedge::begin(shared, active, extent, end);
                 hedged = hedge.as_ref().map(|hedge| hedge.extent);
                 now() + SLOW_LOOK
             }
-            Verdict::Slow | Verdict::Stalled(_) => now() + SLOW_LOOK,
+            Health::Slow | Health::Stalled(_) => now() + SLOW_LOOK,
         };
         tokio::select! {
             biased;
@@ -166,7 +166,7 @@ fn outcome(problem: &SourceError) -> &'static str {
 pub(super) struct Watch<'a> {
     shared: &'a Shared,
     source: usize,
-    progress: Arc<Progress>,
+    progress: Arc<LandingProgress>,
     landed_before: u64,
     pulse: Pulse,
     _reading: super::shared::Reading<'a>,
@@ -205,12 +205,12 @@ impl<'a> Watch<'a> {
         }
     }
 
-    pub(super) fn verdict(&mut self, stalls: u32) -> Verdict {
+    pub(super) fn health(&mut self, stalls: u32) -> Health {
         let patience = self.shared.observed(self.source).patience(&self.shared.config, stalls);
         if self.progress.is_writing() {
             self.pulse.excuse(now());
         }
-        self.pulse.verdict(now(), &patience, self.shared.others())
+        self.pulse.health(now(), &patience, self.shared.others())
     }
 
     pub(super) fn given_up(&self, stall: Stall) {
@@ -246,7 +246,7 @@ type HedgeRead = Pin<Box<dyn Future<Output = Result<Brought, SourceError>> + Sen
 struct Hedge {
     extent: u64,
     read: HedgeRead,
-    progress: Arc<Progress>,
+    progress: Arc<LandingProgress>,
     pulse: Pulse,
     source: usize,
     /// The buffer counts as bytes in flight.
@@ -255,21 +255,21 @@ struct Hedge {
 
 impl Hedge {
     /// Begins one, if budgets allow it.
-    fn begin(shared: &Arc<Shared>, piece: &Piece, extent: u64, end: u64) -> Option<Self> {
+    fn begin(shared: &Arc<Shared>, active: &ActiveFetch, extent: u64, end: u64) -> Option<Self> {
         let range = extent * EXTENT_BYTES..((extent + 1) * EXTENT_BYTES).min(end);
-        let source = (piece.history.source + 1) % shared.sources.len();
+        let source = (active.history.source + 1) % shared.sources.len();
         let bytes = range.end - range.start;
         let reservation = shared.budgets.in_flight().reserve(bytes)?;
-        let object = &shared.targets[piece.file].objects[source].name;
+        let object = &shared.targets[active.file].objects[source].name;
         let account = shared.sources[source].account();
         if !shared.budgets.request_now(account, &blob(shared, source, object), now()) || !shared.hedges().take(bytes) {
             return None;
         }
         shared.tally.hedge();
-        let (landing, digest) = bounce(shared, piece.file, range, source);
+        let (landing, digest) = bounce(shared, active.file, range, source);
         let progress = landing.progress();
         let pulse = Pulse::new(now(), bytes, shared.others());
-        let read = hedge_read(Arc::clone(shared), piece.file, extent, source, landing, digest);
+        let read = hedge_read(Arc::clone(shared), active.file, extent, source, landing, digest);
         Some(Self { extent, read, progress, pulse, source, _reservation: reservation })
     }
 
@@ -278,7 +278,7 @@ impl Hedge {
         let others = shared.others();
         self.pulse.note(now(), self.progress.landed(), others.landed);
         let patience = shared.observed(self.source).patience(&shared.config, 0);
-        matches!(self.pulse.verdict(now(), &patience, others), Verdict::Stalled(Stall::FirstByte | Stall::Body))
+        matches!(self.pulse.health(now(), &patience, others), Health::Stalled(Stall::FirstByte | Stall::Body))
     }
 
     fn win(self, shared: &Shared) {

@@ -111,7 +111,7 @@ pub(super) struct History {
 
 /// The position of a fetch, for decisions and messages.
 #[derive(Debug, Clone, Copy)]
-pub(super) struct Place<'a> {
+pub(super) struct Position<'a> {
     pub(super) object: &'a str,
     /// The source of the attempt that ended.
     pub(super) url: &'a str,
@@ -139,7 +139,7 @@ pub(super) enum Next {
 pub(super) fn next(
     history: &mut History,
     ended: Ended,
-    place: Place<'_>,
+    position: Position<'_>,
     now: Instant,
     config: &FetchConfig,
     random: &mut impl Rng,
@@ -154,69 +154,75 @@ pub(super) fn next(
             history.fresh = false;
             Next::Again(Duration::ZERO)
         }
-        Ended::Stalled(stall) => after_stall(history, stall, place, now, config),
+        Ended::Stalled(stall) => after_stall(history, stall, position, now, config),
         Ended::Failed(SourceError::Landing(corrupt @ LandingError::Corrupt { .. })) => {
-            after_corruption(history, corrupt, place)
+            after_corruption(history, corrupt, position)
         }
         Ended::Failed(SourceError::Throttled { url, name, status, retry_after }) => {
             history.throttles += 1;
             let jittered = backoff::delay(history.throttles, config, random);
             let told = retry_after.map(|told| told.min(Duration::from_secs(config.retry_after_max_seconds)));
             let source = SourceError::Throttled { url, name, status, retry_after };
-            retry(history, source, told.map_or(jittered, |told| told + jittered.min(told / 4)), place, now, config)
+            retry(history, source, told.map_or(jittered, |told| told + jittered.min(told / 4)), position, now, config)
         }
         Ended::Failed(source) if source.is_retryable() => {
             history.failures += 1;
             history.fresh = false;
             // Twice in a row at one source: another one, where there is one.
             if history.failures.is_multiple_of(2) {
-                history.source = (history.source + 1) % place.source_count;
+                history.source = (history.source + 1) % position.source_count;
             }
             // A connection that broke once says nothing about the store: go on at once.
             let delay = match history.failures {
                 1 => Duration::ZERO,
                 failures => backoff::delay(failures - 1, config, random),
             };
-            retry(history, source, delay, place, now, config)
+            retry(history, source, delay, position, now, config)
         }
         Ended::Failed(source) => {
-            let (object, source) = (place.object.to_owned(), Box::new(source));
-            Next::Fail(FetchError::Permanent { object, range: place.range(), source })
+            let (object, source) = (position.object.to_owned(), Box::new(source));
+            Next::Fail(FetchError::Permanent { object, range: position.range(), source })
         }
     }
 }
 
 /// A stuck connection is given up and the rest asked for on a fresh one: what has landed is kept.
-fn after_stall(history: &mut History, stall: Stall, place: Place<'_>, now: Instant, config: &FetchConfig) -> Next {
+fn after_stall(
+    history: &mut History,
+    stall: Stall,
+    position: Position<'_>,
+    now: Instant,
+    config: &FetchConfig,
+) -> Next {
     history.stalls += 1;
     history.failures += 1;
     history.fresh = true;
     if history.stalls.is_multiple_of(2) {
-        history.source = (history.source + 1) % place.source_count;
+        history.source = (history.source + 1) % position.source_count;
     }
     let problem = match stall {
         Stall::FirstByte => "no answer; the connection was given up",
         Stall::Body => "the body stopped; the connection was given up",
     };
-    let (url, name) = (place.url.to_owned(), place.object.to_owned());
+    let (url, name) = (position.url.to_owned(), position.object.to_owned());
     let source = SourceError::Transient { url, name, problem: problem.to_owned(), source: None };
-    retry(history, source, Duration::ZERO, place, now, config)
+    retry(history, source, Duration::ZERO, position, now, config)
 }
 
 /// A corrupt extent is fetched once more, from elsewhere: another source, or a fresh connection.
-fn after_corruption(history: &mut History, corrupt: LandingError, place: Place<'_>) -> Next {
+fn after_corruption(history: &mut History, corrupt: LandingError, position: Position<'_>) -> Next {
     let LandingError::Corrupt { range, source_url, .. } = &corrupt else { return Next::Again(Duration::ZERO) };
     let extent = range.start / wire::extent::EXTENT_BYTES;
     match history.corrupt.replace((extent, source_url.clone())) {
         Some((before, first_url)) if before == extent => Next::Fail(FetchError::Corrupt {
-            object: place.object.to_owned(),
+            object: position.object.to_owned(),
             range: range.clone(),
             first_url,
             second_url: source_url.clone(),
             source: Box::new(corrupt),
         }),
         _ => {
-            history.source = (history.source + 1) % place.source_count;
+            history.source = (history.source + 1) % position.source_count;
             history.fresh = true;
             Next::Again(Duration::ZERO)
         }
@@ -227,7 +233,7 @@ fn retry(
     history: &mut History,
     source: SourceError,
     delay: Duration,
-    place: Place<'_>,
+    position: Position<'_>,
     now: Instant,
     config: &FetchConfig,
 ) -> Next {
@@ -238,15 +244,15 @@ fn retry(
         return Next::Again(delay);
     }
     Next::Fail(FetchError::Exhausted {
-        object: place.object.to_owned(),
-        range: place.range(),
+        object: position.object.to_owned(),
+        range: position.range(),
         tries: history.failures + history.throttles,
         seconds: failing_for.as_secs_f64(),
         source: Box::new(source),
     })
 }
 
-impl Place<'_> {
+impl Position<'_> {
     fn range(&self) -> Range<u64> {
         self.missing.0..self.missing.1
     }

@@ -6,7 +6,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use super::budget::Budgets;
 use super::config::FetchConfig;
 use super::hedge::HedgeBudget;
-use super::meters::Tally;
+use super::metrics::Tally;
 use super::stall::{Observed, Others};
 use crate::Region;
 use crate::landing::LandingError;

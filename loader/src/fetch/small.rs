@@ -15,10 +15,10 @@ use tokio::time::{sleep, sleep_until, timeout};
 use super::attempt::{SLOW_LOOK, Watch, now};
 use super::budget::Budgets;
 use super::config::FetchConfig;
-use super::decide::{self, Ended, FetchError, History, Next, Place};
-use super::meters::{Meters, Tally};
+use super::decide::{self, Ended, FetchError, History, Next, Position};
+use super::metrics::{Metrics, Tally};
 use super::shared::Shared;
-use super::stall::{Stall, Verdict};
+use super::stall::{Health, Stall};
 use crate::LoadError;
 use crate::landing::Landing;
 use crate::source::{Object, ReadOptions, Source, SourceError};
@@ -30,8 +30,8 @@ pub(crate) struct SmallReads {
 
 impl SmallReads {
     /// Reads from `source`; `config` bounds the retries.
-    pub(crate) fn new(source: Arc<dyn Source>, budgets: &Budgets, config: &FetchConfig, meters: &Meters) -> Self {
-        let tally = Tally::new(meters, std::iter::once(source.url()));
+    pub(crate) fn new(source: Arc<dyn Source>, budgets: &Budgets, config: &FetchConfig, metrics: &Metrics) -> Self {
+        let tally = Tally::new(metrics, std::iter::once(source.url()));
         Self { shared: Shared::new(Vec::new(), vec![source], budgets.clone(), config, tally) }
     }
 
@@ -96,10 +96,10 @@ impl SmallReads {
         let options = ReadOptions { fresh_connection: history.fresh };
         let mut read = self.source().read(object, landing, options);
         loop {
-            let look_again = match watch.verdict(history.stalls) {
-                Verdict::Fine(at) => at,
-                Verdict::Slow => now() + SLOW_LOOK,
-                Verdict::Stalled(stall) => {
+            let look_again = match watch.health(history.stalls) {
+                Health::Fine(at) => at,
+                Health::Slow => now() + SLOW_LOOK,
+                Health::Stalled(stall) => {
                     watch.given_up(stall);
                     return Ended::Stalled(stall);
                 }
@@ -131,10 +131,10 @@ impl SmallReads {
         name: &str,
         missing: Range<u64>,
     ) -> Result<(), LoadError> {
-        let place =
-            Place { object: name, url: self.source().url(), missing: (missing.start, missing.end), source_count: 1 };
+        let position =
+            Position { object: name, url: self.source().url(), missing: (missing.start, missing.end), source_count: 1 };
         let mut random = StdRng::seed_from_u64(rand::random());
-        match decide::next(history, ended, place, now(), &self.shared.config, &mut random) {
+        match decide::next(history, ended, position, now(), &self.shared.config, &mut random) {
             Next::Done => Ok(()),
             Next::Again(delay) => {
                 self.shared.tally.retry();

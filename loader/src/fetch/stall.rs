@@ -166,7 +166,7 @@ pub(super) enum Stall {
 
 /// The judgement of a request.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Verdict {
+pub(super) enum Health {
     /// Nothing to be said before this time.
     Fine(Instant),
     /// Slower than nearly all others, and a hedge would likely end sooner.
@@ -252,7 +252,7 @@ impl Pulse {
     }
 
     /// Judges the request.
-    pub(super) fn verdict(&mut self, now: Instant, patience: &Patience, others: Others) -> Verdict {
+    pub(super) fn health(&mut self, now: Instant, patience: &Patience, others: Others) -> Health {
         let (kind, limit) = match self.first_byte_at {
             None => (Stall::FirstByte, patience.first_byte),
             Some(_) => (Stall::Body, patience.silence),
@@ -262,18 +262,18 @@ impl Pulse {
         let limit = if alone_in_silence { limit } else { limit * 4 };
         let silent_until = self.last_byte_at + limit;
         if now >= silent_until {
-            return Verdict::Stalled(kind);
+            return Health::Stalled(kind);
         }
         if self.crawls(now, others) || self.drips(now) {
-            return Verdict::Stalled(Stall::Body);
+            return Health::Stalled(Stall::Body);
         }
         let slow_from = patience.usual.map(|usual| self.slow_from(now, &usual));
         if slow_from.is_some_and(|from| now >= from) {
-            return Verdict::Slow;
+            return Health::Slow;
         }
         // What is known of the source changes meanwhile, so it looks again soon.
         let next = silent_until.min(self.stride.0 + STRIDE).clamp(now + LOOK_MIN, now + LOOK_MAX).min(silent_until);
-        Verdict::Fine(slow_from.map_or(next, |from| from.min(next)))
+        Health::Fine(slow_from.map_or(next, |from| from.min(next)))
     }
 
     /// The time from which the request counts as slow: past what nearly all take, or at a third of the pace that
@@ -352,14 +352,14 @@ mod tests {
         let stalled_at = (1..1_000).find(|tenth| {
             let now = begin + millis(100 * tenth);
             pulse.note(now, *tenth, *tenth);
-            matches!(pulse.verdict(now, &patience(0), ALONE), Verdict::Stalled(Stall::Body))
+            matches!(pulse.health(now, &patience(0), ALONE), Health::Stalled(Stall::Body))
         });
         assert_eq!(stalled_at, Some(50));
         let mut slow = Pulse::new(begin, 8 * MEBIBYTE, ALONE);
         for tenth in 1..1_000 {
             let now = begin + millis(100 * tenth);
             slow.note(now, tenth * 200, tenth * 200);
-            assert!(!matches!(slow.verdict(now, &patience(0), ALONE), Verdict::Stalled(_)), "{tenth}");
+            assert!(!matches!(slow.health(now, &patience(0), ALONE), Health::Stalled(_)), "{tenth}");
         }
     }
 
@@ -367,12 +367,12 @@ mod tests {
     fn silence_is_a_stall_once_patience_ends_and_patience_doubles() {
         let begin = Instant::now();
         let mut pulse = Pulse::new(begin, 8 * MEBIBYTE, ALONE);
-        assert!(matches!(pulse.verdict(begin + millis(149), &patience(0), ALONE), Verdict::Fine(_)));
-        assert_eq!(pulse.verdict(begin + millis(150), &patience(0), ALONE), Verdict::Stalled(Stall::FirstByte));
-        assert!(!matches!(pulse.verdict(begin + millis(299), &patience(1), ALONE), Verdict::Stalled(_)));
+        assert!(matches!(pulse.health(begin + millis(149), &patience(0), ALONE), Health::Fine(_)));
+        assert_eq!(pulse.health(begin + millis(150), &patience(0), ALONE), Health::Stalled(Stall::FirstByte));
+        assert!(!matches!(pulse.health(begin + millis(299), &patience(1), ALONE), Health::Stalled(_)));
         pulse.note(begin + millis(150), 1, 1);
-        assert!(!matches!(pulse.verdict(begin + millis(399), &patience(0), ALONE), Verdict::Stalled(_)));
-        assert_eq!(pulse.verdict(begin + millis(400), &patience(0), ALONE), Verdict::Stalled(Stall::Body));
+        assert!(!matches!(pulse.health(begin + millis(399), &patience(0), ALONE), Health::Stalled(_)));
+        assert_eq!(pulse.health(begin + millis(400), &patience(0), ALONE), Health::Stalled(Stall::Body));
     }
 
     #[test]
@@ -392,10 +392,10 @@ mod tests {
         let begin = Instant::now();
         let silent = Others { active: true, landed: 500 };
         let mut pulse = Pulse::new(begin, 8 * MEBIBYTE, silent);
-        assert!(!matches!(pulse.verdict(begin + millis(300), &patience(0), silent), Verdict::Stalled(_)));
+        assert!(!matches!(pulse.health(begin + millis(300), &patience(0), silent), Health::Stalled(_)));
         let busy = Others { active: true, landed: 501 };
-        assert!(matches!(pulse.verdict(begin + millis(300), &patience(0), busy), Verdict::Stalled(_)));
-        assert!(matches!(pulse.verdict(begin + millis(600), &patience(0), silent), Verdict::Stalled(_)));
+        assert!(matches!(pulse.health(begin + millis(300), &patience(0), busy), Health::Stalled(_)));
+        assert!(matches!(pulse.health(begin + millis(600), &patience(0), silent), Health::Stalled(_)));
     }
 
     #[test]
@@ -404,7 +404,7 @@ mod tests {
         let unknown = Observed::default().patience(&FetchConfig::default(), 0);
         let mut pulse = Pulse::new(begin, 8 * MEBIBYTE, ALONE);
         pulse.note(begin + millis(990), 1, 1);
-        assert!(matches!(pulse.verdict(begin + millis(999), &unknown, ALONE), Verdict::Fine(_)));
+        assert!(matches!(pulse.health(begin + millis(999), &unknown, ALONE), Health::Fine(_)));
     }
 
     #[test]
@@ -413,12 +413,12 @@ mod tests {
         let mut behind = Pulse::new(begin, 8 * MEBIBYTE, ALONE);
         behind.note(begin + millis(10), 1000, 1000);
         behind.note(begin + millis(190), MEBIBYTE, MEBIBYTE);
-        assert!(matches!(behind.verdict(begin + millis(209), &patience(0), ALONE), Verdict::Fine(_)));
-        assert_eq!(behind.verdict(begin + millis(210), &patience(0), ALONE), Verdict::Slow);
+        assert!(matches!(behind.health(begin + millis(209), &patience(0), ALONE), Health::Fine(_)));
+        assert_eq!(behind.health(begin + millis(210), &patience(0), ALONE), Health::Slow);
         let mut usual = Pulse::new(begin, 8 * MEBIBYTE, ALONE);
         usual.note(begin + millis(140), 1000, 1000);
         usual.note(begin + millis(230), 7 * MEBIBYTE, 7 * MEBIBYTE);
-        assert!(matches!(usual.verdict(begin + millis(240), &patience(0), ALONE), Verdict::Fine(_)));
+        assert!(matches!(usual.health(begin + millis(240), &patience(0), ALONE), Health::Fine(_)));
     }
 
     #[test]
@@ -430,7 +430,7 @@ mod tests {
             pulse.note(begin + millis(100 * tenth), 1000 * tenth, 50_000_000 * tenth);
         }
         let others = Others { active: true, landed: 500_000_000 };
-        assert_eq!(pulse.verdict(begin + millis(1000), &unknown, others), Verdict::Stalled(Stall::Body));
+        assert_eq!(pulse.health(begin + millis(1000), &unknown, others), Health::Stalled(Stall::Body));
     }
 
     proptest! {
@@ -444,9 +444,9 @@ mod tests {
             for step in 1..100u64 {
                 let now = begin + millis(step * step_ms);
                 let all = per_step * step * sharers;
-                match pulse.verdict(now, &patience(0), others(all)) {
-                    Verdict::Stalled(_) if step * step_ms < 150 || step > 1 => prop_assert!(false, "at step {}", step),
-                    Verdict::Fine(again) => prop_assert!(again >= now && again <= now + PATIENCE_MAX),
+                match pulse.health(now, &patience(0), others(all)) {
+                    Health::Stalled(_) if step * step_ms < 150 || step > 1 => prop_assert!(false, "at step {}", step),
+                    Health::Fine(again) => prop_assert!(again >= now && again <= now + PATIENCE_MAX),
                     _ => {}
                 }
                 pulse.note(now, per_step * step, all);

@@ -50,8 +50,8 @@ impl Load {
     }
 
     async fn run(&self) -> Result<Report, FetchError> {
-        let meters = Meters::new(&Registry::new());
-        let ended = run(self.job(), &self.config, &meters).await;
+        let metrics = Metrics::new(&Registry::new());
+        let ended = run(self.job(), &self.config, &metrics).await;
         assert_eq!(self.budgets.in_flight().used(), 0, "every byte of the budget came back");
         assert!(self.sources.iter().all(|source| source.open() == 0), "no request outlives the load");
         ended
@@ -107,7 +107,7 @@ async fn what_the_disk_costs_is_counted() {
     let mut load = single(bytes, nothing);
     load.target.region = Region::create_file(&directory.path().join("weights"), bytes).expect("a file");
     let registry = Registry::new();
-    let report = run(load.job(), &load.config, &Meters::new(&registry)).await.expect("the load succeeds");
+    let report = run(load.job(), &load.config, &Metrics::new(&registry)).await.expect("the load succeeds");
     assert!(report.disk_wait_seconds > 0.0, "{report:?}");
     let text = registry.render();
     let value = |name: &str| -> Option<f64> { text.lines().find_map(|line| line.strip_prefix(name))?.parse().ok() };
@@ -309,8 +309,8 @@ async fn one_object_gets_no_more_requests_than_its_budget() {
 #[tokio::test(start_paused = true)]
 async fn dropping_a_load_ends_its_requests_and_frees_what_it_held() {
     let load = single(CONTENT_BYTES, nothing);
-    let meters = Meters::new(&Registry::new());
-    let running = run(load.job(), &load.config, &meters);
+    let metrics = Metrics::new(&Registry::new());
+    let running = run(load.job(), &load.config, &metrics);
     assert!(tokio::time::timeout(Duration::from_millis(300), running).await.is_err(), "it takes longer than that");
     while load.sources[0].open() > 0 || load.budgets.in_flight().used() > 0 {
         tokio::task::yield_now().await;
@@ -345,12 +345,12 @@ async fn a_second_try_that_comes_right_after_the_first_is_thrown_away() {
     let load = single(EXTENT_BYTES, nothing);
     load.succeed().await;
     let job = load.job();
-    let tally = Tally::new(&Meters::new(&Registry::new()), job.sources.iter().map(|source| source.url()));
+    let tally = Tally::new(&Metrics::new(&Registry::new()), job.sources.iter().map(|source| source.url()));
     let shared = Arc::new(Shared::new(job.targets, job.sources, job.budgets, &load.config, tally));
     let reservation = shared.budgets.in_flight().reserve(EXTENT_BYTES).expect("nothing is in flight");
-    let piece = Piece::new(0, 0..1, reservation, Instant::now());
+    let active = ActiveFetch::new(0, 0..1, reservation, Instant::now());
     let late = vec![0; usize::try_from(EXTENT_BYTES).expect("an extent fits")];
-    piece.install(&shared, 0, blake3::hash(&late), late, 0).await.expect("the extent is there already");
+    active.install(&shared, 0, blake3::hash(&late), late, 0).await.expect("the extent is there already");
     assert_eq!(get(&shared.tally.discarded_bytes), EXTENT_BYTES);
     assert!(load.keeper.kept().values().all(|times| *times == 1), "what was there stays");
 }
@@ -358,20 +358,20 @@ async fn a_second_try_that_comes_right_after_the_first_is_thrown_away() {
 #[tokio::test(start_paused = true)]
 async fn jobs_that_cannot_work_are_refused() {
     let load = single(EXTENT_BYTES, nothing);
-    let meters = Meters::new(&Registry::new());
+    let metrics = Metrics::new(&Registry::new());
     let beyond = Job { fetches: vec![Fetch { file: 0, extents: 0..2, first_tensor: 0 }], ..load.job() };
     let sourceless = Job { sources: Vec::new(), ..load.job() };
     for job in [beyond, sourceless] {
-        assert!(matches!(run(job, &load.config, &meters).await, Err(FetchError::Config { .. })));
+        assert!(matches!(run(job, &load.config, &metrics).await, Err(FetchError::Config { .. })));
     }
     let config = FetchConfig { concurrency_min: 0, ..FetchConfig::default() };
-    assert!(matches!(run(load.job(), &config, &meters).await, Err(FetchError::Config { .. })));
+    assert!(matches!(run(load.job(), &config, &metrics).await, Err(FetchError::Config { .. })));
 }
 
 #[tokio::test(start_paused = true)]
 async fn an_empty_job_is_done_at_once() {
     let load = single(EXTENT_BYTES, nothing);
-    let meters = Meters::new(&Registry::new());
-    let report = run(Job { fetches: Vec::new(), ..load.job() }, &load.config, &meters).await.expect("nothing to do");
+    let metrics = Metrics::new(&Registry::new());
+    let report = run(Job { fetches: Vec::new(), ..load.job() }, &load.config, &metrics).await.expect("nothing to do");
     assert_eq!((report.bytes(), report.requests), (0, 0));
 }

@@ -36,10 +36,10 @@ pub(super) async fn open(
     let objects = objects(&probe);
     let wanted = Wanted { url: &url, objects: &objects, root: verdict.root };
     let place = match &shared.cache {
-        None => Place::Memory,
+        None => Destination::Memory,
         Some(cache) => match cache.begin_reusing(&wanted, &expected_of(&probe, verdict)).await {
             Ok(Begin::Finished(finished)) => return hit(cache, &probe, finished, verdict, begun).await,
-            Ok(Begin::Load(entry)) => Place::Cache(entry),
+            Ok(Begin::Load(entry)) => Destination::Cache(entry),
             Err(error) => in_memory(&error),
         },
     };
@@ -48,14 +48,14 @@ pub(super) async fn open(
 }
 
 /// The destination of the bytes.
-enum Place {
+enum Destination {
     Cache(Box<Entry>),
     Memory,
 }
 
-fn in_memory(error: &CacheError) -> Place {
+fn in_memory(error: &CacheError) -> Destination {
     warn("the cache cannot take this model: it is loaded into memory only", error);
-    Place::Memory
+    Destination::Memory
 }
 
 /// The expectation of each file of weights.
@@ -171,8 +171,13 @@ struct File {
 
 impl Held {
     /// Makes room; if the disk has none, in memory.
-    async fn new(probe: &Probe, verdict: &Verdict, options: &OpenOptions, place: Place) -> Result<Self, LoadError> {
-        if let Place::Cache(entry) = place {
+    async fn new(
+        probe: &Probe,
+        verdict: &Verdict,
+        options: &OpenOptions,
+        place: Destination,
+    ) -> Result<Self, LoadError> {
+        if let Destination::Cache(entry) = place {
             match Self::in_cache(&entry, probe, verdict, options).await {
                 Ok(files) => return Ok(Self { entry: Some(entry), files }),
                 Err(Room::Cache(error)) => drop(in_memory(&error)),
@@ -431,7 +436,7 @@ impl Task {
             seed: rand::random(),
         };
         let judging = self.judge(held);
-        let report = fetch::run(job, &shared.config.fetch, &shared.meters);
+        let report = fetch::run(job, &shared.config.fetch, &shared.metrics);
         let report = report.await.map_err(|error| Arc::new(LoadError::from(error)))?;
         let mut wrong = Vec::new();
         for (place, judged) in judging {

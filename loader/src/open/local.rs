@@ -10,7 +10,7 @@ use wire::evidence::Verdict;
 use wire::proof::Proof;
 
 use super::{Load, OpenOptions, Summary};
-use crate::disk::{self, Piece};
+use crate::disk::{self, FileExtent};
 use crate::fetch::Progress;
 use crate::probe::Probe;
 use crate::verify::Checks;
@@ -88,12 +88,12 @@ async fn read(
 }
 
 /// Every extent, those that are wanted first first.
-fn order(probe: &Probe, options: &OpenOptions) -> Result<Vec<Piece>, LoadError> {
+fn order(probe: &Probe, options: &OpenOptions) -> Result<Vec<FileExtent>, LoadError> {
     let every_byte = crate::plan::PlanOptions { every_byte: true, ..crate::plan::PlanOptions::default() };
     let plan = probe.plan(&options.order, &crate::plan::Slices::default(), &every_byte)?;
     let pieces = plan.fetches.iter().flat_map(|fetch| {
         let file = fetch.file;
-        fetch.extents.clone().map(move |extent| Piece { file, extent })
+        fetch.extents.clone().map(move |extent| FileExtent { file, extent })
     });
     Ok(pieces.collect())
 }

@@ -15,7 +15,7 @@ use wire::evidence::StoreChecksum;
 use self::connection::Connection;
 use super::Env;
 use super::http::Client;
-use super::signed::{Dialect, Place, SignedSource, credentials_retry, redacted};
+use super::signed::{Dialect, Folder, SignedSource, credentials_retry, redacted};
 use crate::source::SourceError;
 
 const DIALECT: Dialect = Dialect {
@@ -41,14 +41,14 @@ pub(super) fn open(
     env: &Env,
     client: &Client,
 ) -> Result<SignedSource, SourceError> {
-    let place = Place { url, account: account.to_owned(), prefix: prefix.to_owned() };
+    let folder = Folder { url, account: account.to_owned(), prefix: prefix.to_owned() };
     let (account, container, env) = (account.to_owned(), container.to_owned(), env.clone());
     let open = move |wire| {
         let builder = builder(&account, &env)?.with_account(&account).with_container_name(&container);
         let store = builder.with_http_connector(wire).build();
         store.map(|store| Arc::new(store) as _).map_err(|error| redacted(&error.to_string()))
     };
-    SignedSource::new(place, DIALECT, client, Box::new(open))
+    SignedSource::new(folder, DIALECT, client, Box::new(open))
 }
 
 fn builder(account: &str, env: &Env) -> Result<MicrosoftAzureBuilder, String> {

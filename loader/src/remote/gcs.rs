@@ -12,7 +12,7 @@ use wire::evidence::StoreChecksum;
 
 use super::Env;
 use super::http::Client;
-use super::signed::{Dialect, Place, SignedSource, credentials_retry, redacted};
+use super::signed::{Dialect, Folder, SignedSource, credentials_retry, redacted};
 use crate::source::SourceError;
 
 const DIALECT: Dialect = Dialect {
@@ -35,13 +35,13 @@ pub(super) fn open(
     env: &Env,
     client: &Client,
 ) -> Result<SignedSource, SourceError> {
-    let place = Place { url, account: format!("gs/{bucket}"), prefix: prefix.to_owned() };
+    let folder = Folder { url, account: format!("gs/{bucket}"), prefix: prefix.to_owned() };
     let (bucket, env) = (bucket.to_owned(), env.clone());
     let open = move |wire| {
         let store = builder(&env).with_bucket_name(&bucket).with_http_connector(wire).build();
         store.map(|store| Arc::new(store) as _).map_err(|error| redacted(&error.to_string()))
     };
-    SignedSource::new(place, DIALECT, client, Box::new(open))
+    SignedSource::new(folder, DIALECT, client, Box::new(open))
 }
 
 fn builder(env: &Env) -> GoogleCloudStorageBuilder {

@@ -13,7 +13,7 @@ mod connection;
 mod error;
 mod exchange;
 pub mod head;
-mod meters;
+mod metrics;
 mod part;
 mod pool;
 mod proxy;
@@ -39,7 +39,7 @@ use crate::landing::Landing;
 use crate::source::{Object, SourceError};
 use connect::Connector;
 use exchange::{Answer, Failure};
-use meters::Meters;
+use metrics::Metrics;
 use pool::{Bounds, Pool};
 use proxy::Proxies;
 use target::Target;
@@ -58,7 +58,7 @@ struct Shared {
     config: HttpConfig,
     connector: Connector,
     pool: Pool,
-    meters: Meters,
+    metrics: Metrics,
 }
 
 impl Client {
@@ -85,7 +85,7 @@ impl Client {
     pub fn in_env(config: &HttpConfig, env: &Env, registry: &Registry) -> Result<Self, SourceError> {
         let connector = Proxies::from_env(env).and_then(|proxies| Connector::new(config, None, proxies));
         let connector = connector.map_err(about_set_up)?;
-        Ok(Self::over(config, connector, Meters::new(registry)))
+        Ok(Self::over(config, connector, Metrics::new(registry)))
     }
 
     /// A client beside this one, with connections of its own, that trusts the certification authorities
@@ -94,18 +94,18 @@ impl Client {
     /// # Errors
     /// [`SourceError::Config`]: the file cannot be read.
     pub fn trusting(&self, authorities: &Path) -> Result<Self, SourceError> {
-        let Shared { config, connector, meters, .. } = &*self.shared;
+        let Shared { config, connector, metrics, .. } = &*self.shared;
         let connector = Connector::new(config, Some(authorities), connector.proxies().clone()).map_err(about_set_up)?;
-        Ok(Self::over(config, connector, meters.clone()))
+        Ok(Self::over(config, connector, metrics.clone()))
     }
 
-    fn over(config: &HttpConfig, connector: Connector, meters: Meters) -> Self {
+    fn over(config: &HttpConfig, connector: Connector, metrics: Metrics) -> Self {
         let bounds = Bounds {
             in_use_max: config.connections_per_host_max,
             idle_max: config.pool_idle_max,
             idle_timeout: config.pool_idle_timeout(),
         };
-        Self { shared: Arc::new(Shared { config: config.clone(), connector, pool: Pool::new(bounds), meters }) }
+        Self { shared: Arc::new(Shared { config: config.clone(), connector, pool: Pool::new(bounds), metrics }) }
     }
 
     /// Does one small request: metadata, tokens, listings. The answer is given whatever its status
@@ -247,12 +247,12 @@ impl Client {
     /// Sends a request and awaits the head of its answer, on a connection from the pool or, if
     /// there is none or it turns out to be closed, on a new one.
     async fn open(&self, request: &Request<Bytes>, fresh: bool) -> Result<Answer, HttpError> {
-        let Shared { config, connector, pool, meters } = &*self.shared;
+        let Shared { config, connector, pool, metrics } = &*self.shared;
         let target = Target::of(request.uri())?;
-        let in_use = meters.in_use(pool.permit(&target).await);
+        let in_use = metrics.in_use(pool.permit(&target).await);
         if !fresh && request::is_repeatable(request.method()) {
             let pooled = pool.take(&target, Instant::now(), connection::Connection::is_quiet);
-            meters.idle.set(pool.idle() as f64);
+            metrics.idle.set(pool.idle() as f64);
             if let Some(connection) = pooled {
                 match exchange::exchange(connection, request, &target, config).await {
                     Ok(answer) => return Ok(answer.holding(in_use)),
@@ -262,7 +262,7 @@ impl Client {
             }
         }
         let connection = connector.connect(&target, config).await?;
-        meters.made.inc();
+        metrics.made.inc();
         let answer = exchange::exchange(connection, request, &target, config).await;
         answer.map(|answer| answer.holding(in_use)).map_err(|failure| failure.on_new_connection(&target))
     }
@@ -272,7 +272,7 @@ impl Client {
         let (parts, target, connection) = answer.into_parts();
         if let Some(connection) = connection {
             self.shared.pool.put(&target, connection, Instant::now());
-            self.shared.meters.idle.set(self.shared.pool.idle() as f64);
+            self.shared.metrics.idle.set(self.shared.pool.idle() as f64);
         }
         parts
     }

@@ -19,7 +19,7 @@ use wire::evidence::StoreChecksum;
 use self::profile::Profile;
 use super::Env;
 use super::http::Client;
-use super::signed::{Dialect, Place, SignedSource, credentials_retry, redacted};
+use super::signed::{Dialect, Folder, SignedSource, credentials_retry, redacted};
 use crate::source::SourceError;
 
 const DIALECT: Dialect = Dialect {
@@ -49,13 +49,13 @@ pub(super) fn open(
     };
     // The AWS tools' own bundle is for AWS: other stores go by the system's authorities.
     let client = &env.path("AWS_CA_BUNDLE").map_or_else(|| Ok(client.clone()), |path| client.trusting(&path))?;
-    let place = Place { url, account, prefix: prefix.to_owned() };
+    let folder = Folder { url, account, prefix: prefix.to_owned() };
     let (bucket, env) = (bucket.to_owned(), env.clone());
     let open = move |wire| {
         let store = builder(&env)?.with_bucket_name(&bucket).with_http_connector(wire).build();
         store.map(|store| Arc::new(store) as _).map_err(|error| redacted(&error.to_string()))
     };
-    SignedSource::new(place, DIALECT, client, Box::new(open))
+    SignedSource::new(folder, DIALECT, client, Box::new(open))
 }
 
 fn builder(env: &Env) -> Result<AmazonS3Builder, String> {

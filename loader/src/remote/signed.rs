@@ -49,8 +49,8 @@ pub(super) struct Dialect {
     pub(super) checksum: fn(&HeaderMap) -> Option<StoreChecksum>,
 }
 
-/// The place to open.
-pub(super) struct Place {
+/// The folder to open.
+pub(super) struct Folder {
     /// The model's URL.
     pub(super) url: String,
     /// See [`Source::account`].
@@ -61,7 +61,7 @@ pub(super) struct Place {
 
 /// A model in a cloud's object storage.
 pub(super) struct SignedSource {
-    place: Place,
+    folder: Folder,
     dialect: Dialect,
     client: Client,
     wire: Wire,
@@ -82,11 +82,11 @@ impl SignedSource {
     ///
     /// # Errors
     /// [`SourceError::Config`]: the environment is contradictory or incomplete.
-    pub(super) fn new(place: Place, dialect: Dialect, client: &Client, open: Open) -> Result<Self, SourceError> {
+    pub(super) fn new(folder: Folder, dialect: Dialect, client: &Client, open: Open) -> Result<Self, SourceError> {
         let wire = Wire::new(client.clone());
-        let store = open(wire.clone()).map_err(|problem| config(&place, problem))?;
+        let store = open(wire.clone()).map_err(|problem| config(&folder, problem))?;
         let opened = RwLock::new(Opened { store, generation: 0, has_signed: false });
-        Ok(Self { place, dialect, client: client.clone(), wire, open, opened })
+        Ok(Self { folder, dialect, client: client.clone(), wire, open, opened })
     }
 
     /// A signed request for `name`: a `HEAD`, or a `GET` of `part`.
@@ -118,7 +118,7 @@ impl SignedSource {
 
     /// The error of a request that could not be signed.
     fn unsigned(&self, name: &str, opened: &Opened, error: Option<object_store::Error>) -> SourceError {
-        let (url, name) = (self.place.url.clone(), name.to_owned());
+        let (url, name) = (self.folder.url.clone(), name.to_owned());
         let said = error.map_or_else(|| "no request was made".to_owned(), |error| redacted(&error.to_string()));
         match self.wire.take_trouble() {
             // Credentials that worked before will be had again; before that, most likely there are none.
@@ -131,18 +131,19 @@ impl SignedSource {
     }
 
     fn path(&self, name: &str) -> Result<Path, SourceError> {
-        let full = match self.place.prefix.as_str() {
+        let full = match self.folder.prefix.as_str() {
             "" => name.to_owned(),
             prefix => format!("{prefix}/{name}"),
         };
-        Path::parse(&full).map_err(|error| config(&self.place, format!("`{full}` cannot be an object's name: {error}")))
+        Path::parse(&full)
+            .map_err(|error| config(&self.folder, format!("`{full}` cannot be an object's name: {error}")))
     }
 
     /// Finds credentials anew, unless somebody has since `generation`.
     fn renew(&self, generation: u64) -> Result<Opened, SourceError> {
         let mut opened = self.opened.write();
         if opened.generation == generation {
-            opened.store = (self.open)(self.wire.clone()).map_err(|problem| config(&self.place, problem))?;
+            opened.store = (self.open)(self.wire.clone()).map_err(|problem| config(&self.folder, problem))?;
             opened.generation += 1;
         }
         Ok(opened.clone())
@@ -167,7 +168,7 @@ impl SignedSource {
     }
 
     fn told(&self, error: HttpError, name: &str) -> SourceError {
-        error.about(&self.place.url, name, self.dialect.fix)
+        error.about(&self.folder.url, name, self.dialect.fix)
     }
 
     /// The error of a `HEAD` that was not answered with 200.
@@ -175,17 +176,17 @@ impl SignedSource {
         let (status, headers) = (answer.status().as_u16(), answer.headers());
         let region = self.dialect.region_field.and_then(|field| text(headers, field));
         if let (300..=400, Some(region)) = (status, region) {
-            return config(&self.place, format!("the bucket is in region {region}; set AWS_REGION={region}"));
+            return config(&self.folder, format!("the bucket is in region {region}; set AWS_REGION={region}"));
         }
         let code = error_code(headers, answer.body());
         let retry_after = retry_after(headers, std::time::SystemTime::now());
-        self.told(HttpError::Refused { host: self.place.account.clone(), status, code, retry_after }, name)
+        self.told(HttpError::Refused { host: self.folder.account.clone(), status, code, retry_after }, name)
     }
 
     fn object(&self, name: &str, headers: &HeaderMap) -> Result<Object, SourceError> {
         let bytes = text(headers, CONTENT_LENGTH.as_str()).and_then(|length| length.parse().ok());
         let bytes = bytes.ok_or_else(|| SourceError::Protocol {
-            url: self.place.url.clone(),
+            url: self.folder.url.clone(),
             name: name.to_owned(),
             problem: "an answer without a size".to_owned(),
         })?;
@@ -201,11 +202,11 @@ impl SignedSource {
 #[async_trait]
 impl Source for SignedSource {
     fn url(&self) -> &str {
-        &self.place.url
+        &self.folder.url
     }
 
     fn account(&self) -> &str {
-        &self.place.account
+        &self.folder.account
     }
 
     async fn stat(&self, name: &str) -> Result<Object, SourceError> {
@@ -239,7 +240,7 @@ impl Source for SignedSource {
 
 impl fmt::Debug for SignedSource {
     fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
-        formatter.debug_tuple("SignedSource").field(&self.place.url).finish()
+        formatter.debug_tuple("SignedSource").field(&self.folder.url).finish()
     }
 }
 
@@ -280,8 +281,8 @@ fn is_unexplained(answer: &Response<Bytes>) -> bool {
     matches!(answer.status().as_u16(), 400 | 403) && error_code(answer.headers(), answer.body()).is_none()
 }
 
-fn config(place: &Place, problem: String) -> SourceError {
-    SourceError::Config { url: place.url.clone(), problem }
+fn config(folder: &Folder, problem: String) -> SourceError {
+    SourceError::Config { url: folder.url.clone(), problem }
 }
 
 fn text(headers: &HeaderMap, name: &str) -> Option<String> {

@@ -6,12 +6,12 @@ use rand::rngs::StdRng;
 
 use super::*;
 
-fn place(source_count: usize) -> Place<'static> {
-    Place { object: "model.safetensors", url: "az://a/b", missing: (0, 8 << 20), source_count }
+fn position(source_count: usize) -> Position<'static> {
+    Position { object: "model.safetensors", url: "az://a/b", missing: (0, 8 << 20), source_count }
 }
 
 fn decide(history: &mut History, ended: Ended, sources: usize, now: Instant) -> Next {
-    next(history, ended, place(sources), now, &FetchConfig::default(), &mut StdRng::seed_from_u64(7))
+    next(history, ended, position(sources), now, &FetchConfig::default(), &mut StdRng::seed_from_u64(7))
 }
 
 fn transient() -> Ended {
@@ -114,7 +114,7 @@ proptest! {
                 1 => throttled(Some(1)),
                 _ => Ended::Stalled(Stall::FirstByte),
             };
-            match next(&mut history, ended, place(2), now, &config, &mut random) {
+            match next(&mut history, ended, position(2), now, &config, &mut random) {
                 Next::Again(delay) => now += delay + Duration::from_millis(10),
                 Next::Fail(FetchError::Exhausted { .. }) => { failed = true; break }
                 other => prop_assert!(false, "{:?}", other),

@@ -13,7 +13,7 @@ use super::config::HttpConfig;
 use super::connection::Connection;
 use super::error::HttpError;
 use super::head::{self, Framing, Head};
-use super::meters::InUse;
+use super::metrics::InUse;
 use super::request::head_bytes;
 use super::target::Target;
 use crate::landing::Landing;

@@ -10,7 +10,7 @@ use telemetry::names;
 
 /// Handles of the loader's metrics; clones share.
 #[derive(Debug, Clone)]
-pub struct Meters {
+pub struct Metrics {
     pub(super) bytes: IntCounterVec,
     pub(super) requests: IntCounterVec,
     pub(super) retries: IntCounter,
@@ -27,7 +27,7 @@ pub struct Meters {
     pub(super) written: IntCounterVec,
 }
 
-impl Meters {
+impl Metrics {
     /// The metrics in `registry`.
     #[must_use]
     pub fn new(registry: &Registry) -> Self {
@@ -66,13 +66,13 @@ pub(super) struct Tally {
     pub(super) throttles: AtomicU64,
     pub(super) corrupt_extents: AtomicU64,
     pub(super) disk_wait_ns: AtomicU64,
-    meters: Meters,
+    metrics: Metrics,
     /// The label of each source: its URL's scheme, a bounded set.
     schemes: Vec<String>,
 }
 
 impl Tally {
-    pub(super) fn new<'a>(meters: &Meters, urls: impl Iterator<Item = &'a str>) -> Self {
+    pub(super) fn new<'a>(metrics: &Metrics, urls: impl Iterator<Item = &'a str>) -> Self {
         let schemes: Vec<String> = urls.map(|url| scheme(url).to_owned()).collect();
         Self {
             bytes: schemes.iter().map(|_| AtomicU64::new(0)).collect(),
@@ -85,7 +85,7 @@ impl Tally {
             throttles: AtomicU64::new(0),
             corrupt_extents: AtomicU64::new(0),
             disk_wait_ns: AtomicU64::new(0),
-            meters: meters.clone(),
+            metrics: metrics.clone(),
             schemes,
         }
     }
@@ -93,49 +93,49 @@ impl Tally {
     /// Verified bytes came from a source.
     pub(super) fn verified(&self, source: usize, bytes: u64) {
         add(&self.bytes[source], bytes);
-        self.meters.bytes.with_label_values(&[&self.schemes[source]]).inc_by(bytes);
+        self.metrics.bytes.with_label_values(&[&self.schemes[source]]).inc_by(bytes);
     }
 
     /// A request ended: `ok`, `failed`, `throttled`, `stalled`, `corrupt` or `overtaken`.
     pub(super) fn request(&self, outcome: &str) {
         add(&self.requests, 1);
-        self.meters.requests.with_label_values(&[outcome]).inc();
+        self.metrics.requests.with_label_values(&[outcome]).inc();
         match outcome {
-            "throttled" => count(&self.throttles, &self.meters.throttles, 1),
-            "stalled" => count(&self.stalls, &self.meters.stalls, 1),
-            "corrupt" => count(&self.corrupt_extents, &self.meters.corrupt_extents, 1),
+            "throttled" => count(&self.throttles, &self.metrics.throttles, 1),
+            "stalled" => count(&self.stalls, &self.metrics.stalls, 1),
+            "corrupt" => count(&self.corrupt_extents, &self.metrics.corrupt_extents, 1),
             _ => {}
         }
     }
 
     pub(super) fn retry(&self) {
-        count(&self.retries, &self.meters.retries, 1);
+        count(&self.retries, &self.metrics.retries, 1);
     }
 
     pub(super) fn hedge(&self) {
-        count(&self.hedges, &self.meters.hedges, 1);
+        count(&self.hedges, &self.metrics.hedges, 1);
     }
 
     /// Bytes that a hedge brought, used or not.
     pub(super) fn hedged(&self, bytes: u64) {
-        count(&self.hedged_bytes, &self.meters.hedged_bytes, bytes);
+        count(&self.hedged_bytes, &self.metrics.hedged_bytes, bytes);
     }
 
     /// Bytes that came and were thrown away.
     pub(super) fn discarded(&self, bytes: u64) {
-        count(&self.discarded_bytes, &self.meters.discarded_bytes, bytes);
+        count(&self.discarded_bytes, &self.metrics.discarded_bytes, bytes);
     }
 
     /// A fetch is complete, this long after it was begun.
     pub(super) fn fetched(&self, seconds: f64) {
-        self.meters.fetch_s.observe(seconds);
+        self.metrics.fetch_s.observe(seconds);
     }
 
     /// A request has waited so long for the disk; not at all where nothing is written.
     pub(super) fn disk_waited(&self, waited: Duration) {
         if !waited.is_zero() {
             add(&self.disk_wait_ns, u64::try_from(waited.as_nanos()).unwrap_or(u64::MAX));
-            self.meters.disk_wait_s.observe(waited.as_secs_f64());
+            self.metrics.disk_wait_s.observe(waited.as_secs_f64());
         }
     }
 
@@ -143,7 +143,7 @@ impl Tally {
     pub(super) fn written(&self, written: Written) {
         for (how, bytes) in [("direct", written.direct_bytes), ("page_cache", written.cached_bytes)] {
             if bytes > 0 {
-                self.meters.written.with_label_values(&[how]).inc_by(bytes);
+                self.metrics.written.with_label_values(&[how]).inc_by(bytes);
             }
         }
     }
@@ -154,8 +154,8 @@ impl Tally {
 
     #[expect(clippy::cast_precision_loss, reason = "gauges are floating point")]
     pub(super) fn gauges(&self, in_flight: u64, concurrency: usize) {
-        self.meters.in_flight_bytes.set(in_flight as f64);
-        self.meters.concurrency.set(concurrency as f64);
+        self.metrics.in_flight_bytes.set(in_flight as f64);
+        self.metrics.concurrency.set(concurrency as f64);
     }
 }
 

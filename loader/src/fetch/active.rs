@@ -15,7 +15,7 @@ use super::shared::Shared;
 use crate::landing::{Judge, Landed, Landing, LandingError};
 
 /// One fetch, from its first attempt to its last.
-pub(super) struct Piece {
+pub(super) struct ActiveFetch {
     pub(super) file: usize,
     pub(super) extents: Range<u64>,
     pub(super) history: History,
@@ -27,7 +27,7 @@ pub(super) struct Piece {
     landing: Option<Landing>,
 }
 
-impl Piece {
+impl ActiveFetch {
     pub(super) fn new(file: usize, extents: Range<u64>, reservation: Reservation, now: Instant) -> Self {
         Self {
             file,

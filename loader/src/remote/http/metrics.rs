@@ -7,7 +7,7 @@ use tokio::sync::OwnedSemaphorePermit;
 
 /// Handles of the client's metrics.
 #[derive(Clone)]
-pub(super) struct Meters {
+pub(super) struct Metrics {
     in_use: Gauge,
     pub(super) idle: Gauge,
     pub(super) made: IntCounter,
@@ -19,7 +19,7 @@ pub(super) struct InUse {
     _permit: OwnedSemaphorePermit,
 }
 
-impl Meters {
+impl Metrics {
     pub(super) fn new(registry: &Registry) -> Self {
         let connections = registry.gauge(&names::LOADER_CONNECTIONS);
         Self {
