@@ -13,8 +13,9 @@ use std::path::Path;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 use telemetry::metrics::Registry;
+use wire::digest::Digest;
 use wire::evidence::Verdict;
-use wire::manifest::{MANIFEST_NAME, Manifest};
+use wire::manifest::{MANIFEST_NAME, Manifest, ManifestFile};
 
 /// The interval between two looks at the progress.
 const REDRAW: Duration = Duration::from_millis(100);
@@ -140,24 +141,37 @@ pub(crate) async fn verify(config: &Config, args: &ModelArgs) -> anyhow::Result<
             "{model} has no {MANIFEST_NAME} to verify it by; its publisher makes one with `forebay manifest --write`"
         )
     })?;
+    let loader = Loader::new(&config.loader, loader::remote::Env::from_process(), &Registry::new())?;
     for file in published.files() {
-        let name = &file.name;
-        let found = computed.file(name).ok_or_else(|| anyhow!("`{name}` is in the manifest and not in the model"))?;
-        if let Some(extent) =
-            (0..).zip(&file.extents).position(|(at, digest)| found.extents.get::<usize>(at) != Some(digest))
-        {
-            let range = wire::extent::range(file.bytes, extent as u64).unwrap_or_default();
-            bail!("`{name}`, bytes {}..{}: not what the manifest says", range.start, range.end);
-        }
-        if found.bytes != file.bytes {
-            bail!("`{name}` has {} bytes; the manifest says {}", found.bytes, file.bytes);
-        }
+        let found = match computed.file(&file.name) {
+            Some(found) => found.clone(),
+            // Listed, and not read by a load: a licence, a picture.
+            None => loader
+                .digest(&model, &file.name)
+                .await
+                .with_context(|| format!("`{}` is in the manifest and cannot be read from the model", file.name))?,
+        };
+        compare(file, &found)?;
     }
     let (root, bytes) = (published.root(), published.total_bytes());
     if args.json {
         return out::line(serde_json::json!({ "url": model.to_string(), "root": root.to_string(), "bytes": bytes }));
     }
     out::line(format_args!("{model}: all {bytes} bytes are what the manifest says  {root}"))
+}
+
+/// Compares a file as the manifest lists it with the file that was read.
+fn compare(listed: &ManifestFile, found: &ManifestFile) -> anyhow::Result<()> {
+    let name = &listed.name;
+    let differs = |(at, digest): (usize, &Digest)| found.extents.get(at) != Some(digest);
+    if let Some(extent) = listed.extents.iter().enumerate().position(differs) {
+        let range = wire::extent::range(listed.bytes, extent as u64).unwrap_or_default();
+        bail!("`{name}`, bytes {}..{}: not what the manifest says", range.start, range.end);
+    }
+    if found.bytes != listed.bytes {
+        bail!("`{name}` has {} bytes; the manifest says {}", found.bytes, listed.bytes);
+    }
+    Ok(())
 }
 
 /// The published manifest, if there is one, and the one that the bytes make. A published one is

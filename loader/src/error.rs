@@ -344,7 +344,8 @@ impl LoadError {
     /// Returns true if the store could not be asked, so that another copy of the model may do.
     #[must_use]
     pub fn is_unreachable(&self) -> bool {
-        matches!(self, Self::Source(SourceError::Transient { .. } | SourceError::Throttled { .. }))
+        use SourceError::{NoCredentials, Throttled, Transient};
+        matches!(self, Self::Source(Transient { .. } | Throttled { .. } | NoCredentials { .. }))
     }
 }
 

@@ -16,7 +16,8 @@ use telemetry::metrics::Registry;
 use tokio::sync::watch;
 use wire::digest::Digest;
 use wire::evidence::{Expected, Pinned, PinnedObject, Verdict};
-use wire::manifest::Manifest;
+use wire::extent;
+use wire::manifest::{Manifest, ManifestFile};
 
 use crate::cache::{Cache, CacheConfig, Kept};
 use crate::fetch::{self, Budgets, FetchConfig, Progress, SmallReads};
@@ -152,7 +153,7 @@ impl Loader {
     /// at odds; see [`LoadError`].
     pub async fn probe(&self, url: &ModelUrl) -> Result<Probe, LoadError> {
         if url.is_local() {
-            return self.look(url, self.source(url)?, &self.shared.config.fetch).await;
+            return self.look(url, self.source(url)?, &self.shared.config.fetch, false).await;
         }
         let kept = self.kept(url).await;
         if self.is_offline(url) || (url.is_immutable() && kept.is_some()) {
@@ -160,11 +161,11 @@ impl Loader {
             return self.look_at_kept(url, kept).await;
         }
         let source = self.source(url)?;
-        let Some(kept) = kept else { return self.look(url, source, &self.shared.config.fetch).await };
+        let Some(kept) = kept else { return self.look(url, source, &self.shared.config.fetch, false).await };
         let layered = KeptSource::new(url.to_string(), kept.clone(), Some(Arc::clone(&source)));
         // What can do without the store gives up on it soon.
         let impatient = FetchConfig { tries_max: 3, retry_seconds_max: 10, ..self.shared.config.fetch.clone() };
-        match self.look(url, Arc::new(layered), &impatient).await {
+        match self.look(url, Arc::new(layered), &impatient, false).await {
             Ok(mut probe) => {
                 // The cached model may be evicted to make room for its successor.
                 probe.source = source;
@@ -181,7 +182,7 @@ impl Loader {
     /// Looks at the model that a URL was, asking nobody.
     async fn look_at_kept(&self, url: &ModelUrl, kept: Kept) -> Result<Probe, LoadError> {
         let source = Arc::new(KeptSource::new(url.to_string(), kept, None));
-        self.look(url, source, &self.shared.config.fetch).await
+        self.look(url, source, &self.shared.config.fetch, true).await
     }
 
     fn source(&self, url: &ModelUrl) -> Result<Arc<dyn Source>, LoadError> {
@@ -192,10 +193,16 @@ impl Loader {
         self.shared.config.offline || (url.is_hub() && self.shared.env.is_true("HF_HUB_OFFLINE"))
     }
 
-    async fn look(&self, url: &ModelUrl, source: Arc<dyn Source>, bounds: &FetchConfig) -> Result<Probe, LoadError> {
+    async fn look(
+        &self,
+        url: &ModelUrl,
+        source: Arc<dyn Source>,
+        bounds: &FetchConfig,
+        is_offline: bool,
+    ) -> Result<Probe, LoadError> {
         let Shared { budgets, metrics, .. } = &*self.shared;
         let reads = SmallReads::new(source, budgets, bounds, metrics);
-        probe::look(Look { url, reads, pinned: self.pinned(url) }).await
+        probe::look(Look { url, reads, pinned: self.pinned(url), is_offline }).await
     }
 
     /// The model that the URL was when it was last loaded, if the cache still has it.
@@ -220,6 +227,25 @@ impl Loader {
             Some(directory) => local::open(&probe, directory, verdict, &options).await,
             None => far::open(Arc::clone(&self.shared), probe, verdict, options).await,
         }
+    }
+
+    /// The digests of one object of a model, read from its store: of what a manifest lists and a load
+    /// does not read.
+    ///
+    /// # Errors
+    /// It is not there, or cannot be read.
+    pub async fn digest(&self, url: &ModelUrl, name: &str) -> Result<ManifestFile, LoadError> {
+        if !url.is_local() && self.is_offline(url) {
+            return Err(LoadError::Offline { url: url.to_string() });
+        }
+        let Shared { config, budgets, metrics, .. } = &*self.shared;
+        let reads = SmallReads::new(self.source(url)?, budgets, &config.fetch, metrics);
+        let object = reads.stat(name).await?;
+        let mut extents = Vec::new();
+        while let Some(range) = extent::range(object.bytes, extents.len() as u64) {
+            extents.push(Digest(*blake3::hash(&reads.read(&object, range).await?).as_bytes()));
+        }
+        Ok(ManifestFile { name: object.name, bytes: object.bytes, extents, tensors: Vec::new() })
     }
 
     /// The cache, if there is one.

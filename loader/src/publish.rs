@@ -118,7 +118,8 @@ mod tests {
             &FetchConfig::default(),
             &Metrics::new(&Registry::new()),
         );
-        let probe = crate::probe::look(crate::probe::Look { url: &url, reads, pinned: None }).await.unwrap();
+        let probe =
+            crate::probe::look(crate::probe::Look { url: &url, reads, pinned: None, is_offline: false }).await.unwrap();
         let weights = Weights::open_dir(directory.path()).unwrap();
         let manifest = manifest(&probe, &weights).unwrap();
         let names: Vec<&str> = manifest.files().iter().map(|file| file.name.as_str()).collect();

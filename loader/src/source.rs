@@ -56,6 +56,15 @@ pub trait Source: Send + Sync + fmt::Debug {
     /// host. Sources of one account share its request budget.
     fn account(&self) -> &str;
 
+    /// Gets the credentials that requests need, if any, so that how long that takes is not counted as
+    /// an object's answer.
+    ///
+    /// # Errors
+    /// There are none.
+    async fn authenticate(&self) -> Result<(), SourceError> {
+        Ok(())
+    }
+
     /// Looks an object up. [`SourceError::NotFound`] is an answer, not a failure.
     ///
     /// # Errors
@@ -91,6 +100,18 @@ pub enum SourceError {
         name: String,
         /// The HTTP status, or the system's word.
         status: String,
+        /// The fix.
+        fix: String,
+    },
+    /// The service that hands credentials out gives no answer.
+    #[error("{url}: reading `{name}` needs credentials, and {problem}: {fix}")]
+    NoCredentials {
+        /// The model's URL.
+        url: String,
+        /// The object.
+        name: String,
+        /// The service and its answer.
+        problem: String,
         /// The fix.
         fix: String,
     },

@@ -272,16 +272,16 @@ pub const LOADER_BYTES: Def =
 /// Ranged reads made.
 pub const LOADER_REQUESTS: Def = Def::counter(
     "forebay_loader_requests_total",
-    "Ranged reads by outcome: ok, failed, throttled, stalled, corrupt, overtaken (by a second try or a first one)",
+    "Ranged reads by outcome: ok, failed, throttled, stalled, corrupt, overtaken (by a hedge or the request it hedged)",
     &["outcome"],
 );
 /// Tries after a failure.
 pub const LOADER_RETRIES: Def = Def::counter("forebay_loader_retries_total", "Tries of a fetch after a failure", &[]);
-/// Second tries of slow reads.
-pub const LOADER_HEDGES: Def = Def::counter("forebay_loader_hedges_total", "Second tries of slow reads", &[]);
-/// Bytes of second tries.
+/// Hedges of slow reads.
+pub const LOADER_HEDGES: Def = Def::counter("forebay_loader_hedges_total", "Hedges of slow reads", &[]);
+/// Bytes of hedges.
 pub const LOADER_HEDGED_BYTES: Def =
-    Def::counter("forebay_loader_hedged_bytes_total", "Bytes that second tries brought, used or not", &[]);
+    Def::counter("forebay_loader_hedged_bytes_total", "Bytes that hedges brought, used or not", &[]);
 /// Bytes received in vain.
 pub const LOADER_DISCARDED_BYTES: Def =
     Def::counter("forebay_loader_discarded_bytes_total", "Bytes that came and were thrown away", &[]);

@@ -30,7 +30,7 @@ pub(super) fn now() -> Instant {
     tokio::time::Instant::now().into_std()
 }
 
-/// Makes one attempt to bring what is missing of `active`.
+/// Makes one attempt to bring what is missing of a fetch.
 pub(super) async fn attempt(shared: &Arc<Shared>, active: &mut ActiveFetch) -> Result<Ended, FetchError> {
     active.history.brought = 0;
     let Some(mut landing) = active.land(shared)? else { return Ok(Ended::Complete) };

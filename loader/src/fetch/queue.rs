@@ -23,13 +23,13 @@ impl<P> Queue<P> {
         self.waiting.push((due, active));
     }
 
-    /// Takes the active that is longest overdue.
+    /// Takes the fetch that is longest overdue.
     pub(super) fn due(&mut self, now: Instant) -> Option<P> {
         let earliest = (0..self.waiting.len()).min_by_key(|&index| self.waiting[index].0)?;
         (self.waiting[earliest].0 <= now).then(|| self.waiting.swap_remove(earliest).1)
     }
 
-    /// The time at which the next waiting active is due.
+    /// The time at which the next waiting fetch is due.
     pub(super) fn next_due(&self) -> Option<Instant> {
         self.waiting.iter().map(|(due, _)| *due).min()
     }

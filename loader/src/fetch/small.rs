@@ -57,6 +57,9 @@ impl SmallReads {
 
     async fn stat_once(&self, name: &str, stalls: u32) -> Result<Result<Object, SourceError>, Stall> {
         self.wait_for_budget(name).await;
+        if let Err(problem) = self.source().authenticate().await {
+            return Ok(Err(problem));
+        }
         let patience = self.shared.observed(0).patience(&self.shared.config, stalls).first_byte();
         let asked = now();
         let answer = timeout(patience, self.source().stat(name)).await;

@@ -48,6 +48,8 @@ pub(crate) struct Look<'a> {
     pub(crate) reads: SmallReads,
     /// Digests of an earlier load from the same URL.
     pub(crate) pinned: Option<Pinned>,
+    /// True where only the cache is asked: it holds what a load reads, and nothing beside it.
+    pub(crate) is_offline: bool,
 }
 
 /// Looks at a model.
@@ -282,11 +284,15 @@ impl Look<'_> {
     /// whole; elsewhere the files that the manifest lists are looked for.
     async fn others(&self, small: &Small, shards: &[Shard]) -> Result<(Vec<String>, Vec<Object>), LoadError> {
         let mut absent = small.absent.clone();
+        if self.is_offline {
+            return Ok((absent, Vec::new()));
+        }
         let is_known = |name: &str| {
             shards.iter().any(|shard| shard.object.name == name) || absent.iter().any(|known| known == name)
         };
         let listed = small.manifest.iter().flat_map(|manifest| manifest.files()).map(|file| file.name.clone());
-        let lying = self.url.directory().map(crate::weights::all_names).transpose()?.unwrap_or_default();
+        // One that may be entered and not listed shows what it is asked for.
+        let lying = self.url.directory().and_then(|path| crate::weights::all_names(path).ok()).unwrap_or_default();
         let names: HashSet<String> =
             listed.chain(lying).filter(|name| is_weights_name(name) && !is_known(name)).take(SHARDS_MAX).collect();
         let (unread, missing) = self.find_all(names.into_iter().collect()).await?;

@@ -45,6 +45,7 @@ impl LocalSource {
     /// Opens a file and says what it is now.
     async fn open(&self, name: &str) -> Result<(Arc<File>, Object), SourceError> {
         let path = self.path(name)?;
+        let is_link = path.is_symlink();
         let opened = blocking(move || {
             // Without O_NONBLOCK, opening a pipe would wait for someone to write.
             let flags = i32::try_from(OFlags::NONBLOCK.bits()).map_err(io::Error::other)?;
@@ -52,9 +53,20 @@ impl LocalSource {
             let facts = file.metadata()?;
             Ok((file, facts))
         });
-        let (file, facts) = opened.await.map_err(|error| self.failed(name, error))?;
+        let refused = |problem: &str| {
+            let (url, name, problem) = (self.url.clone(), name.to_owned(), problem.to_owned());
+            SourceError::Refused { url, name, problem }
+        };
+        let (file, facts) = match opened.await {
+            // Caches of downloads are made of links: one without its file is a file that is missing, and
+            // not one that the model does not have.
+            Err(error) if error.kind() == io::ErrorKind::NotFound && is_link => {
+                return Err(refused("it is a link to a file that does not exist; finish the download"));
+            }
+            opened => opened.map_err(|error| self.failed(name, error))?,
+        };
         if !facts.is_file() {
-            return Err(SourceError::NotFound { url: self.url.clone(), name: name.to_owned() });
+            return Err(refused("it is no regular file"));
         }
         Ok((Arc::new(file), object(name, &facts)))
     }
@@ -141,4 +153,23 @@ fn object(name: &str, facts: &Metadata) -> Object {
 
 async fn blocking<T: Send + 'static>(work: impl FnOnce() -> io::Result<T> + Send + 'static) -> io::Result<T> {
     spawn_blocking(work).await.map_err(io::Error::other)?
+}
+
+#[cfg(test)]
+#[expect(clippy::unwrap_used, reason = "a test whose set-up fails should fail there")]
+mod tests {
+    use super::*;
+
+    #[tokio::test]
+    async fn what_is_there_and_cannot_be_read_is_not_absent() {
+        let directory = tempfile::tempdir().unwrap();
+        std::os::unix::fs::symlink("../blobs/gone", directory.path().join("tokenizer.json")).unwrap();
+        std::fs::create_dir(directory.path().join("config.json")).unwrap();
+        let source = LocalSource::new(directory.path().to_owned());
+        for (name, word) in [("tokenizer.json", "download"), ("config.json", "regular")] {
+            let error = source.stat(name).await.unwrap_err();
+            assert!(matches!(error, SourceError::Refused { .. }) && error.to_string().contains(word), "{error}");
+        }
+        assert!(matches!(source.stat("vocab.json").await, Err(SourceError::NotFound { .. })));
+    }
 }

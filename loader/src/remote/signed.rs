@@ -125,6 +125,9 @@ impl SignedSource {
             Some(trouble) if trouble.passing && opened.has_signed => {
                 SourceError::Transient { url, name, problem: trouble.text, source: None }
             }
+            Some(trouble) if trouble.passing => {
+                SourceError::NoCredentials { url, name, problem: trouble.text, fix: self.dialect.fix.to_owned() }
+            }
             Some(trouble) => SourceError::Denied { url, name, status: trouble.text, fix: self.dialect.fix.to_owned() },
             None => SourceError::Denied { url, name, status: said, fix: self.dialect.fix.to_owned() },
         }
@@ -207,6 +210,11 @@ impl Source for SignedSource {
 
     fn account(&self) -> &str {
         &self.folder.account
+    }
+
+    async fn authenticate(&self) -> Result<(), SourceError> {
+        let opened = self.opened.read().clone();
+        self.sign(&opened, "any", None).await.map(drop)
     }
 
     async fn stat(&self, name: &str) -> Result<Object, SourceError> {
