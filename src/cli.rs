@@ -192,6 +192,9 @@ pub(crate) struct EngineFlags {
     /// The backend: `cpu`, `candle` (a slow reference) or `scripted` (no weights; simulation).
     #[arg(long, value_name = "NAME")]
     pub(crate) backend: Option<String>,
+    /// Further names of the one model, slashes and all (vLLM's name).
+    #[arg(long, value_name = "NAME", num_args = 1..)]
+    pub(crate) served_model_name: Vec<String>,
     /// Threads that compute; all cores where not given.
     #[arg(long, value_name = "N")]
     pub(crate) threads: Option<usize>,

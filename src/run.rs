@@ -141,7 +141,10 @@ fn engine_settings(flags: &EngineFlags) -> Vec<Setting> {
         (true, false) => Some(true),
         (false, false) => None,
     };
+    // A list of JSON strings is one of TOML's, too.
+    let names = (!flags.served_model_name.is_empty()).then(|| serde_json::json!(flags.served_model_name));
     let settings = [
+        ("served_model_name", text(names)),
         ("threads", text(flags.threads)),
         ("max_model_len", text(flags.max_model_len)),
         ("max_num_seqs", text(flags.max_num_seqs)),

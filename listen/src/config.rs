@@ -27,6 +27,9 @@ pub struct ListenConfig {
     pub connections_max: usize,
     /// The largest request body in bytes. 16 MiB holds prompts of millions of tokens.
     pub body_bytes_max: usize,
+    /// The most bytes of all request bodies that are held at a time; beyond it the answer is 503. 256 MiB: a body is
+    /// held until its answer ends, and most have some kilobytes.
+    pub bodies_bytes_max: usize,
     /// The web pages that may call the API from a browser: origins such as `https://app.example`,
     /// or `*` for all. Empty by default: browsers then let no page read an answer.
     pub cors_origins: Vec<String>,
@@ -47,6 +50,7 @@ impl Default for ListenConfig {
             write_timeout_ms: 30_000,
             connections_max: 10_000,
             body_bytes_max: 16 << 20,
+            bodies_bytes_max: 256 << 20,
             cors_origins: Vec::new(),
             drain_notice_ms: 0,
             drain_timeout_ms: 60_000,

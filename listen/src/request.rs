@@ -1,18 +1,25 @@
 //! Reading bodies within bounds, and answering with OpenAI-shaped errors.
 
+use crate::config::ListenConfig;
+use crate::memory::Memory;
 use axum::body::Body;
 use axum::response::Response;
 use bytes::{Bytes, BytesMut};
-use http::header::{ALLOW, CONTENT_TYPE, RETRY_AFTER, WWW_AUTHENTICATE};
+use http::header::{ALLOW, CONTENT_ENCODING, CONTENT_TYPE, RETRY_AFTER, WWW_AUTHENTICATE};
 use http::{HeaderMap, HeaderValue, StatusCode};
 use http_body_util::BodyExt;
+use std::sync::Arc;
 use std::time::Duration;
+use telemetry::metrics::Registry;
+use telemetry::names;
 use wire::headers::KEYS;
 use wire::openai::{ApiError, ErrorKind};
 
 /// How long a body may take to arrive: a client on a slow line sends a 400 KB prompt in this time
 /// at 14 KB/s; a slower one is holding a connection for nothing.
 const BODY_TIMEOUT: Duration = Duration::from_secs(30);
+/// What clients are told to wait while bodies take all their memory: about what a large one takes to be read.
+const BODIES_RETRY: Duration = Duration::from_secs(1);
 
 /// An error as a response: status, JSON body, `retry-after` in seconds and milliseconds.
 #[must_use]
@@ -44,46 +51,76 @@ pub fn key_headers(headers: &HeaderMap) -> impl Iterator<Item = (&'static str, &
     KEYS.into_iter().flat_map(|name| headers.get_all(name).iter().map(move |value| (name, value.as_bytes())))
 }
 
-/// Reads a JSON request's body.
-///
-/// # Errors
-/// 415 where the content type is present and not JSON, 413 beyond `bytes_max`, 408 where the body
-/// does not arrive within 30 s, 400 where it breaks off.
-pub async fn read_json_body(headers: &HeaderMap, body: Body, bytes_max: usize) -> Result<Bytes, ApiError> {
+/// How requests' bodies are read: each within a bound, and all within another.
+#[derive(Debug)]
+pub struct Bodies {
+    bytes_max: usize,
+    memory: Arc<Memory>,
+}
+
+impl Bodies {
+    /// The bounds of a listener of this name.
+    #[must_use]
+    pub fn new(config: &ListenConfig, registry: &Registry, listener: &str) -> Self {
+        let gauge = registry.gauge(&names::LISTEN_BODY_BYTES).with_label_values(&[listener]);
+        Self { bytes_max: config.body_bytes_max, memory: Memory::new(config.bodies_bytes_max, gauge) }
+    }
+
+    /// Reads a JSON request's body. Its memory counts as held until the last slice of it is dropped.
+    ///
+    /// # Errors
+    /// 415 where the content type is present and not JSON, 413 beyond the bound, 408 where the body
+    /// does not arrive within 30 s, 400 where it breaks off, 503 where all bodies together are too much.
+    pub async fn read(&self, headers: &HeaderMap, body: Body) -> Result<Bytes, ApiError> {
+        check_type(headers)?;
+        let announced = headers.get(http::header::CONTENT_LENGTH).and_then(|value| value.to_str().ok());
+        if announced.and_then(|text| text.parse::<u64>().ok()).is_some_and(|length| length > self.bytes_max as u64) {
+            return Err(too_large(self.bytes_max));
+        }
+        match tokio::time::timeout(BODY_TIMEOUT, self.collect(body)).await {
+            Ok(result) => result,
+            Err(_) => {
+                let message = format!("the body did not arrive within {} s", BODY_TIMEOUT.as_secs());
+                Err(ApiError::new(ErrorKind::RequestTimeout, message))
+            }
+        }
+    }
+
+    async fn collect(&self, mut body: Body) -> Result<Bytes, ApiError> {
+        let mut whole = BytesMut::new();
+        let mut share = self.memory.share();
+        while let Some(frame) = body.frame().await {
+            let frame = frame
+                .map_err(|cause| ApiError::new(ErrorKind::InvalidRequest, format!("reading the body: {cause}")))?;
+            let Ok(data) = frame.into_data() else { continue };
+            if whole.len() + data.len() > self.bytes_max {
+                return Err(too_large(self.bytes_max));
+            }
+            if !share.grow(data.len()) {
+                return Err(ApiError::overloaded("this server holds too many large requests", BODIES_RETRY));
+            }
+            whole.extend_from_slice(&data);
+        }
+        Ok(share.hold(whole.freeze()))
+    }
+}
+
+/// A body that is said not to be JSON, or to be compressed, is refused before it is read.
+fn check_type(headers: &HeaderMap) -> Result<(), ApiError> {
+    let unsupported = |message: String| Err(ApiError::new(ErrorKind::UnsupportedMediaType, message));
     if let Some(kind) = headers.get(CONTENT_TYPE) {
         let text = kind.to_str().unwrap_or_default();
         let essence = text.split(';').next().unwrap_or_default().trim().to_ascii_lowercase();
         if essence != "application/json" && !essence.ends_with("+json") {
-            let message = format!("the content type is {text:?}; send `content-type: application/json`");
-            return Err(ApiError::new(ErrorKind::UnsupportedMediaType, message));
+            return unsupported(format!("the content type is {text:?}; send `content-type: application/json`"));
         }
     }
-    let announced = headers.get(http::header::CONTENT_LENGTH).and_then(|value| value.to_str().ok());
-    if announced.and_then(|text| text.parse::<u64>().ok()).is_some_and(|length| length > bytes_max as u64) {
-        return Err(too_large(bytes_max));
-    }
-    match tokio::time::timeout(BODY_TIMEOUT, collect(body, bytes_max)).await {
-        Ok(result) => result,
-        Err(_) => {
-            let message = format!("the body did not arrive within {} s", BODY_TIMEOUT.as_secs());
-            Err(ApiError::new(ErrorKind::RequestTimeout, message))
+    match headers.get(CONTENT_ENCODING) {
+        Some(encoding) if !encoding.as_bytes().eq_ignore_ascii_case(b"identity") => {
+            unsupported(format!("the body is encoded as {encoding:?}; send it as it is, without `content-encoding`"))
         }
+        _ => Ok(()),
     }
-}
-
-async fn collect(mut body: Body, bytes_max: usize) -> Result<Bytes, ApiError> {
-    let mut whole = BytesMut::new();
-    while let Some(frame) = body.frame().await {
-        let frame =
-            frame.map_err(|cause| ApiError::new(ErrorKind::InvalidRequest, format!("reading the body: {cause}")))?;
-        if let Ok(data) = frame.into_data() {
-            if whole.len() + data.len() > bytes_max {
-                return Err(too_large(bytes_max));
-            }
-            whole.extend_from_slice(&data);
-        }
-    }
-    Ok(whole.freeze())
 }
 
 fn too_large(bytes_max: usize) -> ApiError {
@@ -94,16 +131,44 @@ fn too_large(bytes_max: usize) -> ApiError {
 mod tests {
     use super::*;
 
+    fn bodies(body_bytes_max: usize, bodies_bytes_max: usize) -> (Bodies, Registry) {
+        let registry = Registry::new();
+        let config = ListenConfig { body_bytes_max, bodies_bytes_max, ..ListenConfig::default() };
+        (Bodies::new(&config, &registry, "test"), registry)
+    }
+
     #[tokio::test]
     async fn bodies_are_bounded_and_json() {
+        let (bodies, _) = bodies(2, 100);
         let mut headers = HeaderMap::new();
-        let read = read_json_body(&headers, Body::from("{}"), 2).await;
+        let read = bodies.read(&headers, Body::from("{}")).await;
         assert_eq!(read.expect("small"), "{}");
-        let error = read_json_body(&headers, Body::from("{ }"), 2).await.expect_err("large");
+        let error = bodies.read(&headers, Body::from("{ }")).await.expect_err("large");
         assert_eq!(error.kind, ErrorKind::PayloadTooLarge);
-        headers.insert(CONTENT_TYPE, HeaderValue::from_static("text/plain"));
-        let error = read_json_body(&headers, Body::from("{}"), 2).await.expect_err("text");
+        headers.insert(CONTENT_ENCODING, HeaderValue::from_static("gzip"));
+        let error = bodies.read(&headers, Body::from("{}")).await.expect_err("compressed");
         assert_eq!(error.kind, ErrorKind::UnsupportedMediaType);
+        headers.insert(CONTENT_ENCODING, HeaderValue::from_static("identity"));
+        bodies.read(&headers, Body::from("{}")).await.expect("as it is");
+        headers.insert(CONTENT_TYPE, HeaderValue::from_static("text/plain"));
+        let error = bodies.read(&headers, Body::from("{}")).await.expect_err("text");
+        assert_eq!(error.kind, ErrorKind::UnsupportedMediaType);
+    }
+
+    #[tokio::test]
+    async fn all_bodies_together_are_bounded_and_shown() {
+        let (bodies, registry) = bodies(8, 10);
+        let held = bodies.read(&HeaderMap::new(), Body::from("1234567")).await.expect("fits");
+        assert!(registry.render().contains("forebay_listen_body_bytes{listener=\"test\"} 7"), "{}", registry.render());
+        let error = bodies.read(&HeaderMap::new(), Body::from("1234")).await.expect_err("too much");
+        assert_eq!(error.kind, ErrorKind::Overloaded);
+        assert!(error.retry_after.is_some());
+        let slice = held.slice(..1);
+        drop(held);
+        assert!(bodies.read(&HeaderMap::new(), Body::from("1234")).await.is_err(), "a slice holds the body");
+        drop(slice);
+        bodies.read(&HeaderMap::new(), Body::from("12345678")).await.expect("all is free again");
+        assert!(registry.render().contains("forebay_listen_body_bytes{listener=\"test\"} 0"));
     }
 
     #[test]

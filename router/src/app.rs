@@ -6,7 +6,6 @@ use crate::connections::Limits;
 use crate::core::Core;
 use crate::fleet::{Change, Fleet};
 use crate::health;
-use crate::memory::Memory;
 use crate::meter::{Metrics, Slots};
 use crate::serve::{chat, completions, identify};
 use crate::strikes::Digester;
@@ -20,12 +19,13 @@ use axum::{Json, body::Body};
 use futures_util::future::join_all;
 use http::header::CONTENT_TYPE;
 use http::{HeaderMap, HeaderValue, StatusCode};
-use listen::{Drain, Listener, operator, refuse_pages};
+use listen::{Bodies, Drain, Listener, Memory, operator, refuse_pages};
 use parking_lot::Mutex;
 use policy::{Moment, Policy, Secret};
 use serde::Serialize;
 use std::sync::Arc;
 use telemetry::metrics::{CONTENT_TYPE as METRICS_CONTENT_TYPE, Registry};
+use telemetry::names;
 use thiserror::Error;
 use tokio::sync::Semaphore;
 use tokio::task::JoinSet;
@@ -80,7 +80,11 @@ impl Router {
             digester: Digester::default(),
             budget: RetryBudget::new(config.retry.clone(), Moment(begun.elapsed())),
             slots: Arc::new(Slots::new(config.in_flight_max, registry)),
-            memory: Memory::new(config.answers_bytes_max, registry),
+            memory: Memory::new(
+                config.answers_bytes_max,
+                registry.gauge(&names::ROUTER_ANSWER_BYTES).with_label_values::<&str>(&[]),
+            ),
+            bodies: Bodies::new(&config.listen, registry, "router"),
             metrics: Arc::new(Metrics::new(registry)),
             registry: registry.clone(),
             config,

@@ -3,13 +3,13 @@
 //!
 //! Comments are no events: a worker that queues sends them to show that it lives.
 
-use crate::memory::Share;
 use crate::outcome::{ErrorClass, Transport};
 use crate::upstream::{ReadError, UpstreamBody, read_shared};
 use bytes::Bytes;
 use http::HeaderMap;
 use http::header::{CONTENT_ENCODING, CONTENT_TYPE};
 use http_body_util::BodyExt;
+use listen::Share;
 use serde_json::{Map, Value};
 use std::time::Duration;
 use wire::openai::channels::{Fault, Found, read_event, read_whole};

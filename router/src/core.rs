@@ -3,10 +3,10 @@
 use crate::budget::RetryBudget;
 use crate::config::RouterConfig;
 use crate::fleet::Fleet;
-use crate::memory::Memory;
 use crate::meter::{Metrics, Slots};
 use crate::strikes::{Digester, Strikes};
 use listen::Drain;
+use listen::{Bodies, Memory};
 use parking_lot::Mutex;
 use policy::{Moment, Policy};
 use std::sync::Arc;
@@ -24,6 +24,7 @@ pub(crate) struct Core {
     pub(crate) digester: Digester,
     pub(crate) slots: Arc<Slots>,
     pub(crate) memory: Arc<Memory>,
+    pub(crate) bodies: Bodies,
     pub(crate) metrics: Arc<Metrics>,
     pub(crate) drain: Drain,
     pub(crate) registry: Registry,

@@ -166,12 +166,16 @@ async fn ask(worker: &Arc<Worker>, key: Option<&Secret>) -> Result<Report, Check
 }
 
 fn read_status(status: WorkerStatus) -> Report {
-    let model = |model: wire::status::ModelStatus| {
+    // Each of a model's names is a model to those who ask.
+    let names = |model: wire::status::ModelStatus| {
         let is_ready = model.state == ModelState::Ready;
-        let served = Model::new(model.id, model.created_unix_s, Some(model.max_model_len).filter(|len| *len > 0));
-        (ServedModel { model: served, is_ready }, model.load.waiting)
+        let length = Some(model.max_model_len).filter(|length| *length > 0);
+        std::iter::once(model.id).chain(model.aliases).map(move |name| {
+            let served = Model::new(name, model.created_unix_s, length);
+            (ServedModel { model: served, is_ready }, model.load.waiting)
+        })
     };
-    let models = status.models.into_iter().map(model).collect();
+    let models = status.models.into_iter().flat_map(names).collect();
     Report { is_draining: status.draining, version: Some(status.version).filter(|text| !text.is_empty()), models }
 }
 

@@ -16,7 +16,6 @@ mod dispatch;
 mod fleet;
 mod health;
 mod hold;
-mod memory;
 mod meter;
 mod observed;
 mod outcome;

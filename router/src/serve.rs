@@ -20,8 +20,8 @@ use tracing::Instrument;
 use wire::headers::{
     CACHE_SALT, IGNORED, RATELIMIT_LIMIT_REQUESTS, RATELIMIT_REMAINING_REQUESTS, RATELIMIT_RESET_REQUESTS, SHOULD_RETRY,
 };
-use wire::openai::scan::{Limits as ScanLimits, scan};
-use wire::openai::{ApiError, CHAT, COMPLETIONS, Endpoint};
+use wire::openai::scan::{Limits as ScanLimits, Scan, scan};
+use wire::openai::{ApiError, CHAT, COMPLETIONS, Endpoint, ErrorKind};
 
 /// `POST /v1/chat/completions`.
 pub(crate) async fn chat(State(core): State<Arc<Core>>, request: Request) -> Response {
@@ -126,8 +126,8 @@ async fn admit(
         let message = format!("{} requests are being answered, the most this server takes", core.config.in_flight_max);
         ApiError::overloaded(message, crate::fleet::RETRY_AFTER)
     })?;
-    let body = listen::read_json_body(&parts.headers, body, core.config.listen.body_bytes_max).await?;
-    let scan = scan(&body, endpoint, &ScanLimits::default())?;
+    let body = core.bodies.read(&parts.headers, body).await?;
+    let scan = read(endpoint, body.clone()).await?;
     *limits = core.policy.limits(&who, core.now());
     let fleet = core.fleet.snapshot();
     let model = scan.model(&body).map(Cow::into_owned).or_else(|| fleet.only_model().map(str::to_owned));
@@ -155,6 +155,19 @@ async fn admit(
     let choices = (scan.n().max(1) as usize).saturating_mul(scan.prompts() as usize);
     let call = Call { path: endpoint.path(), is_stream: scan.stream(), headers, body };
     Ok(Asked { admitted, reservation, model, choices, call, slot })
+}
+
+/// Bodies beyond this are scanned on a thread of their own: the runtime's few threads carry every stream.
+const INLINE_BYTES_MAX: usize = 64 << 10;
+
+async fn read(endpoint: &'static Endpoint, body: bytes::Bytes) -> Result<Scan, ApiError> {
+    let is_small = body.len() <= INLINE_BYTES_MAX;
+    let read = move || scan(&body, endpoint, &ScanLimits::default());
+    if is_small {
+        return read();
+    }
+    let joined = tokio::task::spawn_blocking(read).await;
+    joined.unwrap_or_else(|_| Err(ApiError::new(ErrorKind::Internal, "reading the body failed")))
 }
 
 /// The tenant as a worker sees it: a digest, which fits any header.

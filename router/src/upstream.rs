@@ -1,7 +1,6 @@
 //! The one network hop: a request to a worker, its answer's head, and its body.
 
 use crate::connections::{ConnectError, Connection};
-use crate::memory::Share;
 use crate::outcome::{Phase, Transport};
 use crate::worker::Worker;
 use bytes::{Bytes, BytesMut};
@@ -13,6 +12,7 @@ use http::{HeaderMap, HeaderValue, Method, Request, Response, Uri};
 use http_body::{Body, Frame};
 use http_body_util::{BodyExt, Full};
 use hyper::body::Incoming;
+use listen::Share;
 use policy::{Admitted, Secret};
 use std::collections::VecDeque;
 use std::future::Future;
@@ -367,18 +367,7 @@ pub(crate) async fn read_shared(
     mut share: Share,
 ) -> Result<Bytes, ReadError> {
     let bytes = read_while(body, bytes_max, idle, |more| share.grow(more)).await?;
-    Ok(Bytes::from_owner(Shared { bytes, _share: share }))
-}
-
-struct Shared {
-    bytes: Bytes,
-    _share: Share,
-}
-
-impl AsRef<[u8]> for Shared {
-    fn as_ref(&self) -> &[u8] {
-        &self.bytes
-    }
+    Ok(share.hold(bytes))
 }
 
 async fn read_while(

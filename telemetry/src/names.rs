@@ -33,6 +33,12 @@ pub const TELEMETRY_SPANS: Def =
 /// Open client connections.
 pub const LISTEN_CONNECTIONS: Def =
     Def::gauge("forebay_listen_connections", "Open client connections, per listener", &["listener"]);
+/// Bytes of request bodies held.
+pub const LISTEN_BODY_BYTES: Def = Def::gauge(
+    "forebay_listen_body_bytes",
+    "Bytes of request bodies that are held, per listener; at most bodies_bytes_max",
+    &["listener"],
+);
 /// Connections refused because the bound was reached.
 pub const LISTEN_REFUSED: Def = Def::counter(
     "forebay_listen_refused_connections_total",

@@ -20,6 +20,9 @@ pub fn is_done(data: &str) -> bool {
     data.trim_start().starts_with(DONE)
 }
 
+/// A comment, which decoders skip and connections live by.
+pub const COMMENT: &[u8] = b":\n\n";
+
 /// One event.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct Event {
@@ -154,10 +157,25 @@ impl Decoder {
 }
 
 /// Appends one event with `data` to `out`, as many lines as it has.
+///
+/// Line ends that are none to the standard (U+0085, U+2028, U+2029) are written as JSON's escapes: clients that split
+/// lines by Unicode's rules, as Python does, would cut the event at them.
 pub fn encode_data(out: &mut Vec<u8>, data: &str) {
     for line in data.split(['\n', '\r']) {
         out.extend_from_slice(b"data: ");
-        out.extend_from_slice(line.as_bytes());
+        let mut rest = line;
+        while let Some(at) = rest.find(['\u{85}', '\u{2028}', '\u{2029}']) {
+            let (before, tail) = rest.split_at(at);
+            let mut characters = tail.chars();
+            out.extend_from_slice(before.as_bytes());
+            out.extend_from_slice(match characters.next() {
+                Some('\u{85}') => br"\u0085",
+                Some('\u{2028}') => br"\u2028",
+                _ => br"\u2029",
+            });
+            rest = characters.as_str();
+        }
+        out.extend_from_slice(rest.as_bytes());
         out.push(b'\n');
     }
     out.push(b'\n');

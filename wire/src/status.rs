@@ -35,6 +35,9 @@ pub struct WorkerStatus {
 pub struct ModelStatus {
     /// The name requests use.
     pub id: String,
+    /// Further names that requests may use.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub aliases: Vec<String>,
     /// What it is doing.
     pub state: ModelState,
     /// How its weights were proven: `proven`, `pinned` or `trusted`.
@@ -127,6 +130,7 @@ impl ModelStatus {
     pub fn unknown(id: impl Into<String>) -> Self {
         Self {
             id: id.into(),
+            aliases: Vec::new(),
             state: ModelState::Loading,
             proof: String::new(),
             created_unix_s: 0,

@@ -21,6 +21,9 @@ pub struct WorkerConfig {
     pub admin_api_key: Option<Secret>,
     /// Write a line to the log when a request is over. On; `forebay serve` turns it off, since its router writes one.
     pub access_log: bool,
+    /// Further names of the one model that is served, slashes and all, e.g. `org/name` (vLLM's `--served-model-name`).
+    /// Requests may use them as they use its own, and `/v1/models` lists them.
+    pub served_model_name: Vec<String>,
     /// The backend. `cpu` reads the weights in place; `candle` is a slow f32 reference that
     /// copies them; `scripted` has none and invents text, for simulation.
     pub backend: BackendKind,
@@ -78,6 +81,15 @@ pub struct WorkerConfig {
     /// The most sequences that may wait for the engine; beyond it the answer is 503. 256 is some
     /// minutes of work for a CPU, and nobody waits longer.
     pub queue_max: usize,
+    /// The most sequences one request may ask for, prompts times `n`; at most `queue_max`. 64: the prompts that
+    /// evaluation harnesses send at a time, and a quarter of the queue.
+    pub request_sequences_max: usize,
+    /// The largest answer that is not streamed, in bytes, by which log probabilities are refused beforehand. 16 MiB is
+    /// what a router takes (`router.answer_bytes_max`).
+    pub answer_bytes_max: usize,
+    /// How often a stream that has nothing to say yet sends a comment, in milliseconds. 10 s: three of them within the
+    /// 30 s after which a router takes a silent stream of ours for dead.
+    pub comment_interval_ms: u64,
     /// The time for which a stream's reader may read nothing before its sequences are ended, in milliseconds.
     pub reader_stall_ms: u64,
     /// The time that one step may take before liveness fails, in milliseconds. A step of 512 tokens of
@@ -180,6 +192,7 @@ impl Default for WorkerConfig {
             api_key: None,
             admin_api_key: None,
             access_log: true,
+            served_model_name: Vec::new(),
             backend: BackendKind::Cpu,
             threads: None,
             max_model_len: None,
@@ -198,6 +211,9 @@ impl Default for WorkerConfig {
             scheduling_policy: SchedulingPolicy::Priority,
             priority_level_ms: 10_000,
             queue_max: 256,
+            request_sequences_max: 64,
+            answer_bytes_max: 16 << 20,
+            comment_interval_ms: 10_000,
             reader_stall_ms: 60_000,
             liveness_timeout_ms: 60_000,
             step_retries_max: 64,
@@ -237,6 +253,8 @@ impl WorkerConfig {
             ("max_prefill_tokens_beside_decodes", Some(self.max_prefill_tokens_beside_decodes)),
             ("max_long_prefill_tokens_beside_decodes", Some(self.max_long_prefill_tokens_beside_decodes)),
             ("queue_max", Some(self.queue_max)),
+            ("request_sequences_max", Some(self.request_sequences_max)),
+            ("comment_interval_ms", Some(usize::try_from(self.comment_interval_ms).unwrap_or(usize::MAX))),
             ("threads", self.threads),
             ("max_model_len", self.max_model_len),
         ];

@@ -81,6 +81,11 @@ impl Worker {
         if let Some(twice) = models.iter().find(|model| !names.insert(model.name().to_owned())) {
             return Err(StartError::SameName(twice.name().into()));
         }
+        if models.len() != 1 && !config.served_model_name.is_empty() {
+            let problem =
+                "`served_model_name` names one model, and this worker serves several: give NAME=MODEL for each";
+            return Err(StartError::Config(problem.into()));
+        }
         if config.api_key.is_none() {
             tracing::warn!("this worker has no tenants, limits or screening: put a router before it");
         }

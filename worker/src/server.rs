@@ -1,7 +1,7 @@
 //! The worker's own OpenAI server: text in, text out, around the engine's tokens.
 //!
-//! `generate` turns a request into sequences, `choice` turns a sequence's tokens back into text
-//! (detokenised, stop strings cut), `chat` and `completion` dress that in the API's shapes,
+//! `handle` takes a request through: `generate` turns it into sequences, `choice` turns a sequence's tokens back into
+//! text (detokenised, stop strings cut), `chat` and `completion` write that in the API's shapes,
 //! `reply` carries it over HTTP; `admin` is for operators on the same machine. It knows no tenant,
 //! quota or screen; the router has those. It knows no loader either: it asks for a swap and is
 //! given models.
@@ -12,6 +12,7 @@ mod chat;
 mod choice;
 mod completion;
 mod generate;
+mod handle;
 mod health;
 mod kv_events;
 mod reply;
@@ -24,7 +25,7 @@ use crate::config::WorkerConfig;
 use crate::engine::{EngineHandle, Wedge};
 use crate::progress::{Board, ModelProgress};
 use health::Illness;
-use listen::Drain;
+use listen::{Bodies, Drain};
 use models::template::ChatTemplate;
 use models::tokenizer::Tokenizer;
 use policy::{KeyDigest, Secret};
@@ -80,7 +81,12 @@ pub struct Server {
     api_key: Option<KeyDigest>,
     admin_api_key: Option<Secret>,
     access_log: bool,
-    body_bytes_max: usize,
+    bodies: Bodies,
+    /// Further names of the only model.
+    aliases: Vec<String>,
+    answer_bytes_max: usize,
+    sequences_max: usize,
+    comment_interval: Duration,
     liveness_timeout: Duration,
     /// How far all models are; what readiness waits for.
     board: Arc<Board>,
@@ -102,7 +108,11 @@ impl Server {
             api_key: config.api_key.as_ref().map(|key| KeyDigest::of(key.reveal())),
             admin_api_key: config.admin_api_key.clone(),
             access_log: config.access_log,
-            body_bytes_max: config.listen.body_bytes_max,
+            bodies: Bodies::new(&config.listen, &registry, "worker"),
+            aliases: config.served_model_name.clone(),
+            answer_bytes_max: config.answer_bytes_max,
+            sequences_max: config.request_sequences_max.min(config.queue_max),
+            comment_interval: Duration::from_millis(config.comment_interval_ms),
             liveness_timeout: Duration::from_millis(config.liveness_timeout_ms),
             board,
             swaps,
@@ -130,14 +140,19 @@ impl Server {
         self.board.of(id).is_some()
     }
 
-    /// The model of this name, if it takes requests.
+    /// The model of this name, if it takes requests. A request may leave the name out where there is one model.
     ///
     /// # Errors
-    /// It is unknown, still being looked at, or cannot be served.
-    pub(crate) fn model(&self, id: &str) -> Result<Arc<ServerModel>, ApiError> {
-        let found = self.models.read().unwrap_or_else(PoisonError::into_inner).get(id).cloned();
-        let progress = self.board.of(id);
-        match (found, progress) {
+    /// It is unknown, still being looked at, or cannot be served; or there are several and none is named.
+    pub(crate) fn model(&self, id: Option<&str>) -> Result<Arc<ServerModel>, ApiError> {
+        let id = match id {
+            Some(id) if !self.aliases.iter().any(|alias| alias == id) => id.to_owned(),
+            _ => self.only_model().ok_or_else(|| {
+                ApiError::invalid("model", "`model` is required: this server has several, see GET /v1/models")
+            })?,
+        };
+        let found = self.models.read().unwrap_or_else(PoisonError::into_inner).get(&id).cloned();
+        match (found, self.board.of(&id)) {
             (_, Some(ModelProgress { phase: ModelPhase::Failed, error, .. })) => {
                 let why = error.unwrap_or_default();
                 Err(ApiError::overloaded(format!("the model `{id}` cannot be served: {why}"), Duration::from_secs(60)))
@@ -147,8 +162,14 @@ impl Server {
                 let wait = progress.eta.unwrap_or(LOADING_RETRY).max(Duration::from_secs(1));
                 Err(ApiError::overloaded(format!("the model `{id}` is still loading"), wait))
             }
-            (None, None) => Err(ApiError::model_not_found(id)),
+            (None, None) => Err(ApiError::model_not_found(&id)),
         }
+    }
+
+    /// The name of the model, where there is just one.
+    fn only_model(&self) -> Option<String> {
+        let mut models = self.board.all().into_iter();
+        models.next().filter(|_| models.next().is_none()).map(|model| model.id)
     }
 
     /// Why it is not ready; `None` when it is.
@@ -182,7 +203,8 @@ impl Server {
     fn status(&self) -> WorkerStatus {
         let models = self.board.all().into_iter().map(|progress| {
             let found = self.models.read().unwrap_or_else(PoisonError::into_inner).get(&progress.id).cloned();
-            status_of(progress, found.as_deref(), self.liveness_timeout)
+            let status = status_of(progress, found.as_deref(), self.liveness_timeout);
+            ModelStatus { aliases: self.aliases.clone(), ..status }
         });
         WorkerStatus {
             status_version: STATUS_VERSION,

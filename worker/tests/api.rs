@@ -16,5 +16,7 @@ mod cache;
 mod errors;
 #[path = "api/life.rs"]
 mod life;
+#[path = "api/requests.rs"]
+mod requests;
 #[path = "api/stops.rs"]
 mod stops;

@@ -7,6 +7,10 @@ mod chat;
 mod completions;
 mod fields;
 
+use super::error::ApiError;
+use super::generate::Draft;
+use super::given::Given;
+
 pub use chat::CHAT;
 pub use completions::COMPLETIONS;
 pub(crate) use fields::{MESSAGE, PART, STREAM_OPTIONS};
@@ -25,6 +29,8 @@ pub struct Endpoint {
     pub prompt: &'static str,
     /// Every field that a published API of this endpoint has, as lists whose names differ.
     pub fields: &'static [&'static [Field]],
+    /// The most tokens to generate where a request says nothing; `None`: what fits.
+    pub max_tokens: Option<u32>,
     /// How errors are written.
     pub errors: ErrorShape,
     /// Whether a request that may have begun elsewhere may be sent again.
@@ -54,7 +60,7 @@ impl PartialEq for Endpoint {
 impl Eq for Endpoint {}
 
 /// A field of a request.
-#[derive(Debug, PartialEq, Eq)]
+#[derive(Debug)]
 pub struct Field {
     /// Its name in JSON.
     pub name: &'static str,
@@ -65,6 +71,14 @@ pub struct Field {
     /// Whether strings in it can reach a prompt, here or at another server, and as what.
     pub reaches: Option<TextRole>,
 }
+
+impl PartialEq for Field {
+    fn eq(&self, other: &Self) -> bool {
+        self.name == other.name
+    }
+}
+
+impl Eq for Field {}
 
 /// Types of values.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -95,11 +109,14 @@ pub enum Kind {
     Prompt,
 }
 
+/// What a field changes in a request.
+pub type Setter = fn(&mut Draft, Given<'_>) -> Result<(), ApiError>;
+
 /// What our worker does with a field.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy)]
 pub enum Fate {
-    /// It is done.
-    Honoured,
+    /// It is done; how it is read.
+    Honoured(Setter),
     /// It asks for something that is not done, and is refused; `null` and these values, in JSON, ask for nothing.
     Refused(&'static [&'static str]),
     /// A hint without effect on the answer.

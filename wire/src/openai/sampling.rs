@@ -1,6 +1,8 @@
-//! How tokens are chosen and when to stop: the part that chat and completion requests share.
+//! How tokens are chosen and when to stop: the part that generating endpoints share.
 
 use super::error::ApiError;
+use super::given::Given;
+use serde::Deserialize;
 use std::collections::BTreeMap;
 
 /// The most choices one request may ask for. vLLM has no bound; each choice is a sequence that
@@ -14,11 +16,10 @@ pub const STOP_MAX: usize = 16;
 pub const STOP_BYTES_MAX: usize = 256;
 /// The most entries of `logit_bias`, OpenAI's own bound.
 pub const LOGIT_BIAS_MAX: usize = 300;
-
 /// The longest `cache_salt` in bytes: it is a secret or a name, not a text.
 pub const CACHE_SALT_BYTES_MAX: usize = 256;
 
-/// Validated sampling parameters. `None` means "as the model's `generation_config.json` says".
+/// Checked sampling parameters. `None` means "as the model's `generation_config.json` says".
 #[derive(Debug, Clone, PartialEq)]
 pub struct Sampling {
     /// 0 (greedy) to 2.
@@ -59,142 +60,113 @@ pub struct Sampling {
     pub cache_salt: String,
 }
 
-/// The raw fields, as they were typed; see `request_with_sampling`.
-#[derive(Debug, Default)]
-pub(super) struct RawSampling {
-    pub(super) temperature: Option<f64>,
-    pub(super) top_p: Option<f64>,
-    pub(super) top_k: Option<i64>,
-    pub(super) min_p: Option<f64>,
-    pub(super) seed: Option<i64>,
-    pub(super) presence_penalty: Option<f64>,
-    pub(super) frequency_penalty: Option<f64>,
-    pub(super) repetition_penalty: Option<f64>,
-    pub(super) logit_bias: Option<BTreeMap<String, f64>>,
-    pub(super) n: Option<u32>,
-    pub(super) max_tokens: Option<u32>,
-    pub(super) min_tokens: Option<u32>,
-    pub(super) ignore_eos: Option<bool>,
-    pub(super) stop: Option<super::parse::OneOrMany>,
-    pub(super) stop_token_ids: Option<Vec<u32>>,
-    pub(super) priority: Option<i64>,
-    pub(super) cache_salt: Option<String>,
-}
-
-impl RawSampling {
-    pub(super) fn validate(self, logprobs: Option<u32>) -> Result<Sampling, ApiError> {
-        let sampling = Sampling {
-            temperature: in_range("temperature", self.temperature, 0.0, 2.0)?,
-            top_p: in_range("top_p", self.top_p, 0.0, 1.0)?,
-            top_k: top_k(self.top_k)?,
-            min_p: in_range("min_p", self.min_p, 0.0, 1.0)?.unwrap_or(0.0),
-            seed: self.seed,
-            presence_penalty: in_range("presence_penalty", self.presence_penalty, -2.0, 2.0)?.unwrap_or(0.0),
-            frequency_penalty: in_range("frequency_penalty", self.frequency_penalty, -2.0, 2.0)?.unwrap_or(0.0),
-            repetition_penalty: in_range("repetition_penalty", self.repetition_penalty, 0.0, 10.0)?,
-            logit_bias: logit_bias(self.logit_bias.unwrap_or_default())?,
-            n: self.n.unwrap_or(1),
-            max_tokens: self.max_tokens,
-            min_tokens: self.min_tokens.unwrap_or(0),
-            ignore_eos: self.ignore_eos.unwrap_or(false),
-            stop: stop(self.stop)?,
-            stop_token_ids: self.stop_token_ids.unwrap_or_default(),
-            logprobs,
-            priority: self.priority.unwrap_or(0),
-            cache_salt: cache_salt(self.cache_salt)?,
-        };
-        if sampling.top_p == Some(0.0) {
-            return Err(ApiError::invalid(
-                "top_p",
-                "`top_p` must be above 0; use `temperature: 0` for greedy decoding",
-            ));
+impl Default for Sampling {
+    fn default() -> Self {
+        Self {
+            temperature: None,
+            top_p: None,
+            top_k: None,
+            min_p: 0.0,
+            seed: None,
+            presence_penalty: 0.0,
+            frequency_penalty: 0.0,
+            repetition_penalty: None,
+            logit_bias: Vec::new(),
+            n: 1,
+            max_tokens: None,
+            min_tokens: 0,
+            ignore_eos: false,
+            stop: Vec::new(),
+            stop_token_ids: Vec::new(),
+            logprobs: None,
+            priority: 0,
+            cache_salt: String::new(),
         }
-        if sampling.repetition_penalty == Some(0.0) {
-            return Err(ApiError::invalid(
-                "repetition_penalty",
-                "`repetition_penalty` must be above 0; 1 is no penalty",
-            ));
-        }
-        if sampling.n == 0 || sampling.n > N_MAX {
-            return Err(ApiError::invalid("n", format!("`n` must be between 1 and {N_MAX}, not {}", sampling.n)));
-        }
-        if let Some(max) = sampling.max_tokens
-            && sampling.min_tokens > max
-        {
-            return Err(ApiError::invalid(
-                "min_tokens",
-                format!("`min_tokens` ({}) exceeds the most tokens allowed ({max})", sampling.min_tokens),
-            ));
-        }
-        if sampling.stop_token_ids.len() > LOGIT_BIAS_MAX {
-            return Err(ApiError::invalid("stop_token_ids", format!("at most {LOGIT_BIAS_MAX} `stop_token_ids`")));
-        }
-        Ok(sampling)
     }
 }
 
-/// Checks a number's range; JSON has no NaN, and a number too large for a double is refused by the
-/// parser, so only the range is left.
-fn in_range(name: &str, value: Option<f64>, low: f64, high: f64) -> Result<Option<f32>, ApiError> {
-    match value {
-        None => Ok(None),
-        #[expect(clippy::cast_possible_truncation, reason = "within a small range; precision is not at stake")]
-        Some(value) if (low..=high).contains(&value) => Ok(Some(value as f32)),
-        Some(value) => Err(ApiError::invalid(name, format!("`{name}` must be between {low} and {high}, not {value}"))),
+impl Sampling {
+    /// Checks what fields must be to one another.
+    pub(super) fn check(&self) -> Result<(), ApiError> {
+        match self.max_tokens {
+            Some(max) if self.min_tokens > max => {
+                let message = format!("`min_tokens` ({}) exceeds the most tokens allowed ({max})", self.min_tokens);
+                Err(ApiError::invalid("min_tokens", message))
+            }
+            _ => Ok(()),
+        }
     }
 }
 
 /// vLLM's convention: −1 and 0 both mean "all".
-fn top_k(value: Option<i64>) -> Result<Option<u32>, ApiError> {
-    match value {
-        None => Ok(None),
-        Some(-1) => Ok(Some(0)),
-        Some(value) => u32::try_from(value)
-            .map(Some)
-            .map_err(|_| ApiError::invalid("top_k", format!("`top_k` must be −1 (all) or at least 0, not {value}"))),
-    }
+pub(super) fn top_k(given: Given<'_>) -> Result<u32, ApiError> {
+    // A top k beyond any vocabulary is all, too.
+    Ok(u32::try_from(given.integer(-1, u32::MAX.into())?.max(0)).unwrap_or(0))
 }
 
-fn logit_bias(raw: BTreeMap<String, f64>) -> Result<Vec<(u32, f32)>, ApiError> {
+/// −1 means "draw one", as in vLLM, SGLang and llama.cpp.
+pub(super) fn seed(given: Given<'_>) -> Result<Option<i64>, ApiError> {
+    Ok(Some(given.integer(i64::MIN, i64::MAX)?).filter(|seed| *seed != -1))
+}
+
+pub(super) fn logit_bias(given: Given<'_>) -> Result<Vec<(u32, f32)>, ApiError> {
+    let raw: BTreeMap<String, f64> = given.json()?;
     if raw.len() > LOGIT_BIAS_MAX {
-        return Err(ApiError::invalid("logit_bias", format!("at most {LOGIT_BIAS_MAX} entries in `logit_bias`")));
+        return Err(given.wrong(&format!("an object of at most {LOGIT_BIAS_MAX} entries")));
     }
-    raw.into_iter()
-        .map(|(token, bias)| {
-            let path = format!("logit_bias.{token}");
-            let id = token.parse::<u32>().map_err(|_| {
-                ApiError::invalid(path.clone(), "the keys of `logit_bias` are token ids, such as \"1024\"")
-            })?;
-            Ok((id, in_range(&path, Some(bias), -100.0, 100.0)?.unwrap_or(0.0)))
-        })
-        .collect()
+    let entry = |(token, bias): (String, f64)| {
+        let path = format!("logit_bias.{token}");
+        let id = token
+            .parse::<u32>()
+            .map_err(|_| ApiError::invalid(path.clone(), "the keys of `logit_bias` are token ids, such as \"1024\""))?;
+        #[expect(clippy::cast_possible_truncation, reason = "within a small range; precision is not at stake")]
+        if (-100.0..=100.0).contains(&bias) {
+            return Ok((id, bias as f32));
+        }
+        Err(ApiError::invalid(path.clone(), format!("`{path}` must be between -100 and 100, not {bias}")))
+    };
+    raw.into_iter().map(entry).collect()
 }
 
 /// As in vLLM, a salt that is given is not empty.
-fn cache_salt(raw: Option<String>) -> Result<String, ApiError> {
-    match raw {
-        None => Ok(String::new()),
-        Some(salt) if (1..=CACHE_SALT_BYTES_MAX).contains(&salt.len()) => Ok(salt),
-        Some(salt) => {
-            let message = format!("a `cache_salt` has 1 to {CACHE_SALT_BYTES_MAX} bytes, not {}", salt.len());
-            Err(ApiError::invalid("cache_salt", message))
-        }
+pub(super) fn cache_salt(given: Given<'_>) -> Result<String, ApiError> {
+    let salt: String = given.json()?;
+    if (1..=CACHE_SALT_BYTES_MAX).contains(&salt.len()) {
+        return Ok(salt);
     }
+    let message = format!("a `cache_salt` has 1 to {CACHE_SALT_BYTES_MAX} bytes, not {}", salt.len());
+    Err(ApiError::invalid("cache_salt", message))
 }
 
-fn stop(raw: Option<super::parse::OneOrMany>) -> Result<Vec<String>, ApiError> {
-    let stop = raw.map(super::parse::OneOrMany::into_vec).unwrap_or_default();
+/// A string or a list of strings.
+#[derive(Deserialize)]
+#[serde(untagged)]
+enum Texts {
+    One(String),
+    Many(Vec<String>),
+}
+
+pub(super) fn stop(given: Given<'_>) -> Result<Vec<String>, ApiError> {
+    let stop = match given.json()? {
+        Texts::One(text) => vec![text],
+        Texts::Many(texts) => texts,
+    };
     if stop.len() > STOP_MAX {
         return Err(ApiError::invalid("stop", format!("at most {STOP_MAX} stop strings, not {}", stop.len())));
     }
     for (index, text) in stop.iter().enumerate() {
         if text.is_empty() || text.len() > STOP_BYTES_MAX {
-            let path = format!("stop[{index}]");
-            return Err(ApiError::invalid(
-                path,
-                format!("a stop string has 1 to {STOP_BYTES_MAX} bytes, not {}", text.len()),
-            ));
+            let message = format!("a stop string has 1 to {STOP_BYTES_MAX} bytes, not {}", text.len());
+            return Err(ApiError::invalid(format!("stop[{index}]"), message));
         }
     }
     Ok(stop)
+}
+
+pub(super) fn stop_token_ids(given: Given<'_>) -> Result<Vec<u32>, ApiError> {
+    let ids: Vec<super::prompt::TokenId> = given.json()?;
+    if ids.len() > LOGIT_BIAS_MAX {
+        return Err(given.wrong(&format!("a list of at most {LOGIT_BIAS_MAX} token ids")));
+    }
+    Ok(ids.into_iter().map(|id| id.0).collect())
 }

@@ -15,8 +15,9 @@ mod unknown;
 pub use span::Span;
 pub use unescape::unescape;
 
-use super::endpoint::{Endpoint, Field, Kind, STREAM_OPTIONS, TextRole};
+use super::endpoint::{Endpoint, Fate, Field, Kind, STREAM_OPTIONS, TextRole};
 use super::error::{ApiError, ErrorKind};
+use super::given::same;
 use lexer::{Fault, Leaf, Lexer, Problem};
 use std::borrow::Cow;
 use unknown::{Place, Unknown};
@@ -52,6 +53,7 @@ pub struct Scan {
     prompts: u32,
     token_ids: u32,
     unknown: Vec<String>,
+    refused: Option<String>,
     stream: bool,
     n: u32,
     max_tokens: Option<u32>,
@@ -139,6 +141,12 @@ impl Scan {
         &self.unknown
     }
 
+    /// The first member within a known object that asks for something our worker does not do.
+    #[must_use]
+    pub fn refused(&self) -> Option<&str> {
+        self.refused.as_deref()
+    }
+
     /// The model asked for; `None` where none is named.
     #[must_use]
     pub fn model<'b>(&self, body: &'b [u8]) -> Option<Cow<'b, str>> {
@@ -190,6 +198,7 @@ struct Scanner<'b> {
     prompts: Option<u32>,
     token_ids: u32,
     unknown: Unknown,
+    refused: Option<String>,
 }
 
 impl<'b> Scanner<'b> {
@@ -204,6 +213,7 @@ impl<'b> Scanner<'b> {
             prompts: None,
             token_ids: 0,
             unknown: Unknown::default(),
+            refused: None,
         }
     }
 
@@ -319,7 +329,9 @@ impl<'b> Scanner<'b> {
             match known {
                 Some(member) => {
                     self.check(member.kind)?;
+                    let start = self.lexer.at();
                     self.lexer.walk(|_, _| Ok(()))?;
+                    self.refuse(member, start, place);
                 }
                 None => self.whole(TextRole::Unknown)?,
             }
@@ -347,6 +359,15 @@ impl<'b> Scanner<'b> {
         }
         *seen |= 1 << index;
         Ok(Some(&members[index]))
+    }
+
+    /// Notes a member whose value, from `start` to here, asks for something that is not done.
+    fn refuse(&mut self, member: &Field, start: usize, place: Place) {
+        let Fate::Refused(unless) = member.fate else { return };
+        let value = self.lexer.bytes(Span::new(start, self.lexer.at()));
+        if self.refused.is_none() && !unless.iter().any(|harmless| same(value, harmless.as_bytes())) {
+            self.refused = Some(format!("{place}{}", member.name));
+        }
     }
 
     /// A value all of whose strings, names and numbers can reach a prompt.
@@ -480,8 +501,8 @@ impl<'b> Scanner<'b> {
         let content = self.content.len();
         self.content.append(&mut self.beside);
         let unknown = self.unknown.into_names();
-        let (fields, texts, token_ids) = (self.fields, self.content, self.token_ids);
-        Ok(Scan { fields, texts, content, prompts, token_ids, unknown, stream, n, max_tokens })
+        let (fields, texts, token_ids, refused) = (self.fields, self.content, self.token_ids, self.refused);
+        Ok(Scan { fields, texts, content, prompts, token_ids, unknown, refused, stream, n, max_tokens })
     }
 
     fn value_of(&self, name: &str) -> Option<(usize, &'b [u8])> {

@@ -5,53 +5,58 @@
 mod scan;
 
 pub(crate) use scan::scanned;
-use wire::openai::completion::Prompt;
+use wire::openai::generate::{Generate, Input};
 use wire::openai::models::{Model, ModelList};
-use wire::openai::{ApiError, ChatRequest, CompletionRequest, Peek, Sampling};
+use wire::openai::prompt::Prompt;
+use wire::openai::scan::{Limits, Scan};
+use wire::openai::{ApiError, CHAT, COMPLETIONS, Endpoint, Sampling, parse, scan as scan_body};
 use wire::sse::{Decoder, Event, SseError, encode_data};
 
-/// A body that is accepted is a chat within every limit, and the router's glance at it has seen
-/// the same model and all that the model will read.
+/// A body that is accepted is a chat within every limit, and the scan has seen all that the model will read.
 pub(crate) fn chat_request(body: &[u8]) {
-    let parsed = match ChatRequest::parse(body) {
-        Ok(parsed) => parsed,
-        Err(error) => return refusal(&error),
-    };
-    let request = parsed.request;
-    assert!(!request.messages.is_empty());
-    assert!(parsed.ignored.len() <= 32, "a hostile body does not fill a header");
-    sampling(&request.sampling);
-    let Ok(peek) = Peek::parse(body) else { return };
-    assert_eq!(peek.model.as_deref(), Some(request.model.as_str()));
-    assert_eq!((peek.stream, peek.n), (request.stream, request.sampling.n));
-    for message in &request.messages {
-        screened(&peek, &message.content);
-    }
-    for text in request.template_variables.values().filter_map(|value| value.as_str()) {
-        screened(&peek, text);
+    let Some((found, request)) = read(body, &CHAT) else { return };
+    let Input::Conversation { messages, variables } = &request.input else { panic!("a chat has messages") };
+    assert!(!messages.is_empty());
+    let mut texts: Vec<&str> = variables.values().filter_map(|value| value.as_str()).collect();
+    texts.extend(messages.iter().flat_map(|message| message.content.split('\n')));
+    for text in texts {
+        screened(body, &found, text);
     }
 }
 
 /// The same for a completion.
 pub(crate) fn completion_request(body: &[u8]) {
-    let parsed = match CompletionRequest::parse(body) {
-        Ok(parsed) => parsed,
-        Err(error) => return refusal(&error),
-    };
-    let request = parsed.request;
-    assert!((1..=64).contains(&request.prompts.len()));
-    assert!(parsed.ignored.len() <= 32, "a hostile body does not fill a header");
-    sampling(&request.sampling);
-    let Ok(peek) = Peek::parse(body) else { return };
-    assert_eq!(peek.model.as_deref(), Some(request.model.as_str()));
-    assert_eq!((peek.stream, peek.n), (request.stream, request.sampling.n));
-    assert_eq!(peek.prompts, request.prompts.len());
-    for prompt in &request.prompts {
+    let Some((found, request)) = read(body, &COMPLETIONS) else { return };
+    let Input::Prompts(prompts) = &request.input else { panic!("a completion has prompts") };
+    assert!((1..=64).contains(&prompts.len()));
+    assert_eq!(found.prompts() as usize, prompts.len());
+    let mut token_ids = 0;
+    for prompt in prompts {
         match prompt {
-            Prompt::Text(text) => screened(&peek, text),
-            Prompt::Tokens(ids) => assert!(!ids.is_empty() && peek.has_token_ids, "unscreened tokens go unnoticed"),
+            Prompt::Text(text) => screened(body, &found, text),
+            Prompt::Tokens(ids) => token_ids += ids.len(),
         }
     }
+    assert_eq!(found.token_ids() as usize, token_ids, "unscreened tokens go unnoticed");
+}
+
+fn read(body: &[u8], endpoint: &'static Endpoint) -> Option<(Scan, Generate)> {
+    let result = scan_body(body, endpoint, &Limits::default())
+        .and_then(|found| parse(body, &found, endpoint).map(|request| (found, request)));
+    let (found, request) = match result {
+        Ok(read) => read,
+        Err(error) => {
+            refusal(&error);
+            return None;
+        }
+    };
+    sampling(&request.sampling);
+    assert_eq!(found.model(body).as_deref(), request.model.as_deref());
+    assert_eq!((found.stream(), found.n()), (request.output.stream, request.sampling.n));
+    if let Some(max) = found.max_tokens() {
+        assert_eq!(request.sampling.max_tokens, Some(max));
+    }
+    Some((found, request))
 }
 
 /// However a stream is cut, the same events come out; and none is larger than the limit. The first
@@ -67,7 +72,7 @@ pub(crate) fn event_stream(input: &[u8]) {
         assert!(event.data.len() <= LIMIT_BYTES && event.event.len() <= LIMIT_BYTES, "{event:?}");
     }
     if let Ok(text) = std::str::from_utf8(bytes)
-        && !text.contains(['\n', '\r'])
+        && !text.contains(['\n', '\r', '\u{85}', '\u{2028}', '\u{2029}'])
     {
         let mut encoded = Vec::new();
         encode_data(&mut encoded, text);
@@ -83,10 +88,10 @@ fn decoded(limit_bytes: usize, chunks: &[&[u8]]) -> (Vec<Event>, Option<SseError
     (events, error)
 }
 
-/// What a model will read, the router must have been able to screen, in one piece.
-fn screened(peek: &Peek, text: &str) {
-    let is_seen = text.is_empty() || peek.texts.iter().any(|seen| seen.contains(text));
-    assert!(is_seen, "the model reads {text:?}, the screen only {:?}", peek.texts);
+/// What a model will read, the scan has found.
+fn screened(body: &[u8], found: &Scan, text: &str) {
+    let mut texts = found.texts().iter().map(|span| span.read(body));
+    assert!(text.is_empty() || texts.any(|seen| seen.contains(text)), "{text:?} was not found");
 }
 
 /// A refusal is the client's fault and valid JSON.

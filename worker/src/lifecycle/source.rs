@@ -1,5 +1,6 @@
 //! Where a model comes from, as an operator writes it.
 
+use std::path::Path;
 use std::str::FromStr;
 
 use loader::ModelUrl;
@@ -35,13 +36,14 @@ impl ModelSource {
 impl FromStr for ModelSource {
     type Err = StartError;
 
-    /// `demo`, `DIR`, a URL, `NAME=DIR` or `NAME=URL`.
+    /// `demo`, `DIR`, a URL, `NAME=DIR` or `NAME=URL`. A name may hold slashes, as `org/name` does, unless the whole
+    /// is a place by itself.
     fn from_str(text: &str) -> Result<Self, StartError> {
         if text == demo::NAME {
             return Ok(Self::Demo);
         }
         let (name, place) = match text.split_once('=') {
-            Some((name, place)) if !name.is_empty() && !name.contains('/') => (Some(name.to_owned()), place),
+            Some((name, place)) if is_name(name) && !Path::new(text).exists() => (Some(name.to_owned()), place),
             _ => (None, text),
         };
         let url: ModelUrl = place.parse().map_err(StartError::Url)?;
@@ -61,6 +63,11 @@ impl FromStr for ModelSource {
     }
 }
 
+/// Whether this can be a model's name: no URL, and no path that begins as one.
+fn is_name(text: &str) -> bool {
+    !text.is_empty() && !text.contains("://") && !text.starts_with(['/', '.', '~'])
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -71,6 +78,7 @@ mod tests {
         assert_eq!(name("demo").expect("the demo"), "demo");
         assert_eq!(name("s3://bucket/models/llama").expect("a URL"), "llama");
         assert_eq!(name("mine=hf://org/model@main").expect("a named URL"), "mine");
+        assert_eq!(name("org/mine=hf://org/model").expect("a name with a slash"), "org/mine");
         assert_eq!(name("https://host/a=b/model/").expect("no name in it"), "model");
         let here = name(env!("CARGO_MANIFEST_DIR")).expect("a directory");
         assert_eq!(here, "worker");

@@ -109,7 +109,7 @@ async fn carry_out(context: &Context, name: &str, found: Found, old: Arc<Residen
         Some(old) => Some(bring(context, name, found, old).await?),
     };
     let text = text.await.map_err(|_| ModelError::Lost)??;
-    let Ok(served) = context.server.model(name) else { return Err(ModelError::Lost) };
+    let Ok(served) = context.server.model(Some(name)) else { return Err(ModelError::Lost) };
     let revision = weights.as_ref().map_or(Revision::Scripted, |arrived| match &arrived.staged {
         Some(staged) => Revision::Prepared(Arc::clone(staged)),
         None => Revision::Weights(Arc::clone(&arrived.decoder)),

@@ -1,16 +1,16 @@
 //! Routes, layers and the small handlers.
 
-use super::{Server, admin, chat, completion, health, kv_events};
+use super::{Server, admin, handle, health, kv_events};
 use axum::Json;
 use axum::body::Body;
-use axum::extract::{Path, RawQuery, Request, State};
+use axum::extract::{Extension, Path, RawQuery, Request, State};
 use axum::middleware::{Next, from_fn_with_state};
 use axum::response::{IntoResponse, Response};
 use axum::routing::{get, post};
 use futures_util::stream;
 use http::HeaderMap;
 use http::header::{CONTENT_TYPE, HeaderValue};
-use listen::{Access, Operator, common_layers, error_response, key_headers, operator, refuse_pages};
+use listen::{Access, Operator, RequestId, common_layers, error_response, key_headers, operator, refuse_pages};
 use policy::Presented;
 use std::convert::Infallible;
 use std::sync::Arc;
@@ -18,7 +18,7 @@ use std::time::Duration;
 use telemetry::metrics::CONTENT_TYPE as METRICS_TYPE;
 use tokio::time::{Instant, Interval, MissedTickBehavior, interval};
 use wire::openai::models::{Model, ModelList};
-use wire::openai::{ApiError, ErrorKind};
+use wire::openai::{ApiError, ENDPOINTS, ErrorKind};
 use wire::sse;
 use wire::status::WorkerStatus;
 
@@ -30,11 +30,9 @@ const WATCH_LOOKS: Duration = Duration::from_millis(250);
 /// The application. Behind the key: everything that costs or tells; before it: what probes and
 /// scrapers ask.
 pub fn app(server: Arc<Server>) -> axum::Router {
-    let guarded = axum::Router::new()
-        .route("/v1/chat/completions", post(chat::handle))
-        .route("/v1/completions", post(completion::handle))
+    let guarded = endpoints()
         .route("/v1/models", get(models))
-        .route("/v1/models/{id}", get(model))
+        .route("/v1/models/{*id}", get(model))
         .route_layer(from_fn_with_state(Arc::clone(&server), require_key));
     let telling = axum::Router::new()
         .route("/status", get(status))
@@ -48,6 +46,7 @@ pub fn app(server: Arc<Server>) -> axum::Router {
         .route("/livez", get(health::livez))
         .route("/readyz", get(readyz))
         .route("/health", get(readyz))
+        .route("/version", get(version))
         .route("/metrics", get(metrics));
     let routes = guarded.merge(telling).merge(operators).merge(open);
     common_layers(routes.route_layer(from_fn_with_state(Arc::clone(&server), note_access)).with_state(server))
@@ -59,6 +58,25 @@ async fn note_access(State(server): State<Arc<Server>>, request: Request, next: 
         Access::of(&request).hide();
     }
     next.run(request).await
+}
+
+/// The routes of every endpoint's row.
+fn endpoints() -> axum::Router<Arc<Server>> {
+    let mut router = axum::Router::new();
+    for &endpoint in ENDPOINTS {
+        for path in endpoint.paths {
+            let handler = move |State(server), Extension(RequestId(id)), headers, body| {
+                handle::handle(endpoint, server, id, headers, body)
+            };
+            router = router.route(path, post(handler));
+        }
+    }
+    router
+}
+
+/// The release, as vLLM says it.
+async fn version() -> Response {
+    Json(serde_json::json!({"version": env!("CARGO_PKG_VERSION")})).into_response()
 }
 
 async fn require_key(State(server): State<Arc<Server>>, request: Request, next: Next) -> Response {
@@ -106,20 +124,23 @@ fn check_key(server: &Server, headers: &HeaderMap) -> Result<(), ApiError> {
 }
 
 async fn models(State(server): State<Arc<Server>>) -> Response {
-    let list = server.models().iter().map(|model| describe(model)).collect();
-    Json(ModelList::new(list)).into_response()
+    let models = server.models();
+    let names = models
+        .iter()
+        .flat_map(|model| std::iter::once(&model.id).chain(&server.aliases).map(move |name| (model, name)));
+    Json(ModelList::new(names.map(|(model, name)| describe(model, name)).collect())).into_response()
 }
 
 async fn model(State(server): State<Arc<Server>>, Path(id): Path<String>) -> Response {
-    match server.model(&id) {
-        Ok(model) => Json(describe(&model)).into_response(),
+    match server.model(Some(&id)) {
+        Ok(model) => Json(describe(&model, &id)).into_response(),
         Err(error) => error_response(&error),
     }
 }
 
-fn describe(model: &super::ServerModel) -> Model {
+fn describe(model: &super::ServerModel, name: &str) -> Model {
     let length = u32::try_from(model.engine.max_model_len()).unwrap_or(u32::MAX);
-    Model::new(model.id.clone(), model.created_unix_s, Some(length))
+    Model::new(name, model.created_unix_s, Some(length))
 }
 
 /// One snapshot; with `?watch`, server-sent events: one when something has changed, at most four a

@@ -31,7 +31,25 @@ pub(super) struct Choice {
     /// Log probabilities of tokens whose text is still held back.
     held: Vec<TokenReport>,
     wants_logprobs: bool,
+    /// How much text the tokens so far have made, an echo included.
+    made: Extent,
+    /// Bytes of it that were released.
+    released: usize,
     echo: Option<Echo>,
+}
+
+/// A text's length.
+#[derive(Debug, Clone, Copy, Default)]
+struct Extent {
+    bytes: usize,
+    characters: u32,
+}
+
+impl Extent {
+    fn add(&mut self, text: &str) {
+        self.bytes += text.len();
+        self.characters += u32::try_from(text.chars().count()).unwrap_or(u32::MAX);
+    }
 }
 
 /// A prompt to be repeated first.
@@ -39,16 +57,32 @@ pub(super) struct Choice {
 struct Echo {
     text: String,
     tokens: Vec<u32>,
-    reports: Vec<TokenReport>,
+    /// Log probabilities of all tokens but the first.
+    entries: Vec<Logprobs>,
 }
 
 /// A token as log probabilities report it.
 #[derive(Debug, Clone, PartialEq)]
 pub(super) struct TokenReport {
+    pub(super) id: u32,
     pub(super) bytes: Vec<u8>,
     /// `None` for the first token of a prompt.
     pub(super) logprob: Option<f32>,
-    pub(super) top: Vec<(Vec<u8>, f32)>,
+    pub(super) top: Vec<Rival>,
+    /// Where its text begins in the text that is returned, in characters.
+    pub(super) offset: u32,
+    /// The same in bytes.
+    pub(super) start: usize,
+    /// Where the text ends that is certain with it, in bytes.
+    pub(super) end: usize,
+}
+
+/// One of the likeliest tokens at a place.
+#[derive(Debug, Clone, PartialEq)]
+pub(super) struct Rival {
+    pub(super) id: u32,
+    pub(super) bytes: Vec<u8>,
+    pub(super) logprob: f32,
 }
 
 /// What an event added.
@@ -81,7 +115,9 @@ impl Choice {
             cancel,
             held: Vec::new(),
             wants_logprobs: sampling.logprobs.is_some(),
-            echo: prompt.echo.clone().map(|text| Echo { text, tokens: prompt.tokens.clone(), reports: Vec::new() }),
+            made: Extent::default(),
+            released: 0,
+            echo: prompt.echo.clone().map(|text| Echo { text, tokens: prompt.tokens.clone(), entries: Vec::new() }),
         }
     }
 
@@ -93,38 +129,52 @@ impl Choice {
         if self.finish.is_some() {
             return Ok(Piece::default());
         }
-        let mut piece = match event {
+        let echoed = match event {
             Event::Failed(why) => return Err(why),
             Event::Cached(tokens) => {
                 self.cached = u32::try_from(tokens).unwrap_or(u32::MAX);
                 return Ok(Piece::default());
             }
             Event::PromptLogprobs(entries) => {
-                self.take_prompt(&entries);
+                if let Some(echo) = &mut self.echo {
+                    echo.entries = entries;
+                }
                 return Ok(Piece::default());
             }
-            Event::PromptDone => Piece { finish: Some(FinishReason::Length.as_str()), ..Piece::default() },
-            Event::Token { id, logprobs, finish } => self.take_token(id, logprobs, finish),
+            Event::PromptDone | Event::Token { .. } => self.take_echo(),
         };
-        if let Some(echo) = self.echo.take() {
-            piece.text.insert_str(0, &echo.text);
-            if self.wants_logprobs {
-                let first = echo.tokens.first().map(|&id| self.report(id, None));
-                piece.reports.splice(0..0, first.into_iter().chain(echo.reports));
-            }
-        }
+        let mut piece = match event {
+            Event::Token { id, logprobs, finish } => self.take_token(id, logprobs, finish),
+            _ => Piece { finish: Some(FinishReason::Length.as_str()), ..Piece::default() },
+        };
+        piece.text.insert_str(0, &echoed.text);
+        piece.reports.splice(0..0, echoed.reports);
         self.finish = piece.finish;
         Ok(piece)
     }
 
-    fn take_prompt(&mut self, entries: &[Logprobs]) {
-        let Some(mut echo) = self.echo.take() else { return };
-        for entry in entries {
-            let Some(&id) = echo.tokens.get(echo.reports.len() + 1) else { break };
-            let report = self.report(id, Some(entry));
-            echo.reports.push(report);
+    /// The prompt, if it is to be repeated, and the log probabilities of its tokens. Tokens that are not part of the
+    /// text, such as one that begins every sequence, begin where the text after them does.
+    fn take_echo(&mut self) -> Piece {
+        let Some(echo) = self.echo.take() else { return Piece::default() };
+        let mut whole = Extent::default();
+        whole.add(&echo.text);
+        let mut reports = Vec::new();
+        if self.wants_logprobs {
+            let mut detokenizer = Detokenizer::new(Arc::clone(&self.tokenizer), &[], true);
+            // The first token has no probability; the others' follow in order.
+            let entries = std::iter::once(None).chain(echo.entries.iter().map(Some));
+            for (&id, entry) in echo.tokens.iter().zip(entries) {
+                let mut report = self.report(id, entry);
+                // A text whose tokens spell it differently is no shorter for it.
+                report.offset = report.offset.min(whole.characters);
+                self.made.add(&detokenizer.push(id));
+                reports.push(report);
+            }
         }
-        self.echo = Some(echo);
+        self.made = whole;
+        self.released = whole.bytes;
+        Piece { text: echo.text, reports, finish: None }
     }
 
     fn take_token(&mut self, id: u32, logprobs: Option<Logprobs>, finish: Option<FinishReason>) -> Piece {
@@ -133,13 +183,15 @@ impl Choice {
         if finish != Some(FinishReason::Stop) {
             text = self.detokenizer.push(id);
             if let Some(entry) = &logprobs {
-                let report = self.report(id, Some(entry));
+                let mut report = self.report(id, Some(entry));
+                report.end = report.start + text.len();
                 self.held.push(report);
             }
         }
         if finish.is_some() {
             text.push_str(&self.detokenizer.finish());
         }
+        self.made.add(&text);
         let mut finish = finish.map(FinishReason::as_str);
         let released = if self.generated < self.min_tokens {
             self.stops.pass(&text)
@@ -148,22 +200,39 @@ impl Choice {
             if is_stopped {
                 self.cancel.cancel();
                 finish = Some(FinishReason::Stop.as_str());
+                self.cut(self.released + released.len());
             } else if finish.is_some() {
                 released.push_str(&self.stops.finish());
             }
             released
         };
-        // Reports travel with the text they belong to.
-        let reports = if released.is_empty() && finish.is_none() { Vec::new() } else { std::mem::take(&mut self.held) };
-        Piece { text: released, reports, finish }
+        self.released += released.len();
+        // Reports travel with the text they belong to: one that was released says nothing that may yet be cut.
+        let is_out = |report: &TokenReport| finish.is_some() || report.end <= self.released;
+        let count = self.held.iter().take_while(|report| is_out(report)).count();
+        Piece { text: released, reports: self.held.drain(..count).collect(), finish }
     }
 
+    /// A stop string begins at byte `end`: nothing of it is reported.
+    fn cut(&mut self, end: usize) {
+        self.held.retain(|report| report.start < end);
+        if let Some(last) = self.held.last_mut().filter(|last| last.end > end) {
+            last.bytes.truncate(end - last.start);
+        }
+    }
+
+    /// A report of a token whose text comes next.
     fn report(&self, id: u32, entry: Option<&Logprobs>) -> TokenReport {
         let top = entry.map(|entry| entry.top.as_slice()).unwrap_or_default();
+        let rival = |&(id, logprob): &(u32, f32)| Rival { id, bytes: self.tokenizer.token_bytes(id), logprob };
         TokenReport {
+            id,
             bytes: self.tokenizer.token_bytes(id),
             logprob: entry.map(|entry| entry.chosen),
-            top: top.iter().map(|&(id, logprob)| (self.tokenizer.token_bytes(id), logprob)).collect(),
+            top: top.iter().map(rival).collect(),
+            offset: self.made.characters,
+            start: self.made.bytes,
+            end: self.made.bytes,
         }
     }
 }

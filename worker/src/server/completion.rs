@@ -1,99 +1,23 @@
-//! `POST /v1/completions`.
+//! Writes answers of `POST /v1/completions`.
 
-use super::chat::{json_number, now_unix_s, refuse_when_ending, request_span};
-use super::choice::{Piece, PreparedPrompt, TokenReport};
-use super::generate::{apart, submit};
-use super::reply::{Dress, annotate, collect, streamed, whole};
-use super::{Server, ServerModel};
-use axum::body::Body;
-use axum::extract::{Extension, State};
-use axum::response::Response;
-use http::HeaderMap;
-use listen::{RequestId, error_response, read_json_body};
+use super::choice::{Piece, TokenReport};
+use super::reply::{ChunkWriter, Whole, json_number};
 use std::collections::BTreeMap;
-use std::sync::Arc;
-use tracing::{Instrument, Span};
-use wire::openai::completion::{Completion, CompletionChoice, CompletionLogprobs, Prompt};
-use wire::openai::{ApiError, CompletionRequest, ErrorKind, Parsed, Usage};
+use std::fmt::Write;
+use wire::openai::Usage;
+use wire::openai::completion::{Completion, CompletionChoice, CompletionLogprobs};
 
-pub(super) async fn handle(
-    State(server): State<Arc<Server>>,
-    Extension(RequestId(id)): Extension<RequestId>,
-    headers: HeaderMap,
-    body: Body,
-) -> Response {
-    let span = request_span("text_completion", &id);
-    telemetry::trace::parent_from(&span, &headers);
-    let answer = answer(server, id, &headers, body, span.clone()).instrument(span);
-    answer.await.unwrap_or_else(|error| error_response(&error))
+/// What is the same on every chunk.
+#[derive(Debug)]
+pub(super) struct CompletionWriter {
+    pub(super) id: String,
+    pub(super) created: u64,
+    pub(super) model: String,
+    pub(super) include_usage: bool,
+    pub(super) wants_logprobs: bool,
 }
 
-async fn answer(
-    server: Arc<Server>,
-    id: String,
-    headers: &HeaderMap,
-    body: Body,
-    span: Span,
-) -> Result<Response, ApiError> {
-    refuse_when_ending(&server)?;
-    let body = read_json_body(headers, body, server.body_bytes_max).await?;
-    let Parsed { request, ignored } = CompletionRequest::parse(&body)?;
-    let model = server.model(&request.model)?;
-    span.record("gen_ai.request.model", model.id.as_str());
-    let (request, prompts) = apart({
-        let model = Arc::clone(&model);
-        move || {
-            let prepared = request.prompts.iter().map(|prompt| prepare(&model, prompt, request.echo));
-            prepared.collect::<Result<_, _>>().map(|prompts| (request, prompts))
-        }
-    })
-    .await?;
-    let generation = submit(&model, prompts, &request.sampling, "prompt", headers)?;
-    let mut dress = CompletionDress {
-        id: format!("cmpl-{id}"),
-        created: now_unix_s(),
-        model: model.id.clone(),
-        include_usage: request.include_usage,
-        wants_logprobs: request.sampling.logprobs.is_some(),
-        offsets: vec![0; generation.choices.len()],
-    };
-    let response = if request.stream {
-        streamed(generation, dress, request.include_usage, span)
-    } else {
-        let parts = collect(generation).await?;
-        let choices = (0..).zip(parts.pieces).map(|(index, piece)| dress.choice(index, piece)).collect();
-        whole(&span, parts.usage, &dress.frame(choices, Some(Some(parts.usage))))
-    };
-    Ok(annotate(response, &model, &ignored))
-}
-
-fn prepare(model: &ServerModel, prompt: &Prompt, echo: bool) -> Result<PreparedPrompt, ApiError> {
-    match prompt {
-        Prompt::Text(text) => {
-            let tokens = model
-                .tokenizer
-                .encode(text, true)
-                .map_err(|cause| ApiError::new(ErrorKind::Internal, cause.to_string()))?;
-            Ok(PreparedPrompt { tokens, echo: echo.then(|| text.clone()) })
-        }
-        Prompt::Tokens(tokens) => {
-            let echo = echo.then(|| model.tokenizer.decode(tokens, true));
-            Ok(PreparedPrompt { tokens: tokens.clone(), echo })
-        }
-    }
-}
-
-struct CompletionDress {
-    id: String,
-    created: u64,
-    model: String,
-    include_usage: bool,
-    wants_logprobs: bool,
-    /// Per choice: where the next reported token begins, in characters.
-    offsets: Vec<u32>,
-}
-
-impl CompletionDress {
+impl CompletionWriter {
     fn frame(&self, choices: Vec<CompletionChoice>, usage: Option<Option<Usage>>) -> Completion {
         Completion {
             id: self.id.clone(),
@@ -105,27 +29,9 @@ impl CompletionDress {
         }
     }
 
-    fn choice(&mut self, index: u32, piece: Piece) -> CompletionChoice {
-        let logprobs = self.wants_logprobs.then(|| self.logprobs(index, &piece.reports));
+    fn choice(&self, index: u32, piece: Piece) -> CompletionChoice {
+        let logprobs = self.wants_logprobs.then(|| logprobs(&piece.reports));
         CompletionChoice { text: piece.text, index, logprobs, finish_reason: piece.finish.map(Into::into) }
-    }
-
-    fn logprobs(&mut self, index: u32, reports: &[TokenReport]) -> CompletionLogprobs {
-        let mut out = CompletionLogprobs::default();
-        let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();
-        for report in reports {
-            let token = text(&report.bytes);
-            if let Some(offset) = self.offsets.get_mut(index as usize) {
-                out.text_offset.push(*offset);
-                *offset += begun_characters(&report.bytes);
-            }
-            let top: BTreeMap<String, f32> =
-                report.top.iter().map(|(bytes, logprob)| (text(bytes), json_number(*logprob))).collect();
-            out.top_logprobs.push(report.logprob.map(|_| top));
-            out.token_logprobs.push(report.logprob.map(json_number));
-            out.tokens.push(token);
-        }
-        out
     }
 
     fn write(&self, choices: Vec<CompletionChoice>, usage: Option<Usage>) -> String {
@@ -135,13 +41,7 @@ impl CompletionDress {
     }
 }
 
-/// How many characters begin in these bytes: a character split over tokens counts once.
-fn begun_characters(bytes: &[u8]) -> u32 {
-    let is_start = |byte: &&u8| **byte & 0b1100_0000 != 0b1000_0000;
-    u32::try_from(bytes.iter().filter(is_start).count()).unwrap_or(u32::MAX)
-}
-
-impl Dress for CompletionDress {
+impl ChunkWriter for CompletionWriter {
     fn chunk(&mut self, index: u32, piece: Piece) -> Vec<String> {
         let choice = self.choice(index, piece);
         vec![self.write(vec![choice], None)]
@@ -149,5 +49,72 @@ impl Dress for CompletionDress {
 
     fn usage(&mut self, usage: Usage) -> String {
         self.write(Vec::new(), Some(usage))
+    }
+
+    fn whole(&mut self, parts: Whole) -> serde_json::Result<Vec<u8>> {
+        let choices = (0..).zip(parts.pieces).map(|(index, piece)| self.choice(index, piece)).collect();
+        serde_json::to_vec(&self.frame(choices, Some(Some(parts.usage))))
+    }
+}
+
+fn logprobs(reports: &[TokenReport]) -> CompletionLogprobs {
+    let mut out = CompletionLogprobs::default();
+    for report in reports {
+        out.text_offset.push(report.offset);
+        out.top_logprobs.push(report.logprob.map(|logprob| top(report, logprob)));
+        out.token_logprobs.push(report.logprob.map(json_number));
+        out.tokens.push(token_text(&report.bytes));
+    }
+    out
+}
+
+/// The likeliest tokens by their texts, and the token itself, which need not be among them. Tokens of equal text stay
+/// apart: the first has the text as its key, further ones `token_id:N`, as vLLM writes ids.
+fn top(report: &TokenReport, logprob: f32) -> BTreeMap<String, f32> {
+    let mut top = BTreeMap::from([(token_text(&report.bytes), json_number(logprob))]);
+    for rival in report.top.iter().filter(|rival| rival.id != report.id) {
+        let text = token_text(&rival.bytes);
+        let key = if top.contains_key(&text) { format!("token_id:{}", rival.id) } else { text };
+        top.insert(key, json_number(rival.logprob));
+    }
+    top
+}
+
+/// A token's text; part of a character is written as OpenAI writes it, `bytes:\\xe2\\x96`.
+fn token_text(bytes: &[u8]) -> String {
+    match std::str::from_utf8(bytes) {
+        Ok(text) => text.to_owned(),
+        Err(_) => bytes.iter().fold("bytes:".to_owned(), |mut text, byte| {
+            // Writing to a string does not fail.
+            _ = write!(text, "\\x{byte:02x}");
+            text
+        }),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::choice::Rival;
+    use super::*;
+
+    fn report(id: u32, text: &[u8], rivals: &[(u32, &[u8])]) -> TokenReport {
+        let rival = |&(id, bytes): &(u32, &[u8])| Rival { id, bytes: bytes.to_vec(), logprob: -2.0 };
+        let top = rivals.iter().map(rival).collect();
+        TokenReport { id, bytes: text.to_vec(), logprob: Some(-1.0), top, offset: 0, start: 0, end: 0 }
+    }
+
+    #[test]
+    fn the_token_itself_is_always_among_the_likeliest() {
+        assert_eq!(top(&report(1, b"a", &[]), -1.0), BTreeMap::from([("a".into(), -1.0)]));
+        let both = BTreeMap::from([("a".into(), -1.0), ("b".into(), -2.0)]);
+        assert_eq!(top(&report(1, b"a", &[(2, b"b")]), -1.0), both);
+        assert_eq!(top(&report(1, b"a", &[(1, b"a"), (2, b"b")]), -1.0), both);
+    }
+
+    #[test]
+    fn tokens_of_equal_text_stay_apart() {
+        let top = top(&report(1, b"a", &[(7, b"a"), (8, b"\xe2\x96"), (9, b"\xe2")]), -1.0);
+        let keys: Vec<_> = top.keys().map(String::as_str).collect();
+        assert_eq!(keys, ["a", r"bytes:\xe2", r"bytes:\xe2\x96", "token_id:7"]);
     }
 }

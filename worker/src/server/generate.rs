@@ -134,10 +134,11 @@ fn check_length(model: &ServerModel, tokens: &[u32], sampling: &Sampling, param:
     let limit = model.engine.max_model_len();
     let room = limit.saturating_sub(tokens.len());
     let wanted = sampling.max_tokens.map_or(room.max(1), |wanted| wanted as usize);
-    if wanted > room {
+    if tokens.len() > limit || wanted > room {
+        // LiteLLM and LangChain know an overflow by these words and the code.
         let message = format!(
-            "the model's length is {limit} tokens; the prompt has {} and up to {wanted} were to be generated; \
-             shorten the prompt or lower `max_tokens`",
+            "this model's maximum context length is {limit} tokens; the prompt has {} and up to {wanted} were to be \
+             generated; shorten the prompt or lower `max_tokens`",
             tokens.len()
         );
         return Err(ApiError::new(ErrorKind::ContextLengthExceeded, message).with_param(param));
@@ -148,6 +149,8 @@ fn check_length(model: &ServerModel, tokens: &[u32], sampling: &Sampling, param:
 fn params(model: &ServerModel, sampling: &Sampling, seed: u64, max_tokens: usize, echo: bool) -> SequenceParams {
     let defaults = model.tokenizer.defaults();
     let mut stop_ids = sampling.stop_token_ids.clone();
+    // Clients send one list to models of several vocabularies: an id beyond it never comes up.
+    stop_ids.retain(|&id| (id as usize) < model.engine.limits().vocab_size);
     if !sampling.ignore_eos {
         stop_ids.extend_from_slice(model.tokenizer.eos_ids());
     }

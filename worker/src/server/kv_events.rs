@@ -22,7 +22,7 @@ pub(super) struct Asked {
 }
 
 pub(super) async fn handle(State(server): State<Arc<Server>>, Query(asked): Query<Asked>) -> Response {
-    let model = match server.model(&asked.model) {
+    let model = match server.model(Some(&asked.model)) {
         Ok(model) => model,
         Err(error) => return error_response(&error),
     };

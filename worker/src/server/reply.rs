@@ -1,5 +1,7 @@
 //! An answer over HTTP: whole, or as server-sent events.
 
+mod pieces;
+
 use super::ServerModel;
 use super::choice::{Choice, Piece};
 use super::generate::Generation;
@@ -9,20 +11,28 @@ use bytes::Bytes;
 use futures_util::stream;
 use http::header::{CACHE_CONTROL, CONTENT_TYPE, HeaderName, HeaderValue};
 use listen::error_response;
-use serde::Serialize;
 use std::collections::VecDeque;
 use std::convert::Infallible;
+use std::time::Duration;
+use tokio::time::{Instant, Interval, MissedTickBehavior, interval_at};
 use tracing::Span;
 use wire::headers;
 use wire::openai::{ApiError, ErrorKind, Usage};
 use wire::sse;
 
-/// How an endpoint writes what it streams.
-pub(super) trait Dress: Send + 'static {
+/// How an endpoint writes what it answers.
+pub(super) trait ChunkWriter: Send {
     /// A chunk for what was added to a choice.
     fn chunk(&mut self, index: u32, piece: Piece) -> Vec<String>;
     /// The last chunk, with `include_usage`.
     fn usage(&mut self, usage: Usage) -> String;
+    /// An answer that is not streamed.
+    fn whole(&mut self, parts: Whole) -> serde_json::Result<Vec<u8>>;
+}
+
+/// JSON has no −∞; OpenAI writes −9999 for what is as good as impossible.
+pub(super) fn json_number(logprob: f32) -> f32 {
+    logprob.max(-9999.0)
 }
 
 /// A whole answer's parts, per choice.
@@ -72,9 +82,9 @@ fn record(span: &Span, usage: Usage) {
 }
 
 /// The whole answer's response.
-pub(super) fn whole(span: &Span, usage: Usage, body: &impl Serialize) -> Response {
-    record(span, usage);
-    match serde_json::to_vec(body) {
+pub(super) fn whole(span: &Span, parts: Whole, writer: &mut dyn ChunkWriter) -> Response {
+    record(span, parts.usage);
+    match writer.whole(parts) {
         Ok(json) => {
             let mut response = Response::new(Body::from(json));
             response.headers_mut().insert(CONTENT_TYPE, HeaderValue::from_static("application/json"));
@@ -84,19 +94,33 @@ pub(super) fn whole(span: &Span, usage: Usage, body: &impl Serialize) -> Respons
     }
 }
 
-struct Streaming<D> {
+struct Streaming {
     generation: Generation,
-    dress: D,
+    writer: Box<dyn ChunkWriter>,
     include_usage: bool,
     ready: VecDeque<Bytes>,
     is_over: bool,
+    /// Ticks while nothing else is sent.
+    silence: Interval,
     span: Span,
 }
 
 /// The streamed answer's response. Dropping its body drops the generation, and with it the
 /// sequences and their KV blocks.
-pub(super) fn streamed<D: Dress>(generation: Generation, dress: D, include_usage: bool, span: Span) -> Response {
-    let state = Streaming { generation, dress, include_usage, ready: VecDeque::new(), is_over: false, span };
+///
+/// While there is nothing to send, because the request is queued or its prompt computed, a comment goes out every
+/// `comment_interval`: readers in between take silence for death.
+pub(super) fn streamed(
+    generation: Generation,
+    writer: Box<dyn ChunkWriter>,
+    include_usage: bool,
+    comment_interval: Duration,
+    span: Span,
+) -> Response {
+    let mut silence = interval_at(Instant::now() + comment_interval, comment_interval);
+    silence.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    let ready = VecDeque::new();
+    let state = Streaming { generation, writer, include_usage, ready, is_over: false, silence, span };
     let body = stream::unfold(state, |mut state| async move {
         loop {
             if let Some(bytes) = state.ready.pop_front() {
@@ -117,19 +141,30 @@ pub(super) fn streamed<D: Dress>(generation: Generation, dress: D, include_usage
     response
 }
 
-impl<D> Drop for Streaming<D> {
+impl Drop for Streaming {
     fn drop(&mut self) {
         telemetry::trace::ends_now(&self.span);
     }
 }
 
-impl<D: Dress> Streaming<D> {
+impl Streaming {
     async fn advance(&mut self) {
-        match next(&mut self.generation).await {
+        let next = tokio::select! {
+            biased;
+            next = next(&mut self.generation) => next,
+            _ = self.silence.tick() => {
+                self.ready.push_back(Bytes::from_static(sse::COMMENT));
+                return;
+            }
+        };
+        match next {
             Ok((_, piece)) if piece.is_empty() => {}
             Ok((index, piece)) => {
-                let chunks = self.dress.chunk(index, piece);
-                chunks.iter().for_each(|chunk| self.send(chunk));
+                self.silence.reset();
+                for piece in pieces::split(piece) {
+                    let chunks = self.writer.chunk(index, piece);
+                    chunks.iter().for_each(|chunk| self.send(chunk));
+                }
                 if self.generation.choices.iter().all(|choice| choice.finish.is_some()) {
                     self.end();
                 }
@@ -147,7 +182,7 @@ impl<D: Dress> Streaming<D> {
         let usage = usage(&self.generation);
         record(&self.span, usage);
         if self.include_usage {
-            let chunk = self.dress.usage(usage);
+            let chunk = self.writer.usage(usage);
             self.send(&chunk);
         }
         self.send(sse::DONE);
@@ -171,7 +206,7 @@ pub(super) fn annotate(mut response: Response, model: &ServerModel, ignored: &[S
         (headers::IGNORED, ignored.join(", ")),
     ];
     for (name, text) in facts {
-        // A field's name may hold what a header may not; it is then left out.
+        // The scan has written names so that a header can carry them.
         if let (false, Ok(value)) = (text.is_empty(), HeaderValue::from_str(&text)) {
             response.headers_mut().insert(HeaderName::from_static(name), value);
         }

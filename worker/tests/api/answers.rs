@@ -254,7 +254,7 @@ async fn a_prompt_as_long_as_the_model_allows_can_be_scored() {
 
 #[tokio::test]
 async fn a_request_of_many_sequences_is_answered_whole() {
-    let worker = start(json!({"max_num_seqs": 8, "queue_max": 1024})).await;
+    let worker = start(json!({"max_num_seqs": 8, "queue_max": 1024, "request_sequences_max": 1024})).await;
     let prompts: Vec<String> = (0..64).map(|index| format!("prompt {index}")).collect();
     let fields = json!({"prompt": prompts, "n": 16, "max_tokens": 3, "ignore_eos": true, "seed": 1, "echo": true, "logprobs": 0});
     let answer = worker.complete(fields).await;

@@ -43,7 +43,7 @@ async fn a_wrong_chat_field_is_a_400_that_names_it() {
 #[tokio::test]
 async fn bodies_that_are_no_requests_are_refused() {
     let worker = start(json!({"listen": {"body_bytes_max": 4096}})).await;
-    for body in ["", "{", "[]", "nul", r#"{"model":"demo","messages":[],}"#, "\u{feff}{}"] {
+    for body in ["", "{", "[]", "nul", r#"{"model":"demo","messages":[],}"#] {
         let reply = worker.open("POST", "/v1/chat/completions", body.as_bytes()).await.finish().await;
         assert_eq!(reply.status, 400, "{body:?}: {}", reply.text());
         check(&reply.json(), None, None, body);

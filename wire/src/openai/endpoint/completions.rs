@@ -1,22 +1,41 @@
 //! The row of `POST /v1/completions`.
 
-use super::fields::{EXTENSIONS, GENERATION, HINTS, refused};
-use super::{Endpoint, ErrorShape, Fate, Field, Kind, Replay, TextRole};
+use super::fields::{GENERATION, HINTS, UNDONE, honoured, refused, refused_text};
+use super::{Endpoint, ErrorShape, Field, Kind, Replay, TextRole};
+use crate::openai::prompt;
+use crate::openai::sampling::N_MAX;
+
+/// The most alternatives per token here. OpenAI's bound is 5; vLLM and the evaluation harnesses
+/// that use this endpoint go to 20.
+const LOGPROBS_MAX: u32 = 20;
 
 /// Text completions.
 pub static COMPLETIONS: Endpoint = Endpoint {
     name: "text_completion",
     paths: &["/v1/completions"],
     prompt: "prompt",
-    fields: &[FIELDS, GENERATION, HINTS, EXTENSIONS],
+    fields: &[FIELDS, GENERATION, HINTS, UNDONE],
+    // OpenAI's default.
+    max_tokens: Some(16),
     errors: ErrorShape::OpenAi,
     replay: Replay::Once,
 };
 
 static FIELDS: &[Field] = &[
-    Field { name: "prompt", kind: Kind::Prompt, fate: Fate::Honoured, reaches: Some(TextRole::Prompt) },
-    Field { name: "echo", kind: Kind::Bool, fate: Fate::Honoured, reaches: None },
-    Field { name: "logprobs", kind: Kind::Integer, fate: Fate::Honoured, reaches: None },
-    refused("suffix", &["\"\""], Some(TextRole::Prompt)),
-    refused("prompt_embeds", &["[]"], None),
+    Field {
+        reaches: Some(TextRole::Prompt),
+        ..honoured("prompt", Kind::Prompt, |draft, given| {
+            prompt::prompts(given).map(|prompts| draft.prompts = Some(prompts))
+        })
+    },
+    honoured("echo", Kind::Bool, |draft, given| {
+        draft.output.echo = given.boolean();
+        Ok(())
+    }),
+    honoured("logprobs", Kind::Integer, |draft, given| {
+        given.count(LOGPROBS_MAX).map(|count| draft.sampling.logprobs = Some(count))
+    }),
+    honoured("best_of", Kind::Integer, |draft, given| given.count(N_MAX).map(|best_of| draft.best_of = Some(best_of))),
+    refused_text("suffix", &["\"\""], TextRole::Prompt),
+    refused("add_special_tokens", &["true"]),
 ];

@@ -1,43 +1,94 @@
 //! Fields that several endpoints share, and the members of messages. Names are those that OpenAI, vLLM, SGLang and
-//! llama.cpp publish.
+//! llama.cpp publish; `docs/semantics.md` lists them.
 
-use super::{Fate, Field, Kind, TextRole};
+use super::{Fate, Field, Kind, Setter, TextRole};
+use crate::openai::sampling;
+use serde::Deserialize;
+
+/// A field that is done.
+pub(super) const fn honoured(name: &'static str, kind: Kind, set: Setter) -> Field {
+    Field { name, kind, fate: Fate::Honoured(set), reaches: None }
+}
 
 /// A field that is known and not done, save for values that ask for nothing.
-pub(super) const fn refused(name: &'static str, unless: &'static [&'static str], reaches: Option<TextRole>) -> Field {
-    Field { name, kind: Kind::Any, fate: Fate::Refused(unless), reaches }
+pub(super) const fn refused(name: &'static str, unless: &'static [&'static str]) -> Field {
+    Field { name, kind: Kind::Any, fate: Fate::Refused(unless), reaches: None }
 }
 
-const fn honoured(name: &'static str, kind: Kind) -> Field {
-    Field { name, kind, fate: Fate::Honoured, reaches: None }
+/// The same, whose strings can reach a prompt.
+pub(super) const fn refused_text(name: &'static str, unless: &'static [&'static str], role: TextRole) -> Field {
+    Field { reaches: Some(role), ..refused(name, unless) }
 }
 
-const fn ignored(name: &'static str) -> Field {
+/// A hint without effect on the answer.
+pub(super) const fn ignored(name: &'static str) -> Field {
     Field { name, kind: Kind::Any, fate: Fate::Ignored, reaches: None }
+}
+
+#[derive(Deserialize)]
+struct StreamOptions {
+    include_usage: Option<bool>,
 }
 
 /// What is generated, and how tokens are chosen.
 pub(super) static GENERATION: &[Field] = &[
-    honoured("model", Kind::Text),
-    honoured("stream", Kind::Bool),
-    honoured("stream_options", Kind::StreamOptions),
-    honoured("temperature", Kind::Number),
-    honoured("top_p", Kind::Number),
-    honoured("top_k", Kind::Integer),
-    honoured("min_p", Kind::Number),
-    honoured("seed", Kind::Integer),
-    honoured("presence_penalty", Kind::Number),
-    honoured("frequency_penalty", Kind::Number),
-    honoured("repetition_penalty", Kind::Number),
-    honoured("logit_bias", Kind::Object),
-    honoured("n", Kind::Integer),
-    honoured("max_tokens", Kind::Integer),
-    honoured("min_tokens", Kind::Integer),
-    honoured("ignore_eos", Kind::Bool),
-    honoured("stop", Kind::Texts),
-    honoured("stop_token_ids", Kind::Integers),
-    honoured("priority", Kind::Integer),
-    honoured("cache_salt", Kind::Text),
+    honoured("model", Kind::Text, |draft, given| given.json().map(|name| draft.model = Some(name))),
+    honoured("stream", Kind::Bool, |draft, given| {
+        draft.output.stream = given.boolean();
+        Ok(())
+    }),
+    honoured("stream_options", Kind::StreamOptions, |draft, given| {
+        let options: StreamOptions = given.json()?;
+        draft.has_stream_options = true;
+        draft.output.include_usage = options.include_usage.unwrap_or(false);
+        Ok(())
+    }),
+    honoured("temperature", Kind::Number, |draft, given| {
+        given.number(0.0, 2.0).map(|value| draft.sampling.temperature = Some(value))
+    }),
+    honoured("top_p", Kind::Number, |draft, given| {
+        let instead = "use `temperature: 0` for greedy decoding";
+        given.number_above(0.0, 1.0, instead).map(|value| draft.sampling.top_p = Some(value))
+    }),
+    honoured("top_k", Kind::Integer, |draft, given| {
+        sampling::top_k(given).map(|value| draft.sampling.top_k = Some(value))
+    }),
+    honoured("min_p", Kind::Number, |draft, given| given.number(0.0, 1.0).map(|value| draft.sampling.min_p = value)),
+    honoured("seed", Kind::Integer, |draft, given| sampling::seed(given).map(|seed| draft.sampling.seed = seed)),
+    honoured("presence_penalty", Kind::Number, |draft, given| {
+        given.number(-2.0, 2.0).map(|value| draft.sampling.presence_penalty = value)
+    }),
+    honoured("frequency_penalty", Kind::Number, |draft, given| {
+        given.number(-2.0, 2.0).map(|value| draft.sampling.frequency_penalty = value)
+    }),
+    honoured("repetition_penalty", Kind::Number, |draft, given| {
+        let instead = "1 is no penalty";
+        given.number_above(0.0, 10.0, instead).map(|value| draft.sampling.repetition_penalty = Some(value))
+    }),
+    honoured("logit_bias", Kind::Object, |draft, given| {
+        sampling::logit_bias(given).map(|bias| draft.sampling.logit_bias = bias)
+    }),
+    honoured("n", Kind::Integer, |draft, given| given.count(sampling::N_MAX).map(|n| draft.sampling.n = n)),
+    honoured("max_tokens", Kind::Integer, |draft, given| {
+        given.count(u32::MAX).map(|max| draft.sampling.max_tokens = Some(max))
+    }),
+    honoured("min_tokens", Kind::Integer, |draft, given| {
+        given.count(u32::MAX).map(|min| draft.sampling.min_tokens = min)
+    }),
+    honoured("ignore_eos", Kind::Bool, |draft, given| {
+        draft.sampling.ignore_eos = given.boolean();
+        Ok(())
+    }),
+    honoured("stop", Kind::Texts, |draft, given| sampling::stop(given).map(|stop| draft.sampling.stop = stop)),
+    honoured("stop_token_ids", Kind::Integers, |draft, given| {
+        sampling::stop_token_ids(given).map(|ids| draft.sampling.stop_token_ids = ids)
+    }),
+    honoured("priority", Kind::Integer, |draft, given| {
+        given.integer(i64::MIN, i64::MAX).map(|priority| draft.sampling.priority = priority)
+    }),
+    honoured("cache_salt", Kind::Text, |draft, given| {
+        sampling::cache_salt(given).map(|salt| draft.sampling.cache_salt = salt)
+    }),
 ];
 
 /// Hints: whatever they say, the answer is the same.
@@ -49,49 +100,132 @@ pub(super) static HINTS: &[Field] = &[
     ignored("safety_identifier"),
     ignored("prompt_cache_key"),
     ignored("prompt_cache_retention"),
+    // vLLM
     ignored("request_id"),
+    ignored("session_id"),
+    ignored("stream_interval"),
+    // SGLang
     ignored("rid"),
+    // llama.cpp
     ignored("cache_prompt"),
     ignored("id_slot"),
+    ignored("n_cache_reuse"),
+    ignored("n_keep"),
+    ignored("preserved_tokens"),
 ];
 
-/// Extensions of other servers that ask for something we do not do.
-pub(super) static EXTENSIONS: &[Field] = &[
-    refused("response_format", &[r#"{"type":"text"}"#], Some(TextRole::Definition)),
-    refused("structured_outputs", &[], Some(TextRole::Definition)),
-    refused("prompt_logprobs", &[], None),
-    refused("best_of", &["1"], None),
+/// Fields that ask for something we do not do, with the values that ask for nothing.
+pub(super) static UNDONE: &[Field] = &[
+    refused_text("response_format", &[r#"{"type":"text"}"#], TextRole::Definition),
+    // vLLM
+    refused_text("structured_outputs", &["{}"], TextRole::Definition),
+    refused_text("guided_json", &[], TextRole::Definition),
+    refused_text("guided_regex", &["\"\""], TextRole::Definition),
+    refused_text("guided_choice", &["[]"], TextRole::Definition),
+    refused_text("guided_grammar", &["\"\""], TextRole::Definition),
+    refused_text("guided_decoding_backend", &["\"\""], TextRole::Definition),
+    refused_text("guided_whitespace_pattern", &["\"\""], TextRole::Definition),
+    refused_text("structural_tag", &[], TextRole::Definition),
+    refused("prompt_logprobs", &[]),
+    refused("logprob_token_ids", &["[]"]),
+    refused("bad_words", &["[]"]),
+    refused("allowed_token_ids", &["[]"]),
+    refused("logits_processors", &["[]"]),
+    refused("use_beam_search", &["false"]),
+    refused("length_penalty", &["1"]),
+    refused("early_stopping", &["false"]),
+    refused("include_stop_str_in_output", &["false"]),
+    refused("skip_special_tokens", &["true"]),
+    refused("spaces_between_special_tokens", &["true"]),
+    refused("truncate_prompt_tokens", &["-1"]),
+    refused("truncation_side", &["\"left\"", "\"right\""]),
+    refused("return_tokens_as_token_ids", &["false"]),
+    refused("return_token_ids", &["false"]),
+    refused("return_prompt_text", &["false"]),
+    refused("thinking_token_budget", &["-1"]),
+    refused("include_reasoning", &["true"]),
+    refused("repetition_detection", &[]),
+    refused("watermarking", &["false"]),
+    refused("kv_transfer_params", &["{}"]),
+    refused("ec_transfer_params", &["{}"]),
+    refused_text("vllm_xargs", &["{}"], TextRole::Variable),
+    refused_text("mm_processor_kwargs", &["{}"], TextRole::Variable),
+    refused_text("media_io_kwargs", &["{}"], TextRole::Variable),
+    Field { kind: Kind::Tokens, ..refused("prompt_token_ids", &["[]"]) },
+    refused("prompt_embeds", &["[]"]),
+    // SGLang
+    refused_text("regex", &["\"\""], TextRole::Definition),
+    refused_text("ebnf", &["\"\""], TextRole::Definition),
+    refused_text("json_schema", &["\"\"", "{}"], TextRole::Definition),
+    refused_text("stop_regex", &["\"\"", "[]"], TextRole::Definition),
+    refused("no_stop_trim", &["false"]),
+    refused_text("lora_path", &["\"\"", "[]"], TextRole::Variable),
+    refused("session_params", &["{}"]),
+    refused("separate_reasoning", &["true"]),
+    refused("stream_reasoning", &["true"]),
+    refused("return_hidden_states", &["false"]),
+    refused("return_routed_experts", &["false"]),
+    refused("extra_key", &["\"\""]),
+    refused_text("custom_logit_processor", &["\"\""], TextRole::Variable),
+    refused_text("custom_params", &["{}"], TextRole::Variable),
+    Field { kind: Kind::Tokens, ..refused("input_ids", &["[]"]) },
+    // llama.cpp
+    refused_text("grammar", &["\"\""], TextRole::Definition),
+    refused("grammar_lazy", &["false"]),
+    refused_text("grammar_triggers", &["[]"], TextRole::Definition),
+    refused("n_predict", &["-1"]),
+    refused("n_indent", &["0"]),
+    refused("n_probs", &["0"]),
+    refused("min_keep", &["0"]),
+    refused("typical_p", &["1"]),
+    refused("dynatemp_range", &["0"]),
+    refused("dynatemp_exponent", &["1"]),
+    refused("repeat_penalty", &["1"]),
+    refused("repeat_last_n", &["64", "0"]),
+    refused("dry_multiplier", &["0"]),
+    refused("xtc_probability", &["0"]),
+    refused("mirostat", &["0"]),
+    refused("top_n_sigma", &["-1"]),
+    refused("samplers", &["[]"]),
+    refused("post_sampling_probs", &["false"]),
+    refused("return_tokens", &["false"]),
+    refused("response_fields", &["[]"]),
+    refused("t_max_predict_ms", &["0", "-1"]),
+    refused("lora", &["[]"]),
+    refused_text("image_data", &["[]"], TextRole::Unknown),
+    refused_text("input_prefix", &["\"\""], TextRole::Prompt),
+    refused_text("input_suffix", &["\"\""], TextRole::Prompt),
+    refused_text("input_extra", &["[]"], TextRole::Prompt),
+    refused_text("system_prompt", &["\"\""], TextRole::System),
 ];
 
 const fn member(name: &'static str, kind: Kind, fate: Fate) -> Field {
     Field { name, kind, fate, reaches: None }
 }
 
-/// Members of a message. `scan` finds the texts in them whatever their names are.
+/// A member that the reading of its object takes.
+const fn read(name: &'static str, kind: Kind) -> Field {
+    member(name, kind, Fate::Honoured(|_, _| Ok(())))
+}
+
+/// Members of a message. The scan finds the texts in them whatever their names are.
 pub(crate) static MESSAGE: &[Field] = &[
-    member("role", Kind::Text, Fate::Honoured),
-    member("content", Kind::Any, Fate::Honoured),
-    member("cache_control", Kind::Any, Fate::Ignored),
-    member("refusal", Kind::Any, Fate::Refused(&["\"\""])),
-    member("audio", Kind::Any, Fate::Refused(&[])),
-    member("tool_calls", Kind::Any, Fate::Refused(&["[]"])),
-    member("function_call", Kind::Any, Fate::Refused(&[])),
-    member("tool_call_id", Kind::Any, Fate::Refused(&[])),
-    member("prefix", Kind::Any, Fate::Refused(&["false"])),
-    member("partial", Kind::Any, Fate::Refused(&["false"])),
+    read("role", Kind::Text),
+    read("content", Kind::Any),
+    ignored("cache_control"),
+    refused("refusal", &["\"\""]),
+    refused("audio", &[]),
+    refused("tool_calls", &["[]"]),
+    refused("function_call", &[]),
+    refused("tool_call_id", &[]),
+    refused("prefix", &["false"]),
+    refused("partial", &["false"]),
 ];
 
 /// Members of a content part.
-pub(crate) static PART: &[Field] = &[
-    member("type", Kind::Text, Fate::Honoured),
-    member("text", Kind::Text, Fate::Honoured),
-    member("cache_control", Kind::Any, Fate::Ignored),
-    member("annotations", Kind::Any, Fate::Ignored),
-];
+pub(crate) static PART: &[Field] =
+    &[read("type", Kind::Text), read("text", Kind::Text), ignored("cache_control"), ignored("annotations")];
 
 /// Members of `stream_options`.
-pub(crate) static STREAM_OPTIONS: &[Field] = &[
-    member("include_usage", Kind::Bool, Fate::Honoured),
-    member("include_obfuscation", Kind::Any, Fate::Ignored),
-    member("continuous_usage_stats", Kind::Any, Fate::Refused(&["false"])),
-];
+pub(crate) static STREAM_OPTIONS: &[Field] =
+    &[read("include_usage", Kind::Bool), ignored("include_obfuscation"), refused("continuous_usage_stats", &["false"])];

@@ -33,10 +33,18 @@ impl Scanner<'_> {
         while self.lexer.another(b'}', is_first)? {
             is_first = false;
             let name = self.lexer.name()?;
-            match self.member(name, MESSAGE, &mut seen, Place::Message(index))?.map(|member| member.name) {
+            let member = self.member(name, MESSAGE, &mut seen, Place::Message(index))?;
+            match member.map(|member| member.name) {
                 Some("role") => role = self.role()?,
                 Some("content") => self.parts_or_text(index)?,
-                _ => self.whole(TextRole::Unknown)?,
+                _ if self.lexer.eat_null()? => {}
+                _ => {
+                    let start = self.lexer.at();
+                    self.whole(TextRole::Unknown)?;
+                    if let Some(member) = member {
+                        self.refuse(member, start, Place::Message(index));
+                    }
+                }
             }
         }
         // The role may stand behind the texts.

@@ -1,14 +1,13 @@
-//! The memory that whole answers take together: each is read before any of it goes out.
+//! Memory that many requests take together: bodies of requests, and answers that are read as a whole.
 
+use bytes::Bytes;
 use prometheus::Gauge;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
-use telemetry::metrics::Registry;
-use telemetry::names;
 
 /// A bound on bytes held, shared by all requests.
 #[derive(Debug)]
-pub(crate) struct Memory {
+pub struct Memory {
     used: AtomicUsize,
     max: usize,
     gauge: Gauge,
@@ -16,26 +15,28 @@ pub(crate) struct Memory {
 
 /// Bytes taken from it, until this is dropped.
 #[derive(Debug)]
-pub(crate) struct Share {
+pub struct Share {
     memory: Arc<Memory>,
     bytes: usize,
 }
 
 impl Memory {
-    pub(crate) fn new(max: usize, registry: &Registry) -> Arc<Self> {
-        let gauge = registry.gauge(&names::ROUTER_ANSWER_BYTES).with_label_values::<&str>(&[]);
+    /// Up to `max` bytes; `gauge` shows how many are taken.
+    #[must_use]
+    pub fn new(max: usize, gauge: Gauge) -> Arc<Self> {
         Arc::new(Self { used: AtomicUsize::new(0), max, gauge })
     }
 
     /// A share of nothing yet.
-    pub(crate) fn share(self: &Arc<Self>) -> Share {
+    #[must_use]
+    pub fn share(self: &Arc<Self>) -> Share {
         Share { memory: Arc::clone(self), bytes: 0 }
     }
 }
 
 impl Share {
     /// Takes more; returns whether there was so much.
-    pub(crate) fn grow(&mut self, bytes: usize) -> bool {
+    pub fn grow(&mut self, bytes: usize) -> bool {
         let more = |used: usize| used.checked_add(bytes).filter(|used| *used <= self.memory.max);
         let is_there = self.memory.used.fetch_update(Ordering::Relaxed, Ordering::Relaxed, more).is_ok();
         if is_there {
@@ -43,6 +44,23 @@ impl Share {
             self.memory.show();
         }
         is_there
+    }
+
+    /// Ties the share to what it was taken for: it is free again when the last slice of `bytes` is gone.
+    #[must_use]
+    pub fn hold(self, bytes: Bytes) -> Bytes {
+        Bytes::from_owner(Held { bytes, _share: self })
+    }
+}
+
+struct Held {
+    bytes: Bytes,
+    _share: Share,
+}
+
+impl AsRef<[u8]> for Held {
+    fn as_ref(&self) -> &[u8] {
+        &self.bytes
     }
 }
 
@@ -63,15 +81,29 @@ impl Drop for Share {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use bytes::BytesMut;
 
     #[test]
     fn shares_stay_within_the_bound_and_come_back() {
-        let memory = Memory::new(10, &Registry::new());
+        let memory = Memory::new(10, Gauge::new("held", "bytes").expect("a gauge"));
         let (mut one, mut two) = (memory.share(), memory.share());
         assert!(one.grow(6) && two.grow(4) && !two.grow(1));
         drop(one);
         assert!(two.grow(6) && !two.grow(usize::MAX));
         drop(two);
+        assert_eq!(memory.used.load(Ordering::Relaxed), 0);
+    }
+
+    #[test]
+    fn held_bytes_are_free_when_their_last_slice_is_gone() {
+        let memory = Memory::new(10, Gauge::new("held", "bytes").expect("a gauge"));
+        let mut share = memory.share();
+        assert!(share.grow(4));
+        let bytes = share.hold(BytesMut::from("abcd").freeze());
+        let slice = bytes.slice(1..2);
+        drop(bytes);
+        assert_eq!(memory.used.load(Ordering::Relaxed), 4);
+        drop(slice);
         assert_eq!(memory.used.load(Ordering::Relaxed), 0);
     }
 }

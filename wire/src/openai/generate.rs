@@ -1,0 +1,133 @@
+//! A request to generate, whatever endpoint it came by: all that the engine's side knows of it.
+//!
+//! It is built from the fields that the scan found, each by the setter of its row, so that every field is read in
+//! one place.
+
+use super::endpoint::{Endpoint, Fate};
+use super::error::ApiError;
+use super::given::Given;
+use super::message::ChatMessage;
+use super::prompt::{PROMPTS_MAX, Prompt};
+use super::sampling::{N_MAX, Sampling};
+use super::scan::Scan;
+use serde_json::{Map, Value};
+
+/// A request to generate text.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Generate {
+    /// The model asked for; `None` where the request names none.
+    pub model: Option<String>,
+    /// What the model reads.
+    pub input: Input,
+    /// How tokens are chosen.
+    pub sampling: Sampling,
+    /// How the answer is sent.
+    pub output: Output,
+}
+
+/// What a model reads.
+#[derive(Debug, Clone, PartialEq)]
+pub enum Input {
+    /// Messages, for the model's chat template.
+    Conversation {
+        /// Never empty.
+        messages: Vec<ChatMessage>,
+        /// vLLM's extra variables for the template, e.g. `enable_thinking`.
+        variables: Map<String, Value>,
+    },
+    /// One or more prompts; choices are numbered prompt by prompt.
+    Prompts(Vec<Prompt>),
+}
+
+/// How an answer is sent.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Output {
+    /// Whether it is streamed.
+    pub stream: bool,
+    /// Whether a stream ends with a usage chunk.
+    pub include_usage: bool,
+    /// Whether it begins with the prompt (and its log probabilities).
+    pub echo: bool,
+}
+
+/// A request under construction; the setters of [`Field`](super::endpoint::Field) fill it.
+#[derive(Debug, Default)]
+pub struct Draft {
+    pub(super) model: Option<String>,
+    pub(super) messages: Option<Vec<ChatMessage>>,
+    pub(super) prompts: Option<Vec<Prompt>>,
+    pub(super) variables: Map<String, Value>,
+    pub(super) reasoning_effort: Option<String>,
+    pub(super) sampling: Sampling,
+    pub(super) max_completion_tokens: Option<u32>,
+    /// Chat's `logprobs`, which says whether, and `top_logprobs`, which says how many.
+    pub(super) wants_logprobs: bool,
+    pub(super) top_logprobs: Option<u32>,
+    pub(super) best_of: Option<u32>,
+    pub(super) has_stream_options: bool,
+    pub(super) output: Output,
+}
+
+/// Reads a request from the fields that the scan of its body found.
+///
+/// # Errors
+/// 400, naming the field that is missing, out of range or not supported. Numbers of sequences are checked before
+/// anything is built.
+pub fn parse(body: &[u8], scan: &Scan, endpoint: &Endpoint) -> Result<Generate, ApiError> {
+    if scan.prompts() > PROMPTS_MAX {
+        return Err(ApiError::invalid("prompt", format!("at most {PROMPTS_MAX} prompts in one request")));
+    }
+    if !(1..=N_MAX).contains(&scan.n()) {
+        return Err(ApiError::invalid("n", format!("`n` must be between 1 and {N_MAX}, not {}", scan.n())));
+    }
+    if let Some(path) = scan.refused() {
+        return Err(ApiError::unsupported(path, format!("`{path}` is not supported yet; leave it out")));
+    }
+    let mut draft = Draft::default();
+    // What is refused is cheap to find: it comes before anything large is built.
+    for (field, span) in scan.fields() {
+        if let Fate::Refused(unless) = field.fate {
+            Given { field, raw: span.of(body) }.refuse(unless)?;
+        }
+    }
+    for (field, span) in scan.fields() {
+        if let Fate::Honoured(set) = field.fate {
+            set(&mut draft, Given { field, raw: span.of(body) })?;
+        }
+    }
+    draft.finish(endpoint)
+}
+
+impl Draft {
+    fn finish(mut self, endpoint: &Endpoint) -> Result<Generate, ApiError> {
+        let required = |name: &str| ApiError::invalid(name, format!("`{name}` is required"));
+        if self.has_stream_options && !self.output.stream {
+            let message = "`stream_options` is only allowed when `stream` is true";
+            return Err(ApiError::invalid("stream_options", message));
+        }
+        match (self.wants_logprobs, self.top_logprobs) {
+            (true, top) => self.sampling.logprobs = Some(top.unwrap_or(0)),
+            (false, None | Some(0)) => {}
+            (false, Some(_)) => {
+                return Err(ApiError::invalid("top_logprobs", "`top_logprobs` needs `logprobs: true`"));
+            }
+        }
+        self.sampling.max_tokens = self.max_completion_tokens.or(self.sampling.max_tokens).or(endpoint.max_tokens);
+        self.sampling.check()?;
+        if self.best_of.is_some_and(|best_of| best_of != self.sampling.n) {
+            return Err(ApiError::unsupported("best_of", "`best_of` other than `n` is not supported"));
+        }
+        if let Some(effort) = self.reasoning_effort {
+            self.variables.entry("reasoning_effort").or_insert(effort.into());
+        }
+        let input = match (self.messages, self.prompts) {
+            (Some(messages), _) => Input::Conversation { messages, variables: self.variables },
+            (None, Some(prompts)) => Input::Prompts(prompts),
+            (None, None) => return Err(required(endpoint.prompt)),
+        };
+        Ok(Generate { model: self.model, input, sampling: self.sampling, output: self.output })
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,213 @@
+//! A request from its body to its answer, whatever its endpoint.
+
+use super::chat::ChatWriter;
+use super::choice::PreparedPrompt;
+use super::completion::CompletionWriter;
+use super::generate::{apart, submit};
+use super::reply::{ChunkWriter, annotate, collect, streamed, whole};
+use super::{Server, ServerModel};
+use axum::body::Body;
+use axum::response::Response;
+use bytes::Bytes;
+use http::HeaderMap;
+use listen::error_response;
+use models::template::TemplateError;
+use std::sync::Arc;
+use std::time::{Duration, SystemTime};
+use tracing::{Instrument, Span, field, info_span};
+use wire::openai::generate::Input;
+use wire::openai::scan::Limits;
+use wire::openai::{ApiError, CHAT, Endpoint, ErrorKind, Generate, Prompt, parse, scan};
+
+/// Bodies beyond this are read on a thread of their own: the runtime's few threads carry every stream.
+const INLINE_BYTES_MAX: usize = 64 << 10;
+
+/// Answers a request; errors are answers, too.
+pub(super) async fn handle(
+    endpoint: &'static Endpoint,
+    server: Arc<Server>,
+    id: String,
+    headers: HeaderMap,
+    body: Body,
+) -> Response {
+    let span = request_span(endpoint.name, &id);
+    telemetry::trace::parent_from(&span, &headers);
+    let answer = answer(endpoint, server, id, &headers, body, span.clone()).instrument(span);
+    answer.await.unwrap_or_else(|error| error_response(&error))
+}
+
+/// The span of a request; content is never part of it (OpenTelemetry's GenAI conventions).
+fn request_span(operation: &str, id: &str) -> Span {
+    info_span!(
+        "worker.request",
+        otel.name = operation,
+        otel.kind = "server",
+        otel.status_code = field::Empty,
+        otel.status_description = field::Empty,
+        error.type = field::Empty,
+        forebay.role = "worker",
+        gen_ai.provider.name = "forebay",
+        gen_ai.operation.name = operation,
+        gen_ai.request.model = field::Empty,
+        gen_ai.usage.input_tokens = field::Empty,
+        gen_ai.usage.output_tokens = field::Empty,
+        request_id = id,
+    )
+}
+
+async fn answer(
+    endpoint: &'static Endpoint,
+    server: Arc<Server>,
+    id: String,
+    headers: &HeaderMap,
+    body: Body,
+    span: Span,
+) -> Result<Response, ApiError> {
+    refuse_when_ending(&server)?;
+    let body = server.bodies.read(headers, body).await?;
+    let (request, ignored) = read(endpoint, body, server.sequences_max).await?;
+    let model = server.model(request.model.as_deref())?;
+    span.record("gen_ai.request.model", model.id.as_str());
+    let (request, prompts) = apart({
+        let model = Arc::clone(&model);
+        move || prompts(&model, &request).map(|prompts| (request, prompts))
+    })
+    .await?;
+    if !request.output.stream {
+        check_size(&server, &model, &request, &prompts)?;
+    }
+    let generation = submit(&model, prompts, &request.sampling, endpoint.prompt, headers)?;
+    let mut writer = writer(endpoint, &id, &model, &request, generation.choices.len());
+    let response = if request.output.stream {
+        streamed(generation, writer, request.output.include_usage, server.comment_interval, span)
+    } else {
+        let parts = collect(generation).await?;
+        whole(&span, parts, writer.as_mut())
+    };
+    Ok(annotate(response, &model, &ignored))
+}
+
+/// Refuses work while the process is ending.
+fn refuse_when_ending(server: &Server) -> Result<(), ApiError> {
+    if server.drain.is_refusing() {
+        return Err(ApiError::overloaded("this worker is shutting down", Duration::from_secs(1)));
+    }
+    Ok(())
+}
+
+/// Reads a body: the request, and the names of what nobody knows in it.
+async fn read(
+    endpoint: &'static Endpoint,
+    body: Bytes,
+    sequences_max: usize,
+) -> Result<(Generate, Vec<String>), ApiError> {
+    let read = move |body: &[u8]| {
+        let found = scan(body, endpoint, &Limits::default())?;
+        let sequences = (found.prompts() as usize).saturating_mul(found.n().max(1) as usize);
+        if sequences > sequences_max {
+            let message = format!(
+                "the request asks for {sequences} sequences, prompts times `n`; this server takes {sequences_max} in \
+                 one request; send several"
+            );
+            return Err(ApiError::invalid("n", message));
+        }
+        Ok((parse(body, &found, endpoint)?, found.unknown().to_vec()))
+    };
+    if body.len() <= INLINE_BYTES_MAX { read(&body) } else { apart(move || read(&body)).await }
+}
+
+/// The prompts as tokens.
+fn prompts(model: &ServerModel, request: &Generate) -> Result<Vec<PreparedPrompt>, ApiError> {
+    match &request.input {
+        Input::Conversation { messages, variables } => {
+            let Some(template) = &model.template else {
+                let message = "this model has no chat template; use /v1/completions";
+                return Err(ApiError::unsupported("messages", message));
+            };
+            let text = template.render(messages, variables, now_unix_s()).map_err(|cause| match cause {
+                TemplateError::Unusable { .. } => ApiError::unsupported("messages", cause.to_string()),
+                _ => ApiError::invalid("messages", cause.to_string()),
+            })?;
+            // The template wrote the special tokens; none are to be added.
+            Ok(vec![PreparedPrompt { tokens: tokens(model, &text, false)?, echo: None }])
+        }
+        Input::Prompts(prompts) => prompts.iter().map(|prompt| prepare(model, prompt, request.output.echo)).collect(),
+    }
+}
+
+fn tokens(model: &ServerModel, text: &str, add_special_tokens: bool) -> Result<Vec<u32>, ApiError> {
+    let tokens = model.tokenizer.encode(text, add_special_tokens);
+    tokens.map_err(|cause| ApiError::new(ErrorKind::Internal, cause.to_string()))
+}
+
+fn prepare(model: &ServerModel, prompt: &Prompt, echo: bool) -> Result<PreparedPrompt, ApiError> {
+    match prompt {
+        Prompt::Text(text) => {
+            Ok(PreparedPrompt { tokens: tokens(model, text, true)?, echo: echo.then(|| text.clone()) })
+        }
+        Prompt::Tokens(tokens) => {
+            let echo = echo.then(|| model.tokenizer.decode(tokens, true));
+            Ok(PreparedPrompt { tokens: tokens.clone(), echo })
+        }
+    }
+}
+
+/// Bytes of one log probability in an answer: its token's text and bytes, its number and the names of all three.
+const LOGPROB_BYTES: usize = 128;
+
+/// Refuses a whole answer whose log probabilities could outgrow what routers relay, before it is computed.
+fn check_size(
+    server: &Server,
+    model: &ServerModel,
+    request: &Generate,
+    prompts: &[PreparedPrompt],
+) -> Result<(), ApiError> {
+    let Some(top) = request.sampling.logprobs else { return Ok(()) };
+    let limit = model.engine.max_model_len();
+    let reports = prompts.iter().map(|prompt| {
+        let room = limit.saturating_sub(prompt.tokens.len());
+        let generated = request.sampling.max_tokens.map_or(room, |max| room.min(max as usize));
+        generated + if prompt.echo.is_some() { prompt.tokens.len() } else { 0 }
+    });
+    let reports = reports.sum::<usize>().saturating_mul(request.sampling.n as usize);
+    let bytes = reports.saturating_mul(top as usize + 1).saturating_mul(LOGPROB_BYTES);
+    if bytes <= server.answer_bytes_max {
+        return Ok(());
+    }
+    let message = format!(
+        "the log probabilities of up to {reports} tokens may take {bytes} bytes, above the {} of an answer that is not \
+         streamed; set `stream`, or lower `max_tokens`, `n` or the number of log probabilities",
+        server.answer_bytes_max
+    );
+    Err(ApiError::invalid("logprobs", message))
+}
+
+fn writer(
+    endpoint: &Endpoint,
+    id: &str,
+    model: &ServerModel,
+    request: &Generate,
+    choices: usize,
+) -> Box<dyn ChunkWriter> {
+    // The answer's model is the one that was asked for, whichever of its names that is.
+    let name = request.model.clone().unwrap_or_else(|| model.id.clone());
+    let created = now_unix_s();
+    let include_usage = request.output.include_usage;
+    let wants_logprobs = request.sampling.logprobs.is_some();
+    if *endpoint == CHAT {
+        let id = format!("chatcmpl-{id}");
+        return Box::new(ChatWriter {
+            id,
+            created,
+            model: name,
+            include_usage,
+            wants_logprobs,
+            has_begun: vec![false; choices],
+        });
+    }
+    Box::new(CompletionWriter { id: format!("cmpl-{id}"), created, model: name, include_usage, wants_logprobs })
+}
+
+fn now_unix_s() -> u64 {
+    SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default().as_secs()
+}
