@@ -15,10 +15,10 @@ use telemetry::names;
 use wire::headers::KEYS;
 use wire::openai::{ApiError, ErrorKind};
 
-/// How long a body may take to arrive: a client on a slow line sends a 400 KB prompt in this time
+/// The time a body may take to arrive: a client on a slow line sends a 400 KB prompt in this time
 /// at 14 KB/s; a slower one is holding a connection for nothing.
 const BODY_TIMEOUT: Duration = Duration::from_secs(30);
-/// What clients are told to wait while bodies take all their memory: about what a large one takes to be read.
+/// The retry time while bodies take all their memory: about what a large one takes to arrive.
 const BODIES_RETRY: Duration = Duration::from_secs(1);
 
 /// An error as a response: status, JSON body, `retry-after` in seconds and milliseconds.
@@ -51,7 +51,7 @@ pub fn key_headers(headers: &HeaderMap) -> impl Iterator<Item = (&'static str, &
     KEYS.into_iter().flat_map(|name| headers.get_all(name).iter().map(move |value| (name, value.as_bytes())))
 }
 
-/// How requests' bodies are read: each within a bound, and all within another.
+/// Reads requests' bodies: each within a bound, and all together within another.
 #[derive(Debug)]
 pub struct Bodies {
     bytes_max: usize,

@@ -29,9 +29,9 @@ pub const SHOULD_RETRY: &str = "x-should-retry";
 /// W3C Trace Context.
 pub const TRACEPARENT: &str = "traceparent";
 
-/// How many requests the tenant may make per window.
+/// Requests the tenant may make per window.
 pub const RATELIMIT_LIMIT_REQUESTS: &str = "x-ratelimit-limit-requests";
-/// How many of them are left right now.
+/// Requests left in it.
 pub const RATELIMIT_REMAINING_REQUESTS: &str = "x-ratelimit-remaining-requests";
-/// How long until all of them are back, as `1s` or `6m0s`.
+/// Time until all of them are back, as `1s` or `6m0s`.
 pub const RATELIMIT_RESET_REQUESTS: &str = "x-ratelimit-reset-requests";

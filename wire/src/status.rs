@@ -1,4 +1,4 @@
-//! What a worker says of itself on `GET /status`: one JSON snapshot.
+//! A worker's status on `GET /status`: one JSON snapshot.
 //!
 //! The router reads it to know which models a worker has and how loaded it is; people read it
 //! with `curl`. Unknown fields are tolerated, so that workers and routers may differ in version.
@@ -20,10 +20,10 @@ pub struct WorkerStatus {
     /// The release that runs, e.g. `0.1.0`.
     #[serde(default)]
     pub version: String,
-    /// Whether new requests are accepted: every model ready and no drain under way.
+    /// `true` if new requests are accepted: every model is ready and no drain is under way.
     #[serde(default)]
     pub ready: bool,
-    /// Whether the worker is finishing its streams before it exits.
+    /// `true` while the worker finishes its streams before it exits.
     #[serde(default)]
     pub draining: bool,
     /// The models it serves.
@@ -38,9 +38,9 @@ pub struct ModelStatus {
     /// Further names that requests may use.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub aliases: Vec<String>,
-    /// What it is doing.
+    /// Its state.
     pub state: ModelState,
-    /// How its weights were proven: `proven`, `pinned` or `trusted`.
+    /// The proof of its weights: `proven`, `pinned` or `trusted`.
     #[serde(default)]
     pub proof: String,
     /// Unix seconds of when it became ready.
@@ -61,7 +61,7 @@ pub struct ModelStatus {
     /// The queue and KV use right now.
     #[serde(default)]
     pub load: Load,
-    /// What is happening to its weights.
+    /// The phase of its weights.
     #[serde(default)]
     pub phase: ModelPhase,
     /// Bytes of weights that have arrived and are verified.
@@ -73,16 +73,16 @@ pub struct ModelStatus {
     /// Milliseconds until the rest has arrived, at the present rate.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub eta_ms: Option<u64>,
-    /// Which part of the model a step waits for, e.g. `layer 3`.
+    /// The part of the model that a step waits for, e.g. `layer 3`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub waiting_for: Option<String>,
-    /// Why the last load or swap failed.
+    /// The error of the last load or swap that failed.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub error: Option<String>,
-    /// What its engine was doing when it stopped showing life; liveness fails while this is here.
+    /// The step at which its engine stopped showing life; liveness fails while this is here.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub wedged: Option<Wedged>,
-    /// What quantizing its weights made and lost; absent before it is done, and where it was not asked for.
+    /// The result of quantizing its weights; absent before it is done, and where it was not asked for.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub quantization: Option<Quantization>,
 }
@@ -90,7 +90,7 @@ pub struct ModelStatus {
 /// Weights that were quantized when they were loaded.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct Quantization {
-    /// What they became, e.g. `q8_0`.
+    /// Their new format, e.g. `q8_0`.
     pub format: String,
     /// Matrices that were quantized; others are computed with as they are stored.
     pub matrices: u64,
@@ -109,9 +109,9 @@ pub struct Quantization {
 pub struct Wedged {
     /// Unix milliseconds of the last sign of life.
     pub since_unix_ms: u64,
-    /// What it was doing, e.g. `computing`.
+    /// The engine's activity, e.g. `computing`.
     pub activity: String,
-    /// Which step, the engine's first being 1.
+    /// The step's number, from 1.
     pub step: u64,
     /// Sequences in the step.
     pub sequences: u32,
@@ -151,7 +151,7 @@ impl ModelStatus {
     }
 }
 
-/// What is happening to a model's weights.
+/// The phase of a model's weights.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum ModelPhase {
@@ -186,7 +186,7 @@ pub enum ModelState {
     Other,
 }
 
-/// How busy one model is.
+/// The load of one model.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Serialize, Deserialize)]
 #[serde(default)]
 pub struct Load {
@@ -225,7 +225,7 @@ pub struct KvEvents {
     /// The number of the first event here. Where it is not the one asked for, those between were forgotten, or the
     /// worker was started anew: the reader takes the cache for empty and follows from here.
     pub first: u64,
-    /// What to ask for next.
+    /// The `from` of the next request.
     pub next: u64,
     /// The events, in order.
     pub events: Vec<KvEvent>,

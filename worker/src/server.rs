@@ -37,21 +37,21 @@ use tokio::sync::{mpsc, oneshot};
 use wire::openai::ApiError;
 use wire::status::{ModelPhase, ModelState, ModelStatus, STATUS_VERSION, Wedged, WorkerStatus};
 
-/// When to come back for a model of which nothing is known yet.
+/// The retry time for a model of which nothing is known yet.
 const LOADING_RETRY: Duration = Duration::from_secs(2);
 
-/// A wish for another revision of a model.
+/// A request to serve another revision of a model.
 #[derive(Debug)]
 pub(crate) struct SwapRequest {
     /// The model's name.
     pub(crate) model: String,
-    /// Where the revision is, as on the command line.
+    /// The place of the revision, as on the command line.
     pub(crate) source: String,
-    /// Whether it fits; from then on progress is on the board.
+    /// Tells whether the revision fits; from then on its progress is on the board.
     pub(crate) reply: oneshot::Sender<Result<(), SwapRefusal>>,
 }
 
-/// Why a swap was not begun.
+/// Reasons not to begin a swap.
 #[derive(Debug)]
 pub(crate) enum SwapRefusal {
     /// The source means nothing.
@@ -75,7 +75,7 @@ pub struct ServerModel {
     pub(crate) weights_open: Duration,
 }
 
-/// What the handlers share.
+/// State that the handlers share.
 #[derive(Debug)]
 pub struct Server {
     api_key: Option<KeyDigest>,
@@ -88,7 +88,7 @@ pub struct Server {
     sequences_max: usize,
     comment_interval: Duration,
     liveness_timeout: Duration,
-    /// How far all models are; what readiness waits for.
+    /// Progress of all models, which readiness waits for.
     board: Arc<Board>,
     swaps: mpsc::Sender<SwapRequest>,
     models: RwLock<BTreeMap<String, Arc<ServerModel>>>,
@@ -172,7 +172,7 @@ impl Server {
         models.next().filter(|_| models.next().is_none()).map(|model| model.id)
     }
 
-    /// Why it is not ready; `None` when it is.
+    /// The reason why it is not ready; `None` when it is.
     fn unready(&self) -> Option<&'static str> {
         if self.drain.is_draining() {
             return Some("draining");
@@ -187,12 +187,12 @@ impl Server {
         (!self.is_alive()).then_some("an engine has ended or hangs")
     }
 
-    /// Whether every engine thread beats.
+    /// `true` if every engine thread beats.
     fn is_alive(&self) -> bool {
         self.models().iter().all(|model| self.illness(&model.engine).is_none())
     }
 
-    /// What is wrong with an engine that shows no life.
+    /// The fault of an engine that shows no life.
     fn illness(&self, engine: &EngineHandle) -> Option<Illness> {
         if engine.since_beat().is_none() {
             return Some(Illness::Ended);

@@ -25,9 +25,9 @@ pub struct ChatCompletion {
 /// One choice of a whole answer.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct ChatChoice {
-    /// Which one.
+    /// Its number.
     pub index: u32,
-    /// What the model said.
+    /// The message.
     pub message: AnswerMessage,
     /// Log probabilities, where asked for.
     pub logprobs: Option<ChatLogprobs>,
@@ -62,12 +62,12 @@ pub struct ChatChunk {
     pub usage: Option<Option<Usage>>,
 }
 
-/// How one choice grew.
+/// The growth of one choice.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct ChatChunkChoice {
-    /// Which one.
+    /// Its number.
     pub index: u32,
-    /// What was added.
+    /// The added text.
     pub delta: Delta,
     /// Log probabilities of the added tokens.
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -76,7 +76,7 @@ pub struct ChatChunkChoice {
     pub finish_reason: Option<String>,
 }
 
-/// What a chunk adds to a message.
+/// The part of a message that a chunk adds.
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
 pub struct Delta {
     /// On a choice's first chunk.

@@ -27,7 +27,7 @@ pub struct Completion {
 pub struct CompletionChoice {
     /// The text, or what was added to it.
     pub text: String,
-    /// Which one.
+    /// Its number.
     pub index: u32,
     /// Log probabilities, where asked for.
     pub logprobs: Option<CompletionLogprobs>,
@@ -44,6 +44,6 @@ pub struct CompletionLogprobs {
     pub token_logprobs: Vec<Option<f32>>,
     /// The likeliest tokens at each place; `null` where unknown.
     pub top_logprobs: Vec<Option<BTreeMap<String, f32>>>,
-    /// Where each token begins, in characters of the text.
+    /// The start of each token, in characters of the text.
     pub text_offset: Vec<u32>,
 }

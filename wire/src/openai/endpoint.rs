@@ -23,7 +23,7 @@ pub static ENDPOINTS: &[&Endpoint] = &[&CHAT, &COMPLETIONS];
 pub struct Endpoint {
     /// Its name in spans and metrics, as in OpenTelemetry's `gen_ai.operation.name`.
     pub name: &'static str,
-    /// Where it is served. The first is the one a router asks its workers at.
+    /// The paths it is served at. A router asks its workers at the first.
     pub paths: &'static [&'static str],
     /// The field that holds the prompt.
     pub prompt: &'static str,
@@ -31,9 +31,9 @@ pub struct Endpoint {
     pub fields: &'static [&'static [Field]],
     /// The most tokens to generate where a request says nothing; `None`: what fits.
     pub max_tokens: Option<u32>,
-    /// How errors are written.
+    /// The shape of its errors.
     pub errors: ErrorShape,
-    /// Whether a request that may have begun elsewhere may be sent again.
+    /// Whether a request may be sent again that may have begun elsewhere.
     pub replay: Replay,
 }
 
@@ -64,11 +64,11 @@ impl Eq for Endpoint {}
 pub struct Field {
     /// Its name in JSON.
     pub name: &'static str,
-    /// What a value must be, `null` aside.
+    /// The type of its value; `null` is always accepted.
     pub kind: Kind,
-    /// What our worker does with it. A router passes every field on.
+    /// Our worker's handling of it. A router passes every field on.
     pub fate: Fate,
-    /// Whether strings in it can reach a prompt, here or at another server, and as what.
+    /// The role of its strings, if they can reach a prompt here or at another server.
     pub reaches: Option<TextRole>,
 }
 
@@ -109,21 +109,21 @@ pub enum Kind {
     Prompt,
 }
 
-/// What a field changes in a request.
+/// Reads a field's value into a request.
 pub type Setter = fn(&mut Draft, Given<'_>) -> Result<(), ApiError>;
 
-/// What our worker does with a field.
+/// Our worker's handling of a field.
 #[derive(Debug, Clone, Copy)]
 pub enum Fate {
-    /// It is done; how it is read.
+    /// Done; read by this setter.
     Honoured(Setter),
-    /// It asks for something that is not done, and is refused; `null` and these values, in JSON, ask for nothing.
+    /// Not done, and refused unless the value is `null` or one of these JSON texts, which ask for nothing.
     Refused(&'static [&'static str]),
     /// A hint without effect on the answer.
     Ignored,
 }
 
-/// Whose words a text is.
+/// The origin of a text.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum TextRole {
     /// A message of `system` or `developer`, or instructions.
@@ -153,7 +153,7 @@ pub enum ErrorShape {
     OpenAi,
 }
 
-/// Whether sending a request twice can do harm.
+/// How often a request may be sent.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Replay {
     /// It generates: at most once.

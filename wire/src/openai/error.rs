@@ -3,16 +3,16 @@
 use serde::{Deserialize, Serialize};
 use std::time::Duration;
 
-/// Why a request was not answered, in the words a client gets.
+/// An error as a client gets it.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct ApiError {
-    /// Which error it is: decides the HTTP status and the `type` and `code` strings.
+    /// The kind: decides the HTTP status and the `type` and `code` strings.
     pub kind: ErrorKind,
-    /// What is wrong and how to mend it.
+    /// The problem and its fix.
     pub message: String,
     /// The request's field at fault, as a path such as `messages[0].role`.
     pub param: Option<String>,
-    /// When it is worth trying again; sent as `retry-after` (whole seconds) and `retry-after-ms`.
+    /// The time after which a retry makes sense; sent as `retry-after` (whole seconds) and `retry-after-ms`.
     pub retry_after: Option<Duration>,
 }
 
@@ -193,7 +193,7 @@ pub struct ErrorBody {
 /// OpenAI's error object.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct ErrorObject {
-    /// What is wrong and how to mend it.
+    /// The problem and its fix.
     pub message: String,
     /// The class, e.g. `invalid_request_error`.
     pub r#type: String,

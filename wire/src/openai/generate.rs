@@ -1,4 +1,4 @@
-//! A request to generate, whatever endpoint it came by: all that the engine's side knows of it.
+//! A request to generate text, independent of its endpoint: all that the engine's side knows of a request.
 //!
 //! It is built from the fields that the scan found, each by the setter of its row, so that every field is read in
 //! one place.
@@ -17,15 +17,15 @@ use serde_json::{Map, Value};
 pub struct Generate {
     /// The model asked for; `None` where the request names none.
     pub model: Option<String>,
-    /// What the model reads.
+    /// The text for the model.
     pub input: Input,
-    /// How tokens are chosen.
+    /// The sampling parameters.
     pub sampling: Sampling,
-    /// How the answer is sent.
+    /// The form of the answer.
     pub output: Output,
 }
 
-/// What a model reads.
+/// The text for a model.
 #[derive(Debug, Clone, PartialEq)]
 pub enum Input {
     /// Messages, for the model's chat template.
@@ -39,14 +39,14 @@ pub enum Input {
     Prompts(Vec<Prompt>),
 }
 
-/// How an answer is sent.
+/// The form of an answer.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct Output {
-    /// Whether it is streamed.
+    /// Streamed, rather than whole.
     pub stream: bool,
-    /// Whether a stream ends with a usage chunk.
+    /// End a stream with a usage chunk.
     pub include_usage: bool,
-    /// Whether it begins with the prompt (and its log probabilities).
+    /// Begin with the prompt (and its log probabilities).
     pub echo: bool,
 }
 

@@ -79,7 +79,7 @@ impl Given<'_> {
     }
 }
 
-/// Whether two texts are the same JSON. Long ones are not read: what asks for nothing is short.
+/// Compares two JSON texts by value. Long texts are not parsed: values that ask for nothing are short.
 pub(super) fn same(value: &[u8], harmless: &[u8]) -> bool {
     const SHORT: usize = 256;
     let read = |text| serde_json::from_slice::<serde_json::Value>(text).ok();

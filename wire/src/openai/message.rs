@@ -10,13 +10,13 @@ use std::fmt::Formatter;
 /// One message of a conversation, its content parts joined.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct ChatMessage {
-    /// Who speaks.
+    /// The speaker.
     pub role: Role,
-    /// What is said.
+    /// The text.
     pub content: String,
 }
 
-/// Who speaks.
+/// The speaker of a message.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Role {
@@ -42,7 +42,7 @@ impl Role {
     }
 }
 
-/// What of a message is read; the scan has checked its shape, and what else it holds.
+/// The members of a message that are read. The scan has checked the message's shape and its other members.
 #[derive(Deserialize)]
 struct RawMessage {
     role: Option<String>,

@@ -21,7 +21,7 @@ pub struct Model {
     pub object: String,
     /// Unix seconds.
     pub created: u64,
-    /// Who runs it.
+    /// The owner.
     pub owned_by: String,
     /// The longest sequence in tokens (vLLM's extra field).
     #[serde(default, skip_serializing_if = "Option::is_none")]

@@ -1,4 +1,4 @@
-//! How tokens are chosen and when to stop: the part that generating endpoints share.
+//! Sampling parameters and stop conditions, which all generating endpoints share.
 
 use super::error::ApiError;
 use super::given::Given;
@@ -40,13 +40,13 @@ pub struct Sampling {
     pub repetition_penalty: Option<f32>,
     /// Token id to bias, −100 to 100.
     pub logit_bias: Vec<(u32, f32)>,
-    /// How many choices.
+    /// The number of choices.
     pub n: u32,
     /// The most tokens to generate per choice.
     pub max_tokens: Option<u32>,
     /// The fewest tokens before an end is allowed.
     pub min_tokens: u32,
-    /// Whether the end-of-sequence token is an ordinary one.
+    /// Treat the end-of-sequence token as an ordinary one.
     pub ignore_eos: bool,
     /// Strings that end the text and are not part of it.
     pub stop: Vec<String>,

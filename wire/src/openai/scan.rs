@@ -25,7 +25,7 @@ use unknown::{Place, Unknown};
 /// The most members of a request's object: ten times the fields that all published APIs have together.
 const MEMBERS_MAX: u32 = 1_024;
 
-/// What one body may make us record.
+/// Bounds on what is recorded of one body.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Limits {
     /// Nested arrays and objects, at most 256.
@@ -42,7 +42,7 @@ impl Default for Limits {
     }
 }
 
-/// Where things are in a body.
+/// The places of fields and texts in a body.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Scan {
     /// Each at most once; the span of a `null` is empty.
@@ -68,11 +68,11 @@ pub struct TextSpan {
     pub role: TextRole,
     /// The message or prompt it is part of, counted from 0; 0 where it is part of none.
     pub item: u32,
-    /// Whether it goes on from the text before it.
+    /// The relation to the text before it.
     pub joint: Joint,
 }
 
-/// How a text begins.
+/// The relation of a text to the one before it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Joint {
     /// On its own.
@@ -100,7 +100,7 @@ impl TextSpan {
 }
 
 impl Scan {
-    /// Where the value of a known field is; `None` where it is absent or `null`.
+    /// The place of a known field's value; `None` if it is absent or `null`.
     #[must_use]
     pub fn field(&self, name: &str) -> Option<Span> {
         self.fields().find(|(field, _)| field.name == name).map(|(_, span)| span)
@@ -123,13 +123,13 @@ impl Scan {
         self.texts.split_at(self.content)
     }
 
-    /// How many prompts there are; a conversation is one.
+    /// The number of prompts; a conversation is one.
     #[must_use]
     pub const fn prompts(&self) -> u32 {
         self.prompts
     }
 
-    /// How many token ids the prompts hold: no text screen can read them.
+    /// The number of token ids in prompts, which no text screen can read.
     #[must_use]
     pub const fn token_ids(&self) -> u32 {
         self.token_ids
@@ -154,13 +154,13 @@ impl Scan {
         Some(unescape(value.get(1..value.len() - 1)?))
     }
 
-    /// Whether the answer is to be streamed.
+    /// `true` if the answer is to be streamed.
     #[must_use]
     pub const fn stream(&self) -> bool {
         self.stream
     }
 
-    /// How many choices per prompt are asked for; 1 where nothing is said.
+    /// The number of choices per prompt; 1 by default.
     #[must_use]
     pub const fn n(&self) -> u32 {
         self.n

@@ -6,9 +6,9 @@ use bytes::Bytes;
 /// A replacement.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Edit {
-    /// What is replaced; empty to insert.
+    /// The bytes to replace; empty to insert.
     pub span: Span,
-    /// What takes its place, as it stands in the body, escapes and all.
+    /// The replacement, as it stands in the body, escapes and all.
     pub with: Bytes,
 }
 

@@ -2,7 +2,7 @@
 
 use serde::{Deserialize, Serialize};
 
-/// How many tokens a request took.
+/// Token counts of a request.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Usage {
     /// Tokens of the prompt.
@@ -11,15 +11,15 @@ pub struct Usage {
     pub completion_tokens: u32,
     /// Their sum.
     pub total_tokens: u32,
-    /// What is known of the prompt's tokens.
+    /// Details of the prompt's tokens.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub prompt_tokens_details: Option<PromptTokensDetails>,
 }
 
-/// What is known of a prompt's tokens.
+/// Details of a prompt's tokens.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct PromptTokensDetails {
-    /// How many were found in the prefix cache and not computed.
+    /// Tokens that were found in the prefix cache and not computed.
     #[serde(default)]
     pub cached_tokens: u32,
 }

@@ -174,7 +174,7 @@ struct Watch {
 }
 
 impl Watch {
-    /// The next snapshot that is worth saying.
+    /// The next snapshot that is worth sending.
     async fn next(&mut self) -> WorkerStatus {
         loop {
             let now = self.looks.tick().await;

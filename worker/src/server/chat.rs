@@ -36,7 +36,7 @@ fn logprobs(reports: &[TokenReport]) -> ChatLogprobs {
     ChatLogprobs { content: content.collect() }
 }
 
-/// What is the same on every chunk, and what was sent.
+/// The members that are the same on every chunk, and what was sent.
 #[derive(Debug)]
 pub(super) struct ChatWriter {
     pub(super) id: String,

@@ -31,7 +31,7 @@ pub(super) struct Choice {
     /// Log probabilities of tokens whose text is still held back.
     held: Vec<TokenReport>,
     wants_logprobs: bool,
-    /// How much text the tokens so far have made, an echo included.
+    /// Length of the text of all tokens so far, an echo included.
     made: Extent,
     /// Bytes of it that were released.
     released: usize,
@@ -69,11 +69,11 @@ pub(super) struct TokenReport {
     /// `None` for the first token of a prompt.
     pub(super) logprob: Option<f32>,
     pub(super) top: Vec<Rival>,
-    /// Where its text begins in the text that is returned, in characters.
+    /// The start of its text in the text that is returned, in characters.
     pub(super) offset: u32,
     /// The same in bytes.
     pub(super) start: usize,
-    /// Where the text ends that is certain with it, in bytes.
+    /// The end of the text that is certain with it, in bytes.
     pub(super) end: usize,
 }
 
@@ -85,7 +85,7 @@ pub(super) struct Rival {
     pub(super) logprob: f32,
 }
 
-/// What an event added.
+/// The text and reports that an event added.
 #[derive(Debug, Default, PartialEq)]
 pub(super) struct Piece {
     pub(super) text: String,
@@ -94,7 +94,7 @@ pub(super) struct Piece {
 }
 
 impl Piece {
-    /// Whether there is anything to tell.
+    /// `true` if there is nothing to send.
     pub(super) fn is_empty(&self) -> bool {
         self.text.is_empty() && self.reports.is_empty() && self.finish.is_none()
     }

@@ -7,7 +7,7 @@ use std::fmt::Write;
 use wire::openai::Usage;
 use wire::openai::completion::{Completion, CompletionChoice, CompletionLogprobs};
 
-/// What is the same on every chunk.
+/// The members that are the same on every chunk.
 #[derive(Debug)]
 pub(super) struct CompletionWriter {
     pub(super) id: String,

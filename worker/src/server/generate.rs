@@ -19,11 +19,11 @@ pub(super) struct Generation {
     pub(super) events: mpsc::Receiver<(u32, Event)>,
     pub(super) choices: Vec<Choice>,
     pub(super) prompt_tokens: u32,
-    /// How many choices each prompt has, at least one.
+    /// Choices per prompt, at least one.
     pub(super) choices_per_prompt: usize,
 }
 
-/// Prepares a prompt where it holds nobody up: to tokenise megabytes takes seconds, and the runtime's few threads carry
+/// Runs `work` on a thread for blocking work. Tokenising megabytes takes seconds, and the runtime's few threads carry
 /// every stream and the probes.
 ///
 /// # Errors
@@ -35,8 +35,8 @@ pub(super) async fn apart<T: Send + 'static>(
     joined.unwrap_or_else(|_| Err(ApiError::new(ErrorKind::Internal, "preparing the prompt failed")))
 }
 
-/// Submits `n` sequences per prompt. `param` is the field that holds the prompt; `headers` may say whose prefixes it
-/// shares.
+/// Submits `n` sequences per prompt. `param` is the field that holds the prompt; `headers` may name the tenant whose
+/// prefixes it shares.
 ///
 /// # Errors
 /// 400 where a prompt is empty, holds an unknown token or does not fit; 503 where the queue is full.
@@ -83,7 +83,7 @@ pub(super) fn submit(
     Ok(Generation { events, choices, prompt_tokens, choices_per_prompt: n.max(1) })
 }
 
-/// A priority that would mean nothing is a wish silently ignored (vLLM refuses it too).
+/// Refuses a priority that would have no effect, as vLLM does.
 fn check_priority(model: &ServerModel, sampling: &Sampling) -> Result<(), ApiError> {
     if sampling.priority == 0 || model.engine.has_priorities() {
         return Ok(());
@@ -93,13 +93,13 @@ fn check_priority(model: &ServerModel, sampling: &Sampling) -> Result<(), ApiErr
     Err(ApiError::unsupported("priority", message))
 }
 
-/// Whose prefixes a request shares: those of its tenant, as a router names it, and of its own `cache_salt`.
+/// The salt of a request's prefixes: its tenant, as a router names it, and its own `cache_salt`.
 fn salt(headers: &HeaderMap, sampling: &Sampling) -> CacheSalt {
     let tenant = headers.get(CACHE_SALT).and_then(|value| value.to_str().ok()).unwrap_or_default();
     CacheSalt::new(tenant, &sampling.cache_salt)
 }
 
-/// A bias on a token that does not exist would be a wish silently ignored.
+/// Refuses a bias on a token that does not exist: it would have no effect.
 fn check_bias(model: &ServerModel, sampling: &Sampling) -> Result<(), ApiError> {
     let vocabulary = model.engine.limits().vocab_size;
     match sampling.logit_bias.iter().find(|(token, _)| *token as usize >= vocabulary) {
@@ -119,7 +119,7 @@ fn refused(error: SubmitError) -> ApiError {
     }
 }
 
-/// How many tokens may be generated.
+/// The number of tokens that may be generated.
 fn check_length(model: &ServerModel, tokens: &[u32], sampling: &Sampling, param: &str) -> Result<usize, ApiError> {
     if tokens.is_empty() {
         return Err(ApiError::invalid(param, format!("`{param}` is empty: the model needs at least one token")));

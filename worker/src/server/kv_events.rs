@@ -13,7 +13,7 @@ use wire::status::{KV_EVENTS_VERSION, KvEvent, KvEvents};
 /// The most events of one answer: some 100 kB of JSON.
 const EVENTS_MAX: usize = 1024;
 
-/// What is asked.
+/// The query.
 #[derive(Debug, Deserialize)]
 pub(super) struct Asked {
     model: String,

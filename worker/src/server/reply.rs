@@ -20,7 +20,7 @@ use wire::headers;
 use wire::openai::{ApiError, ErrorKind, Usage};
 use wire::sse;
 
-/// How an endpoint writes what it answers.
+/// Writes answers in the shapes of one endpoint.
 pub(super) trait ChunkWriter: Send {
     /// A chunk for what was added to a choice.
     fn chunk(&mut self, index: u32, piece: Piece) -> Vec<String>;

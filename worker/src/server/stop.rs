@@ -31,13 +31,13 @@ impl StopStrings {
         std::mem::take(&mut self.held)
     }
 
-    /// What was held back, when the text has ended.
+    /// The text held back, when the text has ended.
     pub(super) fn finish(&mut self) -> String {
         std::mem::take(&mut self.held)
     }
 }
 
-/// Where the stop string that is complete first begins; of those complete at the same place, the longest. Not the one
+/// The start of the stop string that is complete first; of those complete at the same place, the longest. Not the one
 /// that begins first: whether that one will be complete may not be known yet, and text cannot be called back.
 fn first_complete(text: &str, stops: &[String]) -> Option<usize> {
     let places = stops.iter().filter_map(|stop| text.find(stop.as_str()).map(|at| (at + stop.len(), at)));

@@ -30,7 +30,7 @@ struct StreamOptions {
     include_usage: Option<bool>,
 }
 
-/// What is generated, and how tokens are chosen.
+/// Fields of every endpoint that generates: the model, the stream, the sampling parameters.
 pub(super) static GENERATION: &[Field] = &[
     honoured("model", Kind::Text, |draft, given| given.json().map(|name| draft.model = Some(name))),
     honoured("stream", Kind::Bool, |draft, given| {

@@ -49,7 +49,7 @@ pub(in crate::openai) enum Leaf {
 pub(in crate::openai) struct Lexer<'b> {
     body: &'b [u8],
     at: usize,
-    /// Where the first byte is that is not UTF-8.
+    /// The offset of the first byte that is not UTF-8.
     valid_to: usize,
     /// Containers that may still be opened.
     depth_left: u16,
@@ -296,7 +296,7 @@ fn is_plain(byte: u8) -> bool {
     byte >= 0x20 && byte != b'"' && byte != b'\\'
 }
 
-/// Which of the open levels are objects.
+/// One bit for each open level: set for an object, clear for an array.
 #[derive(Debug, Default)]
 struct Levels {
     bits: [u64; DEPTH_MAX as usize / 64],

@@ -1,5 +1,5 @@
-//! Where a place of a body is, in words: `messages[0].content[1].text`. Found only when something is wrong, so that
-//! a good body pays nothing for it.
+//! The path of a place in a body, such as `messages[0].content[1].text`. It is computed only for an error, so that a
+//! valid body pays nothing for it.
 
 use super::span::Span;
 use super::unescape::unescape;
@@ -48,7 +48,7 @@ pub(super) fn path(body: &[u8], at: usize) -> String {
     render(body, &levels)
 }
 
-/// Where the closing quote is.
+/// The offset of the closing quote.
 fn string_end(body: &[u8], mut at: usize) -> usize {
     while at < body.len() && body[at] != b'"' {
         at += if body[at] == b'\\' { 2 } else { 1 };

@@ -1,4 +1,4 @@
-//! What the scan finds, case by case; `tests/hostile.rs` compares it with serde_json on any bytes.
+//! Tests of the scan, case by case; `tests/hostile.rs` compares it with serde_json on any bytes.
 
 use super::{Joint, Limits, Scan, TextRole, scan};
 use crate::openai::endpoint::{CHAT, COMPLETIONS, Endpoint};

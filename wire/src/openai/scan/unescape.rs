@@ -22,7 +22,7 @@ pub fn unescape(raw: &[u8]) -> Cow<'_, str> {
     Cow::Owned(out)
 }
 
-/// What follows a backslash: the character it stands for, and how long it is in bytes.
+/// The character that an escape stands for, and the escape's length after its backslash in bytes.
 fn escaped(after: &str) -> Option<(char, usize)> {
     let character = match after.as_bytes().first()? {
         b'"' => '"',

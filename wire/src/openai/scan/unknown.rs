@@ -10,7 +10,7 @@ const NAME_BYTES_MAX: usize = 64;
 /// The end of a name that was cut.
 const CUT: &str = "...";
 
-/// Which object a member is in.
+/// The object that holds a member.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Place {
     Top,
