@@ -12,6 +12,7 @@
 mod admission;
 mod attempt;
 mod blocks;
+mod capacity;
 mod core;
 mod doing;
 mod events;
@@ -28,6 +29,7 @@ mod state;
 mod thread;
 
 pub use blocks::KvChange;
+pub use capacity::Misfit;
 pub use doing::{Activity, Doing, Wedge};
 pub use events::{CHANGES_MAX, KvChangesRead};
 pub use flight::Flight;
@@ -37,6 +39,7 @@ pub use recorder::StepRecord;
 pub use scheduler::BesideDecodes;
 pub use sequence::{Cancel, Event, FinishReason, SequenceParams, Submission};
 
+use capacity::Capacity;
 use compute::backend::{Backend, Generation, InstallError, Limits, Part, Revision};
 use shared::Shared;
 use std::path::PathBuf;
@@ -98,6 +101,17 @@ pub enum SubmitError {
         /// When it is worth trying again.
         retry_after: Duration,
     },
+    /// One request has more sequences than ever fit.
+    #[error("the request has {sequences} sequences and at most {most} are taken at a time; lower `n` or split it")]
+    TooMany {
+        /// How many it has.
+        sequences: usize,
+        /// How many would be taken.
+        most: usize,
+    },
+    /// One of its sequences could never be computed.
+    #[error(transparent)]
+    Misfit(#[from] Misfit),
     /// The engine has ended: a panic in a step, or the process is going.
     #[error("the engine has ended")]
     Ended,
@@ -130,6 +144,7 @@ pub struct EngineHandle {
     shared: Arc<Shared>,
     options: EngineOptions,
     limits: Limits,
+    capacity: Capacity,
 }
 
 impl EngineHandle {
@@ -147,7 +162,8 @@ impl EngineHandle {
         let limits = backend.limits().clone();
         // Unbounded in type, bounded by `waiting`, which is raised before anything is sent.
         let (inbox, submissions) = mpsc::channel();
-        let handle = Self { inbox, shared: Arc::clone(&shared), options: options.clone(), limits };
+        let capacity = Capacity::of(&limits, &options);
+        let handle = Self { inbox, shared: Arc::clone(&shared), options: options.clone(), limits, capacity };
         std::thread::Builder::new()
             .name(format!("engine-{name}"))
             .spawn(move || thread::run(backend, &options, submissions, &shared, &meters))?;
@@ -157,21 +173,38 @@ impl EngineHandle {
     /// Queues the sequences of one request, all or none.
     ///
     /// # Errors
-    /// A full queue, or an engine that has ended.
+    /// A sequence that could never be computed, more of them than are ever taken, a full queue, or an engine that has
+    /// ended.
     pub fn submit(&self, sequences: Vec<Submission>) -> Result<(), SubmitError> {
         if let Some(why) = self.shared.fault() {
             return Err(SubmitError::NoWeights(why.into()));
         }
+        sequences.iter().try_for_each(|sequence| self.check(&sequence.prompt))?;
+        let most = self.options.queue_max.max(self.options.max_num_seqs);
+        if sequences.len() > most {
+            return Err(SubmitError::TooMany { sequences: sequences.len(), most });
+        }
         let count = u32::try_from(sequences.len()).unwrap_or(u32::MAX);
         let queue_max = u32::try_from(self.options.queue_max).unwrap_or(u32::MAX);
         let raised = self.shared.waiting.fetch_update(Ordering::AcqRel, Ordering::Acquire, |waiting| {
-            // A request larger than the queue is taken when nobody waits, or it never could be.
-            (waiting == 0 || waiting.saturating_add(count) <= queue_max).then_some(waiting + count)
+            // With nobody waiting, a request may have a sequence for each seat although the queue is shorter.
+            let total = waiting.saturating_add(count);
+            (waiting == 0 || total <= queue_max).then_some(total)
         });
         match raised {
             Err(waiting) => Err(SubmitError::Full { waiting, retry_after: self.retry_after(waiting) }),
             Ok(_) if self.shared.is_dead.load(Ordering::Acquire) => Err(SubmitError::Ended),
             Ok(_) => self.inbox.send(Message::Submit(sequences)).map_err(|_| SubmitError::Ended),
+        }
+    }
+
+    /// Checks a prompt against the bounds that no waiting changes.
+    fn check(&self, prompt: &[u32]) -> Result<(), Misfit> {
+        self.capacity.check(prompt.len())?;
+        let vocabulary = self.limits.vocab_size;
+        match prompt.iter().find(|&&token| token as usize >= vocabulary) {
+            Some(&token) => Err(Misfit::Token { token, vocabulary }),
+            None => Ok(()),
         }
     }
 
@@ -259,10 +292,10 @@ impl EngineHandle {
         self.flight(usize::MAX).dump(cause, self.options.faults.recorder_dir.as_deref());
     }
 
-    /// The longest sequence, prompt and completion together.
+    /// The longest sequence, prompt and completion together: what was asked for, or less where the backend holds less.
     #[must_use]
     pub fn max_model_len(&self) -> usize {
-        self.options.max_model_len
+        self.capacity.positions
     }
 
     /// What the backend was sized for.

@@ -11,7 +11,9 @@ use proptest::prelude::*;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
-use worker::engine::{EngineHandle, EngineOptions, Event, FinishReason, SequenceParams, Submission};
+use worker::engine::{
+    EngineHandle, EngineOptions, Event, FinishReason, Misfit, SequenceParams, Submission, SubmitError,
+};
 
 /// First tokens of prompts whose steps end in a way of their own.
 const FAILS: u32 = 90;
@@ -144,6 +146,44 @@ fn who_does_not_read_keeps_nobody_from_being_served() {
     let (ask, events) = submission(vec![4, 5], 2, 100, 64);
     started.engine.submit(vec![ask]).expect("taken");
     assert_eq!(joined(read(events)).1.len(), 100, "the only seat is not the idle reader's");
+}
+
+#[test]
+fn what_could_never_be_computed_is_refused_before_it_waits() {
+    // 26 blocks hold 104 positions, fewer than the model's 512.
+    let started = start(limits(26, 64), 4, Duration::ZERO);
+    let submit = |prompt: Vec<u32>, max_tokens| {
+        let (ask, events) = submission(prompt, 3, max_tokens, 64);
+        started.engine.submit(vec![ask]).map(|()| read(events))
+    };
+    assert_eq!(started.engine.max_model_len(), 104);
+    for max_tokens in [0, 1, 400] {
+        let too_long = |tokens| Err(SubmitError::Misfit(Misfit::Length { tokens, most: 104 }));
+        assert_eq!(submit(vec![1; 105], max_tokens), too_long(105));
+        assert_eq!(submit(vec![1; 40_000], max_tokens), too_long(40_000));
+        assert_eq!(submit(Vec::new(), max_tokens), Err(SubmitError::Misfit(Misfit::Empty)));
+        let unknown = Misfit::Token { token: 97, vocabulary: 97 };
+        assert_eq!(submit(vec![1, 97], max_tokens), Err(SubmitError::Misfit(unknown)));
+        let whole = submit(vec![1; 104], max_tokens).expect("exactly the limit");
+        let is_end = |event: &Event| {
+            matches!(event, Event::PromptDone | Event::Token { finish: Some(FinishReason::Length), .. })
+        };
+        assert!(whole.last().is_some_and(is_end), "{max_tokens}: {whole:?}");
+    }
+    assert_eq!(started.engine.load().waiting, 0);
+}
+
+#[test]
+fn a_request_of_more_sequences_than_are_ever_taken_is_refused_and_one_of_all_seats_is_not() {
+    let inner =
+        ScriptedBackend::new(ScriptedOptions { limits: limits(100, 64), step: Duration::ZERO, row: Duration::ZERO });
+    let engine = common::start(Box::new(inner), EngineOptions { queue_max: 2, max_num_seqs: 4, ..options(512) });
+    let submit = |count: u64| {
+        let (asks, events): (Vec<_>, Vec<_>) = (0..count).map(|seed| submission(vec![1, 2], seed, 3, 64)).unzip();
+        engine.submit(asks).map(|()| events.into_iter().map(read).collect::<Vec<_>>())
+    };
+    assert_eq!(submit(5).map(|_| ()), Err(SubmitError::TooMany { sequences: 5, most: 4 }));
+    assert_eq!(submit(4).expect("a seat for each").len(), 4);
 }
 
 #[test]

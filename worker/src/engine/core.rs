@@ -6,6 +6,7 @@ use super::EngineOptions;
 use super::admission::Prospects;
 use super::attempt::{Fault, are_numbers};
 use super::blocks::{BlockPool, KvChange};
+use super::capacity::Capacity;
 use super::order::Order;
 use super::prefix::BlockName;
 use super::reader::Reader;
@@ -40,6 +41,7 @@ pub(super) enum Notice {
 pub(super) struct Core<R> {
     options: EngineOptions,
     limits: Limits,
+    capacity: Capacity,
     begun: Instant,
     arrivals: u64,
     /// In their order.
@@ -60,6 +62,7 @@ impl<R: Reader> Core<R> {
     pub(super) fn new(options: EngineOptions, limits: Limits, now: Instant) -> Self {
         Self {
             pool: BlockPool::new(limits.kv_blocks),
+            capacity: Capacity::of(&limits, &options),
             options,
             limits,
             begun: now,
@@ -148,7 +151,7 @@ impl<R: Reader> Core<R> {
         let caches = options.enable_prefix_caching.then_some(limits.kv_block_tokens);
         let prospects = Prospects::new(running, waiting, pool, newest, caches, budget.seats, leaders);
         schedule(facts, prospects, freed_by(running, pool), budget, plan);
-        let is_something = !(plan.runs.is_empty() && plan.preempted.is_empty());
+        let is_something = !(plan.runs.is_empty() && plan.preempted.is_empty() && plan.refused.is_empty());
         if is_something {
             self.apply(now);
         }
@@ -162,8 +165,7 @@ impl<R: Reader> Core<R> {
             beside_decodes: self.options.beside_decodes,
             logits_rows: limits.max_logits_rows,
             free_blocks: self.pool.free(),
-            total_blocks: limits.kv_blocks,
-            block_tokens: limits.kv_block_tokens,
+            whole: self.capacity,
             seats: self.options.max_num_seqs.saturating_sub(self.running.len() - self.paused()),
             runs: self.options.max_num_seqs,
         }
@@ -184,16 +186,32 @@ impl<R: Reader> Core<R> {
             self.notices.push(Notice::Preempted);
             self.enqueue(sequence);
         }
+        for (index, misfit) in &plan.refused {
+            self.waiting[*index].fail(&misfit.to_string());
+        }
         for (already, &index) in plan.admitted.iter().enumerate() {
             // Those before it have left the queue.
             if let Some(sequence) = self.waiting.remove(index - already) {
                 self.admit(sequence, now);
             }
         }
+        if !plan.refused.is_empty() {
+            self.drop_refused(now);
+        }
         for run in &plan.runs {
             self.pool.take(run.new_blocks, &mut self.running[run.index].blocks);
         }
         self.plan = plan;
+    }
+
+    /// Takes those out of the queue that were told that they can never be computed.
+    fn drop_refused(&mut self, now: Instant) {
+        let notices = &mut self.notices;
+        self.waiting.retain(|sequence| {
+            let end = sequence.end;
+            notices.extend(end.map(|end| Notice::Ended(end, now.duration_since(sequence.queued_at))));
+            end.is_none()
+        });
     }
 
     fn admit(&mut self, mut sequence: Sequence<R>, now: Instant) {
@@ -303,7 +321,7 @@ impl<R: Reader> Core<R> {
                 continue;
             }
             let own = own.chunks_exact(vocabulary);
-            let has_token = sequence.advance(run.tokens, own, self.options.max_model_len, &mut self.scratch);
+            let has_token = sequence.advance(run.tokens, own, self.capacity.positions, &mut self.scratch);
             if has_token {
                 self.notices.push(match sequence.last_token_at.replace(now) {
                     None => Notice::First(now.duration_since(sequence.queued_at)),

@@ -4,7 +4,10 @@
 //! step's budget, which is smaller while there are decodes, and smaller still for long prompts;
 //! then prompts in chunks with the rows that are left (Agrawal et al. 2024); then new sequences
 //! while there is room for their whole prompt. When blocks run out the youngest running sequence
-//! gives its own back and is computed again later (vLLM's recompute).
+//! gives its own back and is computed again later (vLLM's recompute). A waiting sequence that could never be computed is
+//! refused, so that nobody waits behind it for ever.
+
+use super::capacity::{Capacity, Misfit};
 
 /// What prompts may use of a step that has decodes, too: how much running streams may be slowed by.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -88,8 +91,8 @@ pub(super) struct Budget {
     pub(super) beside_decodes: BesideDecodes,
     pub(super) logits_rows: usize,
     pub(super) free_blocks: usize,
-    pub(super) total_blocks: usize,
-    pub(super) block_tokens: usize,
+    /// What there would be with nobody else here.
+    pub(super) whole: Capacity,
     /// Sequences that may still start.
     pub(super) seats: usize,
     /// Sequences that may take part: those that wake up beside as many others wait for their turn.
@@ -116,6 +119,8 @@ pub(super) struct Plan {
     pub(super) preempted: Vec<usize>,
     /// Which of the waiting start, by rising index.
     pub(super) admitted: Vec<usize>,
+    /// Which of the waiting can never be computed, and why, by rising index.
+    pub(super) refused: Vec<(usize, Misfit)>,
 }
 
 /// Plans a step into `plan`. `waiting` are those that may start, with their indices, first come first; the next is
@@ -131,6 +136,7 @@ pub(super) fn schedule(
     plan.runs.clear();
     plan.preempted.clear();
     plan.admitted.clear();
+    plan.refused.clear();
     let mut alive = running.len();
     let mut allowance = None;
     let mut place = |plan: &mut Plan, budget: &mut Budget, allowance: &mut Option<Allowance>, index: usize| {
@@ -138,7 +144,7 @@ pub(super) fn schedule(
             return;
         }
         let Some(tokens) = chunk(&running[index], budget, allowance.as_ref()) else { return };
-        let need = blocks_needed(&running[index], tokens, budget.block_tokens);
+        let need = blocks_needed(&running[index], tokens, budget.whole.block_tokens);
         while need > budget.free_blocks && alive > index {
             alive -= 1;
             plan.preempted.push(alive);
@@ -184,16 +190,21 @@ fn admit(
 ) {
     while plan.admitted.len() < budget.seats && plan.runs.len() < budget.runs && budget.rows > 0 {
         let Some((index, sequence)) = waiting.next() else { return };
+        if let Err(misfit) = budget.whole.check(sequence.computed + sequence.pending) {
+            plan.refused.push((index, misfit));
+            continue;
+        }
         // Room for the whole prompt and one token more, or it would soon be preempted; a prompt that is only scored
         // may fill the cache to its end.
-        let prompt = blocks_needed(&sequence, sequence.pending, budget.block_tokens);
-        let total = budget.total_blocks.saturating_sub(sequence.blocks);
-        let roomy = blocks_needed(&sequence, sequence.pending + 1, budget.block_tokens).min(total);
+        let block_tokens = budget.whole.block_tokens;
+        let prompt = blocks_needed(&sequence, sequence.pending, block_tokens);
+        let total = budget.whole.blocks.saturating_sub(sequence.blocks);
+        let roomy = blocks_needed(&sequence, sequence.pending + 1, block_tokens).min(total);
         let Some(tokens) = chunk(&sequence, budget, allowance.as_ref()) else { return };
         if roomy.max(prompt) + sequence.revived > budget.free_blocks {
             return;
         }
-        let need = blocks_needed(&sequence, tokens, budget.block_tokens);
+        let need = blocks_needed(&sequence, tokens, block_tokens);
         budget.free_blocks -= sequence.revived;
         take(plan, budget, first + plan.admitted.len(), &sequence, tokens, need);
         if let Some(allowance) = allowance {
@@ -258,11 +269,14 @@ mod tests {
             beside_decodes: beside(rows, rows),
             logits_rows: rows,
             free_blocks,
-            total_blocks: 1000,
-            block_tokens: BLOCK,
+            whole: whole(1000),
             seats: 8,
             runs: 8,
         }
+    }
+
+    fn whole(blocks: usize) -> Capacity {
+        Capacity { positions: usize::MAX, blocks, block_tokens: BLOCK, rows: 64, logits_rows: 64 }
     }
 
     fn beside(rows: usize, long_rows: usize) -> BesideDecodes {
@@ -312,9 +326,26 @@ mod tests {
 
     #[test]
     fn a_prompt_that_fills_the_whole_cache_starts() {
-        let whole = Budget { total_blocks: 2, ..budget(8, 2) };
-        assert_eq!(plan(&[], &[sequence(8, 0)], whole).admitted.len(), 1);
-        assert_eq!(plan(&[], &[sequence(9, 0)], whole).admitted.len(), 0);
+        let all = Budget { whole: whole(2), ..budget(8, 2) };
+        assert_eq!(plan(&[], &[sequence(8, 0)], all).admitted.len(), 1);
+        assert_eq!(plan(&[], &[sequence(9, 0)], all).admitted.len(), 0);
+    }
+
+    #[test]
+    fn what_can_never_be_computed_is_refused_and_holds_nobody_up() {
+        let most = whole(4);
+        let waiting = [sequence(8, 0), sequence(17, 0), sequence(40_000, 0), sequence(0, 0), sequence(4, 0)];
+        let found = plan(&[], &waiting, Budget { whole: most, ..budget(64, 4) });
+        assert_eq!(found.admitted, [0, 4]);
+        let refused: Vec<usize> = found.refused.iter().map(|(index, _)| *index).collect();
+        assert_eq!(refused, [1, 2, 3]);
+        // One that has grown until nothing holds it gives way, and is then refused like any other.
+        let grown = sequence(1, 16);
+        assert_eq!(plan(&[grown], &[], Budget { whole: most, ..budget(64, 0) }).preempted, [0]);
+        assert_eq!(plan(&[], &[sequence(17, 0)], Budget { whole: most, ..budget(64, 4) }).refused.len(), 1);
+        let no_logits = Capacity { logits_rows: 0, ..most };
+        let found = plan(&[], &[sequence(2, 0)], Budget { whole: no_logits, logits_rows: 0, ..budget(64, 4) });
+        assert_eq!(found.refused, [(0, Misfit::Rows)]);
     }
 
     #[test]
@@ -346,8 +377,8 @@ mod tests {
         ) {
             let waiting: Vec<Running> = waiting.into_iter().map(|pending| sequence(pending, 0)).collect();
             let held: usize = running.iter().map(|sequence| sequence.blocks).sum();
-            let total_blocks = free_blocks + held;
-            let budget = Budget { rows, beside_decodes: beside(16, 4), logits_rows, free_blocks, total_blocks, block_tokens: BLOCK, seats, runs: 6 };
+            let whole = whole(free_blocks + held);
+            let budget = Budget { rows, beside_decodes: beside(16, 4), logits_rows, free_blocks, whole, seats, runs: 6 };
             let plan = plan(&running, &waiting, budget);
             let decodes = |run: &&Run| run.index < running.len() && running[run.index].pending == 1;
             if plan.runs.iter().any(|run| decodes(&run)) && plan.preempted.is_empty() {
@@ -365,6 +396,9 @@ mod tests {
             let logits: usize = plan.runs.iter().map(|run| super::logits_rows(all[run.index], run.tokens)).sum();
             prop_assert!(logits <= logits_rows);
             prop_assert!(plan.admitted.len() <= seats && plan.runs.len() <= 6);
+            for &(index, _) in &plan.refused {
+                prop_assert!(waiting[index].pending > whole.blocks * BLOCK);
+            }
             for run in &plan.runs {
                 let sequence = all[run.index];
                 prop_assert!(run.tokens >= 1 && run.tokens <= sequence.pending && !sequence.is_paused);

@@ -120,7 +120,7 @@ impl<R: Reader> Sequence<R> {
         if self.wants_prompt_logprobs() {
             return &[];
         }
-        let most = (self.tokens.len() - 1) / block_tokens;
+        let most = self.tokens.len().saturating_sub(1) / block_tokens;
         &self.names[..most.min(self.names.len())]
     }
 

@@ -2,7 +2,7 @@
 
 use super::ServerModel;
 use super::choice::{Choice, PreparedPrompt};
-use crate::engine::{CacheSalt, Cancel, Event, SequenceParams, Submission, SubmitError};
+use crate::engine::{CacheSalt, Cancel, Event, Misfit, SequenceParams, Submission, SubmitError};
 use compute::sampler::Params;
 use http::HeaderMap;
 use std::time::Duration;
@@ -79,7 +79,7 @@ pub(super) fn submit(
             });
         }
     }
-    model.engine.submit(submissions).map_err(refused)?;
+    model.engine.submit(submissions).map_err(|error| refused(error, param))?;
     Ok(Generation { events, choices, prompt_tokens, choices_per_prompt: n.max(1) })
 }
 
@@ -111,8 +111,13 @@ fn check_bias(model: &ServerModel, sampling: &Sampling) -> Result<(), ApiError> 
     }
 }
 
-fn refused(error: SubmitError) -> ApiError {
+fn refused(error: SubmitError, param: &str) -> ApiError {
     match error {
+        SubmitError::Misfit(misfit @ Misfit::Length { .. }) => {
+            ApiError::new(ErrorKind::ContextLengthExceeded, misfit.to_string()).with_param(param)
+        }
+        SubmitError::Misfit(misfit) => ApiError::invalid(param, misfit.to_string()),
+        SubmitError::TooMany { .. } => ApiError::invalid("n", error.to_string()),
         SubmitError::Full { retry_after, .. } => ApiError::overloaded("the queue is full", retry_after),
         SubmitError::NoWeights(why) => ApiError::overloaded(why, Duration::from_secs(30)),
         SubmitError::Ended => ApiError::overloaded("the engine has ended", Duration::from_secs(5)),

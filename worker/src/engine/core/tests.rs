@@ -90,6 +90,8 @@ struct Simulation {
     preempted: usize,
     /// Whether the device computes what is no number.
     is_broken: bool,
+    /// Whether sequences may be refused.
+    may_fail: bool,
 }
 
 impl Simulation {
@@ -105,7 +107,7 @@ impl Simulation {
         };
         let options = EngineOptions {
             max_num_seqs: sizes.max_num_seqs,
-            max_model_len: 400.min(sizes.kv_blocks * BLOCK),
+            max_model_len: 400,
             beside_decodes: crate::engine::BesideDecodes {
                 rows: 12,
                 long_rows: 5,
@@ -121,7 +123,15 @@ impl Simulation {
         let now = Instant::now();
         let scripted = ScriptedOptions { limits: limits.clone(), step: Duration::ZERO, row: Duration::ZERO };
         let core = Core::new(options, limits, now);
-        Self { core, backend: ScriptedBackend::new(scripted), now, rows: 0, preempted: 0, is_broken: false }
+        Self {
+            core,
+            backend: ScriptedBackend::new(scripted),
+            now,
+            rows: 0,
+            preempted: 0,
+            is_broken: false,
+            may_fail: false,
+        }
     }
 
     fn submit(&mut self, ask: Ask<Listener>) -> Listener {
@@ -169,7 +179,9 @@ impl Simulation {
         check(&self.core);
         for notice in self.core.notices() {
             self.preempted += usize::from(notice == Notice::Preempted);
-            assert!(self.is_broken || !matches!(notice, Notice::NoNumbers | Notice::Ended(End::Failed, _)));
+            assert!(
+                self.is_broken || self.may_fail || !matches!(notice, Notice::NoNumbers | Notice::Ended(End::Failed, _))
+            );
         }
         self.core.changes().for_each(drop);
         is_step
@@ -444,6 +456,65 @@ fn neither_tenants_nor_weights_share() {
             .map(|(tenant, swaps)| cached_of(tenant, swaps)),
         [0, 0, 28, 0, 28]
     );
+}
+
+#[test]
+fn what_can_never_be_computed_is_refused_at_its_turn_and_the_next_is_served() {
+    // The cache holds 96 positions and the model 400.
+    let mut simulation = Simulation::new(&Sizes { kv_blocks: 24, max_num_seqs: 2, ..ROOMY });
+    let scored = |tokens: Vec<u32>, max_tokens| {
+        let mut asked = ask(tokens, 1, max_tokens);
+        asked.params.prompt_logprobs = Some(1);
+        asked
+    };
+    let never = [
+        ask(prompt(1, 97, 0, 0), 1, 0),
+        ask(prompt(1, 401, 0, 0), 1, 5),
+        ask(prompt(2, 40_000, 0, 0), 1, 0),
+        scored(prompt(3, 97, 0, 0), 0),
+        scored(prompt(3, 4000, 0, 0), 3),
+        ask(Vec::new(), 1, 0),
+    ];
+    let never = never.map(|asked| simulation.submit(asked));
+    let behind = (0..4).map(|seed| simulation.submit(ask(prompt(1, 40, 0, 0), seed, 6))).collect::<Vec<_>>();
+    simulation.may_fail = true;
+    simulation.finish();
+    assert!(never.iter().all(|one| one.0.borrow().has_failed && one.tokens().is_empty()));
+    for (seed, one) in (0..).zip(&behind) {
+        assert_eq!(one.tokens(), alone(prompt(1, 40, 0, 0), seed, 6));
+    }
+}
+
+#[test]
+fn a_prompt_exactly_at_the_limit_is_computed_whatever_it_wants() {
+    for scores in [false, true] {
+        for (max_tokens, said) in [(0, 0), (1, 1), (50, 1)] {
+            let mut simulation = Simulation::new(&Sizes { kv_blocks: 24, ..ROOMY });
+            let asks: Vec<Listener> = (0..3)
+                .map(|seed| {
+                    let mut asked = ask(prompt(1, 24 * BLOCK, 0, 0), seed, max_tokens);
+                    asked.params.prompt_logprobs = scores.then_some(1);
+                    simulation.submit(asked)
+                })
+                .collect();
+            simulation.finish();
+            for one in asks {
+                assert!(one.is_finished());
+                assert_eq!(one.tokens().len(), said, "of {max_tokens}");
+                assert_eq!(one.0.borrow().reported, if scores { 24 * BLOCK - 1 } else { 0 });
+            }
+        }
+    }
+}
+
+#[test]
+fn sequences_that_outgrow_the_cache_together_give_way_and_all_reach_the_limit() {
+    let mut simulation = Simulation::new(&Sizes { kv_blocks: 24, max_num_seqs: 6, ..ROOMY });
+    let asks: Vec<Listener> = (0..6).map(|seed| simulation.submit(ask(prompt(1, 8, 2, seed), seed, 1000))).collect();
+    simulation.finish();
+    assert!(simulation.preempted > 5, "only {} preemptions", simulation.preempted);
+    // The last token is said and never computed.
+    assert!(asks.iter().all(|one| one.tokens().len() == 24 * BLOCK - 10));
 }
 
 #[test]
