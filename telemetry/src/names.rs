@@ -182,7 +182,7 @@ pub const WORKER_STEP: Def =
 /// The time of an engine's turn outside the backend's step.
 pub const WORKER_STEP_OVERHEAD: Def = Def::histogram(
     "forebay_worker_step_overhead_seconds",
-    "What a turn of the engine took outside the backend: planning, sampling, handing out",
+    "What a turn of the engine took outside the model: planning, choosing tokens, handing them out",
     &["model"],
     STEP_OVERHEAD_EDGES_S,
 );

@@ -1,4 +1,4 @@
-//! The nouns that cross from storage to kernels: number formats, parts of a model, steps.
+//! The nouns that cross from storage to kernels: number formats, parts of a model, generations of weights.
 //!
 //! This room knows no file, no model family and no kernel.
 
@@ -7,5 +7,5 @@ mod part;
 mod step;
 
 pub use format::{Float, Format, Q8_0_BYTES, Q8_0_NUMBERS};
-pub use part::{Part, Whereabouts};
-pub use step::{Generation, Segment, WantLogits};
+pub use part::{Location, Part};
+pub use step::Generation;

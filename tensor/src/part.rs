@@ -3,7 +3,7 @@
 use std::fmt;
 use std::sync::atomic::{AtomicU64, Ordering};
 
-/// What of a model a step needs at a time.
+/// A part of a model: what a step needs at a time.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Part {
     /// The embedding table.
@@ -24,19 +24,19 @@ impl fmt::Display for Part {
     }
 }
 
-/// The codes of parts in [`Whereabouts`]; layer n is n + 3.
+/// The codes of parts in [`Location`]; layer n is n + 3.
 const NOWHERE: u64 = 0;
 const EMBEDDINGS: u64 = 1;
 const HEAD: u64 = 2;
 const LAYERS: u64 = 3;
 
-/// Which part of the model a step is at: written by the thread that computes, read by those who
+/// The part of the model that a step is at: written by the thread that computes, read by those who
 /// watch it, at the cost of one store a part.
 #[derive(Debug, Default)]
-pub struct Whereabouts(AtomicU64);
+pub struct Location(AtomicU64);
 
-impl Whereabouts {
-    /// A step begins with a part, or ends (`None`).
+impl Location {
+    /// Notes that a step begins a part, or ends (`None`).
     pub fn enter(&self, part: Option<Part>) {
         let code = match part {
             None => NOWHERE,
@@ -47,7 +47,7 @@ impl Whereabouts {
         self.0.store(code, Ordering::Relaxed);
     }
 
-    /// The part it is at.
+    /// The part that the step is at.
     #[must_use]
     pub fn part(&self) -> Option<Part> {
         match self.0.load(Ordering::Relaxed) {
@@ -65,11 +65,11 @@ mod tests {
     use super::*;
 
     #[test]
-    fn where_a_step_is_is_told_as_it_was_said() {
-        let whereabouts = Whereabouts::default();
+    fn a_location_is_read_as_it_was_written() {
+        let location = Location::default();
         for part in [None, Some(Part::Embeddings), Some(Part::Layer(0)), Some(Part::Layer(79)), Some(Part::Head)] {
-            whereabouts.enter(part);
-            assert_eq!(whereabouts.part(), part);
+            location.enter(part);
+            assert_eq!(location.part(), part);
         }
     }
 }

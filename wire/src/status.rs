@@ -85,6 +85,20 @@ pub struct ModelStatus {
     /// The result of quantizing its weights; absent before it is done, and where it was not asked for.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub quantization: Option<Quantization>,
+    /// What its keys and values are known by; absent until that is known.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub identity: Option<WeightsIdentity>,
+}
+
+/// What the keys and values of a model follow from besides tokens: a digest of the weights' bytes, of the model's
+/// description and of what was made of its matrices. The names of KV blocks are rooted in it.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct WeightsIdentity {
+    /// 64 hexadecimal digits.
+    pub digest: String,
+    /// Whether every worker with the same weights has it. A directory that nobody hashed has one of its own, for as long
+    /// as its files are the same ones and the process lives.
+    pub is_public: bool,
 }
 
 /// Weights that were quantized when they were loaded.
@@ -147,6 +161,7 @@ impl ModelStatus {
             error: None,
             wedged: None,
             quantization: None,
+            identity: None,
         }
     }
 }
@@ -222,6 +237,9 @@ pub struct KvEvents {
     pub model: String,
     /// Tokens per block.
     pub block_tokens: u32,
+    /// The identity of the newest weights, as in the model's status; no event is here before it is known.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub identity: Option<WeightsIdentity>,
     /// The number of the first event here. Where it is not the one asked for, those between were forgotten, or the
     /// worker was started anew: the reader takes the cache for empty and follows from here.
     pub first: u64,

@@ -1,5 +1,6 @@
 //! A worker's configuration.
 
+pub use compute::{BackendKind, KvCacheDtype, Quantization};
 use listen::ListenConfig;
 use policy::Secret;
 use schemars::JsonSchema;
@@ -118,30 +119,6 @@ pub struct StorageConfig {
     pub trust: policy::trust::TrustConfig,
 }
 
-/// A backend.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
-#[serde(rename_all = "lowercase")]
-pub enum BackendKind {
-    /// Our kernels over mapped weights.
-    Cpu,
-    /// The portable f32 reference.
-    Candle,
-    /// No weights.
-    Scripted,
-}
-
-impl BackendKind {
-    /// Its name in configurations.
-    #[must_use]
-    pub fn name(self) -> &'static str {
-        match self {
-            Self::Cpu => "cpu",
-            Self::Candle => "candle",
-            Self::Scripted => "scripted",
-        }
-    }
-}
-
 /// An order of requests.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "lowercase")]
@@ -150,38 +127,6 @@ pub enum SchedulingPolicy {
     Fcfs,
     /// By the requests' `priority`.
     Priority,
-}
-
-/// A format that matrices are converted to at load.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
-pub enum Quantization {
-    /// GGUF's Q8_0.
-    #[serde(rename = "q8_0")]
-    Q8_0,
-}
-
-impl Quantization {
-    /// Its name in configurations.
-    #[must_use]
-    pub fn name(self) -> &'static str {
-        match self {
-            Self::Q8_0 => "q8_0",
-        }
-    }
-}
-
-/// The format of keys and values.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
-#[serde(rename_all = "lowercase")]
-pub enum KvCacheDtype {
-    /// f32 for models stored in f32, bf16 for bf16 and Q8_0 models on CPUs that multiply bf16, f16 for others.
-    Auto,
-    /// 32 bits.
-    F32,
-    /// 16 bits, saturating.
-    F16,
-    /// 16 bits, the upper half of a binary32.
-    Bf16,
 }
 
 impl Default for WorkerConfig {
@@ -261,7 +206,7 @@ impl WorkerConfig {
         if let Some((name, _)) = sizes.into_iter().find(|(_, size)| *size == Some(0)) {
             return Some(format!("worker.{name}: must be at least 1"));
         }
-        if let Some(quantization) = self.quantization.filter(|_| self.backend != BackendKind::Cpu) {
+        if let Some(quantization) = self.quantization.filter(|_| !self.backend.quantizes()) {
             let (name, backend) = (quantization.name(), self.backend.name());
             return Some(format!(
                 "worker.quantization: the {backend} backend does not quantize to {name}; use the cpu backend, or leave \

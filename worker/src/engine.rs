@@ -28,19 +28,18 @@ mod shared;
 mod state;
 mod thread;
 
-pub use blocks::KvChange;
 pub use capacity::Misfit;
 pub use doing::{Activity, Doing, Wedge};
-pub use events::{CHANGES_MAX, KvChangesRead};
+pub use events::{CHANGES_MAX, KvChange, KvChangesRead};
 pub use flight::Flight;
 pub use meters::Meters;
-pub use prefix::{BlockName, CacheSalt};
+pub use prefix::{BlockName, CacheSalt, Identity};
 pub use recorder::StepRecord;
 pub use scheduler::BesideDecodes;
 pub use sequence::{Cancel, Event, FinishReason, SequenceParams, Submission};
 
 use capacity::Capacity;
-use compute::backend::{Backend, Generation, InstallError, Limits, Part, Revision};
+use compute::backend::{Backend, Generation, InstallError, Limits, Part, Prepared};
 use shared::Shared;
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -134,7 +133,8 @@ pub enum SwapError {
 /// What the engine thread is told.
 enum Message {
     Submit(Vec<Submission>),
-    Install(Revision, oneshot::Sender<Result<Generation, InstallError>>),
+    Identify(Generation, Identity),
+    Install(Arc<dyn Prepared>, oneshot::Sender<Result<Generation, InstallError>>),
 }
 
 /// How to reach an engine. Clones reach the same one; when the last is dropped, it ends.
@@ -213,10 +213,23 @@ impl EngineHandle {
     ///
     /// # Errors
     /// The backend refuses, or the engine has ended.
-    pub async fn install(&self, revision: Revision) -> Result<Generation, SwapError> {
+    pub async fn install(&self, weights: Arc<dyn Prepared>) -> Result<Generation, SwapError> {
         let (reply, answer) = oneshot::channel();
-        self.inbox.send(Message::Install(revision, reply)).map_err(|_| SwapError::Ended)?;
+        self.inbox.send(Message::Install(weights, reply)).map_err(|_| SwapError::Ended)?;
         Ok(answer.await.map_err(|_| SwapError::Ended)??)
+    }
+
+    /// Publishes the blocks of a generation of weights from now on, by names that are rooted in its identity. A second
+    /// identity of one generation changes nothing.
+    pub fn identify(&self, generation: Generation, identity: Identity) {
+        // An engine that has ended publishes nothing.
+        let _ = self.inbox.send(Message::Identify(generation, identity));
+    }
+
+    /// What keys and values of the newest weights are known by, once that is known.
+    #[must_use]
+    pub fn identity(&self) -> Option<Identity> {
+        self.shared.identity()
     }
 
     /// Waits until no sequence uses weights older than `generation`, and they are let go.

@@ -10,6 +10,7 @@
 mod computed;
 mod error;
 mod files;
+mod identity;
 mod load;
 mod quantize;
 mod room;
@@ -22,7 +23,9 @@ pub use source::ModelSource;
 use crate::config::{StorageConfig, WorkerConfig};
 use crate::progress::{Board, ModelProgress};
 use crate::server::{self, Server, SwapRequest};
+use compute::Kind;
 use compute::memory::MemoryError;
+use identity::Private;
 use listen::{Drain, ListenError, Listener};
 use load::Resident;
 use loader::Loader;
@@ -44,8 +47,12 @@ type Loaded = Option<Result<(), Arc<StartError>>>;
 /// What everyone who loads shares.
 struct Context {
     config: WorkerConfig,
+    /// What computes, as configured.
+    kind: Arc<dyn Kind>,
     loader: Loader,
     trust: Trust,
+    /// Names of weights that nobody hashed.
+    private: Private,
     registry: Registry,
     server: Arc<Server>,
     board: Arc<Board>,
@@ -96,8 +103,17 @@ impl Worker {
         let server = Arc::new(Server::new(&config, registry.clone(), drain.clone(), Arc::clone(&board), swaps));
         let residents = Mutex::new(BTreeMap::new());
         let (shared_server, shared_board) = (Arc::clone(&server), Arc::clone(&board));
-        let context =
-            Context { config, loader, trust, registry, server: shared_server, board: shared_board, residents };
+        let context = Context {
+            kind: computed::kind(&config),
+            config,
+            loader,
+            trust,
+            private: Private::default(),
+            registry,
+            server: shared_server,
+            board: shared_board,
+            residents,
+        };
         tokio::spawn(server::watch(Arc::downgrade(&server)));
         let (sender, loaded) = watch::channel(None);
         tokio::spawn(work(Arc::new(context), models, sender, requests));
@@ -159,8 +175,8 @@ async fn load_all(context: &Arc<Context>, models: &[ModelSource]) -> Result<(), 
     for source in models {
         looked.push(load::look(context, source).await.map_err(|cause| failed(context, source.name(), cause))?);
     }
-    let needs: Vec<_> = looked.iter().map(|model| model.need(&context.config)).collect();
-    let shares = computed::shares(&context.config, &needs).map_err(|cause| over_budget(context, models, cause))?;
+    let demands: Vec<_> = looked.iter().map(|model| model.demand(context)).collect();
+    let shares = computed::shares(&context.config, &demands).map_err(|cause| over_budget(context, models, cause))?;
     for (model, share) in looked.into_iter().zip(shares) {
         let name = model.name().to_owned();
         let begun = model.begin(context, share).await.map_err(|cause| failed(context, &name, cause))?;

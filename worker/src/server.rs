@@ -244,6 +244,7 @@ fn status_of(progress: ModelProgress, model: Option<&ServerModel>, liveness_time
         status.weights_open_ms = model.weights_open.as_secs_f64() * 1e3;
         status.max_model_len = u32::try_from(model.engine.max_model_len()).unwrap_or(u32::MAX);
         status.load = model.engine.load();
+        status.identity = model.engine.identity().map(|identity| identity.status());
         status.waiting_for = model.engine.waiting_for().map(|part| part.to_string());
         status.wedged = model.engine.wedge(liveness_timeout).map(wedged);
     }

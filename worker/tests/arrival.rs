@@ -9,9 +9,10 @@ mod common;
 mod slow;
 
 use common::{Events, options, read, start, submission, until};
-use compute::backend::{Backend, Generation, Part, Segment, StepError, WantLogits};
+use compute::backend::{Input, Logits, Part, Segment, StepError, Want};
 use compute::candle::{CandleBackend, CandleOptions};
 use compute::cpu::{CpuBackend, CpuOptions, Tier};
+use compute::sampler::Choice;
 use loader::LoadError;
 use models::Decoder;
 use slow::Slow;
@@ -34,8 +35,11 @@ fn cpu(decoder: &Arc<Decoder>, tier: Tier) -> CpuBackend {
     CpuBackend::new(decoder, &options).expect("a backend")
 }
 
-fn prompt(want: WantLogits) -> Segment<'static> {
-    Segment { tokens: &PROMPT, start: 0, blocks: &[0], want }
+/// Every row's logits are wanted.
+const EVERY: Want<'static> = Want::Scores { next: &PROMPT, top: 0, then: None };
+
+fn prompt(want: Want<'static>) -> Segment<'static> {
+    Segment { input: Input::Tokens(&PROMPT), start: 0, blocks: &[0], want }
 }
 
 fn bits(logits: &[f32]) -> Vec<u32> {
@@ -47,22 +51,22 @@ fn a_step_begins_with_the_layers_that_are_there_and_ends_with_the_same_bits() {
     for fixture in FIXTURES {
         for tier in Tier::ALL.into_iter().filter(|tier| tier.is_available()) {
             let slow = Slow::new(fixture);
-            let expected = bits(cpu(&slow.whole, tier).step(&[prompt(WantLogits::All)]).expect("a step"));
+            let expected = bits(cpu(&slow.whole, tier).logits(&[prompt(EVERY)], &mut |_| true).expect("a step"));
             let mut backend = cpu(&slow.decoder, tier);
             let mut asked = Vec::new();
             // Each part arrives only when the step has come as far as it: what came before it has been computed
             // without it.
-            let mut goes_on = |part| {
+            let mut wanted = |part| {
                 if asked.last() != Some(&part) {
                     asked.push(part);
                     slow.fill(part);
                 }
                 true
             };
-            let logits = backend.step_of(Generation::default(), &[prompt(WantLogits::All)], &mut goes_on);
+            let logits = backend.logits(&[prompt(EVERY)], &mut wanted);
             assert_eq!(bits(logits.expect("a step")), expected, "{fixture} on {}", tier.name());
             assert_eq!(asked, slow.parts(), "{fixture}");
-            let again = backend.step_of(Generation::default(), &[prompt(WantLogits::All)], &mut |_| false);
+            let again = backend.logits(&[prompt(EVERY)], &mut |_| false);
             assert_eq!(bits(again.expect("nothing to wait for")), expected);
         }
     }
@@ -73,11 +77,9 @@ fn a_chunk_without_logits_does_not_wait_for_the_head() {
     let slow = Slow::new("llama_untied");
     slow.parts().into_iter().filter(|&part| part != Part::Head).for_each(|part| slow.fill(part));
     let mut backend = cpu(&slow.decoder, Tier::best());
-    let step = |backend: &mut CpuBackend, want| {
-        backend.step_of(Generation::default(), &[prompt(want)], &mut |_| false).map(<[f32]>::len)
-    };
-    assert_eq!(step(&mut backend, WantLogits::None).expect("no head needed"), 0);
-    let error = step(&mut backend, WantLogits::Last).expect_err("no head");
+    let step = |backend: &mut CpuBackend, want| backend.logits(&[prompt(want)], &mut |_| false).map(<[f32]>::len);
+    assert_eq!(step(&mut backend, Want::Nothing).expect("no head needed"), 0);
+    let error = step(&mut backend, Want::Token(Choice::greedy())).expect_err("no head");
     assert!(matches!(error, StepError::Unwanted { part: Part::Head }), "{error}");
 }
 
@@ -87,11 +89,11 @@ fn the_reference_backend_waits_for_everything() {
     let building = Arc::clone(&slow);
     let built = std::thread::spawn(move || {
         let mut backend = CandleBackend::new(&building.decoder, &CandleOptions::default()).expect("a backend");
-        backend.step(&[prompt(WantLogits::Last)]).expect("a step").to_vec()
+        backend.logits(&[prompt(Want::Token(Choice::greedy()))], &mut |_| true).expect("a step").to_vec()
     });
     slow.parts().into_iter().rev().for_each(|part| slow.fill(part));
     let mut whole = CandleBackend::new(&slow.whole, &CandleOptions::default()).expect("a backend");
-    let expected = whole.step(&[prompt(WantLogits::Last)]).expect("a step");
+    let expected = whole.logits(&[prompt(Want::Token(Choice::greedy()))], &mut |_| true).expect("a step");
     assert_eq!(bits(&built.join().expect("a step")), bits(expected));
 }
 

@@ -5,7 +5,10 @@
 mod common;
 
 use common::{Events, limits, options, read, until};
-use compute::backend::{Backend, Limits, Segment, StepError};
+use compute::backend::{
+    Backend, Generation, Input, InstallError, Limits, Location, Part, Prepared, Results, Segment, Step, StepError,
+    StepTimes,
+};
 use compute::scripted::{ScriptedBackend, ScriptedOptions};
 use proptest::prelude::*;
 use std::sync::Arc;
@@ -34,14 +37,37 @@ impl Backend for Watched {
         self.inner.limits()
     }
 
-    fn step(&mut self, segments: &[Segment<'_>]) -> Result<&[f32], StepError> {
+    fn launch(&mut self, step: &Step<'_>, wanted: &mut dyn FnMut(Part) -> bool) -> Result<(), StepError> {
         self.steps.fetch_add(1, Ordering::AcqRel);
-        let holds = |wanted: u32| segments.iter().any(|segment| segment.start == 0 && segment.tokens[0] == wanted);
+        let begins = |segment: &Segment<'_>, token| {
+            segment.start == 0 && matches!(segment.input, Input::Tokens(tokens) if tokens[0] == token)
+        };
+        let holds = |wanted: u32| step.segments.iter().any(|segment| begins(segment, wanted));
         assert!(!holds(PANICS), "a bug in a kernel");
         if holds(FAILS) {
             return Err(StepError::Device { backend: "watched", source: "the device is gone".into() });
         }
-        self.inner.step(segments)
+        self.inner.launch(step, wanted)
+    }
+
+    fn collect(&mut self, results: &mut Results) -> Result<StepTimes, StepError> {
+        self.inner.collect(results)
+    }
+
+    fn abandon(&mut self) {
+        self.inner.abandon();
+    }
+
+    fn report_to(&mut self, location: &Arc<Location>) {
+        self.inner.report_to(location);
+    }
+
+    fn install(&mut self, weights: &Arc<dyn Prepared>) -> Result<Generation, InstallError> {
+        self.inner.install(weights)
+    }
+
+    fn retire(&mut self, generation: Generation) {
+        self.inner.retire(generation);
     }
 }
 

@@ -6,9 +6,13 @@
 mod common;
 
 use common::{Events, PATIENCE, limits, options, read, until};
-use compute::backend::{Backend, Limits, Part, Segment, StepError, Whereabouts};
+use compute::backend::{
+    Backend, Generation, Input, InstallError, Limits, Location, NotFinite, Part, Prepared, Results, Segment, Step,
+    StepError, StepTimes,
+};
 use compute::scripted::{ScriptedBackend, ScriptedOptions};
-use std::collections::BTreeSet;
+use std::collections::{BTreeSet, VecDeque};
+use std::sync::Arc;
 use std::sync::mpsc as channel;
 use std::time::Duration;
 use telemetry::metrics::Registry;
@@ -16,7 +20,6 @@ use worker::engine::{
     Activity, EngineHandle, EngineOptions, Event, FaultOptions, FinishReason, Submission, SubmitError, Wedge,
 };
 
-const VOCABULARY: usize = 97;
 /// First tokens of prompts that fail in a way of their own, once their sequence has some tokens.
 const PANICS: u32 = 91;
 const FAILS: u32 = 92;
@@ -28,20 +31,38 @@ const FROM: usize = 20;
 /// The scripted backend, over which certain prompts bring misfortune.
 struct Unlucky {
     inner: ScriptedBackend,
-    logits: Vec<f32>,
     /// First token and first block of the sequences to watch.
     marked: BTreeSet<(u32, u32)>,
     /// Lets a step that hangs go on.
     release: channel::Receiver<()>,
-    whereabouts: std::sync::Arc<Whereabouts>,
+    location: Arc<Location>,
+    misfortune: Misfortune,
+    /// What becomes of the steps in flight.
+    fates: VecDeque<Fate>,
+}
+
+/// How steps end in a way of their own.
+#[derive(Debug, Clone, Copy, Default)]
+struct Misfortune {
+    /// No step is computed at all.
     is_gone: bool,
+    /// Steps fail when they are collected, rather than when they are launched.
+    is_late: bool,
+    /// Two steps may be in flight.
+    is_deep: bool,
+}
+
+#[derive(Debug, Default)]
+struct Fate {
+    panics: bool,
+    fails: bool,
+    not_finite: Option<usize>,
 }
 
 impl Unlucky {
-    fn finds(&self, wanted: u32, segments: &[Segment<'_>]) -> Option<usize> {
-        segments.iter().position(|segment| {
-            segment.start + segment.tokens.len() > FROM && self.marked.contains(&(wanted, segment.blocks[0]))
-        })
+    fn finds(&self, wanted: u32, step: &Step<'_>) -> Option<usize> {
+        let is_it = |segment: &Segment<'_>| self.marked.contains(&(wanted, segment.blocks[0]));
+        step.segments.iter().position(|segment| segment.end() > FROM && is_it(segment))
     }
 }
 
@@ -54,34 +75,66 @@ impl Backend for Unlucky {
         self.inner.limits()
     }
 
-    fn report_to(&mut self, whereabouts: &std::sync::Arc<Whereabouts>) {
-        self.whereabouts = std::sync::Arc::clone(whereabouts);
-    }
-
-    fn step(&mut self, segments: &[Segment<'_>]) -> Result<&[f32], StepError> {
-        for segment in segments.iter().filter(|segment| segment.start == 0) {
+    fn launch(&mut self, step: &Step<'_>, wanted: &mut dyn FnMut(Part) -> bool) -> Result<(), StepError> {
+        for segment in step.segments.iter().filter(|segment| segment.start == 0) {
+            let Input::Tokens(tokens) = segment.input else { panic!("a prompt is known") };
             self.marked.retain(|(_, block)| *block != segment.blocks[0]);
-            self.marked.insert((segment.tokens[0], segment.blocks[0]));
+            self.marked.insert((tokens[0], segment.blocks[0]));
         }
-        if let Some(at) = self.finds(PANICS, segments) {
+        let Misfortune { is_gone, is_late, .. } = self.misfortune;
+        let (panics, fails) = (self.finds(PANICS, step), is_gone || self.finds(FAILS, step).is_some());
+        if let Some(at) = panics.filter(|_| !is_late) {
             // Half of the step is done and has left its keys and values behind.
-            self.inner.step(&segments[..at.max(1)]).expect("steps");
+            let half = Step { segments: &step.segments[..at.max(1)], ..*step };
+            self.inner.launch(&half, wanted).expect("launches");
             panic!("a panic that this test means");
         }
-        if self.is_gone || self.finds(FAILS, segments).is_some() {
-            return Err(StepError::Device { backend: "unlucky", source: "the device is gone".into() });
+        if fails && !is_late {
+            return Err(gone());
         }
-        if self.finds(HANGS, segments).is_some() {
-            self.whereabouts.enter(Some(Part::Layer(3)));
+        if self.finds(HANGS, step).is_some() {
+            self.location.enter(Some(Part::Layer(3)));
             self.release.recv_timeout(PATIENCE).expect("released");
         }
-        let bad = self.finds(NOT_NUMBERS, segments);
-        self.logits = self.inner.step(segments)?.to_vec();
-        if let Some(at) = bad {
-            self.logits[at * VOCABULARY + 7] = f32::NAN;
-        }
-        Ok(&self.logits)
+        self.inner.launch(step, wanted)?;
+        let not_finite = self.finds(NOT_NUMBERS, step);
+        self.fates.push_back(Fate { panics: panics.is_some(), fails, not_finite });
+        Ok(())
     }
+
+    fn collect(&mut self, results: &mut Results) -> Result<StepTimes, StepError> {
+        let fate = self.fates.pop_front().expect("a step is in flight");
+        let times = self.inner.collect(results)?;
+        assert!(!fate.panics, "a panic that this test means");
+        if fate.fails {
+            return Err(gone());
+        }
+        if let Some(at) = fate.not_finite {
+            results.outcomes[at] = Err(NotFinite);
+        }
+        Ok(times)
+    }
+
+    fn abandon(&mut self) {
+        self.inner.abandon();
+        self.fates.clear();
+    }
+
+    fn report_to(&mut self, location: &Arc<Location>) {
+        self.location = Arc::clone(location);
+    }
+
+    fn install(&mut self, weights: &Arc<dyn Prepared>) -> Result<Generation, InstallError> {
+        self.inner.install(weights)
+    }
+
+    fn retire(&mut self, generation: Generation) {
+        self.inner.retire(generation);
+    }
+}
+
+fn gone() -> StepError {
+    StepError::Device { backend: "unlucky", source: "the device is gone".into() }
 }
 
 struct Started {
@@ -91,16 +144,22 @@ struct Started {
 }
 
 fn start(faults: FaultOptions) -> Started {
-    start_with(faults, false)
+    start_with(faults, Misfortune::default())
 }
 
-fn start_with(faults: FaultOptions, is_gone: bool) -> Started {
+fn start_with(faults: FaultOptions, misfortune: Misfortune) -> Started {
     quiet();
-    let limits = limits(1000, 64);
+    let limits = Limits { depth: 1 + usize::from(misfortune.is_deep), ..limits(1000, 64) };
     let inner = ScriptedBackend::new(ScriptedOptions { limits, step: Duration::ZERO, row: Duration::ZERO });
     let (release, released) = channel::channel();
-    let (marked, whereabouts) = (BTreeSet::new(), std::sync::Arc::default());
-    let backend = Unlucky { inner, logits: Vec::new(), marked, release: released, whereabouts, is_gone };
+    let backend = Unlucky {
+        inner,
+        marked: BTreeSet::new(),
+        release: released,
+        location: Arc::default(),
+        misfortune,
+        fates: VecDeque::new(),
+    };
     let options = EngineOptions { max_num_seqs: 16, faults, ..options(512) };
     let registry = Registry::new();
     let engine = common::start_in(&registry, Box::new(backend), options);
@@ -147,31 +206,38 @@ fn counted(started: &Started, name: &str) -> f64 {
 
 #[test]
 fn one_of_sixteen_fails_and_fifteen_say_what_they_would_have_said() {
-    for (first, said) in [(PANICS, "panicked"), (FAILS, "the device is gone"), (NOT_NUMBERS, "no number")] {
-        for place in [0, 5, 15] {
-            let expected = sixteen(&start(FaultOptions::default()).engine, place, 89);
-            let started = start(FaultOptions::default());
-            let found = sixteen(&started.engine, place, first);
-            for (at, (expected, found)) in expected.iter().zip(&found).enumerate() {
-                if at == place {
-                    let Some(Event::Failed(why)) = found.last() else { panic!("{first}: {found:?}") };
-                    assert!(why.contains(said), "{why}");
-                    assert!(found.len() > 5 && found.len() < 20, "it failed at its own time: {}", found.len());
-                } else {
-                    assert_eq!(found.len(), 60);
-                    assert_eq!(expected, found, "sequence {at} beside {first} at {place}");
-                }
+    for is_late in [false, true] {
+        for is_deep in [false, true] {
+            let misfortune = Misfortune { is_late, is_deep, ..Misfortune::default() };
+            for (first, said) in [(PANICS, "panicked"), (FAILS, "the device is gone"), (NOT_NUMBERS, "no number")] {
+                [0, 5, 15].into_iter().for_each(|place| one_of_sixteen(misfortune, first, said, place));
             }
-            assert_eq!(counted(&started, "forebay_worker_step_faults_total"), 1.0);
-            if first != NOT_NUMBERS {
-                // Four halvings of sixteen, both halves each.
-                let tries = counted(&started, "forebay_worker_step_retries_total");
-                assert!((1.0..=8.0).contains(&tries), "{tries} tries");
-            }
-            until("the blocks come back", || started.engine.load().kv_blocks_used == 0);
-            assert!(started.engine.since_beat().is_some(), "the engine lives");
         }
     }
+}
+
+fn one_of_sixteen(misfortune: Misfortune, first: u32, said: &str, place: usize) {
+    let expected = sixteen(&start(FaultOptions::default()).engine, place, 89);
+    let started = start_with(FaultOptions::default(), misfortune);
+    let found = sixteen(&started.engine, place, first);
+    for (at, (expected, found)) in expected.iter().zip(&found).enumerate() {
+        if at == place {
+            let Some(Event::Failed(why)) = found.last() else { panic!("{misfortune:?} {first}: {found:?}") };
+            assert!(why.contains(said), "{why}");
+            assert!(found.len() > 5 && found.len() < 20, "it failed at its own time: {}", found.len());
+        } else {
+            assert_eq!(found.len(), 60);
+            assert_eq!(expected, found, "sequence {at} beside {first} at {place}, {misfortune:?}");
+        }
+    }
+    assert_eq!(counted(&started, "forebay_worker_step_faults_total"), 1.0);
+    if first != NOT_NUMBERS {
+        // Four halvings of sixteen, both halves each.
+        let tries = counted(&started, "forebay_worker_step_retries_total");
+        assert!((1.0..=8.0).contains(&tries), "{tries} tries, {misfortune:?}");
+    }
+    until("the blocks come back", || started.engine.load().kv_blocks_used == 0);
+    assert!(started.engine.since_beat().is_some(), "the engine lives");
 }
 
 #[test]
@@ -200,7 +266,7 @@ fn tries_are_bounded_and_who_had_no_turn_is_told_so() {
 
 #[test]
 fn a_backend_that_computes_nothing_any_more_ends_the_engine() {
-    let started = start_with(FaultOptions::default(), true);
+    let started = start_with(FaultOptions::default(), Misfortune { is_gone: true, ..Misfortune::default() });
     let (ask, events) = submission(vec![1, 2], 1);
     started.engine.submit(vec![ask]).expect("taken");
     let events = read(events);

@@ -8,8 +8,9 @@ mod client;
 #[expect(dead_code, reason = "shared with the API's tests, which use all of it")]
 mod worker_process;
 
-use compute::backend::{Backend, Segment, WantLogits};
-use compute::cpu::{CpuBackend, CpuOptions, KvDtype, Quantization};
+use compute::backend::{Input, Logits, Segment, Want};
+use compute::cpu::{CpuBackend, CpuOptions};
+use compute::{KvCacheDtype, Quantization};
 use loader::{Dtype, Tensor, Weights};
 use models::{Config, Decoder};
 use safetensors::tensor::TensorView;
@@ -295,11 +296,12 @@ async fn every_family_computes_the_same_from_a_gguf_file() {
 fn logits(config: &Config, weights: &Weights, quantization: Option<Quantization>) -> Vec<f32> {
     let decoder = Arc::new(Decoder::bind(config, weights).expect("they fit"));
     // Left to itself, the format of keys and values follows that of the weights.
-    let options = CpuOptions { quantization, kv_dtype: KvDtype::F32, ..CpuOptions::default() };
+    let options = CpuOptions { quantization, kv_dtype: KvCacheDtype::F32, ..CpuOptions::default() };
     let mut backend = CpuBackend::new(&decoder, &options).expect("builds");
     let tokens: Vec<u32> = (0..20).map(|at| 3 + at * 7 % 150).collect();
-    let segment = Segment { tokens: &tokens, start: 0, blocks: &[0, 1], want: WantLogits::Last };
-    backend.step(&[segment]).expect("computes").to_vec()
+    let want = Want::Token(compute::sampler::Choice::greedy());
+    let segment = Segment { input: Input::Tokens(&tokens), start: 0, blocks: &[0, 1], want };
+    backend.logits(&[segment], &mut |_| true).expect("computes").to_vec()
 }
 
 #[test]

@@ -8,9 +8,11 @@ use std::num::NonZeroUsize;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use compute::backend::{Backend, Segment, WantLogits};
+use compute::backend::{Input, Logits, Segment, Want};
 use compute::candle::{CandleBackend, CandleOptions};
-use compute::cpu::{CpuBackend, CpuOptions, KV_BLOCK_TOKENS, KvDtype, Quantization, Tier};
+use compute::cpu::{CpuBackend, CpuOptions, KV_BLOCK_TOKENS, Tier};
+use compute::sampler::Choice;
+use compute::{KvCacheDtype, Quantization};
 use loader::Weights;
 use models::{Config, Decoder};
 use safetensors::SafeTensors;
@@ -79,11 +81,11 @@ impl Fixture {
         Some(self.longest().max(self.decoder.config.max_position()))
     }
 
-    fn cpu(&self, tier: Tier, kv_dtype: KvDtype) -> CpuBackend {
+    fn cpu(&self, tier: Tier, kv_dtype: KvCacheDtype) -> CpuBackend {
         self.cpu_of(tier, kv_dtype, None)
     }
 
-    fn cpu_of(&self, tier: Tier, kv_dtype: KvDtype, quantization: Option<Quantization>) -> CpuBackend {
+    fn cpu_of(&self, tier: Tier, kv_dtype: KvCacheDtype, quantization: Option<Quantization>) -> CpuBackend {
         let options = CpuOptions {
             threads: NonZeroUsize::new(2),
             max_rows: self.longest(),
@@ -107,10 +109,12 @@ impl Fixture {
         CandleBackend::new(&self.decoder, &options).expect("a backend")
     }
 
-    fn backends(&self) -> Vec<(String, Box<dyn Backend>)> {
+    fn backends(&self) -> Vec<(String, Box<dyn Logits>)> {
         let tiers = Tier::ALL.into_iter().filter(|tier| tier.is_available());
-        let mut backends: Vec<(String, Box<dyn Backend>)> = tiers
-            .map(|tier| (format!("{} on cpu {}", self.name, tier.name()), Box::new(self.cpu(tier, KvDtype::Auto)) as _))
+        let mut backends: Vec<(String, Box<dyn Logits>)> = tiers
+            .map(|tier| {
+                (format!("{} on cpu {}", self.name, tier.name()), Box::new(self.cpu(tier, KvCacheDtype::Auto)) as _)
+            })
             .collect();
         backends.push((format!("{} on candle", self.name), Box::new(self.candle())));
         backends
@@ -122,15 +126,20 @@ impl Fixture {
 }
 
 /// Blocks in an order that is not that of positions.
-fn blocks(backend: &dyn Backend) -> Vec<u32> {
+fn blocks(backend: &dyn Logits) -> Vec<u32> {
     (0..backend.limits().kv_blocks as u32).rev().collect()
 }
 
+/// A segment of which every row's logits are wanted.
+fn every<'a>(tokens: &'a [u32], blocks: &'a [u32]) -> Segment<'a> {
+    let want = Want::Scores { next: tokens, top: 0, then: None };
+    Segment { input: Input::Tokens(tokens), start: 0, blocks, want }
+}
+
 /// Teacher-forced logits of a whole sequence.
-fn forced(backend: &mut dyn Backend, tokens: &[u32]) -> Vec<f32> {
+fn forced(backend: &mut dyn Logits, tokens: &[u32]) -> Vec<f32> {
     let blocks = blocks(backend);
-    let segment = Segment { tokens, start: 0, blocks: &blocks, want: WantLogits::All };
-    backend.step(&[segment]).expect("a step").to_vec()
+    backend.logits(&[every(tokens, &blocks)], &mut |_| true).expect("a step").to_vec()
 }
 
 fn argmax(logits: &[f32]) -> u32 {
@@ -139,13 +148,14 @@ fn argmax(logits: &[f32]) -> u32 {
 }
 
 /// Greedy continuation: the prompt as one segment, then token by token.
-fn greedy(backend: &mut dyn Backend, prompt: &[u32], count: usize) -> Vec<u32> {
+fn greedy(backend: &mut dyn Logits, prompt: &[u32], count: usize) -> Vec<u32> {
     let blocks = blocks(backend);
     let mut text = prompt.to_vec();
     let mut start = 0;
     while text.len() < prompt.len() + count {
-        let segment = Segment { tokens: &text[start..], start, blocks: &blocks, want: WantLogits::Last };
-        let next = argmax(backend.step(&[segment]).expect("a step"));
+        let want = Want::Token(Choice::greedy());
+        let segment = Segment { input: Input::Tokens(&text[start..]), start, blocks: &blocks, want };
+        let next = argmax(backend.logits(&[segment], &mut |_| true).expect("a step"));
         start = text.len();
         text.push(next);
     }
@@ -216,10 +226,10 @@ fn greedy_text_is_that_of_the_reference() {
 fn the_same_step_twice_has_the_same_bits() {
     for fixture in folders().iter().map(|folder| Fixture::load(folder)) {
         for tier in Tier::ALL.into_iter().filter(|tier| tier.is_available()) {
-            let mut backend = fixture.cpu(tier, KvDtype::Auto);
+            let mut backend = fixture.cpu(tier, KvCacheDtype::Auto);
             let first = forced(&mut backend, &fixture.sequences[0]);
             let second = forced(&mut backend, &fixture.sequences[0]);
-            let fresh = forced(&mut fixture.cpu(tier, KvDtype::Auto), &fixture.sequences[0]);
+            let fresh = forced(&mut fixture.cpu(tier, KvCacheDtype::Auto), &fixture.sequences[0]);
             let bits = |logits: &[f32]| logits.iter().map(|logit| logit.to_bits()).collect::<Vec<_>>();
             assert_eq!(bits(&first), bits(&second), "{}", fixture.name);
             assert_eq!(bits(&first), bits(&fresh), "{}", fixture.name);
@@ -235,7 +245,7 @@ fn cpu_agrees_with_candle_where_both_keep_f32_keys() {
             // A tier that rounds what meets bf16 weights is held to their floor instead, above.
             let rounds = |tier| tier == Tier::Avx512Bf16 && fixture.decoder.embeddings.float() == Float::Bf16;
             for tier in Tier::ALL.into_iter().filter(|&tier| tier.is_available() && !rounds(tier)) {
-                let found = forced(&mut fixture.cpu(tier, KvDtype::F32), tokens);
+                let found = forced(&mut fixture.cpu(tier, KvCacheDtype::F32), tokens);
                 let worst = largest_difference(&found, &expected);
                 assert!(worst <= LOGIT_TOLERANCE, "{} {}: {worst:.2e}", fixture.name, tier.name());
             }
@@ -249,8 +259,8 @@ fn fused_tiers_compute_the_same_bits() {
         return; // Only one fused tier: nothing to compare.
     }
     for fixture in folders().iter().map(|folder| Fixture::load(folder)) {
-        let wide = forced(&mut fixture.cpu(Tier::Avx512, KvDtype::Auto), &fixture.sequences[0]);
-        let narrow = forced(&mut fixture.cpu(Tier::Avx2, KvDtype::Auto), &fixture.sequences[0]);
+        let wide = forced(&mut fixture.cpu(Tier::Avx512, KvCacheDtype::Auto), &fixture.sequences[0]);
+        let narrow = forced(&mut fixture.cpu(Tier::Avx2, KvCacheDtype::Auto), &fixture.sequences[0]);
         assert!(wide.iter().zip(&narrow).all(|(a, b)| a.to_bits() == b.to_bits()), "{}", fixture.name);
     }
 }
@@ -264,18 +274,17 @@ fn eight_bits_cost_next_to_nothing_and_the_same_in_any_company() {
     for fixture in folders().iter().map(|folder| Fixture::load(folder)).filter(|fixture| !fixture.is_f32()) {
         let vocab = fixture.decoder.config.vocab_size;
         for tier in Tier::ALL.into_iter().filter(|tier| tier.is_available()) {
-            let mut quantized = fixture.cpu_of(tier, KvDtype::Auto, Some(Quantization::Q8_0));
+            let mut quantized = fixture.cpu_of(tier, KvCacheDtype::Auto, Some(Quantization::Q8_0));
             let (mut loss, mut rows) = (0.0, 0);
             for tokens in &fixture.sequences {
                 let found = forced(&mut quantized, tokens);
-                let own = log_probabilities(&forced(&mut fixture.cpu(tier, KvDtype::Auto), tokens), vocab);
+                let own = log_probabilities(&forced(&mut fixture.cpu(tier, KvCacheDtype::Auto), tokens), vocab);
                 let quantized = log_probabilities(&found, vocab);
                 loss += own.iter().zip(&quantized).map(|(own, found)| own.exp() * (own - found)).sum::<f64>();
                 rows += tokens.len();
-                let prefix = Segment { tokens: &tokens[..3], start: 0, blocks: &[0], want: WantLogits::All };
                 let alone = fixture
-                    .cpu_of(tier, KvDtype::Auto, Some(Quantization::Q8_0))
-                    .step(&[prefix])
+                    .cpu_of(tier, KvCacheDtype::Auto, Some(Quantization::Q8_0))
+                    .logits(&[every(&tokens[..3], &[0])], &mut |_| true)
                     .expect("a step")
                     .to_vec();
                 assert!(alone.iter().zip(&found).all(|(a, b)| a.to_bits() == b.to_bits()), "{}", fixture.name);

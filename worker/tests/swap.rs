@@ -9,10 +9,11 @@ mod common;
 mod slow;
 
 use common::{Events, PATIENCE, options};
-use compute::backend::{Backend, Generation, InstallError, Limits, Revision};
+use compute::backend::{Backend, Generation, InstallError, Limits, Prepared};
 use compute::candle::{CandleBackend, CandleOptions};
 use compute::cpu::{CpuBackend, CpuOptions};
-use compute::scripted::{ScriptedBackend, ScriptedOptions};
+use compute::scripted::{ScriptedBackend, ScriptedOptions, other_script};
+use compute::{BackendKind, KindOptions, Model};
 use loader::Region;
 use models::Decoder;
 use slow::Slow;
@@ -28,6 +29,12 @@ const NARROW: usize = 8;
 fn cpu(decoder: &Arc<Decoder>) -> Box<dyn Backend> {
     let options = CpuOptions { threads: NonZeroUsize::new(2), kv_blocks: 16, ..CpuOptions::default() };
     Box::new(CpuBackend::new(decoder, &options).expect("a backend"))
+}
+
+/// A decoder as backends of a kind compute with it.
+fn prepared(kind: BackendKind, decoder: &Arc<Decoder>) -> Arc<dyn Prepared> {
+    let model = Model { vocab_size: decoder.config.vocab_size, decoder: Some(Arc::clone(decoder)) };
+    kind.configured(&KindOptions::default()).prepare(&model).expect("prepared")
 }
 
 fn engine(backend: Box<dyn Backend>) -> EngineHandle {
@@ -85,7 +92,7 @@ async fn a_sequence_keeps_its_weights_and_the_next_one_gets_the_new() {
     // It has begun, and waits for its reader until it is read below.
     let mut before = submit(&engine, NARROW);
     let first = before.recv().await.expect("a token");
-    let generation = engine.install(Revision::Weights(Arc::clone(&new))).await.expect("installed");
+    let generation = engine.install(prepared(BackendKind::Cpu, &new)).await.expect("installed");
     assert_eq!(generation, Generation(1));
     assert_eq!(read(submit(&engine, 64)).await, expected_new, "beside one of the old weights");
     assert!(regions.iter().all(|region| region.strong_count() > 0), "the old weights are in use");
@@ -106,7 +113,7 @@ async fn an_idle_engine_lets_go_of_the_old_weights_at_once() {
     let (old, regions) = loaded(false);
     let engine = engine(cpu(&old));
     drop(old);
-    let generation = engine.install(Revision::Weights(loaded(true).0)).await.expect("installed");
+    let generation = engine.install(prepared(BackendKind::Cpu, &loaded(true).0)).await.expect("installed");
     tokio::time::timeout(PATIENCE, engine.drained(generation)).await.expect("let go");
     assert!(regions.iter().all(|region| region.strong_count() == 0));
 }
@@ -122,7 +129,7 @@ async fn preempted_sequences_are_computed_again_with_the_weights_they_began_with
     let tight = engine(scripted(9));
     let (mut first, mut second) = (submit(&tight, NARROW), submit(&tight, NARROW));
     let begun = (begin(&mut first).await, begin(&mut second).await);
-    tight.install(Revision::Scripted).await.expect("installed");
+    tight.install(other_script(97)).await.expect("installed");
     let rest = |mut events: Events| async move {
         let mut ids = Vec::new();
         while let Some((_, Event::Token { id, .. })) = events.recv().await {
@@ -140,14 +147,14 @@ async fn preempted_sequences_are_computed_again_with_the_weights_they_began_with
 #[tokio::test(flavor = "multi_thread")]
 async fn what_does_not_fit_is_refused_and_named() {
     let engine = engine(cpu(&loaded(false).0));
-    let other = |fixture| Revision::Weights(Arc::clone(&Slow::new(fixture).whole));
+    let other = |fixture| prepared(BackendKind::Cpu, &Slow::new(fixture).whole);
     let refused = engine.install(other("llama_tied")).await.expect_err("another model");
     let SwapError::Refused(InstallError::Differs { field }) = refused else { panic!("{refused}") };
     assert_eq!(field, "rms_norm_eps", "the first in which the two fixtures differ");
-    assert!(engine.install(Revision::Scripted).await.is_err(), "a model needs weights");
+    assert!(engine.install(other_script(97)).await.is_err(), "a model needs weights");
     read(submit(&engine, 64)).await;
     let whole = Slow::new("qwen3").whole.clone();
     let mut candle = CandleBackend::new(&whole, &CandleOptions::default()).expect("a backend");
-    let refused = candle.install(Revision::Weights(whole)).expect_err("one generation for its life");
+    let refused = candle.install(&prepared(BackendKind::Candle, &whole)).expect_err("one generation for its life");
     assert!(refused.to_string().contains("candle"), "{refused}");
 }

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use crate::backend::StepError;
+use crate::error::StepError;
 use models::Weight;
 use tensor::Part;
 
@@ -11,9 +11,9 @@ use tensor::Part;
 /// what a person notices.
 const ASK_EVERY: Duration = Duration::from_millis(20);
 
-/// Blocks until every weight of a part has arrived, and asks `goes_on` now and then whether the
+/// Blocks until every weight of a part has arrived, and asks `wanted` now and then whether the
 /// step is still wanted.
-pub(crate) fn wait(part: Part, weights: &[&Weight], goes_on: &mut dyn FnMut(Part) -> bool) -> Result<(), StepError> {
+pub(crate) fn wait(part: Part, weights: &[&Weight], wanted: &mut dyn FnMut(Part) -> bool) -> Result<(), StepError> {
     for weight in weights {
         loop {
             let arrived = weight.tensor().wait_for(ASK_EVERY).map_err(|source| StepError::Weights {
@@ -25,7 +25,7 @@ pub(crate) fn wait(part: Part, weights: &[&Weight], goes_on: &mut dyn FnMut(Part
             if arrived {
                 break;
             }
-            if !goes_on(part) {
+            if !wanted(part) {
                 return Err(StepError::Unwanted { part });
             }
         }

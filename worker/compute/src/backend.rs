@@ -1,8 +1,12 @@
-//! The seam between scheduler and device: what one step computes, said as values.
+//! The seam between scheduler and device: what one step computes and what comes of it, as values.
 //!
 //! A backend holds the model's weights, the paged KV storage and its arena, all sized when it is
-//! built; a step allocates nothing. It knows no request, no text and no sampling: it is given
-//! tokens with their KV blocks and returns logits.
+//! built; a step allocates nothing. It is given tokens with their KV blocks, and how each next token
+//! is to be chosen; logits stay behind the seam. It knows no request and no text.
+//!
+//! Steps are launched and collected in the same order. A backend of depth 2 computes one step while
+//! the next one is prepared: the next one then continues with tokens that its caller does not know
+//! yet ([`Input::Previous`]).
 //!
 //! KV paging follows vLLM (Kwon et al. 2023): storage is `kv_blocks` blocks of `kv_block_tokens`
 //! positions; a sequence's position `p` lives in block `blocks[p / kv_block_tokens]` at offset
@@ -15,12 +19,11 @@
 
 use std::sync::Arc;
 
-use crate::cpu;
-use loader::LoadError;
-use models::Decoder;
-use thiserror::Error;
-
-pub use tensor::{Generation, Part, Segment, WantLogits, Whereabouts};
+pub use crate::error::{InstallError, StepError};
+pub use crate::prepared::{Prepared, QuantizationLoss};
+pub use crate::results::{NotFinite, Outcome, Results, StepTimes};
+pub use crate::step::{Input, Picked, Pooling, Segment, Step, Want};
+pub use tensor::{Generation, Location, Part};
 
 /// What a backend can do and was sized for. Constant over its life.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -39,167 +42,118 @@ pub struct Limits {
     pub kv_blocks: usize,
     /// Bytes of one KV block, over all layers, keys and values together.
     pub kv_block_bytes: usize,
+    /// Numbers of a hidden state.
+    pub hidden_size: usize,
+    /// How many steps may be launched before the oldest is collected: 1, or [`DEPTH_MAX`].
+    pub depth: usize,
 }
 
-/// Why a step failed.
-#[derive(Debug, Error)]
-pub enum StepError {
-    /// The caller broke a limit; a bug of ours.
-    #[error("running a step: {0}")]
-    Contract(String),
-    /// The device failed.
-    #[error("running a step on the {backend} backend")]
-    Device {
-        /// Which backend.
-        backend: &'static str,
-        /// What it said.
-        #[source]
-        source: Box<dyn std::error::Error + Send + Sync>,
-    },
-    /// Weights did not arrive: the load has failed.
-    #[error("waiting for the weights of {part}: tensor `{tensor}` of {object} will not arrive")]
-    Weights {
-        /// The part of the model that needed it.
-        part: Part,
-        /// The tensor.
-        tensor: String,
-        /// The file or object it is in.
-        object: String,
-        /// Why the load failed.
-        #[source]
-        source: Arc<LoadError>,
-    },
-    /// Nobody wants the step any more; it ended before its time.
-    #[error("waiting for the weights of {part}: the step is not wanted any more")]
-    Unwanted {
-        /// What it was waiting for.
-        part: Part,
-    },
-}
+/// The most steps in flight: one that is computed and one that waits for it. Only the token that a sequence chooses
+/// last may be unknown, and a stop token wastes one row.
+pub const DEPTH_MAX: usize = 2;
 
-/// What to install beside the weights that a backend has.
-#[derive(Debug, Clone)]
-pub enum Revision {
-    /// Other weights of the same shapes.
-    Weights(Arc<Decoder>),
-    /// The same for the `cpu` backend, made ready for it elsewhere than between two steps.
-    Prepared(Arc<cpu::Staged>),
-    /// Nothing to read: for backends without weights, which answer differently from then on.
-    Scripted,
-}
-
-/// Why a revision was not installed. The backend is as it was.
-#[derive(Debug, Clone, Error, PartialEq, Eq)]
-pub enum InstallError {
-    /// The backend has one generation for its life.
-    #[error("installing a revision: the {backend} backend cannot swap its weights; restart the worker instead")]
-    Unsupported {
-        /// Which backend.
-        backend: &'static str,
-    },
-    /// Sizes or formats differ from what arena and KV storage were made for.
-    #[error("installing a revision: {field} differs from the model being served; restart the worker with it instead")]
-    Differs {
-        /// What differs.
-        field: &'static str,
-    },
-}
-
-/// One model on one device.
+/// One model on one device. No method has a default body: a backend that ignores an argument says so itself.
 ///
 /// Implementers: `cpu` (our kernels over mapped weights), `candle` (the portable f32 reference),
 /// `scripted` (no weights: simulation).
 pub trait Backend: Send {
-    /// `cpu`, `candle` or `scripted`.
+    /// Its kind's name.
     fn name(&self) -> &'static str;
 
     /// What it was sized for.
     fn limits(&self) -> &Limits;
 
-    /// Computes every segment and writes its keys and values into its blocks. Returns the wanted
-    /// logits: rows of `vocab_size` f32, in the order of segments and of their tokens.
+    /// Begins to compute a step with the weights of its generation, and to write the keys and values of every segment
+    /// into its blocks. Fewer than `limits().depth` steps are in flight.
     ///
-    /// A row's result depends on its own sequence alone: not on the other segments of the step,
-    /// nor on how a prompt was cut into chunks.
+    /// A row's result depends on its own sequence alone: not on the other segments of the step, nor on how a prompt was
+    /// cut into chunks, nor on how many steps are in flight.
     ///
-    /// # Errors
-    /// A broken limit, or a failed device. A step that failed, or panicked, may have written keys and
-    /// values at its segments' own positions and nowhere else: the engine tries them again in smaller
-    /// company, and only what was written by a step that succeeded counts.
-    fn step(&mut self, segments: &[Segment<'_>]) -> Result<&[f32], StepError>;
-
-    /// As [`Backend::step`], with the weights of `generation`. Weights may still be on their way:
-    /// each part of the model is waited for before the first step that needs it, and `goes_on` is
-    /// asked some ten times a second whether to go on waiting for that part.
+    /// Weights may still be on their way: each part of the model is waited for before the first step that needs it, and
+    /// `wanted` is asked some tens of times a second whether to go on waiting for that part.
     ///
     /// # Errors
-    /// As [`Backend::step`]; or the load has failed, or `goes_on` said no.
-    fn step_of(
-        &mut self,
-        generation: Generation,
-        segments: &[Segment<'_>],
-        goes_on: &mut dyn FnMut(Part) -> bool,
-    ) -> Result<&[f32], StepError> {
-        let _ = (generation, goes_on);
-        self.step(segments)
-    }
+    /// A broken limit, a failed load, a failed device, or `wanted` said no: the step is not in flight, those launched
+    /// before are. A step that failed, or panicked, may have written keys and values at its segments' own positions and
+    /// nowhere else: the engine tries them again in smaller company, and only what was written by a step that succeeded
+    /// counts.
+    fn launch(&mut self, step: &Step<'_>, wanted: &mut dyn FnMut(Part) -> bool) -> Result<(), StepError>;
 
-    /// Says from now on, at the beginning of each part of a step, which part it is, so that a step
-    /// that never ends can be reported with where it is. Who has no parts says nothing.
-    fn report_to(&mut self, whereabouts: &Arc<Whereabouts>) {
-        let _ = whereabouts;
-    }
+    /// Waits for the oldest step in flight and puts what its segments wanted into `results`, in their order.
+    ///
+    /// # Errors
+    /// No step is in flight, or the device failed: that step is over, those after it are in flight.
+    fn collect(&mut self, results: &mut Results) -> Result<StepTimes, StepError>;
 
-    /// Adds a generation of weights, which becomes the one that [`Backend::step`] uses.
+    /// Forgets the steps in flight. What they have written counts as never written.
+    fn abandon(&mut self);
+
+    /// Reports from now on, at the beginning of each part of a step, which part it is, so that a step that never ends can
+    /// be reported with where it is. Backends without parts do nothing.
+    fn report_to(&mut self, location: &Arc<Location>);
+
+    /// Adds a generation of weights.
     ///
     /// # Errors
     /// See [`InstallError`].
-    fn install(&mut self, revision: Revision) -> Result<Generation, InstallError> {
-        drop(revision);
-        Err(InstallError::Unsupported { backend: self.name() })
-    }
+    fn install(&mut self, weights: &Arc<dyn Prepared>) -> Result<Generation, InstallError>;
 
-    /// Lets go of a generation that no sequence needs any more, and of its weights.
-    fn retire(&mut self, generation: Generation) {
-        let _ = generation;
-    }
+    /// Frees a generation that no sequence needs any more, and its weights, once no step in flight uses it. The newest
+    /// stays.
+    fn retire(&mut self, generation: Generation);
 }
 
-/// Checks a step against the limits: every backend calls it first.
+/// Backends whose logits can be read, for references and benchmarks that compare numbers rather than tokens.
+pub trait Logits: Backend {
+    /// Computes a step with the newest weights while nothing is in flight, and returns the logits of the rows that
+    /// something is wanted of, in the order of segments and of their tokens. Nothing is chosen or collected.
+    ///
+    /// # Errors
+    /// As [`Backend::launch`].
+    fn logits(&mut self, segments: &[Segment<'_>], wanted: &mut dyn FnMut(Part) -> bool) -> Result<&[f32], StepError>;
+}
+
+/// Checks a step against the limits: every backend calls it first, with the number of steps in flight.
 ///
 /// # Errors
 /// `StepError::Contract`, saying which limit was broken.
-pub fn check(limits: &Limits, segments: &[Segment<'_>]) -> Result<(), StepError> {
-    let mut rows = 0;
-    let mut logits_rows = 0;
+pub fn check(limits: &Limits, in_flight: usize, segments: &[Segment<'_>]) -> Result<(), StepError> {
+    if in_flight >= limits.depth {
+        return Err(StepError::Contract(format!("{in_flight} steps are in flight, of {}", limits.depth)));
+    }
+    let (mut rows, mut logits_rows) = (0, 0);
     for segment in segments {
-        let end = segment.start + segment.tokens.len();
-        let capacity = segment.blocks.len() * limits.kv_block_tokens;
-        if segment.tokens.is_empty() {
-            return Err(StepError::Contract("a segment without tokens".into()));
-        }
-        if end > limits.max_position || end > capacity {
-            let message =
-                format!("position {end} exceeds the model's {} or the blocks' {capacity}", limits.max_position);
-            return Err(StepError::Contract(message));
-        }
-        if let Some(block) = segment.blocks.iter().find(|&&block| block as usize >= limits.kv_blocks) {
-            return Err(StepError::Contract(format!("block {block} of {}", limits.kv_blocks)));
-        }
-        if let Some(token) = segment.tokens.iter().find(|&&token| token as usize >= limits.vocab_size) {
-            return Err(StepError::Contract(format!("token {token} of {}", limits.vocab_size)));
-        }
-        rows += segment.tokens.len();
-        logits_rows += match segment.want {
-            WantLogits::None => 0,
-            WantLogits::Last => 1,
-            WantLogits::All => segment.tokens.len(),
-        };
+        check_segment(limits, segment)?;
+        rows += segment.rows();
+        logits_rows += segment.picked().count();
     }
     if rows > limits.max_rows || logits_rows > limits.max_logits_rows {
         let message =
             format!("{rows} rows of {}, {logits_rows} rows of logits of {}", limits.max_rows, limits.max_logits_rows);
         return Err(StepError::Contract(message));
+    }
+    Ok(())
+}
+
+fn check_segment(limits: &Limits, segment: &Segment<'_>) -> Result<(), StepError> {
+    let broken = |message: String| Err(StepError::Contract(message));
+    let (end, capacity) = (segment.end(), segment.blocks.len() * limits.kv_block_tokens);
+    if segment.rows() == 0 {
+        return broken("a segment without tokens".into());
+    }
+    if end > limits.max_position || end > capacity {
+        return broken(format!("position {end} exceeds the model's {} or the blocks' {capacity}", limits.max_position));
+    }
+    if let Some(block) = segment.blocks.iter().find(|&&block| block as usize >= limits.kv_blocks) {
+        return broken(format!("block {block} of {}", limits.kv_blocks));
+    }
+    if let Input::Tokens(tokens) = segment.input
+        && let Some(token) = tokens.iter().find(|&&token| token as usize >= limits.vocab_size)
+    {
+        return broken(format!("token {token} of {}", limits.vocab_size));
+    }
+    if segment.picked().scored > segment.rows() {
+        return broken(format!("scores of {} rows of {}", segment.picked().scored, segment.rows()));
     }
     Ok(())
 }

@@ -3,19 +3,103 @@
 //! Interprets the decoder description with plain tensor operations, one segment at a time, and is
 //! written to be obviously right. It copies the weights to f32 and allocates in every operation:
 //! the bars on memory and speed are not for it. Its matrix products may round differently with the
-//! number of rows, so the independence that [`Backend::step`] promises holds here up to rounding.
+//! number of rows, so the independence that [`Backend::launch`] promises holds here up to rounding.
 
+use std::any::Any;
 use std::sync::Arc;
+use std::time::{Duration, Instant};
 
 use candle_core::{D, DType, Device, Result, Tensor};
 use thiserror::Error;
 
-use crate::backend::{Backend, Limits, Segment, StepError, WantLogits, check};
+use crate::backend::{
+    Backend, Generation, Input, InstallError, Limits, Location, Logits, Part, Prepared, QuantizationLoss, Segment,
+    Step, StepError, check,
+};
+use crate::kind::{BuildError, Built, Kind, Model, Rows, Sizes};
+use crate::memory::Need;
+use crate::results::{self, Outbox, Results, StepTimes};
+use crate::sampler::Scratch;
 use models::{Config, Decoder, Linear, Weight};
 use tensor::Format;
 
 /// Positions in a KV block, as on the `cpu` backend.
 const BLOCK_TOKENS: usize = 16;
+
+/// The kind: backends that copy weights to f32.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Candle;
+
+/// Weights to be copied when a backend is built.
+struct Source(Arc<Decoder>);
+
+impl Kind for Candle {
+    fn name(&self) -> &'static str {
+        "candle"
+    }
+
+    fn reads_weights(&self) -> bool {
+        true
+    }
+
+    fn preparation(&self) -> &'static str {
+        "stored"
+    }
+
+    fn need(&self, model: &Model, rows: Rows) -> Need {
+        let Some(decoder) = &model.decoder else { return Need::default() };
+        let config = &decoder.config;
+        let numbers: usize = decoder.tensors().iter().map(|weight| weight.shape().iter().product::<usize>()).sum();
+        // Of a layer the feed-forward part is the widest, and of a step the logits; tensors live for an operation or two.
+        let widest = 4 * (config.hidden_size + config.query_width() + config.intermediate_size);
+        let activations = rows.max_rows.saturating_mul(widest);
+        let logits = rows.max_logits_rows.saturating_mul(2 * config.vocab_size);
+        let f32s = |count: usize| (count as u64).saturating_mul(size_of::<f32>() as u64);
+        Need {
+            copies_bytes: f32s(numbers),
+            activation_bytes: f32s(activations.saturating_add(logits)),
+            kv_block_bytes: f32s(2 * BLOCK_TOKENS * config.kv_width() * config.layers),
+            kv_block_tokens: BLOCK_TOKENS,
+            positions: config.max_position(),
+        }
+    }
+
+    fn prepare(&self, model: &Model) -> std::result::Result<Arc<dyn Prepared>, BuildError> {
+        let decoder = model.decoder.clone().ok_or_else(|| BuildError::other_weights("candle"))?;
+        Ok(Arc::new(Source(decoder)))
+    }
+
+    fn build(&self, weights: &Arc<dyn Prepared>, sizes: &Sizes) -> std::result::Result<Built, BuildError> {
+        let source = (&**weights as &dyn Any).downcast_ref::<Source>();
+        let Source(decoder) = source.ok_or_else(|| BuildError::other_weights("candle"))?;
+        let options = CandleOptions {
+            max_rows: sizes.rows.max_rows,
+            max_logits_rows: sizes.rows.max_logits_rows,
+            kv_blocks: sizes.kv_blocks,
+            max_position: Some(sizes.max_position),
+        };
+        let backend = CandleBackend::new(decoder, &options).map_err(BuildError::of)?;
+        Ok(Built { backend: Box::new(backend), kv_pages: None })
+    }
+}
+
+impl Prepared for Source {
+    fn has_work(&self) -> bool {
+        false
+    }
+
+    fn complete(
+        &self,
+        _base: Option<&dyn Prepared>,
+        _wanted: &(dyn Fn() -> bool + Sync),
+    ) -> std::result::Result<(), StepError> {
+        Ok(())
+    }
+
+    fn loss(&self) -> QuantizationLoss {
+        QuantizationLoss::default()
+    }
+}
 
 /// How a backend is sized.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -57,7 +141,10 @@ pub struct CandleBackend {
     decoder: Decoder<Tensor>,
     limits: Limits,
     caches: Vec<Cache>,
-    logits: Vec<f32>,
+    /// What the picked rows gave: logits, or hidden states where those are wanted.
+    rows: Vec<f32>,
+    outbox: Outbox,
+    scratch: Scratch,
 }
 
 impl CandleBackend {
@@ -79,20 +166,25 @@ impl CandleBackend {
             kv_block_tokens: BLOCK_TOKENS,
             kv_blocks: options.kv_blocks,
             kv_block_bytes: 2 * BLOCK_TOKENS * config.kv_width() * config.layers * size_of::<f32>(),
+            hidden_size: config.hidden_size,
+            depth: 1,
         };
         let caches = (0..config.layers).map(|_| cache()).collect();
-        Ok(Self { decoder: copied, limits, caches, logits: Vec::new() })
+        let (outbox, scratch) = (Outbox::default(), Scratch::default());
+        Ok(Self { decoder: copied, limits, caches, rows: Vec::new(), outbox, scratch })
     }
 
-    /// The wanted logits of one segment: (wanted, vocab).
+    /// Logits of the picked rows of one segment, (picked, vocab), or their hidden states, (picked, hidden).
     fn segment(&mut self, segment: &Segment<'_>) -> Result<Option<Tensor>> {
+        // At depth 1 every token is known.
+        let Input::Tokens(tokens) = segment.input else { return Ok(None) };
         let config = self.decoder.config.clone();
         let angles = Angles::new(&config, segment)?;
-        let tokens = Tensor::new(segment.tokens, &Device::Cpu)?;
+        let tokens = Tensor::new(tokens, &Device::Cpu)?;
         let mut stream = self.decoder.embeddings.index_select(&tokens, 0)?;
         for (layer, cache) in self.decoder.layers.iter().zip(&mut self.caches) {
             let normed = rms_norm(&stream, &layer.attention_norm, config.rms_norm_eps)?;
-            let heads = |x: &Tensor, count| x.reshape((segment.tokens.len(), count, config.head_dim));
+            let heads = |x: &Tensor, count| x.reshape((segment.rows(), count, config.head_dim));
             let mut queries = heads(&apply(&layer.query, &normed)?, config.heads)?;
             let mut keys = heads(&apply(&layer.key, &normed)?, config.kv_heads)?;
             let values = heads(&apply(&layer.value, &normed)?, config.kv_heads)?;
@@ -113,21 +205,26 @@ impl CandleBackend {
             let inner = (apply(&layer.gate, &normed)?.silu()? * apply(&layer.up, &normed)?)?;
             stream = (stream + apply(&layer.down, &inner)?)?;
         }
-        let stream = match segment.want {
-            WantLogits::None => return Ok(None),
-            WantLogits::Last => stream.narrow(0, segment.tokens.len() - 1, 1)?,
-            WantLogits::All => stream,
-        };
+        let picked = segment.picked();
+        let rows: Vec<u32> =
+            (0..).take(segment.rows()).filter(|row| picked.contains(*row as usize, segment.rows())).collect();
+        if rows.is_empty() {
+            return Ok(None);
+        }
+        let stream = stream.index_select(&Tensor::new(rows, &Device::Cpu)?, 0)?;
         let normed = rms_norm(&stream, &self.decoder.norm, config.rms_norm_eps)?;
+        if results::wants_hidden(segment) {
+            return Ok(Some(normed));
+        }
         normed.matmul(&self.decoder.head().t()?).map(Some)
     }
 
-    fn compute(&mut self, segments: &[Segment<'_>]) -> Result<()> {
-        self.logits.clear();
+    fn compute(&mut self, segments: &[Segment<'_>]) -> std::result::Result<(), StepError> {
+        self.rows.clear();
         for segment in segments {
-            if let Some(logits) = self.segment(segment)? {
-                self.logits.extend(logits.flatten_all()?.to_vec1::<f32>()?);
-            }
+            let numbers = |rows: Tensor| rows.flatten_all()?.to_vec1::<f32>();
+            let rows = self.segment(segment).and_then(|rows| rows.map_or(Ok(Vec::new()), numbers));
+            self.rows.extend(rows.map_err(|source| StepError::Device { backend: "candle", source: Box::new(source) })?);
         }
         Ok(())
     }
@@ -142,11 +239,63 @@ impl Backend for CandleBackend {
         &self.limits
     }
 
-    fn step(&mut self, segments: &[Segment<'_>]) -> std::result::Result<&[f32], StepError> {
-        check(&self.limits, segments)?;
-        let device = |source| StepError::Device { backend: "candle", source: Box::new(source) };
-        self.compute(segments).map_err(device)?;
-        Ok(&self.logits)
+    /// Computes the whole step, and chooses. Its weights were waited for when it was built.
+    fn launch(&mut self, step: &Step<'_>, _wanted: &mut dyn FnMut(Part) -> bool) -> std::result::Result<(), StepError> {
+        check(&self.limits, self.outbox.len(), step.segments)?;
+        if step.generation != Generation::default() {
+            return Err(StepError::Contract(format!("there are no weights of {:?}", step.generation)));
+        }
+        if step.segments.iter().any(|segment| matches!(segment.input, Input::Previous(_))) {
+            return Err(StepError::Contract("a token of a step before, at depth 1".into()));
+        }
+        let begun = Instant::now();
+        self.compute(step.segments)?;
+        let mut results = self.outbox.begin();
+        let (mut rest, vocabulary) = (&self.rows[..], self.limits.vocab_size);
+        for segment in step.segments {
+            let is_hidden = results::wants_hidden(segment);
+            let width = if is_hidden { self.limits.hidden_size } else { vocabulary };
+            let own;
+            (own, rest) = rest.split_at(segment.picked().count() * width);
+            results.outcomes.push(if is_hidden {
+                results::hidden(own)
+            } else {
+                results::outcome(segment, None, own, vocabulary, &mut self.scratch)
+            });
+        }
+        self.outbox.push(results, StepTimes { compute: begun.elapsed(), choose: Duration::ZERO });
+        Ok(())
+    }
+
+    fn collect(&mut self, results: &mut Results) -> std::result::Result<StepTimes, StepError> {
+        self.outbox.collect(results)
+    }
+
+    fn abandon(&mut self) {
+        self.outbox.clear();
+    }
+
+    /// It does not say which part it is at.
+    fn report_to(&mut self, _location: &Arc<Location>) {}
+
+    /// It has one generation for its life.
+    fn install(&mut self, _weights: &Arc<dyn Prepared>) -> std::result::Result<Generation, InstallError> {
+        Err(InstallError::Unsupported { backend: "candle" })
+    }
+
+    /// It has one generation.
+    fn retire(&mut self, _generation: Generation) {}
+}
+
+impl Logits for CandleBackend {
+    fn logits(
+        &mut self,
+        segments: &[Segment<'_>],
+        _wanted: &mut dyn FnMut(Part) -> bool,
+    ) -> std::result::Result<&[f32], StepError> {
+        check(&self.limits, self.outbox.len(), segments)?;
+        self.compute(segments)?;
+        Ok(&self.rows)
     }
 }
 
@@ -194,7 +343,7 @@ struct Angles {
 impl Angles {
     fn new(config: &Config, segment: &Segment<'_>) -> Result<Self> {
         let mut frequencies = vec![0f32; config.head_dim / 2];
-        let end = segment.start + segment.tokens.len();
+        let end = segment.end();
         config.rope.frequencies(&mut frequencies);
         let pairs = frequencies.len();
         let frequencies = Tensor::from_vec(frequencies, (1, pairs), &Device::Cpu)?;
@@ -226,7 +375,7 @@ impl Cache {
     /// Stores a segment's keys and values, both (rows, kv_heads, head_dim).
     fn write(&mut self, segment: &Segment<'_>, keys: &Tensor, values: &Tensor) -> Result<()> {
         for (stored, new) in [(&mut self.keys, keys), (&mut self.values, values)] {
-            let width = new.elem_count() / segment.tokens.len();
+            let width = new.elem_count() / segment.rows();
             for (row, numbers) in new.flatten_all()?.to_vec1::<f32>()?.chunks(width).enumerate() {
                 let slot = slot(segment, segment.start + row);
                 stored[slot * width..][..width].copy_from_slice(numbers);
@@ -237,7 +386,7 @@ impl Cache {
 
     /// All keys and values up to the segment's end, both (kv_heads, positions, head_dim).
     fn read(&self, segment: &Segment<'_>, config: &Config) -> Result<(Tensor, Tensor)> {
-        let (width, end) = (config.kv_width(), segment.start + segment.tokens.len());
+        let (width, end) = (config.kv_width(), segment.end());
         let gather = |stored: &[f32]| {
             let rows = (0..end).flat_map(|position| &stored[slot(segment, position) * width..][..width]);
             let shape = (end, config.kv_heads, config.head_dim);

@@ -2,21 +2,25 @@
 //!
 //! Interprets the decoder description with an arena and a KV storage that are sized when it is
 //! built; a step allocates nothing and copies no matrix. Only vectors (norms, biases: kilobytes)
-//! are widened once, when their layer's weights have arrived (`staged`). It knows no request, no text and no sampling.
+//! are widened once, when their layer's weights have arrived (`staged`). A step is over when it was launched: collecting
+//! hands out what is there. It knows no request and no text.
 
 mod arena;
+mod kind;
+mod need;
 mod operand;
 mod staged;
 
 use std::num::NonZeroUsize;
 use std::sync::Arc;
+use std::time::Instant;
 
 use thiserror::Error;
 
 use self::arena::Arena;
-use self::operand::{Operand, Preparation, matrix};
+use self::operand::{Operand, matrix};
 use crate::backend::{
-    Backend, Generation, InstallError, Limits, Part, Revision, Segment, StepError, WantLogits, Whereabouts, check,
+    Backend, Generation, Input, InstallError, Limits, Location, Logits, Part, Prepared, Segment, Step, StepError, check,
 };
 use crate::kernels::attention::{Attention, attend};
 use crate::kernels::buffer::Buffer;
@@ -26,47 +30,27 @@ use crate::kernels::pool::Pool;
 use crate::kernels::rotate::{BLOCK_TOKENS, Heads, Rotation, Row, part_pairs, rotate_and_store};
 use crate::kernels::stream;
 use crate::kernels::tier::Instructions;
+use crate::kind::{KvCacheDtype, Quantization};
+use crate::results::{self, Outbox, Results, StepTimes};
+use crate::sampler::Scratch;
 use models::{Config, Decoder};
 use tensor::{Float, Format};
 
-pub use self::staged::{QuantizationLoss, Staged, copies_bytes};
+pub(crate) use self::kind::Cpu;
+pub use self::staged::Staged;
 pub use crate::kernels::buffer::Pages;
 pub use crate::kernels::tier::Tier;
 
-/// The format keys and values are kept in.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
-pub enum KvDtype {
-    /// f32 for models stored as f32, bf16 for those whose activations the tier rounds to bf16 as well, f16 for others.
-    #[default]
-    Auto,
-    /// binary32.
-    F32,
-    /// binary16; what is larger than 65504 is stored as 65504.
-    F16,
-    /// The upper half of a binary32.
-    Bf16,
-}
-
-impl KvDtype {
-    /// The format for a model whose matrices are stored as `stored`, on `tier`.
-    #[must_use]
-    pub fn float(self, stored: Format, tier: Tier) -> Float {
-        match self {
-            Self::Auto if stored == Format::F32 => Float::F32,
-            Self::Auto if tier.dots(stored) => Float::Bf16,
-            Self::Auto | Self::F16 => Float::F16,
-            Self::F32 => Float::F32,
-            Self::Bf16 => Float::Bf16,
-        }
+/// The format of keys and values of a model whose matrices are stored as `stored`, on `tier`: where nobody asks for one,
+/// f32 for models stored as f32, bf16 for those whose activations the tier rounds to bf16 as well, f16 for others.
+fn kv_float(asked: KvCacheDtype, stored: Format, tier: Tier) -> Float {
+    match asked {
+        KvCacheDtype::Auto if stored == Format::F32 => Float::F32,
+        KvCacheDtype::Auto if tier.dots(stored) => Float::Bf16,
+        KvCacheDtype::Auto | KvCacheDtype::F16 => Float::F16,
+        KvCacheDtype::F32 => Float::F32,
+        KvCacheDtype::Bf16 => Float::Bf16,
     }
-}
-
-/// What becomes of a model's matrices when they have arrived. Every one is then our own copy,
-/// beside the mapped file; the embedding table, of which a step reads a few rows, stays in place.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Quantization {
-    /// GGUF's Q8_0: blocks of 32 numbers of a row, a binary16 scale and 32 signed bytes each.
-    Q8_0,
 }
 
 /// How a backend is sized.
@@ -81,7 +65,7 @@ pub struct CpuOptions {
     /// KV blocks, of [`KV_BLOCK_TOKENS`] positions each.
     pub kv_blocks: usize,
     /// The format of keys and values.
-    pub kv_dtype: KvDtype,
+    pub kv_dtype: KvCacheDtype,
     /// The longest sequence in tokens; what the config says ([`Config::max_position`]) if none.
     pub max_position: Option<usize>,
     /// Which instructions; the best the machine has if none.
@@ -98,7 +82,7 @@ impl Default for CpuOptions {
             max_rows: 512,
             max_logits_rows: 16,
             kv_blocks: 256,
-            kv_dtype: KvDtype::Auto,
+            kv_dtype: KvCacheDtype::Auto,
             max_position: None,
             instruction_set: None,
             quantization: None,
@@ -167,7 +151,9 @@ pub struct CpuBackend {
     pool: Pool,
     arena: Arena,
     storage: Buffer,
-    whereabouts: Arc<Whereabouts>,
+    outbox: Outbox,
+    scratch: Scratch,
+    location: Arc<Location>,
 }
 
 impl CpuBackend {
@@ -196,15 +182,26 @@ impl CpuBackend {
         let threads = threads(options);
         let pool = Pool::new(threads).map_err(|source| CpuError::Threads { threads, source })?;
         let config = staged.config();
-        let heads = heads(config, options.kv_dtype.float(staged.stored(), instructions.tier()));
+        let heads = heads(config, kv_float(options.kv_dtype, staged.stored(), instructions.tier()));
         let limits = limits(config, &heads, options);
         let bytes = limits.kv_block_bytes.saturating_mul(limits.kv_blocks);
         let blocks = options.kv_blocks;
         let storage = Buffer::zeroed(bytes).map_err(|source| CpuError::KvStorage { bytes, blocks, source })?;
         let arena = Arena::new(config, &limits).map_err(|source| CpuError::Arena { rows: options.max_rows, source })?;
         let models = vec![(Generation::default(), staged)];
-        let whereabouts = Arc::default();
-        Ok(Self { models, current: 0, limits, heads, instructions, pool, arena, storage, whereabouts })
+        Ok(Self {
+            models,
+            current: 0,
+            limits,
+            heads,
+            instructions,
+            pool,
+            arena,
+            storage,
+            outbox: Outbox::default(),
+            scratch: Scratch::default(),
+            location: Arc::default(),
+        })
     }
 
     /// The instructions it computes with.
@@ -243,29 +240,70 @@ impl CpuBackend {
         stream::fold(&mut self.pool, self.instructions, bytes)
     }
 
-    fn preparation(&self) -> Preparation {
-        self.models.last().expect("a backend has weights").1.how()
-    }
-
     fn newest(&self) -> Generation {
         self.models.last().expect("a backend has weights").0
     }
 
-    /// Notes which row is whose and which rows want logits; refuses segments that would write one
+    /// Computes a step as far as its logits.
+    fn compute(&mut self, step: &Step<'_>, wanted: &mut dyn FnMut(Part) -> bool) -> Result<(), StepError> {
+        let segments = step.segments;
+        let Some(current) = self.models.iter().position(|(own, _)| *own == step.generation) else {
+            return Err(StepError::Contract(format!("there are no weights of {:?}", step.generation)));
+        };
+        self.current = current;
+        self.lay_out(segments)?;
+        self.location.enter(Some(Part::Embeddings));
+        self.models[current].1.need(Part::Embeddings, wanted)?;
+        self.embed(segments);
+        for layer in 0..self.models[current].1.config().layers {
+            self.location.enter(Some(Part::Layer(layer)));
+            self.models[current].1.need(Part::Layer(layer), wanted)?;
+            self.attention(layer, segments);
+            self.feed_forward(layer);
+        }
+        if !self.arena.wanted.is_empty() {
+            self.location.enter(Some(Part::Head));
+            self.models[current].1.need(Part::Head, wanted)?;
+            self.head(segments);
+        }
+        self.location.enter(None);
+        Ok(())
+    }
+
+    /// Makes what each segment wanted of the rows that were picked for it.
+    fn choose(&mut self, segments: &[Segment<'_>]) -> Results {
+        let Self { arena, outbox, scratch, limits, .. } = self;
+        let mut results = outbox.begin();
+        let mut row = 0;
+        for segment in segments {
+            let rows = row..row + segment.picked().count();
+            row = rows.end;
+            results.outcomes.push(if results::wants_hidden(segment) {
+                let width = limits.hidden_size;
+                results::hidden(&arena.normed_picked[rows.start * width..rows.end * width])
+            } else {
+                let width = limits.vocab_size;
+                let logits = &arena.logits[rows.start * width..rows.end * width];
+                results::outcome(segment, None, logits, width, scratch)
+            });
+        }
+        results
+    }
+
+    /// Notes which row is whose and which rows go to the head; refuses segments that would write one
     /// block at once.
     fn lay_out(&mut self, segments: &[Segment<'_>]) -> Result<(), StepError> {
         let arena = &mut self.arena;
         arena.begin();
         for (index, segment) in segments.iter().enumerate() {
-            let end = segment.start + segment.tokens.len();
+            let (end, rows, picked) = (segment.end(), segment.rows(), segment.picked());
             for &block in &segment.blocks[segment.start / BLOCK_TOKENS..end.div_ceil(BLOCK_TOKENS)] {
                 if !arena.claim(block) {
                     return Err(StepError::Contract(format!("block {block} is written twice in one step")));
                 }
             }
             for position in segment.start..end {
-                let last = position + 1 == end;
-                if segment.want == WantLogits::All || (segment.want == WantLogits::Last && last) {
+                if picked.contains(position - segment.start, rows) {
                     arena.wanted.push(arena.rows.len());
                 }
                 arena.rows.push(Row { segment: index, position });
@@ -283,7 +321,9 @@ impl CpuBackend {
         let factor = rope.attention_factor();
         let mut row = 0;
         for segment in segments {
-            for (offset, &token) in segment.tokens.iter().enumerate() {
+            // At depth 1 every token is known.
+            let Input::Tokens(tokens) = segment.input else { continue };
+            for (offset, &token) in tokens.iter().enumerate() {
                 let stream = &mut self.arena.stream[row * hidden_size..][..*hidden_size];
                 embeddings.widen_row(self.instructions, token as usize, stream);
                 let position = (segment.start + offset) as f32;
@@ -356,8 +396,8 @@ impl CpuBackend {
         project(pool, on, &mut Inputs { x: inner, rows, room }, &mut [down]);
     }
 
-    /// Logits of the wanted rows. Returns how many numbers there are.
-    fn logits(&mut self) -> usize {
+    /// The final norm of the picked rows, and their logits where any are wanted.
+    fn head(&mut self, segments: &[Segment<'_>]) {
         let model = &self.models[self.current].1;
         let config = model.config();
         let arena = &mut self.arena;
@@ -369,11 +409,13 @@ impl CpuBackend {
         let normed = &mut arena.normed_picked[..rows * hidden];
         let (pool, on) = (&mut self.pool, self.instructions);
         rms_norm(pool, on, picked, model.norm().vector(), config.rms_norm_eps, normed);
+        if segments.iter().all(results::wants_hidden) {
+            return;
+        }
         let out = &mut arena.logits[..rows * config.vocab_size];
         let head: Matrix<'_> = matrix(model.head());
         let mut inputs = Inputs { x: normed, rows, room: arena.rounded.as_mut_slice() };
         project(pool, on, &mut inputs, &mut [Projection { matrix: head, bias: None, out, then: Then::Set }]);
-        rows * config.vocab_size
     }
 }
 
@@ -386,50 +428,35 @@ impl Backend for CpuBackend {
         &self.limits
     }
 
-    fn step(&mut self, segments: &[Segment<'_>]) -> Result<&[f32], StepError> {
-        let newest = self.newest();
-        self.step_of(newest, segments, &mut |_| true)
-    }
-
-    fn step_of(
-        &mut self,
-        generation: Generation,
-        segments: &[Segment<'_>],
-        goes_on: &mut dyn FnMut(Part) -> bool,
-    ) -> Result<&[f32], StepError> {
-        check(&self.limits, segments)?;
-        let Some(current) = self.models.iter().position(|(own, _)| *own == generation) else {
-            return Err(StepError::Contract(format!("there are no weights of {generation:?}")));
-        };
-        self.current = current;
-        self.lay_out(segments)?;
-        self.whereabouts.enter(Some(Part::Embeddings));
-        self.models[current].1.need(Part::Embeddings, goes_on)?;
-        self.embed(segments);
-        for layer in 0..self.models[current].1.config().layers {
-            self.whereabouts.enter(Some(Part::Layer(layer)));
-            self.models[current].1.need(Part::Layer(layer), goes_on)?;
-            self.attention(layer, segments);
-            self.feed_forward(layer);
+    /// Computes the whole step, and chooses.
+    fn launch(&mut self, step: &Step<'_>, wanted: &mut dyn FnMut(Part) -> bool) -> Result<(), StepError> {
+        check(&self.limits, self.outbox.len(), step.segments)?;
+        if step.segments.iter().any(|segment| matches!(segment.input, Input::Previous(_))) {
+            return Err(StepError::Contract("a token of a step before, at depth 1".into()));
         }
-        if self.arena.wanted.is_empty() {
-            return Ok(&[]);
-        }
-        self.whereabouts.enter(Some(Part::Head));
-        self.models[current].1.need(Part::Head, goes_on)?;
-        let count = self.logits();
-        Ok(&self.arena.logits[..count])
+        let begun = Instant::now();
+        self.compute(step, wanted)?;
+        let computed = Instant::now();
+        let results = self.choose(step.segments);
+        self.outbox.push(results, StepTimes { compute: computed - begun, choose: computed.elapsed() });
+        Ok(())
     }
 
-    fn report_to(&mut self, whereabouts: &Arc<Whereabouts>) {
-        self.whereabouts = Arc::clone(whereabouts);
+    fn collect(&mut self, results: &mut Results) -> Result<StepTimes, StepError> {
+        self.outbox.collect(results)
     }
 
-    fn install(&mut self, revision: Revision) -> Result<Generation, InstallError> {
-        let staged = match revision {
-            Revision::Weights(decoder) => Arc::new(Staged::new(decoder, self.preparation())),
-            Revision::Prepared(staged) => staged,
-            Revision::Scripted => return Err(InstallError::Unsupported { backend: "cpu" }),
+    fn abandon(&mut self) {
+        self.outbox.clear();
+    }
+
+    fn report_to(&mut self, location: &Arc<Location>) {
+        self.location = Arc::clone(location);
+    }
+
+    fn install(&mut self, weights: &Arc<dyn Prepared>) -> Result<Generation, InstallError> {
+        let Some(staged) = kind::staged(&**weights) else {
+            return Err(InstallError::Unsupported { backend: self.name() });
         };
         let (newest, model) = self.models.last().expect("a backend has weights");
         if let Some(field) = model.config().difference(staged.config()) {
@@ -454,21 +481,27 @@ impl Backend for CpuBackend {
     }
 }
 
+impl Logits for CpuBackend {
+    fn logits(&mut self, segments: &[Segment<'_>], wanted: &mut dyn FnMut(Part) -> bool) -> Result<&[f32], StepError> {
+        check(&self.limits, self.outbox.len(), segments)?;
+        self.compute(&Step { generation: self.newest(), segments }, wanted)?;
+        Ok(&self.arena.logits[..self.arena.wanted.len() * self.limits.vocab_size])
+    }
+}
+
 fn instructions(options: &CpuOptions) -> Result<Instructions, CpuError> {
     let asked = options.instruction_set.unwrap_or_else(Tier::best);
     Instructions::of(asked).ok_or(CpuError::NoSuchInstructions { asked })
 }
 
 /// How many threads a backend of these options computes with.
-#[must_use]
-pub fn threads(options: &CpuOptions) -> usize {
+fn threads(options: &CpuOptions) -> usize {
     let offered = || std::thread::available_parallelism().map_or(1, NonZeroUsize::get);
     options.threads.map_or_else(offered, NonZeroUsize::get)
 }
 
 /// The format of most of a model: that of its first query projection.
-#[must_use]
-pub fn stored(decoder: &Decoder) -> Format {
+fn stored(decoder: &Decoder) -> Format {
     decoder.layers.first().map_or(Format::F32, |layer| layer.query.weight.format())
 }
 
@@ -485,6 +518,8 @@ fn limits(config: &Config, heads: &Heads, options: &CpuOptions) -> Limits {
         kv_block_tokens: BLOCK_TOKENS,
         kv_blocks: options.kv_blocks,
         kv_block_bytes: heads.block_bytes() * config.layers,
+        hidden_size: config.hidden_size,
+        depth: 1,
     }
 }
 

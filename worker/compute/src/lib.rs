@@ -6,7 +6,16 @@ mod arrival;
 pub mod backend;
 pub mod candle;
 pub mod cpu;
+mod error;
 mod kernels;
+mod kind;
 pub mod memory;
+mod prepared;
+mod results;
 pub mod sampler;
 pub mod scripted;
+mod step;
+mod table;
+
+pub use kind::{BuildError, Built, Kind, KvCacheDtype, Model, Quantization, Rows, Sizes};
+pub use table::{BackendKind, KindOptions};

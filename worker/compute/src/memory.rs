@@ -1,4 +1,4 @@
-//! How much memory a model takes: a pure function from its config and the operator's wishes.
+//! How much memory a model takes: a pure function from what its backend needs and the operator's wishes.
 //!
 //! Weights are mapped, not allocated: their bytes count once a node however many read them. Their quantized
 //! copies, the arena and the KV storage are ours. `split` divides one budget between the models of a worker, `machine`
@@ -8,22 +8,34 @@ pub mod machine;
 mod split;
 pub mod take;
 
-pub use split::{Need, split};
+pub use split::{Demand, split};
 
 use thiserror::Error;
 
-use crate::kernels::linear;
-use models::Config;
-use tensor::Float;
-
-/// Bytes of one activation: f32.
-pub const ACTIVATION_BYTES: usize = 4;
-
-/// Positions in a KV block.
-pub const KV_BLOCK_TOKENS: usize = crate::kernels::rotate::BLOCK_TOKENS;
-
 /// The KV storage where nobody asks for a size: what vLLM takes on CPUs.
 pub const KV_BYTES_DEFAULT: u64 = 4 << 30;
+
+/// What a backend needs for a model, beside the mapped weights.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Need {
+    /// Bytes of copies of weights.
+    pub copies_bytes: u64,
+    /// Bytes of the activations of the largest step.
+    pub activation_bytes: u64,
+    /// Bytes of one KV block over all layers, keys and values together.
+    pub kv_block_bytes: u64,
+    /// Positions in a KV block.
+    pub kv_block_tokens: usize,
+    /// The longest sequence the model was made for, in tokens.
+    pub positions: usize,
+}
+
+impl Need {
+    /// KV blocks of a sequence of so many tokens.
+    fn blocks_of(&self, tokens: usize) -> u64 {
+        tokens.div_ceil(self.kv_block_tokens.max(1)) as u64
+    }
+}
 
 /// What a model's weights take.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
@@ -56,12 +68,6 @@ pub struct MemoryOptions {
     pub max_model_len: Option<usize>,
     /// The most sequences at a time (`--max-num-seqs`).
     pub max_num_seqs: usize,
-    /// The most rows in one step.
-    pub max_rows: usize,
-    /// The most rows of logits one step returns.
-    pub max_logits_rows: usize,
-    /// The format of keys and values.
-    pub kv_float: Float,
 }
 
 /// Where the memory goes.
@@ -144,31 +150,6 @@ fn without_copies(weights: WeightsMemory) -> &'static str {
     if has_none { "" } else { ", or serve a GGUF file of Q8_0, which is read in place" }
 }
 
-/// Bytes of the activations of one step.
-#[must_use]
-pub fn arena_bytes(config: &Config, max_rows: usize, max_logits_rows: usize) -> u64 {
-    let (hidden, head_dim) = (config.hidden_size, config.head_dim);
-    let row = 2 * hidden + 2 * config.query_width() + 2 * config.kv_width() + config.intermediate_size + head_dim;
-    let logits_row = 2 * hidden + config.vocab_size;
-    let numbers = (row as u64).saturating_mul(max_rows as u64);
-    let numbers = numbers.saturating_add((logits_row as u64).saturating_mul(max_logits_rows as u64));
-    let activations = numbers.saturating_add(head_dim as u64 / 2).saturating_mul(ACTIVATION_BYTES as u64);
-    activations.saturating_add(rounded_bytes(config, max_rows, max_logits_rows))
-}
-
-/// The part of [`arena_bytes`] that holds the rows of one projection, rounded to bf16.
-pub(crate) fn rounded_bytes(config: &Config, max_rows: usize, max_logits_rows: usize) -> u64 {
-    let widest = config.hidden_size.max(config.query_width()).max(config.intermediate_size);
-    let (rows, logits_rows) = (max_rows, max_logits_rows);
-    linear::rounded_bytes(rows, widest).max(linear::rounded_bytes(logits_rows, config.hidden_size)) as u64
-}
-
-/// Bytes of one KV block over all layers, keys and values together.
-#[must_use]
-pub fn kv_block_bytes(config: &Config, kv_float: Float) -> u64 {
-    (2 * KV_BLOCK_TOKENS * config.kv_width() * config.layers * kv_float.bytes()) as u64
-}
-
 /// Plans a model's memory.
 ///
 /// The KV storage is what was asked for; else what the budget leaves, to the block; else, without a budget, enough
@@ -177,20 +158,19 @@ pub fn kv_block_bytes(config: &Config, kv_float: Float) -> u64 {
 ///
 /// # Errors
 /// The wishes exceed the model, the KV storage or the budget; the error has the numbers.
-pub fn plan(config: &Config, weights: WeightsMemory, options: &MemoryOptions) -> Result<MemoryPlan, MemoryError> {
-    let sizes = [("max_num_seqs", options.max_num_seqs), ("max_rows", options.max_rows)];
-    let more = [("max_logits_rows", options.max_logits_rows), ("max_model_len", options.max_model_len.unwrap_or(1))];
-    if let Some((what, _)) = sizes.into_iter().chain(more).find(|(_, size)| *size == 0) {
+pub fn plan(need: &Need, mapped_bytes: u64, options: &MemoryOptions) -> Result<MemoryPlan, MemoryError> {
+    let sizes = [("max_num_seqs", options.max_num_seqs), ("max_model_len", options.max_model_len.unwrap_or(1))];
+    if let Some((what, _)) = sizes.into_iter().find(|(_, size)| *size == 0) {
         return Err(MemoryError::Zero(what));
     }
-    let available = config.max_position();
+    let available = need.positions;
     if let Some(asked) = options.max_model_len.filter(|&asked| asked > available) {
         return Err(MemoryError::TooLong { asked, available });
     }
-    let arena_bytes = arena_bytes(config, options.max_rows, options.max_logits_rows);
-    let block_bytes = kv_block_bytes(config, options.kv_float);
+    let weights = WeightsMemory { mapped_bytes, copies_bytes: need.copies_bytes };
+    let (arena_bytes, block_bytes) = (need.activation_bytes, need.kv_block_bytes.max(1));
     let wanted_len = options.max_model_len.unwrap_or(available);
-    let sequence_bytes = blocks_of(wanted_len) as u64 * block_bytes;
+    let sequence_bytes = need.blocks_of(wanted_len).saturating_mul(block_bytes);
     let bound = options.budget_bytes.into_iter().chain(options.limit_bytes).min();
     let left = bound.map(|bound| bound.saturating_sub(weights.total_bytes()).saturating_sub(arena_bytes));
     let derived = sequence_bytes.saturating_mul(options.max_num_seqs as u64).min(KV_BYTES_DEFAULT.max(block_bytes));
@@ -201,16 +181,12 @@ pub fn plan(config: &Config, weights: WeightsMemory, options: &MemoryOptions) ->
     if let Some(budget_bytes) = bound.filter(|_| left.is_some_and(|left| kv_bytes.max(1) > left)) {
         return Err(MemoryError::OverBudget { weights, arena_bytes, kv_bytes, budget_bytes });
     }
-    let max_model_len = wanted_len.min(kv_blocks.saturating_mul(KV_BLOCK_TOKENS));
+    let max_model_len = wanted_len.min(kv_blocks.saturating_mul(need.kv_block_tokens));
     if max_model_len == 0 || options.max_model_len.is_some_and(|asked| asked > max_model_len) {
         let (tokens, needed_bytes) = (wanted_len, sequence_bytes);
         return Err(MemoryError::KvTooSmall { tokens, needed_bytes, available_bytes: kv_bytes });
     }
     Ok(MemoryPlan { weights, arena_bytes, kv_block_bytes: block_bytes, kv_blocks, kv_bytes, max_model_len })
-}
-
-fn blocks_of(tokens: usize) -> usize {
-    tokens.div_ceil(KV_BLOCK_TOKENS)
 }
 
 #[cfg(test)]

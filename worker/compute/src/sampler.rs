@@ -1,11 +1,14 @@
 //! Choosing a token: a pure function of logits, parameters, history and a number.
 //!
 //! Randomness is stateless: the draw for a sequence's k-th token depends on its seed and k alone,
-//! so batching, preemption and company change nothing. The order of the steps is vLLM's: bans and
-//! biases, penalties, temperature, then min-p, top-k and top-p. It knows no request and no text.
+//! so batching, preemption and company change nothing. The order of the steps is vLLM's: mask, bans
+//! and biases, penalties, temperature, then min-p, top-k and top-p. It knows no request and no text.
 
+mod mask;
 mod rank;
 mod weigh;
+
+pub use mask::Mask;
 
 use rank::{Candidate, Histogram, Reached, by_rank};
 use weigh::Scale;
@@ -56,15 +59,82 @@ impl Default for Params {
     }
 }
 
-/// What came before the token.
-#[derive(Debug, Clone, Copy)]
+/// What came before the token, and what may not come now.
+#[derive(Debug, Clone, Copy, Default)]
 pub struct History<'a> {
     /// The prompt.
     pub prompt: &'a [u32],
-    /// The tokens generated so far.
+    /// The tokens generated so far, as far as they are known to whoever asks.
     pub generated: &'a [u32],
+    /// The token after those, where a backend that runs ahead knows it first.
+    pub previous: Option<u32>,
+    /// Number of this draw: how many tokens were generated before it.
+    pub draw: u64,
     /// Tokens that may not come now (`min_tokens`).
     pub banned: &'a [u32],
+    /// The only tokens that may come; all if none.
+    pub mask: Option<&'a Mask>,
+}
+
+impl<'a> History<'a> {
+    /// Every token generated so far.
+    fn generated(self) -> impl Iterator<Item = u32> + use<'a> {
+        self.generated.iter().copied().chain(self.previous)
+    }
+}
+
+/// How one token is chosen: everything that chance, penalties and bans depend on.
+#[derive(Debug, Clone, Copy)]
+pub struct Choice<'a> {
+    /// The request's parameters.
+    pub params: &'a Params,
+    /// The sequence so far.
+    pub history: History<'a>,
+}
+
+impl Choice<'static> {
+    /// The likeliest token, whatever came before.
+    #[must_use]
+    pub fn greedy() -> Self {
+        static GREEDY: Params = Params {
+            temperature: 0.0,
+            top_p: 1.0,
+            top_k: 0,
+            min_p: 0.0,
+            seed: 0,
+            presence_penalty: 0.0,
+            frequency_penalty: 0.0,
+            repetition_penalty: 1.0,
+            logit_bias: Vec::new(),
+            logprobs: None,
+        };
+        Self { params: &GREEDY, history: History::default() }
+    }
+}
+
+impl Choice<'_> {
+    /// The same choice after a token that was not known when it was made.
+    #[must_use]
+    pub fn after(mut self, previous: u32) -> Self {
+        self.history.previous = Some(previous);
+        self
+    }
+
+    /// Chooses the next token from `logits` (one per vocabulary entry).
+    pub fn make(&self, logits: &[f32], scratch: &mut Scratch) -> Chosen {
+        let id = sample(logits, self.params, self.history, scratch);
+        let logprobs = self.params.logprobs.map(|top| logprobs(logits, id, top, scratch));
+        Chosen { id, logprobs }
+    }
+}
+
+/// A token that was chosen.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Chosen {
+    /// The token.
+    pub id: u32,
+    /// Its log probabilities, where they were asked for.
+    pub logprobs: Option<Logprobs>,
 }
 
 /// Log probabilities at one place, of the model's own distribution.
@@ -135,7 +205,7 @@ fn draw(logits: &[f32], params: &Params, history: History<'_>, scratch: &mut Scr
     if params.temperature == 0.0 {
         return weigh::argmax(logits);
     }
-    let uniform = uniform(params.seed, history.generated.len() as u64);
+    let uniform = uniform(params.seed, history.draw);
     // p ≥ min_p × p_max, and p_max weighs 1.
     let (largest, temperature, floor) = (weigh::largest(logits), params.temperature, params.min_p);
     let scale = Scale { largest, temperature, floor };
@@ -188,9 +258,13 @@ fn is_raw(params: &Params, history: History<'_>) -> bool {
         && params.frequency_penalty == 0.0
         && params.repetition_penalty == 1.0
         && history.banned.is_empty()
+        && history.mask.is_none()
 }
 
 fn adjust(logits: &mut [f32], params: &Params, history: History<'_>, counts: &mut Vec<u32>) {
+    if let Some(mask) = history.mask {
+        mask.apply(logits);
+    }
     for &token in history.banned {
         if let Some(logit) = logits.get_mut(token as usize) {
             *logit = f32::NEG_INFINITY;
@@ -206,15 +280,15 @@ fn adjust(logits: &mut [f32], params: &Params, history: History<'_>, counts: &mu
         penalise_repetition(logits, params.repetition_penalty, history, counts);
     }
     if params.frequency_penalty != 0.0 || params.presence_penalty != 0.0 {
-        penalise_occurrence(logits, params, history.generated, counts);
+        penalise_occurrence(logits, params, history, counts);
     }
 }
 
 /// Each token of prompt and completion once, however often it occurred.
 fn penalise_repetition(logits: &mut [f32], factor: f32, history: History<'_>, counts: &mut [u32]) {
     let vocabulary = logits.len();
-    let all = || history.prompt.iter().chain(history.generated);
-    let seen = || all().map(|&token| token as usize).filter(|&token| token < vocabulary);
+    let all = || history.prompt.iter().copied().chain(history.generated());
+    let seen = || all().map(|token| token as usize).filter(|&token| token < vocabulary);
     for token in seen() {
         if std::mem::replace(&mut counts[token], 1) == 0 {
             let logit = &mut logits[token];
@@ -224,9 +298,9 @@ fn penalise_repetition(logits: &mut [f32], factor: f32, history: History<'_>, co
     seen().for_each(|token| counts[token] = 0);
 }
 
-fn penalise_occurrence(logits: &mut [f32], params: &Params, generated: &[u32], counts: &mut [u32]) {
+fn penalise_occurrence(logits: &mut [f32], params: &Params, history: History<'_>, counts: &mut [u32]) {
     let vocabulary = logits.len();
-    let known = || generated.iter().map(|&token| token as usize).filter(|&token| token < vocabulary);
+    let known = || history.generated().map(|token| token as usize).filter(|&token| token < vocabulary);
     known().for_each(|token| counts[token] += 1);
     for token in known() {
         #[expect(clippy::cast_precision_loss, reason = "counts of tokens are far below 2^24")]

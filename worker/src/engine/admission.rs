@@ -1,7 +1,7 @@
 //! Who of the waiting may start next, with what the prefix cache spares it: asked one by one, by the scheduler.
 
 use super::blocks::BlockPool;
-use super::prefix::BlockName;
+use super::prefix::Key;
 use super::reader::Reader;
 use super::scheduler::Running;
 use super::state::Sequence;
@@ -21,7 +21,7 @@ pub(super) struct Prospects<'a, R> {
     /// Positions per block; none where prefixes are not cached.
     block_tokens: Option<usize>,
     /// The next blocks that running sequences fill.
-    leaders: &'a mut Vec<BlockName>,
+    leaders: &'a mut Vec<Key>,
     at: usize,
     end: usize,
 }
@@ -35,7 +35,7 @@ impl<'a, R: Reader> Prospects<'a, R> {
         newest: Generation,
         block_tokens: Option<usize>,
         seats: usize,
-        leaders: &'a mut Vec<BlockName>,
+        leaders: &'a mut Vec<Key>,
     ) -> Self {
         let end = waiting.len().min(seats.saturating_add(LOOK_BEYOND));
         let awake = running.iter().filter(|sequence| sequence.paused_since.is_none());
@@ -49,17 +49,18 @@ impl<'a, R: Reader> Prospects<'a, R> {
 
     /// What a sequence is spared: how many of its blocks are in the cache, how many of those nobody holds, and the
     /// name of the first that is not there.
-    fn spared(&mut self, index: usize, block_tokens: usize) -> (usize, usize, Option<BlockName>) {
+    fn spared(&mut self, index: usize, block_tokens: usize) -> (usize, usize, Option<Key>) {
         let sequence = &mut self.waiting[index];
-        sequence.name_blocks(sequence.generation.unwrap_or(self.newest), block_tokens);
-        let names = sequence.skippable(block_tokens);
+        sequence.hash_blocks(block_tokens);
+        let generation = sequence.generation.unwrap_or(self.newest);
         let (mut hits, mut revived) = (0, 0);
-        for name in names {
-            let Some(block) = self.pool.find(name) else { break };
+        for at in 0..sequence.skippable(block_tokens) {
+            let Some(key) = sequence.key(at, generation) else { break };
+            let Some(block) = self.pool.find(&key) else { return (hits, revived, Some(key)) };
             hits += 1;
             revived += usize::from(self.pool.holders(block) == 0);
         }
-        (hits, revived, names.get(hits).copied())
+        (hits, revived, None)
     }
 }
 
@@ -88,6 +89,6 @@ impl<R: Reader> Iterator for Prospects<'_, R> {
 }
 
 /// The block that a running sequence fills next, where its tokens are known.
-fn next_of<R: Reader>(sequence: &Sequence<R>, block_tokens: usize) -> Option<BlockName> {
-    sequence.names.get(sequence.computed / block_tokens).copied()
+fn next_of<R: Reader>(sequence: &Sequence<R>, block_tokens: usize) -> Option<Key> {
+    sequence.key(sequence.computed / block_tokens, sequence.generation?)
 }

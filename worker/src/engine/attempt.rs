@@ -1,15 +1,15 @@
 //! Trying a step, and after a failure finding out whose fault it was.
 //!
 //! A step that fails or panics is tried again in halves until what fails is one segment alone: that
-//! sequence ends, the others have their logits, which their company does not change. A failed try
-//! leaves nothing behind: a step writes keys and values at its segments' own positions only, a retry
-//! writes them again, and the arena is laid out anew by every step. It knows no sequence and no text.
+//! sequence ends, the others have their tokens, which their company does not change. A failed try
+//! leaves nothing behind: a step writes keys and values at its segments' own positions only, and a retry
+//! writes them again. It knows no sequence and no text.
 
 use std::any::Any;
 use std::ops::Range;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 
-use compute::backend::{Backend, Generation, Part, Segment, StepError, WantLogits};
+use compute::backend::{Backend, NotFinite, Outcome, Part, Results, Step, StepError, StepTimes};
 
 /// Why a step, or one segment alone, was not computed.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -22,8 +22,8 @@ pub(super) enum Fault {
     Weights(String),
     /// Nobody wants the step any more.
     Unwanted,
-    /// The logits hold what is no number.
-    Logits,
+    /// What was computed is no number.
+    NotFinite,
     /// The tries were used up before it was its turn.
     GivenUp(usize),
 }
@@ -36,7 +36,7 @@ impl Fault {
             Self::Error(_) => "error",
             Self::Weights(_) => "weights",
             Self::Unwanted => "unwanted",
-            Self::Logits => "logits",
+            Self::NotFinite => "logits",
             Self::GivenUp(_) => "given_up",
         }
     }
@@ -46,8 +46,8 @@ impl Fault {
         matches!(self, Self::Panic(_) | Self::Error(_))
     }
 
-    /// What the request is told.
-    pub(super) fn told(&self) -> String {
+    /// The message for the request.
+    pub(super) fn message(&self) -> String {
         match self {
             Self::Panic(_) => {
                 "computing this sequence panicked; others are not affected, the worker's log says where, \
@@ -56,7 +56,7 @@ impl Fault {
             }
             Self::Error(why) | Self::Weights(why) => why.clone(),
             Self::Unwanted => "nobody wants the step any more".into(),
-            Self::Logits => "the model computed something that is no number (NaN or infinity) for this sequence; \
+            Self::NotFinite => "the model computed something that is no number (NaN or infinity) for this sequence; \
                              others are not affected. Try another prompt, or f32 keys and values (kv_cache_dtype)"
                 .into(),
             Self::GivenUp(tries) => format!(
@@ -66,49 +66,73 @@ impl Fault {
     }
 }
 
-/// One try of a step; a panic in it is a fault like others.
-pub(super) fn guarded<'b>(
-    backend: &'b mut dyn Backend,
-    generation: Generation,
-    segments: &[Segment<'_>],
-    goes_on: &mut dyn FnMut(Part) -> bool,
-) -> Result<&'b [f32], Fault> {
-    match caught(move || backend.step_of(generation, segments, goes_on)) {
-        Ok(Ok(logits)) => Ok(logits),
-        Ok(Err(error)) => Err(fault(&error)),
-        Err(panic) => Err(Fault::Panic(said(&*panic))),
-    }
+/// Launches a step; a panic in it is a fault like others.
+pub(super) fn launch(
+    backend: &mut dyn Backend,
+    step: &Step<'_>,
+    wanted: &mut dyn FnMut(Part) -> bool,
+) -> Result<(), Fault> {
+    caught(|| backend.launch(step, wanted))
 }
 
-/// As `catch_unwind`, of what runs once: a closure that hands on a borrow may run no more often.
-fn caught<R>(work: impl FnOnce() -> R) -> std::thread::Result<R> {
-    catch_unwind(AssertUnwindSafe(work))
+/// Collects the oldest step in flight; a panic in it is a fault like others.
+pub(super) fn collect(backend: &mut dyn Backend, results: &mut Results) -> Result<StepTimes, Fault> {
+    caught(|| backend.collect(results))
+}
+
+/// Computes a step from its launch to its results. After a fault nothing is in flight.
+pub(super) fn compute(
+    backend: &mut dyn Backend,
+    step: &Step<'_>,
+    wanted: &mut dyn FnMut(Part) -> bool,
+    results: &mut Results,
+) -> Result<StepTimes, Fault> {
+    let computed = launch(backend, step, wanted).and_then(|()| collect(backend, results));
+    if computed.is_err() {
+        abandon(backend);
+    }
+    computed
+}
+
+/// Forgets what is in flight, as far as the backend still can.
+pub(super) fn abandon(backend: &mut dyn Backend) {
+    // A backend that panics here fails its next launch as well, which is seen there.
+    let _ = catch_unwind(AssertUnwindSafe(|| backend.abandon()));
+}
+
+/// A backend's answer, or its panic, as a fault. The backend is used again after a panic: its contract says what a
+/// failed step may have left behind.
+fn caught<R>(work: impl FnOnce() -> Result<R, StepError>) -> Result<R, Fault> {
+    match catch_unwind(AssertUnwindSafe(work)) {
+        Ok(Ok(result)) => Ok(result),
+        Ok(Err(error)) => Err(fault(&error)),
+        Err(panic) => Err(Fault::Panic(message(&*panic))),
+    }
 }
 
 /// What became of a failed step's segments, each by itself.
 #[derive(Debug, Clone, PartialEq)]
 pub(super) struct Parts {
-    /// The wanted rows of logits of each segment, or why there are none.
-    pub(super) outcomes: Vec<Result<Vec<f32>, Fault>>,
+    /// What each segment wanted, or why it was not computed.
+    pub(super) outcomes: Vec<Result<Outcome, Fault>>,
     /// How many tries that took.
     pub(super) tries: usize,
 }
 
 /// Computes the segments of a step that failed with `first`: in halves, then in halves of those that
-/// fail again, with at most `tries_max` tries. With k of n at fault that is some 2k·log₂(n) tries. `beat` is
-/// called before each.
+/// fail again, with at most `tries_max` tries. With k of n at fault that is some 2k·log₂(n) tries. Nothing is in flight.
+/// `beat` is called before each try.
 pub(super) fn apart(
     backend: &mut dyn Backend,
-    generation: Generation,
-    segments: &[Segment<'_>],
+    step: &Step<'_>,
     first: Fault,
     tries_max: usize,
-    goes_on: &mut dyn FnMut(Part) -> bool,
+    wanted: &mut dyn FnMut(Part) -> bool,
     beat: &dyn Fn(),
 ) -> Parts {
-    let vocabulary = backend.limits().vocab_size;
+    let segments = step.segments;
     let mut parts = Parts { outcomes: vec![Err(Fault::GivenUp(tries_max)); segments.len()], tries: 0 };
-    let mut todo = Vec::new();
+    let (mut todo, mut results) = (Vec::new(), Results::default());
     refuse(0..segments.len(), first, &mut todo, &mut parts);
     while let Some(range) = todo.pop() {
         if parts.tries == tries_max {
@@ -117,12 +141,11 @@ pub(super) fn apart(
         parts.tries += 1;
         // Each try may take as long as a step.
         beat();
-        match guarded(backend, generation, &segments[range.clone()], goes_on) {
-            Ok(logits) => {
-                let mut rest = logits;
-                for at in range {
-                    let (own, others) = rest.split_at(rows(&segments[at]) * vocabulary);
-                    (parts.outcomes[at], rest) = (Ok(own.to_vec()), others);
+        let half = Step { segments: &segments[range.clone()], ..*step };
+        match compute(backend, &half, wanted, &mut results) {
+            Ok(_) => {
+                for (at, outcome) in range.zip(results.outcomes.drain(..)) {
+                    parts.outcomes[at] = outcome.map_err(|NotFinite| Fault::NotFinite);
                 }
             }
             Err(fault) => refuse(range, fault, &mut todo, &mut parts),
@@ -143,22 +166,6 @@ fn refuse(range: Range<usize>, fault: Fault, todo: &mut Vec<Range<usize>>, parts
     parts.outcomes[range].fill(Err(fault));
 }
 
-/// How many rows of logits a segment returns.
-fn rows(segment: &Segment<'_>) -> usize {
-    match segment.want {
-        WantLogits::None => 0,
-        WantLogits::Last => 1,
-        WantLogits::All => segment.tokens.len(),
-    }
-}
-
-/// Whether every one is a number: no NaN, no infinity. One pass without a branch, since it is made over
-/// every row that is sampled.
-pub(super) fn are_numbers(logits: &[f32]) -> bool {
-    const EXPONENT: u32 = 0x7f80_0000;
-    logits.iter().fold(0, |worst: u32, logit| worst | u32::from(logit.to_bits() & EXPONENT == EXPONENT)) == 0
-}
-
 fn fault(error: &StepError) -> Fault {
     let mut text = error.to_string();
     let mut cause = std::error::Error::source(error);
@@ -174,7 +181,7 @@ fn fault(error: &StepError) -> Fault {
 }
 
 /// A panic's message.
-pub(super) fn said(panic: &(dyn Any + Send)) -> String {
+pub(super) fn message(panic: &(dyn Any + Send)) -> String {
     let text = panic.downcast_ref::<&str>().copied().or_else(|| panic.downcast_ref::<String>().map(String::as_str));
     text.unwrap_or("a panic without a message").to_owned()
 }
@@ -182,14 +189,17 @@ pub(super) fn said(panic: &(dyn Any + Send)) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use compute::backend::Limits;
+    use compute::backend::{Generation, Input, InstallError, Limits, Location, Prepared, Segment, Want};
+    use compute::sampler::{Choice, Chosen, Logprobs};
     use proptest::prelude::*;
+    use std::sync::Arc;
 
-    /// Its logits are the token; tokens of `bad` make it panic (odd) or say no (even).
+    /// It chooses the token it is given; tokens of `bad` make it panic (odd) or fail (even), half of them when they are
+    /// launched and half when they are collected.
     struct Touchy {
         limits: Limits,
         bad: Vec<u32>,
-        logits: Vec<f32>,
+        in_flight: Option<Vec<u32>>,
         tries: usize,
     }
 
@@ -203,8 +213,17 @@ mod tests {
                 kv_block_tokens: 8,
                 kv_blocks: 64,
                 kv_block_bytes: 1,
+                hidden_size: 1,
+                depth: 1,
             };
-            Self { limits, bad, logits: Vec::new(), tries: 0 }
+            Self { limits, bad, in_flight: None, tries: 0 }
+        }
+
+        fn touch(&self, tokens: &[u32], is_launch: bool) -> Result<(), StepError> {
+            let is_now = |token: &&u32| self.bad.contains(token) && (**token % 4 < 2) == is_launch;
+            let Some(bad) = tokens.iter().find(is_now) else { return Ok(()) };
+            assert!(bad % 2 == 0, "token {bad} panics");
+            Err(StepError::Contract(format!("token {bad}")))
         }
     }
 
@@ -217,17 +236,40 @@ mod tests {
             &self.limits
         }
 
-        fn step(&mut self, segments: &[Segment<'_>]) -> Result<&[f32], StepError> {
+        fn launch(&mut self, step: &Step<'_>, _wanted: &mut dyn FnMut(Part) -> bool) -> Result<(), StepError> {
+            assert!(self.in_flight.is_none(), "a step was left in flight");
             self.tries += 1;
-            if let Some(bad) = segments.iter().map(|segment| segment.tokens[0]).find(|token| self.bad.contains(token)) {
-                assert!(bad % 2 == 0, "token {bad} panics");
-                return Err(StepError::Contract(format!("token {bad}")));
-            }
-            #[expect(clippy::cast_precision_loss, reason = "small numbers")]
-            let rows = segments.iter().flat_map(|segment| vec![segment.tokens[0] as f32; 2 * rows(segment)]);
-            self.logits = rows.collect();
-            Ok(&self.logits)
+            let first = |segment: &Segment<'_>| match segment.input {
+                Input::Tokens(tokens) => tokens[0],
+                Input::Previous(_) => unreachable!("one step at a time"),
+            };
+            let tokens: Vec<u32> = step.segments.iter().map(first).collect();
+            self.touch(&tokens, true)?;
+            self.in_flight = Some(tokens);
+            Ok(())
         }
+
+        fn collect(&mut self, results: &mut Results) -> Result<StepTimes, StepError> {
+            let tokens = self.in_flight.clone().expect("a step is in flight");
+            self.touch(&tokens, false)?;
+            let token = |&id: &u32| Some(Chosen { id, logprobs: None::<Logprobs> });
+            results.outcomes.clear();
+            results.outcomes.extend(tokens.iter().map(|id| Ok(Outcome { token: token(id), ..Outcome::default() })));
+            self.in_flight = None;
+            Ok(StepTimes::default())
+        }
+
+        fn abandon(&mut self) {
+            self.in_flight = None;
+        }
+
+        fn report_to(&mut self, _location: &Arc<Location>) {}
+
+        fn install(&mut self, _weights: &Arc<dyn Prepared>) -> Result<Generation, InstallError> {
+            Err(InstallError::Unsupported { backend: "touchy" })
+        }
+
+        fn retire(&mut self, _generation: Generation) {}
     }
 
     fn quietly<T>(work: impl FnOnce() -> T) -> T {
@@ -246,34 +288,30 @@ mod tests {
 
     fn tried(count: u32, bad: &[u32], tries_max: usize) -> Parts {
         let tokens: Vec<[u32; 2]> = (0..count).map(|token| [token; 2]).collect();
-        let wants = [WantLogits::Last, WantLogits::None, WantLogits::All];
+        let want = Want::Token(Choice::greedy());
         let segments: Vec<Segment<'_>> = tokens
             .iter()
-            .enumerate()
-            .map(|(at, tokens)| Segment { tokens, start: 0, blocks: &[0], want: wants[at % 3] })
+            .map(|tokens| Segment { input: Input::Tokens(tokens), start: 0, blocks: &[0], want })
             .collect();
+        let step = Step { generation: Generation(0), segments: &segments };
         let mut backend = Touchy::new(bad.to_vec());
-        let first = quietly(|| guarded(&mut backend, Generation(0), &segments, &mut |_| true).map(<[f32]>::to_vec));
+        let first = quietly(|| compute(&mut backend, &step, &mut |_| true, &mut Results::default()));
         let first = first.expect_err("somebody is at fault");
-        quietly(|| apart(&mut backend, Generation(0), &segments, first, tries_max, &mut |_| true, &|| ()))
+        quietly(|| apart(&mut backend, &step, first, tries_max, &mut |_| true, &|| ()))
     }
 
     proptest! {
         #[test]
-        fn only_those_at_fault_fail_and_the_others_have_their_own_logits(
+        fn only_those_at_fault_fail_and_the_others_have_their_own_tokens(
             count in 1_u32..40,
             picks in prop::collection::btree_set(0_u32..40, 1..5),
         ) {
             let bad: Vec<u32> = picks.into_iter().map(|pick| pick % count).collect();
             let parts = tried(count, &bad, usize::MAX);
-            for (at, outcome) in parts.outcomes.iter().enumerate() {
-                let token = u32::try_from(at).expect("small");
-                prop_assert_eq!(outcome.is_err(), bad.contains(&token), "{}: {:?}", at, outcome);
-                let Ok(logits) = outcome else { continue };
-                prop_assert_eq!(logits.len(), 2 * [1, 0, 2][at % 3]);
-                #[expect(clippy::cast_precision_loss, reason = "small numbers")]
-                let own = token as f32;
-                prop_assert!(logits.iter().all(|logit| *logit == own));
+            for (token, outcome) in (0..).zip(&parts.outcomes) {
+                prop_assert_eq!(outcome.is_err(), bad.contains(&token), "{}: {:?}", token, outcome);
+                let Ok(outcome) = outcome else { continue };
+                prop_assert_eq!(outcome.token.as_ref().map(|chosen| chosen.id), Some(token));
             }
             prop_assert!(parts.tries <= 2 * count as usize, "{} tries", parts.tries);
         }
@@ -290,13 +328,5 @@ mod tests {
     #[test]
     fn one_of_sixteen_is_found_in_eight_tries() {
         assert_eq!(tried(16, &[5], 64).tries, 8);
-    }
-
-    #[test]
-    fn what_is_no_number_is_seen() {
-        assert!(are_numbers(&[0.0, -1.0, f32::MAX, f32::MIN_POSITIVE / 2.0]));
-        for bad in [f32::NAN, f32::INFINITY, f32::NEG_INFINITY] {
-            assert!(!are_numbers(&[0.0, 1.0, bad, 2.0]), "{bad}");
-        }
     }
 }

@@ -4,7 +4,8 @@
 //! blocks without a name go first, then the one that was let go the longest ago (vLLM's prefix cache works so). A
 //! sequence lets its last block go first, so that a chain is eaten from its end. It knows no sequence and no token.
 
-use super::prefix::BlockName;
+use super::prefix::{Key, Prefix};
+use compute::backend::Generation;
 use std::collections::HashMap;
 
 /// The end of the queue.
@@ -12,25 +13,37 @@ const NONE: u32 = u32::MAX;
 
 /// What changed in the prefix cache.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum KvChange {
+pub(super) enum Change {
     /// A full block can be found from now on.
-    Stored {
-        /// Its name.
-        block: BlockName,
-        /// The name of the one before; none for the first of a sequence.
-        parent: Option<BlockName>,
-    },
+    Stored(Named),
     /// It cannot any more.
-    Removed {
-        /// Its name.
-        block: BlockName,
-    },
+    Removed(Key),
+}
+
+impl Change {
+    /// The weights whose block it is.
+    pub(super) fn generation(&self) -> Generation {
+        match self {
+            Self::Stored(named) => named.key.generation,
+            Self::Removed(key) => key.generation,
+        }
+    }
+}
+
+/// A full block that can be found.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct Named {
+    pub(super) key: Key,
+    /// The block before it; none for the first of a sequence.
+    pub(super) parent: Option<Prefix>,
+    /// How many blocks are before it.
+    pub(super) depth: u32,
 }
 
 #[derive(Debug, Clone)]
 struct Slot {
     holders: u32,
-    name: Option<BlockName>,
+    name: Option<Named>,
     /// Its neighbours in the queue, while nobody holds it.
     before: u32,
     after: u32,
@@ -40,12 +53,12 @@ struct Slot {
 #[derive(Debug)]
 pub(super) struct BlockPool {
     slots: Vec<Slot>,
-    names: HashMap<BlockName, u32>,
+    names: HashMap<Key, u32>,
     /// The queue of free blocks: the one to be taken next, and the last.
     first: u32,
     last: u32,
     free: usize,
-    changes: Vec<KvChange>,
+    changes: Vec<Change>,
 }
 
 impl BlockPool {
@@ -84,8 +97,32 @@ impl BlockPool {
     }
 
     /// The block of this name.
-    pub(super) fn find(&self, name: &BlockName) -> Option<u32> {
-        self.names.get(name).copied()
+    pub(super) fn find(&self, key: &Key) -> Option<u32> {
+        self.names.get(key).copied()
+    }
+
+    /// The blocks of some weights that can be found, each after those before it.
+    pub(super) fn named_of(&self, generation: Generation) -> Vec<Named> {
+        let names = self.slots.iter().filter_map(|slot| slot.name);
+        let mut named: Vec<Named> = names.filter(|named| named.key.generation == generation).collect();
+        named.sort_by_key(|named| named.depth);
+        named
+    }
+
+    /// Takes the names of all blocks of some weights away: no sequence will look for them any more.
+    pub(super) fn forget_all(&mut self, generation: Generation) {
+        for block in 0..self.slots.len() {
+            if self.slots[block].name.is_some_and(|named| named.key.generation == generation) {
+                self.unname(block);
+            }
+        }
+    }
+
+    fn unname(&mut self, block: usize) {
+        if let Some(named) = self.slots[block].name.take() {
+            self.names.remove(&named.key);
+            self.changes.push(Change::Removed(named.key));
+        }
     }
 
     /// Adds `count` free blocks to `held`; the scheduler has checked that there are as many.
@@ -94,12 +131,8 @@ impl BlockPool {
         for _ in 0..count {
             let block = self.first;
             self.unqueue(block);
-            let slot = &mut self.slots[block as usize];
-            slot.holders = 1;
-            if let Some(name) = slot.name.take() {
-                self.names.remove(&name);
-                self.changes.push(KvChange::Removed { block: name });
-            }
+            self.slots[block as usize].holders = 1;
+            self.unname(block as usize);
             held.push(block);
         }
     }
@@ -114,25 +147,21 @@ impl BlockPool {
     }
 
     /// Names a full block that was computed, unless another has the name already.
-    pub(super) fn name(&mut self, block: u32, name: BlockName, parent: Option<BlockName>) {
+    pub(super) fn name(&mut self, block: u32, named: Named) {
         let slot = &mut self.slots[block as usize];
         assert!(slot.holders > 0, "block {block} is named and nobody's");
-        if slot.name.is_none() && !self.names.contains_key(&name) {
-            slot.name = Some(name);
-            self.names.insert(name, block);
-            self.changes.push(KvChange::Stored { block: name, parent });
+        if slot.name.is_none() && !self.names.contains_key(&named.key) {
+            slot.name = Some(named);
+            self.names.insert(named.key, block);
+            self.changes.push(Change::Stored(named));
         }
     }
 
     /// Takes the names of `held` away, whoever else holds them: what is in them is not to be found any more.
     pub(super) fn forget(&mut self, held: &[u32]) {
         for &block in held {
-            let slot = &mut self.slots[block as usize];
-            assert!(slot.holders > 0, "block {block} is forgotten and nobody's");
-            if let Some(name) = slot.name.take() {
-                self.names.remove(&name);
-                self.changes.push(KvChange::Removed { block: name });
-            }
+            assert!(self.holders(block) > 0, "block {block} is forgotten and nobody's");
+            self.unname(block as usize);
         }
     }
 
@@ -151,7 +180,7 @@ impl BlockPool {
     }
 
     /// What has changed in the cache since this was asked the last time.
-    pub(super) fn changes(&mut self) -> std::vec::Drain<'_, KvChange> {
+    pub(super) fn changes(&mut self) -> std::vec::Drain<'_, Change> {
         self.changes.drain(..)
     }
 
@@ -196,11 +225,14 @@ impl BlockPool {
 mod tests {
     use super::super::prefix::CacheSalt;
     use super::*;
-    use compute::backend::Generation;
     use proptest::prelude::*;
 
-    fn name(number: u32) -> BlockName {
-        BlockName::root(&CacheSalt::default(), Generation(0)).then(&[number])
+    fn key(number: u32) -> Key {
+        Key { generation: Generation(number / 100), prefix: Prefix::root(&CacheSalt::default()).then(&[number]) }
+    }
+
+    fn named(number: u32, depth: u32) -> Named {
+        Named { key: key(number), parent: number.checked_sub(1).map(|before| key(before).prefix), depth }
     }
 
     /// Takes blocks, names them from `first` on, and lets them go.
@@ -208,7 +240,7 @@ mod tests {
         let mut held = Vec::new();
         pool.take(count as usize, &mut held);
         for (block, number) in held.iter().zip(first..) {
-            pool.name(*block, name(number), number.checked_sub(1).map(name));
+            pool.name(*block, named(number, number - first));
         }
         pool.give_back(&mut held);
     }
@@ -220,17 +252,17 @@ mod tests {
         cached(&mut pool, 10, 2);
         let mut held = Vec::new();
         pool.take(2, &mut held);
-        let there = |pool: &BlockPool| [0, 1, 10, 11].map(|number| pool.find(&name(number)).is_some());
+        let there = |pool: &BlockPool| [0, 1, 10, 11].map(|number| pool.find(&key(number)).is_some());
         assert_eq!(
             there(&pool),
             [true, false, true, true],
             "first the one without a name, then the oldest chain's end"
         );
-        pool.hold(pool.find(&name(0)).expect("there"), &mut held);
+        pool.hold(pool.find(&key(0)).expect("there"), &mut held);
         pool.take(2, &mut held);
         assert_eq!(there(&pool), [true, false, false, false], "who is held stays");
         assert_eq!((pool.free(), pool.used(), pool.named()), (0, 5, 1));
-        let removed = pool.changes().filter(|change| matches!(change, KvChange::Removed { .. })).count();
+        let removed = pool.changes().filter(|change| matches!(change, Change::Removed(_))).count();
         assert_eq!(removed, 3);
     }
 
@@ -252,12 +284,24 @@ mod tests {
         let (mut one, mut other) = (Vec::new(), Vec::new());
         pool.take(1, &mut one);
         pool.take(1, &mut other);
-        pool.name(one[0], name(1), None);
-        pool.name(other[0], name(1), None);
-        assert_eq!((pool.find(&name(1)), pool.named(), pool.changes().count()), (Some(one[0]), 1, 1));
+        pool.name(one[0], named(1, 0));
+        pool.name(other[0], named(1, 0));
+        assert_eq!((pool.find(&key(1)), pool.named(), pool.changes().count()), (Some(one[0]), 1, 1));
         pool.give_back(&mut one);
         pool.give_back(&mut other);
-        assert_eq!((pool.free(), pool.find(&name(1))), (2, Some(0)));
+        assert_eq!((pool.free(), pool.find(&key(1))), (2, Some(0)));
+    }
+
+    #[test]
+    fn the_blocks_of_some_weights_are_listed_from_their_beginning_and_forgotten_together() {
+        let mut pool = BlockPool::new(8);
+        cached(&mut pool, 100, 3);
+        cached(&mut pool, 0, 2);
+        pool.changes().for_each(drop);
+        let depths: Vec<u32> = pool.named_of(Generation(1)).iter().map(|named| named.depth).collect();
+        assert_eq!(depths, [0, 1, 2]);
+        pool.forget_all(Generation(1));
+        assert_eq!((pool.named(), pool.named_of(Generation(1)), pool.changes().count()), (2, vec![], 3));
     }
 
     proptest! {
@@ -271,12 +315,12 @@ mod tests {
             for (deed, who, number) in deeds {
                 match deed {
                     0 if pool.free() > 0 => pool.take(1 + number as usize % pool.free(), &mut holders[who]),
-                    1 => if let Some(block) = pool.find(&name(number)) { pool.hold(block, &mut holders[who]) },
-                    2 => if let Some(&block) = holders[who].last() { pool.name(block, name(number), None) },
+                    1 => if let Some(block) = pool.find(&key(number)) { pool.hold(block, &mut holders[who]) },
+                    2 => if let Some(&block) = holders[who].last() { pool.name(block, named(number, 0)) },
                     3 => pool.give_back(&mut holders[who]),
                     4 => {
                         pool.forget(&holders[who]);
-                        let found: Vec<u32> = (0..8).filter_map(|number| pool.find(&name(number))).collect();
+                        let found: Vec<u32> = (0..8).filter_map(|number| pool.find(&key(number))).collect();
                         prop_assert!(holders[who].iter().all(|block| !found.contains(block)));
                     }
                     _ => {}
@@ -287,7 +331,7 @@ mod tests {
                     prop_assert_eq!(pool.holders(block), count);
                 }
                 prop_assert_eq!(pool.used(), counts.iter().filter(|&&count| count > 0).count());
-                let found: Vec<u32> = (0..8).filter_map(|number| pool.find(&name(number))).collect();
+                let found: Vec<u32> = (0..8).filter_map(|number| pool.find(&key(number))).collect();
                 prop_assert_eq!(found.len(), pool.named());
                 prop_assert!(found.iter().all(|block| found.iter().filter(|other| *other == block).count() == 1));
             }

@@ -1,20 +1,25 @@
 //! The engine's core: who waits, who runs, who has which block, and what the next step computes. No clock, no thread,
-//! no channel, no device: time is an argument, readers are a trait, logits are given. The thread around it (`thread`)
-//! and the simulation (`core/tests`) drive it alike: plan → compute → take in → retire.
+//! no channel, no device: time is an argument, readers are a trait, results are given. The thread around it (`thread`)
+//! and the simulation (`core/tests`) drive it alike: plan → launch → apply → retire.
+//!
+//! A step is planned while the one before may still be in flight. Its plan counts the tokens that were launched, and one
+//! that is not known yet; what comes of a step moves what was computed. A sequence that ends meanwhile, or gives its blocks
+//! up, wants nothing of the steps in flight, and the device computes them in order: what they write into blocks that were
+//! given back is overwritten by whoever got those.
 
 use super::EngineOptions;
 use super::admission::Prospects;
-use super::attempt::{Fault, are_numbers};
-use super::blocks::{BlockPool, KvChange};
+use super::attempt::Fault;
+use super::blocks::{BlockPool, Change};
 use super::capacity::Capacity;
+use super::events::KvChange;
 use super::order::Order;
-use super::prefix::BlockName;
+use super::prefix::{Identity, Key};
 use super::reader::Reader;
 use super::scheduler::{Budget, Plan, Run, Running, schedule};
 use super::sequence::Event;
 use super::state::{Ask, End, Sequence};
-use compute::backend::{Generation, Limits, Segment, WantLogits};
-use compute::sampler::Scratch;
+use compute::backend::{Generation, Limits, NotFinite, Outcome, Results, Segment};
 use std::collections::{HashMap, VecDeque};
 use std::time::{Duration, Instant};
 
@@ -32,8 +37,8 @@ pub(super) enum Notice {
     Next(Duration),
     /// It left, this long after its submission.
     Ended(End, Duration),
-    /// Its logits were no numbers; it leaves.
-    NoNumbers,
+    /// What was computed of it is no number; it leaves.
+    NotFinite,
 }
 
 /// All sequences of one model.
@@ -48,14 +53,23 @@ pub(super) struct Core<R> {
     waiting: VecDeque<Sequence<R>>,
     running: Vec<Sequence<R>>,
     pool: BlockPool,
-    /// The backend's generations of weights, oldest first; at least one.
-    generations: Vec<Generation>,
+    /// The backend's weights, oldest first; at least one.
+    generations: Vec<Weights>,
     // What a step needs, kept from step to step.
     plan: Plan,
     facts: Vec<Running>,
-    leaders: Vec<BlockName>,
-    scratch: Scratch,
+    leaders: Vec<Key>,
     notices: Vec<Notice>,
+    /// Changes of the prefix cache by published names, for who asks next.
+    published: Vec<KvChange>,
+}
+
+/// Weights of the backend.
+#[derive(Debug, Clone, Copy)]
+struct Weights {
+    generation: Generation,
+    /// None until it is known: until then nothing is published of their blocks.
+    identity: Option<Identity>,
 }
 
 impl<R: Reader> Core<R> {
@@ -69,12 +83,12 @@ impl<R: Reader> Core<R> {
             arrivals: 0,
             waiting: VecDeque::new(),
             running: Vec::new(),
-            generations: vec![Generation::default()],
+            generations: vec![Weights { generation: Generation::default(), identity: None }],
             plan: Plan::default(),
             facts: Vec::new(),
             leaders: Vec::new(),
-            scratch: Scratch::default(),
             notices: Vec::new(),
+            published: Vec::new(),
         }
     }
 
@@ -83,7 +97,7 @@ impl<R: Reader> Core<R> {
         let since_begin = now.saturating_duration_since(self.begun);
         let order = Order::new(since_begin, self.arrivals, ask.priority, self.options.priority_level);
         self.arrivals += 1;
-        self.enqueue(Sequence::new(ask, order, now));
+        self.enqueue(Sequence::new(ask, order, self.capacity.positions, now));
     }
 
     fn enqueue(&mut self, sequence: Sequence<R>) {
@@ -93,28 +107,58 @@ impl<R: Reader> Core<R> {
 
     /// Uses other weights for the sequences admitted from now on.
     pub(super) fn install(&mut self, generation: Generation) {
-        self.generations.push(generation);
+        self.generations.push(Weights { generation, identity: None });
+    }
+
+    /// Publishes the blocks of some weights from now on: first those that are there.
+    pub(super) fn identify(&mut self, generation: Generation, identity: Identity) {
+        self.publish();
+        let weights = self.generations.iter_mut().find(|weights| weights.generation == generation);
+        let Some(weights) = weights.filter(|weights| weights.identity.is_none()) else { return };
+        weights.identity = Some(identity);
+        let named = self.pool.named_of(generation);
+        self.published.extend(named.into_iter().map(|named| KvChange::of(Change::Stored(named), &identity)));
+    }
+
+    /// Publishes what has changed in the prefix cache, as far as the weights have an identity.
+    fn publish(&mut self) {
+        let Self { pool, generations, published, .. } = self;
+        for change in pool.changes() {
+            let weights = generations.iter().find(|weights| weights.generation == change.generation());
+            let identity = weights.and_then(|weights| weights.identity);
+            published.extend(identity.map(|identity| KvChange::of(change, &identity)));
+        }
+    }
+
+    /// The identity of the newest weights, once it is known.
+    pub(super) fn identity(&self) -> Option<Identity> {
+        self.generations.last().and_then(|weights| weights.identity)
     }
 
     pub(super) fn newest(&self) -> Generation {
-        self.generations.last().copied().unwrap_or_default()
+        self.generations.last().map_or_else(Generation::default, |weights| weights.generation)
     }
 
     /// Lets go of the generations that no sequence uses any more; the oldest that is left.
     pub(super) fn let_go(&mut self, mut retire: impl FnMut(Generation)) -> Generation {
         let newest = self.newest();
-        let Self { generations, running, waiting, .. } = self;
-        if generations.len() > 1 {
-            generations.retain(|generation| {
-                let is_used = |sequence: &Sequence<R>| sequence.generation == Some(*generation);
-                let is_kept = *generation == newest || running.iter().any(is_used) || waiting.iter().any(is_used);
-                if !is_kept {
-                    retire(*generation);
-                }
-                is_kept
-            });
+        while let Some(at) = self.unused(newest) {
+            let generation = self.generations[at].generation;
+            self.pool.forget_all(generation);
+            self.publish();
+            self.generations.remove(at);
+            retire(generation);
         }
-        self.generations.first().copied().unwrap_or(newest)
+        self.generations.first().map_or(newest, |weights| weights.generation)
+    }
+
+    /// Weights that no sequence uses and no new one will.
+    fn unused(&self, newest: Generation) -> Option<usize> {
+        let is_used = |generation| {
+            let uses = |sequence: &Sequence<R>| sequence.generation == Some(generation);
+            generation == newest || self.running.iter().any(uses) || self.waiting.iter().any(uses)
+        };
+        self.generations.iter().position(|weights| !is_used(weights.generation))
     }
 
     /// Ends the sequences whose reader is gone or has enough, and those whose reader has not moved for too long.
@@ -153,7 +197,7 @@ impl<R: Reader> Core<R> {
         schedule(facts, prospects, freed_by(running, pool), budget, plan);
         let is_something = !(plan.runs.is_empty() && plan.preempted.is_empty() && plan.refused.is_empty());
         if is_something {
-            self.apply(now);
+            self.carry_out(now);
         }
         is_something
     }
@@ -177,12 +221,13 @@ impl<R: Reader> Core<R> {
         self.running.iter().filter(|sequence| sequence.paused_since.is_some()).count()
     }
 
-    fn apply(&mut self, now: Instant) {
+    /// Moves sequences and blocks as planned.
+    fn carry_out(&mut self, now: Instant) {
         let plan = std::mem::take(&mut self.plan);
         for &index in &plan.preempted {
             let mut sequence = self.running.remove(index);
             self.pool.give_back(&mut sequence.blocks);
-            (sequence.computed, sequence.found, sequence.registered) = (0, 0, 0);
+            sequence.preempt();
             self.notices.push(Notice::Preempted);
             self.enqueue(sequence);
         }
@@ -217,16 +262,18 @@ impl<R: Reader> Core<R> {
     fn admit(&mut self, mut sequence: Sequence<R>, now: Instant) {
         let block_tokens = self.limits.kv_block_tokens;
         let mut blocks = std::mem::take(&mut sequence.blocks);
-        for name in sequence.skippable(block_tokens) {
-            let Some(block) = self.pool.find(name) else { break };
+        let generation = sequence.generation.unwrap_or_else(|| self.newest());
+        for at in 0..sequence.skippable(block_tokens) {
+            let found = sequence.key(at, generation).and_then(|key| self.pool.find(&key));
+            let Some(block) = found else { break };
             self.pool.hold(block, &mut blocks);
         }
         sequence.blocks = blocks;
         sequence.registered = sequence.blocks.len();
         sequence.computed = sequence.registered * block_tokens;
-        sequence.found = sequence.computed;
+        (sequence.found, sequence.launched) = (sequence.computed, sequence.computed);
         if sequence.generation.is_none() {
-            sequence.generation = Some(self.newest());
+            sequence.generation = Some(generation);
             let (waited, cached) = (now.duration_since(sequence.queued_at), sequence.computed);
             self.notices.push(Notice::Started { waited, prompt: sequence.prompt_tokens, cached });
             if cached > 0 {
@@ -243,8 +290,7 @@ impl<R: Reader> Core<R> {
 
     /// Whether a run generates, rather than computing a prompt or what was computed before.
     pub(super) fn is_decode(&self, run: &Run) -> bool {
-        let sequence = &self.running[run.index];
-        sequence.tokens.len() - sequence.computed == 1
+        self.running[run.index].pending() == 1
     }
 
     /// A block that nobody holds, for a moment: none where there is none. To be given back at once.
@@ -284,14 +330,7 @@ impl<R: Reader> Core<R> {
 
     /// What the backend computes for a run.
     pub(super) fn segment(&self, run: &Run) -> Segment<'_> {
-        let sequence = &self.running[run.index];
-        let start = sequence.computed;
-        Segment {
-            tokens: &sequence.tokens[start..start + run.tokens],
-            start,
-            blocks: &sequence.blocks,
-            want: sequence.wants(run.tokens),
-        }
+        self.running[run.index].segment(run.tokens)
     }
 
     /// Whether anybody still wants a run's result.
@@ -299,37 +338,73 @@ impl<R: Reader> Core<R> {
         self.running[run.index].reader.is_wanted()
     }
 
-    /// Takes in what was computed for `runs`: their logits, in their order.
-    pub(super) fn take_in(&mut self, runs: &[Run], logits: &[f32], now: Instant) {
-        let vocabulary = self.limits.vocab_size;
-        let mut rest = logits;
-        for run in runs {
-            let sequence = &mut self.running[run.index];
-            let rows = match sequence.wants(run.tokens) {
-                WantLogits::None => 0,
-                WantLogits::Last => 1,
-                WantLogits::All => run.tokens,
-            };
-            let own;
-            (own, rest) = rest.split_at(rows * vocabulary);
-            if !are_numbers(own) {
-                sequence.fail(&Fault::Logits.told());
-                // Keys and values that are no numbers may be in any of its blocks, those of steps before without
-                // logits to tell among them: nobody is to find them.
-                self.pool.forget(&sequence.blocks);
-                self.notices.push(Notice::NoNumbers);
+    /// Drops the runs that are out of date: a step in flight found their sequence's end, or was withdrawn.
+    pub(super) fn drop_outdated(&self, runs: &mut Vec<Run>) {
+        runs.retain(|run| {
+            let sequence = &self.running[run.index];
+            sequence.end.is_none() && sequence.pending() >= run.tokens
+        });
+    }
+
+    /// Notes that `runs` are computed by the step of this number, in their order.
+    pub(super) fn launch(&mut self, step: u64, runs: &[Run]) {
+        for (segment, run) in runs.iter().enumerate() {
+            self.running[run.index].launch(step, segment, run.tokens);
+        }
+    }
+
+    /// Takes back what is in flight, the step of this number being the oldest: what that step computed, to be tried
+    /// again. What later steps computed is planned anew.
+    pub(super) fn withdraw(&mut self, step: u64) -> Vec<Run> {
+        let taken = self.running.iter_mut().enumerate().filter_map(|(index, sequence)| {
+            let tokens = sequence.withdraw(step)?;
+            sequence.end.is_none().then_some(Run { index, tokens, new_blocks: 0 })
+        });
+        taken.collect()
+    }
+
+    /// Applies the results of the oldest step in flight. Sequences that have left since, or gave their blocks up, want
+    /// nothing of it. Returns how many sequences failed.
+    pub(super) fn apply(&mut self, step: u64, results: &mut Results, now: Instant) -> usize {
+        let mut failed = 0;
+        for index in 0..self.running.len() {
+            let Some(part) = self.running[index].land(step) else { continue };
+            // It ended in a step before that was collected in the same turn.
+            if self.running[index].end.is_some() {
                 continue;
             }
-            let own = own.chunks_exact(vocabulary);
-            let has_token = sequence.advance(run.tokens, own, self.capacity.positions, &mut self.scratch);
-            if has_token {
-                self.notices.push(match sequence.last_token_at.replace(now) {
-                    None => Notice::First(now.duration_since(sequence.queued_at)),
-                    Some(last) => Notice::Next(now.duration_since(last)),
-                });
+            let outcome = results.outcomes.get_mut(part.segment);
+            match outcome.map_or(Err(NotFinite), |outcome| std::mem::replace(outcome, Err(NotFinite))) {
+                Ok(outcome) => self.apply_one(index, part.tokens, outcome, now),
+                Err(NotFinite) => {
+                    self.fail_not_finite(index);
+                    failed += 1;
+                }
             }
-            self.register(run.index);
         }
+        failed
+    }
+
+    /// Ends a sequence of which something was computed that is no number.
+    pub(super) fn fail_not_finite(&mut self, index: usize) {
+        let sequence = &mut self.running[index];
+        sequence.fail(&Fault::NotFinite.message());
+        // NaN may be in the keys and values of any of its blocks, since chunks of a prompt without logits show nothing:
+        // nobody is to find them.
+        self.pool.forget(&sequence.blocks);
+        self.notices.push(Notice::NotFinite);
+    }
+
+    /// Applies what was computed of the next `tokens` of one sequence.
+    pub(super) fn apply_one(&mut self, index: usize, tokens: usize, outcome: Outcome, now: Instant) {
+        let sequence = &mut self.running[index];
+        if sequence.advance(tokens, outcome) {
+            self.notices.push(match sequence.last_token_at.replace(now) {
+                None => Notice::First(now.duration_since(sequence.queued_at)),
+                Some(last) => Notice::Next(now.duration_since(last)),
+            });
+        }
+        self.register(index);
     }
 
     /// Makes the blocks that a sequence has filled known by their names.
@@ -340,17 +415,18 @@ impl<R: Reader> Core<R> {
         if !self.options.enable_prefix_caching || sequence.registered >= full {
             return;
         }
-        sequence.name_blocks(sequence.generation.unwrap_or_default(), block_tokens);
+        sequence.hash_blocks(block_tokens);
         for at in sequence.registered..full {
-            let parent = at.checked_sub(1).map(|before| sequence.names[before]);
-            self.pool.name(sequence.blocks[at], sequence.names[at], parent);
+            if let Some(named) = sequence.named(at) {
+                self.pool.name(sequence.blocks[at], named);
+            }
         }
         sequence.registered = full;
     }
 
-    /// Ends the sequences of `runs`, and tells them why.
-    pub(super) fn fail(&mut self, runs: &[Run], why: &str) {
-        runs.iter().for_each(|run| self.running[run.index].fail(why));
+    /// Ends a run's sequence, and tells it why.
+    pub(super) fn fail(&mut self, run: &Run, why: &str) {
+        self.running[run.index].fail(why);
     }
 
     /// Ends everybody.
@@ -376,9 +452,10 @@ impl<R: Reader> Core<R> {
         self.notices.drain(..)
     }
 
-    /// What has changed in the prefix cache since this was asked the last time.
+    /// What has changed in the prefix cache since this was asked the last time, by published names.
     pub(super) fn changes(&mut self) -> std::vec::Drain<'_, KvChange> {
-        self.pool.changes()
+        self.publish();
+        self.published.drain(..)
     }
 
     /// How many wait.

@@ -22,8 +22,8 @@ pub enum Activity {
     Computing,
     /// In the backend again, after a failure, to find out whose fault it was.
     Retrying,
-    /// Choosing tokens and handing them out.
-    Sampling,
+    /// Handing out tokens.
+    Answering,
     /// Installing other weights.
     Installing,
 }
@@ -37,7 +37,7 @@ impl Activity {
             Self::Planning => "planning",
             Self::Computing => "computing",
             Self::Retrying => "retrying",
-            Self::Sampling => "sampling",
+            Self::Answering => "answering",
             Self::Installing => "installing",
         }
     }

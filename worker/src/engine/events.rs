@@ -1,12 +1,43 @@
 //! What changed in the prefix cache, kept for those who want to know which worker holds which prefix: a ring.
 
-use super::blocks::KvChange;
+use super::blocks::Change;
+use super::prefix::{BlockName, Identity};
 use parking_lot::Mutex;
 use std::collections::VecDeque;
 
 /// How many changes are kept. A cache of 64 k tokens has 4096 blocks, so that a reader may miss about one whole
 /// turnover of it before it must begin anew; 8192 changes take some 0.8 MB.
 pub const CHANGES_MAX: usize = 8192;
+
+/// What changed in the prefix cache, by published names.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum KvChange {
+    /// A full block can be shared from now on.
+    Stored {
+        /// Its name.
+        block: BlockName,
+        /// The name of the one before; none for the first of a sequence.
+        parent: Option<BlockName>,
+    },
+    /// It cannot any more.
+    Removed {
+        /// Its name.
+        block: BlockName,
+    },
+}
+
+impl KvChange {
+    /// A change among the blocks of weights of this identity.
+    pub(super) fn of(change: Change, weights: &Identity) -> Self {
+        match change {
+            Change::Stored(named) => Self::Stored {
+                block: named.key.prefix.name(weights),
+                parent: named.parent.map(|parent| parent.name(weights)),
+            },
+            Change::Removed(key) => Self::Removed { block: key.prefix.name(weights) },
+        }
+    }
+}
 
 /// The latest changes, numbered from 0.
 #[derive(Debug, Default)]
@@ -33,8 +64,9 @@ pub struct KvChangesRead {
 
 impl KvChanges {
     /// Adds changes; the oldest are forgotten beyond [`CHANGES_MAX`].
-    pub(super) fn extend(&self, changes: impl ExactSizeIterator<Item = KvChange>) {
-        if changes.len() == 0 {
+    pub(super) fn extend(&self, changes: impl Iterator<Item = KvChange>) {
+        let mut changes = changes.peekable();
+        if changes.peek().is_none() {
             return;
         }
         let mut ring = self.ring.lock();
@@ -58,13 +90,12 @@ impl KvChanges {
 
 #[cfg(test)]
 mod tests {
-    use super::super::prefix::{BlockName, CacheSalt};
+    use super::super::prefix::{CacheSalt, Prefix};
     use super::*;
-    use compute::backend::Generation;
 
     #[test]
     fn who_missed_changes_is_told() {
-        let change = KvChange::Removed { block: BlockName::root(&CacheSalt::default(), Generation(0)) };
+        let change = KvChange::Removed { block: Prefix::root(&CacheSalt::default()).name(&Identity::private([0; 32])) };
         let changes = KvChanges::default();
         changes.extend(vec![change; CHANGES_MAX].into_iter());
         assert_eq!(changes.read(3, 2), KvChangesRead { first: 3, changes: vec![change; 2] });

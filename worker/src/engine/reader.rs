@@ -1,6 +1,7 @@
 //! Who reads a sequence's events, as the engine's core sees it: no channel, no thread.
 
 use super::sequence::{Cancel, Event};
+use compute::backend::DEPTH_MAX;
 use tokio::sync::mpsc;
 
 /// How a reader is.
@@ -43,8 +44,8 @@ impl Reader for Channel {
             Reading::Satisfied
         } else if self.events.is_closed() {
             Reading::Gone
-        } else if self.events.capacity() < (self.events.max_capacity() / 4).max(2) {
-            // A step sends at most two events per sequence of the request.
+        } else if self.events.capacity() < (self.events.max_capacity() / 4).max(2 * DEPTH_MAX) {
+            // Each step in flight sends at most two events per sequence of the request.
             Reading::Full
         } else {
             Reading::Ready

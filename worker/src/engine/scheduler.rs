@@ -68,9 +68,10 @@ impl Allowance {
 /// A running sequence, oldest first.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) struct Running {
-    /// Tokens whose keys and values are not in the cache yet; 1 while decoding.
+    /// Tokens whose keys and values no step has computed or is computing; 1 while decoding, and 0 where the last token
+    /// is in flight.
     pub(super) pending: usize,
-    /// Tokens that are.
+    /// Tokens of which a step has or does.
     pub(super) computed: usize,
     /// Tokens that were not when it started.
     pub(super) to_compute: usize,
@@ -140,7 +141,8 @@ pub(super) fn schedule(
     let mut alive = running.len();
     let mut allowance = None;
     let mut place = |plan: &mut Plan, budget: &mut Budget, allowance: &mut Option<Allowance>, index: usize| {
-        if index >= alive || running[index].is_paused || plan.runs.len() >= budget.runs {
+        let is_at_rest = |sequence: &Running| sequence.is_paused || sequence.pending == 0;
+        if index >= alive || is_at_rest(&running[index]) || plan.runs.len() >= budget.runs {
             return;
         }
         let Some(tokens) = chunk(&running[index], budget, allowance.as_ref()) else { return };

@@ -1,7 +1,7 @@
 //! What the engine is asked, and what it answers.
 
 use super::prefix::CacheSalt;
-use compute::sampler::{Logprobs, Params};
+use compute::sampler::{Logprobs, Mask, Params};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use tokio::sync::mpsc;
@@ -36,6 +36,8 @@ pub struct SequenceParams {
     pub min_tokens: usize,
     /// Tokens that end the sequence (`ignore_eos` leaves the model's own out).
     pub stop_ids: Vec<u32>,
+    /// The only tokens that may be generated; all if none.
+    pub allowed: Option<Arc<Mask>>,
     /// How many alternatives to report for each token of the prompt; `None` for no report.
     pub prompt_logprobs: Option<usize>,
 }

@@ -3,8 +3,9 @@
 use super::doing::{Activity, Doing, Wedge};
 use super::events::KvChanges;
 use super::flight::Flight;
+use super::prefix::Identity;
 use super::recorder::{Recorder, StepRecord};
-use compute::backend::{Generation, Part, Whereabouts};
+use compute::backend::{Generation, Location, Part};
 use parking_lot::Mutex;
 use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
 use std::sync::{Arc, OnceLock};
@@ -26,13 +27,14 @@ pub(super) struct Shared {
     pub(super) sequence_ms: AtomicU64,
     /// What changed in the prefix cache.
     pub(super) kv_changes: KvChanges,
-    waiting_for: Whereabouts,
+    waiting_for: Location,
     /// Where a step is in the model; the backend says.
-    pub(super) whereabouts: Arc<Whereabouts>,
+    pub(super) location: Arc<Location>,
     // Locks of a few nanoseconds: taken a few times a step, contended only while somebody looks.
     doing: Mutex<Doing>,
     recorder: Mutex<Recorder>,
     fault: OnceLock<String>,
+    identity: Mutex<Option<Identity>>,
     oldest: watch::Sender<Generation>,
 }
 
@@ -49,11 +51,12 @@ impl Shared {
             blocks_used: AtomicU32::new(0),
             sequence_ms: AtomicU64::new(1000),
             kv_changes: KvChanges::default(),
-            waiting_for: Whereabouts::default(),
-            whereabouts: Arc::default(),
+            waiting_for: Location::default(),
+            location: Arc::default(),
             doing: Mutex::default(),
             recorder: Mutex::new(Recorder::new(recorder_bytes)),
             fault: OnceLock::new(),
+            identity: Mutex::default(),
             oldest: watch::Sender::new(Generation::default()),
         }
     }
@@ -84,13 +87,13 @@ impl Shared {
         self.sequence_ms.store(old_ms - old_ms / 8 + pace_ms / 8, Ordering::Relaxed);
     }
 
-    /// The engine thread begins something else.
-    pub(super) fn turn_to(&self, doing: Doing) {
+    /// Notes what the engine thread does now.
+    pub(super) fn set_doing(&self, doing: Doing) {
         *self.doing.lock() = doing;
     }
 
-    /// As `turn_to`, within the same step.
-    pub(super) fn go_on_with(&self, activity: Activity) {
+    /// The same, within the same step.
+    pub(super) fn set_activity(&self, activity: Activity) {
         self.doing.lock().activity = activity;
     }
 
@@ -98,7 +101,7 @@ impl Shared {
     pub(super) fn wedge(&self, bound: Duration) -> Option<Wedge> {
         let silent = self.since_beat().filter(|silent| *silent >= bound)?;
         let since_unix_ms = self.begun_unix_ms + self.beat_ms.load(Ordering::Relaxed);
-        Some(Wedge { doing: *self.doing.lock(), part: self.whereabouts.part(), silent, since_unix_ms })
+        Some(Wedge { doing: *self.doing.lock(), part: self.location.part(), silent, since_unix_ms })
     }
 
     /// Keeps a step in mind, and says how many are kept.
@@ -119,7 +122,7 @@ impl Shared {
             at_unix_ms: self.begun_unix_ms + self.now_ms(),
             began_unix_ms: self.begun_unix_ms,
             doing: *self.doing.lock(),
-            part: self.whereabouts.part().map(|part| part.to_string()),
+            part: self.location.part().map(|part| part.to_string()),
             silent_ms: self.since_beat().map(milliseconds),
             dropped,
             steps,
@@ -134,7 +137,7 @@ impl Shared {
     /// The step has left the model: it is at no part and waits for none.
     pub(super) fn leave_the_model(&self) {
         self.waiting_for.enter(None);
-        self.whereabouts.enter(None);
+        self.location.enter(None);
     }
 
     /// What the step waits for.
@@ -150,6 +153,16 @@ impl Shared {
     /// Why weights will not arrive.
     pub(super) fn fault(&self) -> Option<&str> {
         self.fault.get().map(String::as_str)
+    }
+
+    /// Notes what the newest weights are known by, or that it is not known yet.
+    pub(super) fn set_identity(&self, identity: Option<Identity>) {
+        *self.identity.lock() = identity;
+    }
+
+    /// What the newest weights are known by.
+    pub(super) fn identity(&self) -> Option<Identity> {
+        *self.identity.lock()
     }
 
     /// Says which generation is the oldest in use.

@@ -1,12 +1,15 @@
-//! One sequence in the engine's core: its tokens, its blocks, how far it is, and what a step's logits do to it.
+//! One sequence in the engine's core: its tokens, its blocks, how far it was launched and computed, and what the results
+//! of a step do to it.
 
+use super::blocks::Named;
 use super::order::Order;
-use super::prefix::{BlockName, CacheSalt};
+use super::prefix::{CacheSalt, Key, Prefix};
 use super::reader::{Reader, Reading};
 use super::scheduler::Running;
 use super::sequence::{Event, FinishReason, SequenceParams};
-use compute::backend::{Generation, WantLogits};
-use compute::sampler::{self, History, Logprobs, Scratch};
+use compute::backend::{DEPTH_MAX, Generation, Input, Outcome, Segment, Want};
+use compute::sampler::{Choice, Chosen, History, Logprobs};
+use std::collections::VecDeque;
 use std::time::Instant;
 
 /// What the core is asked.
@@ -30,15 +33,20 @@ pub(super) struct Sequence<R> {
     pub(super) tokens: Vec<u32>,
     pub(super) prompt_tokens: usize,
     pub(super) blocks: Vec<u32>,
-    /// The names of its full blocks, as far as they were worked out, for the weights of `named_for`.
-    pub(super) names: Vec<BlockName>,
-    named_for: Generation,
+    /// The prefixes that its full blocks end, as far as they were worked out.
+    prefixes: Vec<Prefix>,
     /// How many of its blocks are known by their names, or are another's of that name.
     pub(super) registered: usize,
     /// Which weights it is computed with; decided when it is first admitted.
     pub(super) generation: Option<Generation>,
     /// Tokens whose keys and values are in the blocks.
     pub(super) computed: usize,
+    /// Tokens whose keys and values will be, when the steps in flight are collected; at least as many.
+    pub(super) launched: usize,
+    /// Its part of the steps in flight, oldest first.
+    flights: VecDeque<InFlight>,
+    /// The longest that it may become.
+    length_max: usize,
     /// How many of those were found when it was admitted.
     pub(super) found: usize,
     /// Prompt positions whose log probabilities were reported; a preemption does not repeat them.
@@ -47,6 +55,18 @@ pub(super) struct Sequence<R> {
     pub(super) last_token_at: Option<Instant>,
     pub(super) paused_since: Option<Instant>,
     pub(super) end: Option<End>,
+}
+
+/// A sequence's part of a step in flight.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct InFlight {
+    step: u64,
+    /// Which of the step's segments it is.
+    pub(super) segment: usize,
+    /// How many tokens are computed.
+    pub(super) tokens: usize,
+    /// Whether a token comes of it.
+    chooses: bool,
 }
 
 /// Why a sequence leaves.
@@ -58,7 +78,7 @@ pub(super) enum End {
 }
 
 impl<R: Reader> Sequence<R> {
-    pub(super) fn new(ask: Ask<R>, order: Order, now: Instant) -> Self {
+    pub(super) fn new(ask: Ask<R>, order: Order, length_max: usize, now: Instant) -> Self {
         Self {
             reader: ask.reader,
             params: ask.params,
@@ -67,11 +87,13 @@ impl<R: Reader> Sequence<R> {
             prompt_tokens: ask.prompt.len(),
             tokens: ask.prompt,
             blocks: Vec::new(),
-            names: Vec::new(),
-            named_for: Generation::default(),
+            prefixes: Vec::new(),
             registered: 0,
             generation: None,
             computed: 0,
+            launched: 0,
+            flights: VecDeque::with_capacity(DEPTH_MAX),
+            length_max,
             found: 0,
             reported: 0,
             queued_at: now,
@@ -85,54 +107,126 @@ impl<R: Reader> Sequence<R> {
         &self.tokens[self.prompt_tokens..]
     }
 
-    fn wants_prompt_logprobs(&self) -> bool {
-        self.params.prompt_logprobs.is_some() && self.reported + 1 < self.prompt_tokens
+    /// Whether positions from here on are still to be scored.
+    fn is_scored(&self) -> bool {
+        let scored = self.reported.max(self.launched);
+        self.params.prompt_logprobs.is_some() && scored + 1 < self.prompt_tokens
     }
 
     pub(super) fn facts(&self) -> Running {
         Running {
-            pending: self.tokens.len() - self.computed,
-            computed: self.computed,
+            pending: self.pending(),
+            computed: self.launched,
             to_compute: self.tokens.len() - self.found,
             blocks: self.blocks.len(),
             revived: 0,
-            all_logits: self.wants_prompt_logprobs(),
+            all_logits: self.is_scored(),
             is_paused: self.paused_since.is_some(),
         }
     }
 
-    /// Works out the names of its full blocks, with the weights of `generation`.
-    pub(super) fn name_blocks(&mut self, generation: Generation, block_tokens: usize) {
-        if self.named_for != generation {
-            self.names.clear();
-            self.named_for = generation;
-        }
-        for block in self.tokens[self.names.len() * block_tokens..].chunks_exact(block_tokens) {
-            let before = self.names.last().copied();
-            let before = before.unwrap_or_else(|| BlockName::root(&self.salt, generation));
-            self.names.push(before.then(block));
+    /// Works out the prefixes that its full blocks end.
+    pub(super) fn hash_blocks(&mut self, block_tokens: usize) {
+        for block in self.tokens[self.prefixes.len() * block_tokens..].chunks_exact(block_tokens) {
+            let before = self.prefixes.last().copied().unwrap_or_else(|| Prefix::root(&self.salt));
+            self.prefixes.push(before.then(block));
         }
     }
 
-    /// The names of blocks that need not be computed where they are found: the last token is always computed, since
-    /// its logits are wanted, and so is a prompt of which every position's are.
-    pub(super) fn skippable(&self, block_tokens: usize) -> &[BlockName] {
-        if self.wants_prompt_logprobs() {
-            return &[];
+    /// How many of its blocks need not be computed where they are found, at most: the last token is always computed,
+    /// since something follows from it, and so is a prompt of which every position is scored.
+    pub(super) fn skippable(&self, block_tokens: usize) -> usize {
+        if self.is_scored() {
+            return 0;
         }
-        let most = self.tokens.len().saturating_sub(1) / block_tokens;
-        &self.names[..most.min(self.names.len())]
+        (self.tokens.len().saturating_sub(1) / block_tokens).min(self.prefixes.len())
     }
 
-    /// Which logits it wants of its next `tokens`.
-    pub(super) fn wants(&self, tokens: usize) -> WantLogits {
-        if self.wants_prompt_logprobs() {
-            WantLogits::All
-        } else if self.computed + tokens == self.tokens.len() {
-            WantLogits::Last
-        } else {
-            WantLogits::None
+    /// How its `at`th block is found among those of some weights, once it was hashed.
+    pub(super) fn key(&self, at: usize, generation: Generation) -> Option<Key> {
+        self.prefixes.get(at).map(|&prefix| Key { generation, prefix })
+    }
+
+    /// The name of its `at`th block, with its place in the chain.
+    pub(super) fn named(&self, at: usize) -> Option<Named> {
+        let key = self.key(at, self.generation.unwrap_or_default())?;
+        let parent = at.checked_sub(1).map(|before| self.prefixes[before]);
+        Some(Named { key, parent, depth: u32::try_from(at).unwrap_or(u32::MAX) })
+    }
+
+    /// What the backend computes of its next `tokens`: known ones, or the one that a step in flight chooses.
+    pub(super) fn segment(&self, tokens: usize) -> Segment<'_> {
+        let (start, end) = (self.launched, self.launched + tokens);
+        let input = match self.flights.back() {
+            Some(flight) if end > self.tokens.len() => Input::Previous(flight.segment),
+            _ => Input::Tokens(&self.tokens[start..end]),
+        };
+        Segment { input, start, blocks: &self.blocks, want: self.want(tokens) }
+    }
+
+    /// What it wants of its next `tokens`.
+    fn want(&self, tokens: usize) -> Want<'_> {
+        let end = self.launched + tokens;
+        let choice = (end == self.length()).then(|| self.choice());
+        match (self.params.prompt_logprobs, choice) {
+            (Some(top), then) if self.is_scored() => {
+                // The row of a position says how likely the token after it was; the prompt's last has none to score.
+                let next = &self.tokens[self.launched + 1..self.prompt_tokens.min(end + 1)];
+                Want::Scores { next, top, then }
+            }
+            (_, Some(choice)) => Want::Token(choice),
+            (_, None) => Want::Nothing,
         }
+    }
+
+    /// How the token after all of its tokens is chosen, those in flight among them.
+    fn choice(&self) -> Choice<'_> {
+        let params = &self.params;
+        let (prompt, generated) = self.tokens.split_at(self.prompt_tokens);
+        let draw = self.length() - self.prompt_tokens;
+        let banned: &[u32] = if draw < params.min_tokens { &params.stop_ids } else { &[] };
+        let history =
+            History { prompt, generated, previous: None, draw: draw as u64, banned, mask: params.allowed.as_deref() };
+        Choice { params: &params.sampling, history }
+    }
+
+    /// Its length once the steps in flight are collected.
+    fn length(&self) -> usize {
+        self.tokens.len() + self.flights.iter().filter(|flight| flight.chooses).count()
+    }
+
+    /// How many tokens it has to compute, those that steps in flight choose among them. None where such a token is known
+    /// to be the last: that one is never computed.
+    pub(super) fn pending(&self) -> usize {
+        let length = self.length();
+        let is_last = length > self.tokens.len() && self.is_full(length);
+        if is_last { 0 } else { length - self.launched }
+    }
+
+    /// Notes that its next `tokens` are computed by a step that was launched.
+    pub(super) fn launch(&mut self, step: u64, segment: usize, tokens: usize) {
+        let chooses = self.launched + tokens == self.length() && self.params.max_tokens > 0;
+        self.flights.push_back(InFlight { step, segment, tokens, chooses });
+        self.launched += tokens;
+    }
+
+    /// The segment of a step that computes it: the step it was launched in first, of those in flight.
+    pub(super) fn land(&mut self, step: u64) -> Option<InFlight> {
+        self.flights.pop_front_if(|flight| flight.step == step)
+    }
+
+    /// Forgets what is in flight: it is computed again. How many tokens a step has of it, which was the oldest.
+    pub(super) fn withdraw(&mut self, step: u64) -> Option<usize> {
+        let tokens = self.land(step).map(|flight| flight.tokens);
+        self.flights.clear();
+        self.launched = self.computed;
+        tokens
+    }
+
+    /// Gives its blocks up, and what was computed and is in flight with them.
+    pub(super) fn preempt(&mut self) {
+        self.flights.clear();
+        (self.launched, self.computed, self.found, self.registered) = (0, 0, 0, 0);
     }
 
     /// Why it leaves, where its reader wants no more of it.
@@ -157,71 +251,50 @@ impl<R: Reader> Sequence<R> {
         self.end = Some(End::Failed);
     }
 
-    /// Takes in the logits of its next `tokens`, `rows` of them: reports on the prompt, samples, decides on the end.
-    /// True where a token was sampled.
-    pub(super) fn advance<'a>(
-        &mut self,
-        tokens: usize,
-        rows: impl ExactSizeIterator<Item = &'a [f32]> + Clone,
-        max_model_len: usize,
-        scratch: &mut Scratch,
-    ) -> bool {
+    /// Adds what was computed of its next `tokens`: reports on the prompt, takes the token that was chosen, decides on the
+    /// end. True where a token came.
+    pub(super) fn advance(&mut self, tokens: usize, outcome: Outcome) -> bool {
         let first = self.computed;
         self.computed += tokens;
-        if let Some(top) = self.params.prompt_logprobs.filter(|_| self.wants_prompt_logprobs()) {
-            self.report_prompt(first, rows.clone(), top, scratch);
+        self.launched = self.launched.max(self.computed);
+        if !outcome.scores.is_empty() {
+            self.report_prompt(first, outcome.scores);
         }
-        let (Some(row), true) = (rows.last(), self.computed == self.tokens.len()) else { return false };
+        let (Some(chosen), true) = (outcome.token, self.computed == self.tokens.len()) else { return false };
         if self.params.max_tokens == 0 {
             self.send(Event::PromptDone);
             self.end = self.end.or(Some(End::Finished(FinishReason::Length)));
             return false;
         }
-        let (id, logprobs) = self.choose(row, scratch);
+        let Chosen { id, logprobs } = chosen;
         self.tokens.push(id);
-        let finish = self.finish(id, max_model_len);
+        let finish = self.finish(id);
         self.send(Event::Token { id, logprobs, finish });
         self.end = self.end.or(finish.map(End::Finished));
         true
     }
 
-    /// Logits at position p say how likely token p + 1 was.
-    fn report_prompt<'a>(
-        &mut self,
-        first: usize,
-        rows: impl Iterator<Item = &'a [f32]>,
-        top: usize,
-        scratch: &mut Scratch,
-    ) {
-        let prompt = &self.tokens[..self.prompt_tokens];
-        let entries: Vec<Logprobs> = rows
-            .zip(first + 1..prompt.len())
-            // Computed again after a preemption: what was reported is not repeated.
-            .filter(|(_, position)| *position > self.reported)
-            .map(|(row, position)| sampler::logprobs(row, prompt[position], top, scratch))
-            .collect();
+    /// Reports how likely the tokens of the prompt were that follow the positions from `first` on.
+    fn report_prompt(&mut self, first: usize, scores: Vec<Logprobs>) {
+        // Computed again after a preemption: what was reported is not repeated.
+        let already = self.reported.saturating_sub(first);
+        let entries: Vec<Logprobs> = scores.into_iter().skip(already).collect();
         self.reported += entries.len();
         if !entries.is_empty() {
             self.send(Event::PromptLogprobs(entries));
         }
     }
 
-    fn choose(&self, row: &[f32], scratch: &mut Scratch) -> (u32, Option<Logprobs>) {
-        let params = &self.params;
-        let (prompt, generated) = self.tokens.split_at(self.prompt_tokens);
-        let is_early = generated.len() < params.min_tokens;
-        let history = History { prompt, generated, banned: if is_early { &params.stop_ids } else { &[] } };
-        let id = sampler::sample(row, &params.sampling, history, scratch);
-        let logprobs = params.sampling.logprobs.map(|top| sampler::logprobs(row, id, top, scratch));
-        (id, logprobs)
-    }
-
-    fn finish(&self, id: u32, max_model_len: usize) -> Option<FinishReason> {
+    fn finish(&self, id: u32) -> Option<FinishReason> {
         let (params, generated) = (&self.params, self.generated().len());
         if params.stop_ids.contains(&id) && generated > params.min_tokens {
             return Some(FinishReason::Stop);
         }
-        let is_full = generated >= params.max_tokens || self.tokens.len() >= max_model_len;
-        is_full.then_some(FinishReason::Length)
+        self.is_full(self.tokens.len()).then_some(FinishReason::Length)
+    }
+
+    /// Whether it ends at this length.
+    fn is_full(&self, length: usize) -> bool {
+        length - self.prompt_tokens >= self.params.max_tokens || length >= self.length_max
     }
 }

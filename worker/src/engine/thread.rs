@@ -1,5 +1,5 @@
-//! The engine thread: the only owner of backend and core. It brings in what is submitted, reads the clock, computes
-//! what the core has planned, and tells the meters.
+//! The engine thread: the only owner of backend and core. It brings in what is submitted, reads the clock, has the
+//! backend compute what the core has planned, and updates the meters.
 
 use super::attempt::{self, Fault};
 use super::core::{Core, Notice};
@@ -12,8 +12,12 @@ use super::sequence::Submission;
 use super::shared::Shared;
 use super::state::{Ask, End};
 use super::{EngineOptions, FaultOptions, Message};
-use compute::backend::{Backend, Generation, InstallError, Part, Revision, Segment, WantLogits};
+use compute::backend::{
+    Backend, DEPTH_MAX, Generation, Input, InstallError, Outcome, Part, Prepared, Results, Segment, Step, Want,
+};
+use std::collections::VecDeque;
 use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::sync::mpsc::{Receiver, RecvTimeoutError, TryRecvError};
 use std::time::{Duration, Instant};
@@ -33,12 +37,31 @@ struct Engine<'a> {
     /// How long the backend computed in this turn.
     computing: Duration,
     faults: &'a FaultOptions,
-    /// The step under way, or the last one.
-    record: StepRecord,
+    /// How many sequences were admitted, and how many preempted, since the last step was launched.
+    moved: (usize, usize),
+    /// How many steps were launched.
+    steps: u64,
+    /// The most steps in flight.
+    depth: usize,
+    /// Those that are, oldest first.
+    in_flight: VecDeque<InFlight>,
+    /// Whether every sequence of a step failed in this turn.
+    has_wholly_failed: bool,
     /// When the flight recorder was last dumped.
     dumped_at: Option<Instant>,
-    /// Memory for a step's segments; empty between two steps.
+    // Memory of a step, empty between two steps.
     segments: Vec<Segment<'static>>,
+    runs: Vec<Run>,
+    results: Results,
+}
+
+/// A step that was launched.
+struct InFlight {
+    number: u64,
+    generation: Generation,
+    /// When the turn began that launched it.
+    begun: Instant,
+    record: StepRecord,
 }
 
 /// Runs until every handle is gone. A panic in a step ends the sequence at fault; one anywhere else, or a backend that
@@ -54,7 +77,7 @@ pub(super) fn run(
     let ended = catch_unwind(AssertUnwindSafe(|| engine.work(&inbox)));
     shared.is_dead.store(true, Ordering::Release);
     if let Err(panic) = ended {
-        tracing::error!(panic = attempt::said(&*panic), "the engine thread panicked; liveness fails from now on");
+        tracing::error!(panic = attempt::message(&*panic), "the engine thread panicked; liveness fails from now on");
         engine.dump("engine-panic");
     }
     engine.core.fail_all("the engine has ended");
@@ -73,18 +96,25 @@ impl<'a> Engine<'a> {
             meters,
             computing: Duration::ZERO,
             faults: &options.faults,
-            record: StepRecord::default(),
+            moved: (0, 0),
+            steps: 0,
+            depth: 1,
+            in_flight: VecDeque::with_capacity(DEPTH_MAX),
+            has_wholly_failed: false,
             dumped_at: None,
             segments: Vec::new(),
+            runs: Vec::new(),
+            results: Results::default(),
         };
-        engine.backend.report_to(&shared.whereabouts);
+        engine.depth = engine.backend.limits().depth.clamp(1, DEPTH_MAX);
+        engine.backend.report_to(&shared.location);
         engine
     }
 
     fn work(&mut self, inbox: &Receiver<Message>) {
         while self.receive(inbox) {
             self.turn();
-            if self.has_wholly_failed() && !self.computes() {
+            if self.has_wholly_failed && !self.computes() {
                 tracing::error!("the backend computes not even one token any more; the engine ends");
                 return;
             }
@@ -94,8 +124,8 @@ impl<'a> Engine<'a> {
     /// Takes what was submitted; waits a moment when there is nothing to do. False: no handle is left.
     fn receive(&mut self, inbox: &Receiver<Message>) -> bool {
         self.shared.beat();
-        self.shared.go_on_with(Activity::Idle);
-        if self.core.is_idle() {
+        self.shared.set_activity(Activity::Idle);
+        if self.core.is_idle() && self.in_flight.is_empty() {
             match inbox.recv_timeout(IDLE) {
                 Ok(message) => self.heed(message),
                 Err(RecvTimeoutError::Timeout) => {}
@@ -106,7 +136,7 @@ impl<'a> Engine<'a> {
             match inbox.try_recv() {
                 Ok(message) => self.heed(message),
                 Err(TryRecvError::Empty) => return true,
-                Err(TryRecvError::Disconnected) => return !self.core.is_idle(),
+                Err(TryRecvError::Disconnected) => return !(self.core.is_idle() && self.in_flight.is_empty()),
             }
         }
     }
@@ -117,42 +147,52 @@ impl<'a> Engine<'a> {
                 let now = Instant::now();
                 sequences.into_iter().for_each(|sequence| self.core.submit(ask(sequence), now));
             }
-            Message::Install(revision, reply) => {
-                self.shared.go_on_with(Activity::Installing);
-                let installed = self.install(revision);
+            Message::Identify(generation, identity) => {
+                self.core.identify(generation, identity);
+                self.shared.set_identity(self.core.identity());
+            }
+            Message::Install(weights, reply) => {
+                self.shared.set_activity(Activity::Installing);
+                let installed = self.install(&weights);
                 // Who asked may be gone; what was installed stays.
                 let _ = reply.send(installed);
             }
         }
     }
 
-    fn install(&mut self, revision: Revision) -> Result<Generation, InstallError> {
-        let generation = self.backend.install(revision)?;
+    fn install(&mut self, weights: &Arc<dyn Prepared>) -> Result<Generation, InstallError> {
+        let generation = self.backend.install(weights)?;
         self.core.install(generation);
+        self.shared.set_identity(None);
         Ok(generation)
     }
 
-    /// One turn: who leaves, what is computed, what came of it.
+    /// One turn: sequences leave and start, a step is launched, and the oldest is collected once as many are in flight as
+    /// the backend takes, or nothing can be planned without its results.
     fn turn(&mut self) {
         let begun = Instant::now();
-        self.computing = Duration::ZERO;
-        self.record = StepRecord { step: self.record.step, began_ms: self.shared.now_ms(), ..StepRecord::default() };
+        (self.computing, self.has_wholly_failed) = (Duration::ZERO, false);
         let waiting = self.core.waiting();
         self.core.drop_unwanted(begun);
         self.let_go();
-        let is_step = self.core.plan(begun);
+        let is_planned = self.core.plan(begun);
         self.count_waiting(waiting);
-        // Before the step, so that who reads a token finds its sequence counted.
+        // Before the step: a reader of a token finds its sequence counted.
         self.publish();
-        if is_step {
-            self.step();
+        let has_launched = is_planned && self.launch(begun);
+        let has_collected = (!has_launched || self.is_full()) && self.collect();
+        if is_planned || has_collected {
             self.core.retire(Instant::now());
             self.publish();
             self.meters.overhead_s.observe(begun.elapsed().saturating_sub(self.computing).as_secs_f64());
-            self.keep_record(begun);
         } else if !self.core.is_idle() {
             std::thread::sleep(PAUSED);
         }
+    }
+
+    /// Whether the backend takes no step more.
+    fn is_full(&self) -> bool {
+        self.in_flight.len() >= self.depth
     }
 
     fn let_go(&mut self) {
@@ -171,129 +211,188 @@ impl<'a> Engine<'a> {
         }
     }
 
-    /// One step: a part of it for each generation of weights that its sequences use.
-    fn step(&mut self) {
-        let mut runs = self.core.take_runs();
-        self.core.group(&mut runs);
-        self.note(&runs);
-        let mut rest = &runs[..];
+    /// Launches what was planned: a step for each generation of weights that its sequences use. False: there was nothing
+    /// to launch.
+    fn launch(&mut self, begun: Instant) -> bool {
+        let mut planned = self.core.take_runs();
+        self.core.group(&mut planned);
+        let mut runs = std::mem::take(&mut self.runs);
+        let (admitted, preempted) = self.core.moved();
+        self.moved = (self.moved.0 + admitted, self.moved.1 + preempted);
+        let mut rest = &planned[..];
         while let Some(first) = rest.first() {
             let generation = self.core.generation_of(first);
             let count = rest.iter().take_while(|run| self.core.generation_of(run) == generation).count();
-            let (part, others) = rest.split_at(count);
-            self.step_of(generation, part);
-            rest = others;
+            let part;
+            (part, rest) = rest.split_at(count);
+            while self.is_full() {
+                self.collect();
+            }
+            // What was collected since the step was planned may have ended some of them.
+            runs.clear();
+            runs.extend_from_slice(part);
+            self.core.drop_outdated(&mut runs);
+            if !runs.is_empty() {
+                self.launch_step(generation, &mut runs, begun);
+            }
         }
-        self.core.keep(runs);
+        let has_launched = !planned.is_empty();
+        self.core.keep(planned);
+        self.runs = runs;
+        has_launched
     }
 
-    fn step_of(&mut self, generation: Generation, runs: &[Run]) {
+    /// Launches one step. One that cannot be launched is tried again in parts, after those in flight were collected.
+    fn launch_step(&mut self, generation: Generation, runs: &mut Vec<Run>, begun: Instant) {
+        self.steps += 1;
+        let record = self.describe(runs);
+        let mut step = InFlight { number: self.steps, generation, begun, record };
         let mut segments: Vec<Segment<'_>> = std::mem::take(&mut self.segments);
         let Self { backend, core, shared, .. } = self;
         segments.extend(runs.iter().map(|run| core.segment(run)));
-        let mut goes_on = |part: Part| {
-            shared.beat();
-            shared.set_waiting_for(part);
-            runs.iter().any(|run| core.is_wanted(run))
-        };
-        shared.go_on_with(Activity::Computing);
-        let begun = Instant::now();
-        let computed = attempt::guarded(&mut **backend, generation, &segments, &mut goes_on);
-        let now = Instant::now();
-        self.computing += now.duration_since(begun);
-        match computed {
-            Ok(logits) => {
-                self.segments = emptied(segments);
-                shared.leave_the_model();
-                shared.go_on_with(Activity::Sampling);
-                self.meters.step_s.observe(now.duration_since(begun).as_secs_f64());
-                core.take_in(runs, logits, now);
+        shared.set_activity(Activity::Computing);
+        let computed = Step { generation, segments: &segments };
+        let launched = attempt::launch(&mut **backend, &computed, &mut wanted(shared, core, runs));
+        self.segments = emptied(segments);
+        match launched {
+            Ok(()) => {
+                self.core.launch(step.number, runs);
+                self.in_flight.push_back(step);
             }
             Err(first) => {
-                let is_panic = matches!(first, Fault::Panic(_));
-                tracing::error!(fault = ?first, sequences = runs.len(), "a step failed; whose fault it was is looked for");
-                shared.go_on_with(Activity::Retrying);
-                let (tries_max, beat) = (self.faults.step_retries_max, || shared.beat());
-                let parts =
-                    attempt::apart(&mut **backend, generation, &segments, first, tries_max, &mut goes_on, &beat);
-                self.segments = emptied(segments);
-                shared.leave_the_model();
-                self.computing += now.elapsed();
-                self.record.retries += narrow(parts.tries);
-                self.meters.step_retries.inc_by(parts.tries as u64);
-                for (run, outcome) in runs.iter().zip(parts.outcomes) {
-                    self.take_apart(run, outcome);
-                }
-                if is_panic {
-                    self.dump("panic");
-                }
+                while self.collect() {}
+                // A panic may have left a part of the step behind.
+                attempt::abandon(&mut *self.backend);
+                self.core.drop_outdated(runs);
+                self.compute_apart(&mut step, runs, first);
+                self.keep_record(step);
             }
         }
     }
 
-    /// Takes in one sequence's part of a step that failed: it goes on or ends by itself.
-    fn take_apart(&mut self, run: &Run, outcome: Result<Vec<f32>, Fault>) {
-        let own = std::slice::from_ref(run);
+    /// Collects the oldest step in flight and applies its results. False: none is in flight.
+    fn collect(&mut self) -> bool {
+        let Some(mut step) = self.in_flight.pop_front() else { return false };
+        self.shared.set_activity(Activity::Computing);
+        match attempt::collect(&mut *self.backend, &mut self.results) {
+            Ok(times) => {
+                self.computing += times.compute;
+                step.record.backend_us = microseconds(times.compute);
+                self.meters.step_s.observe(times.compute.as_secs_f64());
+                self.shared.leave_the_model();
+                self.shared.set_activity(Activity::Answering);
+                let failed = self.core.apply(step.number, &mut self.results, Instant::now());
+                step.record.failed += narrow(failed);
+            }
+            Err(first) => {
+                // What was launched after it may continue with tokens that it did not choose.
+                attempt::abandon(&mut *self.backend);
+                while let Some(later) = self.in_flight.pop_front() {
+                    self.keep_record(later);
+                }
+                let runs = self.core.withdraw(step.number);
+                self.compute_apart(&mut step, &runs, first);
+            }
+        }
+        self.keep_record(step);
+        true
+    }
+
+    /// Finds out which sequences are at fault for a step that failed, and computes the others. Nothing is in flight.
+    fn compute_apart(&mut self, step: &mut InFlight, runs: &[Run], first: Fault) {
+        if first != Fault::Unwanted {
+            tracing::error!(fault = ?first, sequences = runs.len(), "a step failed; whose fault it was is looked for");
+        }
+        let is_panic = matches!(first, Fault::Panic(_));
+        let begun = Instant::now();
+        let mut segments: Vec<Segment<'_>> = std::mem::take(&mut self.segments);
+        let Self { backend, core, shared, .. } = self;
+        segments.extend(runs.iter().map(|run| core.segment(run)));
+        shared.set_activity(Activity::Retrying);
+        let (tries_max, beat) = (self.faults.step_retries_max, || shared.beat());
+        let failed = Step { generation: step.generation, segments: &segments };
+        let parts = attempt::apart(&mut **backend, &failed, first, tries_max, &mut wanted(shared, core, runs), &beat);
+        self.segments = emptied(segments);
+        shared.leave_the_model();
+        self.computing += begun.elapsed();
+        step.record.backend_us = step.record.backend_us.saturating_add(microseconds(begun.elapsed()));
+        step.record.retries += narrow(parts.tries);
+        self.meters.step_retries.inc_by(parts.tries as u64);
+        for (run, outcome) in runs.iter().zip(parts.outcomes) {
+            step.record.failed += u32::from(!self.settle(run, outcome));
+        }
+        if is_panic {
+            self.dump("panic");
+        }
+    }
+
+    /// Applies one sequence's part of a step that failed: it continues, or ends by itself. False: it ended.
+    fn settle(&mut self, run: &Run, outcome: Result<Outcome, Fault>) -> bool {
         let fault = match outcome {
-            Ok(logits) => return self.core.take_in(own, &logits, Instant::now()),
+            Ok(outcome) => {
+                self.core.apply_one(run.index, run.tokens, outcome, Instant::now());
+                return true;
+            }
             // It is found abandoned or cancelled before the next step.
-            Err(Fault::Unwanted) => return,
+            Err(Fault::Unwanted) => return true,
+            Err(Fault::NotFinite) => {
+                self.core.fail_not_finite(run.index);
+                return false;
+            }
             Err(fault) => fault,
         };
         if let Fault::Weights(why) = &fault {
             self.shared.set_fault(why);
         }
-        let Segment { tokens, start, .. } = self.core.segment(run);
-        tracing::error!(?fault, position = start, tokens = tokens.len(), "a sequence ends by a failure of its own");
+        let segment = self.core.segment(run);
+        let (position, tokens) = (segment.start, segment.rows());
+        tracing::error!(?fault, position, tokens, "a sequence ends by a failure of its own");
         self.meters.step_fault(fault.kind());
-        self.record.failed += 1;
-        self.core.fail(own, &fault.told());
+        self.core.fail(run, &fault.message());
+        false
     }
 
-    /// Says what is about to be computed.
-    fn note(&mut self, runs: &[Run]) {
-        let record = &mut self.record;
-        record.step += 1;
+    /// Describes a step that is about to be launched, for the recorder and for those who find that it does not end.
+    fn describe(&mut self, runs: &[Run]) -> StepRecord {
+        let mut record = StepRecord { step: self.steps, began_ms: self.shared.now_ms(), ..StepRecord::default() };
         record.sequences = narrow(runs.len());
         for run in runs {
             let tokens = if self.core.is_decode(run) { &mut record.decode_tokens } else { &mut record.prefill_tokens };
             *tokens += narrow(run.tokens);
         }
-        let (admitted, preempted) = self.core.moved();
+        let (admitted, preempted) = std::mem::take(&mut self.moved);
         (record.admitted, record.preempted) = (narrow(admitted), narrow(preempted));
         (record.waiting, record.running) = (narrow(self.core.waiting()), narrow(self.core.running()));
         record.kv_blocks_used = narrow(self.core.blocks_used());
-        self.shared.turn_to(Doing {
+        self.shared.set_doing(Doing {
             activity: Activity::Planning,
             step: record.step,
             sequences: record.sequences,
             prefill_tokens: record.prefill_tokens,
             decode_tokens: record.decode_tokens,
         });
+        record
     }
 
-    fn keep_record(&mut self, begun: Instant) {
-        self.record.backend_us = microseconds(self.computing);
-        self.record.took_us = microseconds(begun.elapsed());
-        let kept = self.shared.record(self.record);
+    /// Keeps the record of a step that is over.
+    fn keep_record(&mut self, step: InFlight) {
+        let mut record = step.record;
+        record.took_us = microseconds(step.begun.elapsed());
+        self.has_wholly_failed |= record.failed > 0 && record.failed == record.sequences;
+        let kept = self.shared.record(record);
         self.meters.recorder_steps.set(f64::from(narrow(kept)));
-    }
-
-    /// Whether every sequence of the last turn's step ended by a failure.
-    fn has_wholly_failed(&self) -> bool {
-        self.record.failed > 0 && self.record.failed == self.record.sequences
     }
 
     /// Whether the backend still computes anything: one token, in a block that nobody holds.
     fn computes(&mut self) -> bool {
         // What failed was not the backend, or there is no room to see: the next step will tell.
-        if self.shared.fault().is_some() {
+        if self.shared.fault().is_some() || !self.in_flight.is_empty() {
             return true;
         }
         let Some(blocks) = self.core.borrow_block() else { return true };
-        let segment = Segment { tokens: &[0], start: 0, blocks: &blocks, want: WantLogits::None };
-        let newest = self.core.newest();
-        let computed = attempt::guarded(&mut *self.backend, newest, &[segment], &mut |_| false).map(drop);
+        let segment = Segment { input: Input::Tokens(&[0]), start: 0, blocks: &blocks, want: Want::Nothing };
+        let step = Step { generation: self.core.newest(), segments: &[segment] };
+        let computed = attempt::compute(&mut *self.backend, &step, &mut |_| false, &mut self.results).map(drop);
         self.core.give_back(blocks);
         matches!(computed, Ok(()) | Err(Fault::Unwanted | Fault::Weights(_)))
     }
@@ -319,10 +418,18 @@ impl<'a> Engine<'a> {
         set(&self.meters.kv_usage, f64::from(used) / f64::from(total));
         self.meters.cached_blocks.set(f64::from(narrow(self.core.blocks_cached())));
         for notice in self.core.notices() {
-            self.record.failed += u32::from(notice == Notice::NoNumbers);
             tell(notice, self.meters, self.shared);
         }
         self.shared.kv_changes.extend(self.core.changes());
+    }
+}
+
+/// Asks whether anybody still wants the results of `runs`, while the backend waits for a part's weights: a sign of life.
+fn wanted<'a>(shared: &'a Shared, core: &'a Core<Channel>, runs: &'a [Run]) -> impl FnMut(Part) -> bool + use<'a> {
+    move |part| {
+        shared.beat();
+        shared.set_waiting_for(part);
+        runs.iter().any(|run| core.is_wanted(run))
     }
 }
 
@@ -355,9 +462,9 @@ fn tell(notice: Notice, meters: &Meters, shared: &Shared) {
             observe(&meters.itl_s, after.as_secs_f64());
             add(&meters.generation_tokens, 1);
         }
-        Notice::NoNumbers => {
-            tracing::error!("a sequence ends: its logits are no numbers");
-            meters.step_fault(Fault::Logits.kind());
+        Notice::NotFinite => {
+            tracing::error!("a sequence ends: what was computed of it is no number");
+            meters.step_fault(Fault::NotFinite.kind());
         }
         Notice::Ended(end, took) => {
             let reason = match end {

@@ -7,6 +7,7 @@ use policy::trust::Refusal;
 use thiserror::Error;
 
 use crate::engine::SwapError;
+use compute::BuildError;
 use compute::backend::StepError;
 use compute::memory::MemoryError;
 use compute::memory::take::TakeError;
@@ -96,7 +97,7 @@ pub enum ModelError {
     Take(TakeError),
     /// The backend.
     #[error("building its backend")]
-    Backend(#[source] Box<dyn std::error::Error + Send + Sync>),
+    Backend(#[source] BuildError),
     /// Weights that could not be quantized.
     #[error("quantizing the weights")]
     Quantize(#[source] StepError),

@@ -15,17 +15,19 @@ use wire::evidence::Verdict;
 use wire::status::ModelPhase;
 
 use super::Context;
-use super::computed::{Computed, Share, compute, need};
+use super::computed::{Computed, Share, compute, demand};
 use super::error::ModelError;
 use super::files::Files;
+use super::identity::{self, Stamp};
 use super::quantize::Quantizing;
 use super::room::Room;
 use super::source::ModelSource;
-use crate::config::{BackendKind, SchedulingPolicy, WorkerConfig};
-use crate::engine::{BesideDecodes, EngineHandle, EngineOptions, FaultOptions, Meters};
+use crate::config::SchedulingPolicy;
+use crate::engine::{BesideDecodes, EngineHandle, EngineOptions, FaultOptions, Identity, Meters};
 use crate::server::ServerModel;
-use compute::cpu::Staged;
-use compute::memory::Need;
+use compute::Model;
+use compute::backend::{Generation, Prepared};
+use compute::memory::Demand;
 use models::demo;
 use models::gguf;
 use models::template::ChatTemplate;
@@ -36,18 +38,22 @@ use models::{Config, Decoder, order};
 pub(super) struct Resident {
     pub(super) files: Arc<Files>,
     pub(super) config: Config,
-    /// None where the backend has no weights.
-    pub(super) weights: Option<Arrived>,
+    /// None where the backend has no weights. A revision with equal weights shares them.
+    pub(super) weights: Option<Arc<Arrived>>,
+    /// What its keys and values are known by.
+    pub(super) identity: Identity,
 }
 
 /// Weights that a backend uses.
 pub(super) struct Arrived {
     pub(super) decoder: Arc<Decoder>,
-    /// What was quantized of it; none where nothing was to be.
-    pub(super) staged: Option<Arc<Staged>>,
+    /// What the backend made of it.
+    pub(super) prepared: Arc<dyn Prepared>,
     pub(super) weights: Weights,
     /// Dropping it would cancel what is on its way, to memory or to the cache's disk.
     pub(super) load: Option<Load>,
+    /// The files they lie in; none where those are elsewhere.
+    stamps: Option<Vec<Stamp>>,
 }
 
 /// What was found of a model, before its weights are.
@@ -66,6 +72,30 @@ enum Place {
 pub(super) struct Opened {
     pub(super) weights: Weights,
     pub(super) load: Option<Load>,
+    stamps: Option<Vec<Stamp>>,
+}
+
+impl Opened {
+    /// With what is computed with them.
+    pub(super) fn arrived(self, decoder: Arc<Decoder>, prepared: Arc<dyn Prepared>) -> Arrived {
+        let Self { weights, load, stamps } = self;
+        Arrived { decoder, prepared, weights, load, stamps }
+    }
+}
+
+impl Arrived {
+    /// What the keys and values of these weights are known by; none before that is known.
+    fn known_identity(&self, context: &Context, config: &Config) -> Option<Identity> {
+        let kind = &*context.kind;
+        let embedded = || self.load.is_none().then(|| identity::of_embedded(&self.weights, config, kind));
+        identity::public(&self.weights, config, kind).or_else(embedded)
+    }
+
+    /// The same once all of them have arrived: a name of their own where nobody hashed them.
+    pub(super) fn identity(&self, context: &Context, config: &Config) -> Identity {
+        let private = || context.private.identity(self.stamps.clone(), config, &*context.kind);
+        self.known_identity(context, config).unwrap_or_else(private)
+    }
 }
 
 /// Looks at a model and decides whom to believe.
@@ -103,15 +133,22 @@ impl Found {
         match self.place {
             Place::Demo => {
                 let weights = demo::weights().map_err(ModelError::Weights)?;
-                Ok(Opened { weights, load: None })
+                Ok(Opened { weights, load: None, stamps: None })
             }
             Place::Elsewhere(probe, verdict) => {
+                let stamps = stamps(&probe);
                 let options = OpenOptions { order: order(&self.config), base, ..OpenOptions::default() };
                 let load = context.loader.open(*probe, &verdict, options).await.map_err(ModelError::Weights)?;
-                Ok(Opened { weights: load.weights.clone(), load: Some(load) })
+                Ok(Opened { weights: load.weights.clone(), load: Some(load), stamps })
             }
         }
     }
+}
+
+/// What the weight files of a local model are, before they are opened.
+fn stamps(probe: &Probe) -> Option<Vec<Stamp>> {
+    let folder = probe.url().directory()?;
+    probe.shards().iter().map(|shard| Stamp::of(folder, &shard.object.name)).collect()
 }
 
 /// A model whose weights have begun to arrive, and whose memory is to be planned.
@@ -119,6 +156,7 @@ pub(super) struct Looked {
     name: String,
     files: Arc<Files>,
     config: Config,
+    model: Model,
     opened: Option<Opened>,
     text: JoinHandle<Result<Text, ModelError>>,
     begun: Instant,
@@ -136,15 +174,20 @@ pub(super) async fn look(context: &Context, source: &ModelSource) -> Result<Look
         move || read_text(&files)
     });
     // Side by side with the tokenizer, which on a near disk takes longer than everything else.
-    let opened = if context.config.backend == BackendKind::Scripted {
-        None
-    } else {
+    let opened = if context.kind.reads_weights() {
         Some(found.open(context, None).instrument(info_span!("open", model = name)).await?)
+    } else {
+        None
     };
+    let decoder = match &opened {
+        Some(opened) => Some(Arc::new(Decoder::bind(&config, &opened.weights).map_err(ModelError::Bind)?)),
+        None => None,
+    };
+    let model = Model { vocab_size: config.vocab_size, decoder };
     let total = opened.as_ref().map_or(0, |opened| opened.weights.total_bytes());
     context.board.update(name, |model| (model.phase, model.bytes_total) = (ModelPhase::Loading, total));
     let weights_open = begun.elapsed();
-    Ok(Looked { name: name.to_owned(), files, config, opened, text, begun, weights_open })
+    Ok(Looked { name: name.to_owned(), files, config, model, opened, text, begun, weights_open })
 }
 
 impl Looked {
@@ -156,34 +199,45 @@ impl Looked {
         self.opened.as_ref().map_or(0, |opened| opened.weights.total_bytes())
     }
 
-    /// What of the worker's memory it needs; none where there are no weights to count.
-    pub(super) fn need(&self, config: &WorkerConfig) -> Option<Need> {
-        self.opened.as_ref().map(|opened| need(config, &self.config, &opened.weights))
+    /// What it asks of the worker's memory; none where there are no weights to count.
+    pub(super) fn demand(&self, context: &Context) -> Option<Demand> {
+        let opened = self.opened.as_ref()?;
+        Some(demand(&*context.kind, &context.config, &self.model, opened.weights.total_bytes()))
     }
 
     /// Brings it, in its share of the memory, as far as taking requests, and gives what waits for the rest of its
     /// weights.
     pub(super) async fn begin(self, context: &Context, share: Share) -> Result<Begun, ModelError> {
         let total = self.weights_bytes();
-        let Self { name, files, config, opened, text, begun, weights_open } = self;
+        let Self { name, files, config, model, opened, text, begun, weights_open } = self;
+        let decoder = model.decoder.clone();
         let computed = spawn_blocking({
-            let (config, model) = (context.config.clone(), config.clone());
-            let weights = opened.as_ref().map(|opened| opened.weights.clone());
-            move || compute(&config, &model, weights.as_ref(), share)
+            let (kind, config) = (Arc::clone(&context.kind), context.config.clone());
+            move || compute(&*kind, &config, &model, total, share)
         });
         let mut computed = computed.await.map_err(|_| ModelError::Lost)??;
         // Beside the weights, which need the disk or the link, and the tokenizer.
         let room = computed.kv_pages.take().map(|pages| Room::take(&name, pages)).transpose()?;
         let text = text.await.map_err(|_| ModelError::Lost)??;
         let weights_open = if total == 0 { Duration::ZERO } else { weights_open + computed.took };
-        let (decoder, staged) = (computed.decoder.clone(), computed.staged.clone());
-        let quantizing = staged.clone().map(|staged| Quantizing::begin(&context.config, staged, None));
+        let prepared = Arc::clone(&computed.prepared);
+        let quantizing = prepared.has_work().then(|| Quantizing::begin(&prepared, None));
+        let positions_a_row = decoder.as_ref().map_or(0, |decoder| decoder.config.positions_a_row());
         let proof = opened.as_ref().map_or_else(|| "none".to_owned(), |opened| opened.weights.proof().to_string());
-        let facts = Facts { proof, weights_bytes: total, weights_open };
-        context.server.add(serve(context, &name, computed, text, &facts)?);
-        let arrived = |(Opened { weights, load }, decoder)| Arrived { decoder, staged, weights, load };
+        let facts = Facts { proof, weights_bytes: total, weights_open, positions_a_row };
+        let served = serve(context, &name, computed, text, &facts)?;
+        let engine = served.engine.clone();
+        context.server.add(served);
+        let arrived = |(opened, decoder): (Opened, _)| Arc::new(opened.arrived(decoder, prepared));
         let weights = opened.zip(decoder).map(arrived);
-        Ok(Begun { name, resident: Resident { files, config, weights }, quantizing, room, begun })
+        let known = match &weights {
+            Some(weights) => weights.known_identity(context, &config),
+            None => Some(identity::of_nothing(&config, &*context.kind)),
+        };
+        if let Some(identity) = known {
+            engine.identify(Generation::default(), identity);
+        }
+        Ok(Begun { name, files, config, weights, engine, identity: known, quantizing, room, begun })
     }
 }
 
@@ -210,6 +264,8 @@ struct Facts {
     proof: String,
     weights_bytes: u64,
     weights_open: Duration,
+    /// See [`BesideDecodes::positions_a_row`].
+    positions_a_row: usize,
 }
 
 /// Starts the engine.
@@ -230,7 +286,7 @@ fn serve(
             rows: config.max_prefill_tokens_beside_decodes,
             long_rows: config.max_long_prefill_tokens_beside_decodes,
             long_tokens: config.long_prefill_token_threshold,
-            positions_a_row: computed.decoder.as_ref().map_or(0, |decoder| decoder.config.positions_a_row()),
+            positions_a_row: facts.positions_a_row,
         },
         reader_stall: Duration::from_millis(config.reader_stall_ms),
         enable_prefix_caching: config.enable_prefix_caching,
@@ -270,7 +326,12 @@ pub(super) fn now_unix_s() -> u64 {
 /// A model that takes requests while its weights arrive.
 pub(super) struct Begun {
     pub(super) name: String,
-    pub(super) resident: Resident,
+    files: Arc<Files>,
+    config: Config,
+    weights: Option<Arc<Arrived>>,
+    engine: EngineHandle,
+    /// What its keys and values are known by; none before that is known.
+    identity: Option<Identity>,
     quantizing: Option<Quantizing>,
     /// Memory for its KV cache, on its way.
     room: Option<Room>,
@@ -280,9 +341,9 @@ pub(super) struct Begun {
 impl Begun {
     /// Waits for the rest of its weights, for those that are being quantized, and for memory.
     pub(super) async fn finish(self, context: &Context) -> Result<(), ModelError> {
-        let Self { name, resident, quantizing, room, begun } = self;
+        let Self { name, files, config, weights, engine, identity, quantizing, room, begun } = self;
         let arrival = async {
-            let load = resident.weights.as_ref().and_then(|weights| weights.load.as_ref());
+            let load = weights.as_ref().and_then(|weights| weights.load.as_ref());
             let Some(load) = load else { return Ok(()) };
             let arrival = arrive(context, &name, load).instrument(info_span!("arrive", model = name));
             arrival.await.map_err(ModelError::Arrival)
@@ -293,6 +354,14 @@ impl Begun {
             quantizing.finish(context, &name).await?;
         }
         let took = begun.elapsed();
+        let identity = match (identity, &weights) {
+            (Some(identity), _) => identity,
+            (None, Some(weights)) => weights.identity(context, &config),
+            (None, None) => identity::of_nothing(&config, &*context.kind),
+        };
+        // Where it was known at once, this changes nothing.
+        engine.identify(Generation::default(), identity);
+        let resident = Resident { files, config, weights, identity };
         context.residents.lock().insert(name.clone(), Arc::new(resident));
         context.board.ready(&name, took);
         let seconds = context.registry.gauge(&names::WORKER_LOAD_SECONDS);

@@ -1,6 +1,6 @@
-//! A model's matrices are quantized as they arrive, beside the steps that need them, and what that lost is told.
+//! A model's matrices are quantized as they arrive, beside the steps that need them, and what that lost is reported.
 //!
-//! It knows no block and no scale: the `cpu` backend does it, and measures.
+//! It knows no block and no scale: the backend's kind does it, and measures.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -11,15 +11,12 @@ use tokio::task::{JoinHandle, spawn_blocking};
 use wire::status::Quantization;
 
 use super::Context;
-use super::computed::threads;
 use super::error::ModelError;
-use crate::config::WorkerConfig;
-use compute::backend::StepError;
-use compute::cpu::Staged;
+use compute::backend::{Prepared, StepError};
 
 /// Weights that are being quantized; dropping it ends that with the next part.
 pub(super) struct Quantizing {
-    staged: Arc<Staged>,
+    prepared: Arc<dyn Prepared>,
     task: JoinHandle<(Result<(), StepError>, Duration)>,
     is_wanted: Wanted,
 }
@@ -34,33 +31,31 @@ impl Drop for Wanted {
 }
 
 impl Quantizing {
-    /// Begins, and shares the copies that `base` has of the same bytes. `base` serves meanwhile, and its streams need the
-    /// threads: beside it one is enough.
-    pub(super) fn begin(config: &WorkerConfig, staged: Arc<Staged>, base: Option<Arc<Staged>>) -> Self {
+    /// Begins, and shares the copies that `base`, which serves meanwhile, has of the same bytes.
+    pub(super) fn begin(prepared: &Arc<dyn Prepared>, base: Option<Arc<dyn Prepared>>) -> Self {
         let flag = Arc::new(AtomicBool::new(true));
-        let threads = if base.is_some() { 1 } else { threads(config) };
-        let (work, wanted) = (Arc::clone(&staged), Arc::clone(&flag));
+        let (work, wanted) = (Arc::clone(prepared), Arc::clone(&flag));
         let task = spawn_blocking(move || {
             let begun = Instant::now();
-            let done = work.complete(threads, base.as_deref(), &|| wanted.load(Ordering::Relaxed));
+            let done = work.complete(base.as_deref(), &|| wanted.load(Ordering::Relaxed));
             (done, begun.elapsed())
         });
-        Self { staged, task, is_wanted: Wanted(flag) }
+        Self { prepared: Arc::clone(prepared), task, is_wanted: Wanted(flag) }
     }
 
-    /// Waits until all is done and tells what was lost.
+    /// Waits until all is done and reports what was lost.
     pub(super) async fn finish(self, context: &Context, name: &str) -> Result<(), ModelError> {
-        let Self { staged, task, is_wanted } = self;
+        let Self { prepared, task, is_wanted } = self;
         let (done, took) = task.await.map_err(|_| ModelError::Lost)?;
         drop(is_wanted);
         done.map_err(ModelError::Quantize)?;
-        tell(context, name, &staged, took);
+        report(context, name, &*prepared, took);
         Ok(())
     }
 }
 
-fn tell(context: &Context, name: &str, staged: &Staged, took: Duration) {
-    let (loss, format) = (staged.loss(), context.config.quantization.map_or("", |format| format.name()));
+fn report(context: &Context, name: &str, prepared: &dyn Prepared, took: Duration) {
+    let (loss, format) = (prepared.loss(), context.config.quantization.map_or("", |format| format.name()));
     tracing::info!(
         model = name,
         format,
@@ -80,7 +75,7 @@ fn tell(context: &Context, name: &str, staged: &Staged, took: Duration) {
     }
     let seconds = registry.gauge(&names::WORKER_LOAD_SECONDS);
     seconds.with_label_values(&[name, "quantization"]).set(took.as_secs_f64());
-    let told = Quantization {
+    let quantization = Quantization {
         format: format.to_owned(),
         matrices: loss.matrices as u64,
         bytes: loss.bytes,
@@ -88,5 +83,5 @@ fn tell(context: &Context, name: &str, staged: &Staged, took: Duration) {
         relative_error_max: loss.max,
         worst: loss.worst,
     };
-    context.board.update(name, |model| model.quantization = Some(told));
+    context.board.update(name, |model| model.quantization = Some(quantization));
 }

@@ -14,13 +14,14 @@ use tracing::{Instrument, info_span};
 use wire::status::ModelPhase;
 
 use super::Context;
-use super::computed::staged;
 use super::error::{ModelError, StartError, describe};
-use super::load::{Arrived, Found, Opened, Resident, arrive, find, now_unix_s, read_text};
+use super::load::{Arrived, Found, Resident, arrive, find, now_unix_s, read_text};
 use super::quantize::Quantizing;
 use super::source::ModelSource;
+use crate::engine::Identity;
 use crate::server::{ServerModel, SwapRefusal, SwapRequest};
-use compute::backend::Revision;
+use compute::Model;
+use compute::backend::{Generation, Prepared};
 use models::Decoder;
 
 /// Answers a request as soon as it is known whether the revision fits, and carries it out.
@@ -110,11 +111,22 @@ async fn carry_out(context: &Context, name: &str, found: Found, old: Arc<Residen
     };
     let text = text.await.map_err(|_| ModelError::Lost)??;
     let Ok(served) = context.server.model(Some(name)) else { return Err(ModelError::Lost) };
-    let revision = weights.as_ref().map_or(Revision::Scripted, |arrived| match &arrived.staged {
-        Some(staged) => Revision::Prepared(Arc::clone(staged)),
-        None => Revision::Weights(Arc::clone(&arrived.decoder)),
-    });
-    let generation = served.engine.install(revision).await.map_err(ModelError::Swap)?;
+    let (generation, weights, identity) = match weights {
+        // Nothing is installed: keys and values of the old weights are those of the new.
+        Some(arrived) if arrived.identity(context, &config) == old.identity => {
+            (None, old.weights.clone(), old.identity)
+        }
+        Some(arrived) => {
+            let identity = arrived.identity(context, &config);
+            let generation = install(&served, Arc::clone(&arrived.prepared), identity).await?;
+            (Some(generation), Some(Arc::new(arrived)), identity)
+        }
+        None => {
+            let prepared = prepare(context, &Model { vocab_size: config.vocab_size, decoder: None })?;
+            let identity = context.private.identity(None, &config, &*context.kind);
+            (Some(install(&served, prepared, identity).await?), None, identity)
+        }
+    };
     let proof = weights.as_ref().map_or_else(|| served.proof.clone(), |arrived| arrived.weights.proof().to_string());
     context.server.add(ServerModel {
         id: name.to_owned(),
@@ -126,27 +138,46 @@ async fn carry_out(context: &Context, name: &str, found: Found, old: Arc<Residen
         weights_bytes: weights.as_ref().map_or(0, |arrived| arrived.weights.total_bytes()),
         weights_open: served.weights_open,
     });
-    context.residents.lock().insert(name.to_owned(), Arc::new(Resident { files, config, weights }));
+    let resident = Resident { files, config, weights, identity };
+    context.residents.lock().insert(name.to_owned(), Arc::new(resident));
     // The last sequence of the old weights ends, the engine lets go of them, and then so do we.
-    served.engine.drained(generation).await;
+    if let Some(generation) = generation {
+        served.engine.drained(generation).await;
+    }
     drop(old);
     context.board.ready(name, begun.elapsed());
-    tracing::info!(model = name, took_ms = begun.elapsed().as_secs_f64() * 1e3, "a model was swapped");
+    let took_ms = begun.elapsed().as_secs_f64() * 1e3;
+    tracing::info!(model = name, took_ms, weights_changed = generation.is_some(), "a model was swapped");
     Ok(())
+}
+
+/// Installs other weights, and says what their keys and values are known by.
+async fn install(
+    served: &ServerModel,
+    prepared: Arc<dyn Prepared>,
+    identity: Identity,
+) -> Result<Generation, ModelError> {
+    let generation = served.engine.install(prepared).await.map_err(ModelError::Swap)?;
+    served.engine.identify(generation, identity);
+    Ok(generation)
 }
 
 /// Brings all weights of a revision, sharing those that are the same, and quantizes them where it is so configured.
 async fn bring(context: &Context, name: &str, found: Found, old: &Arrived) -> Result<Arrived, ModelError> {
     let config = found.config.clone();
-    let Opened { weights, load } = found.open(context, Some(old.weights.clone())).await?;
-    if let Some(load) = &load {
+    let opened = found.open(context, Some(old.weights.clone())).await?;
+    if let Some(load) = &opened.load {
         arrive(context, name, load).await.map_err(ModelError::Arrival)?;
     }
-    let decoder = Arc::new(Decoder::bind(&config, &weights).map_err(ModelError::Bind)?);
-    let staged = staged(&context.config, &decoder)?;
-    if let Some(staged) = &staged {
-        let quantizing = Quantizing::begin(&context.config, Arc::clone(staged), old.staged.clone());
-        quantizing.finish(context, name).await?;
+    let decoder = Arc::new(Decoder::bind(&config, &opened.weights).map_err(ModelError::Bind)?);
+    let model = Model { vocab_size: config.vocab_size, decoder: Some(Arc::clone(&decoder)) };
+    let prepared = prepare(context, &model)?;
+    if prepared.has_work() {
+        Quantizing::begin(&prepared, Some(Arc::clone(&old.prepared))).finish(context, name).await?;
     }
-    Ok(Arrived { decoder, staged, weights, load })
+    Ok(opened.arrived(decoder, prepared))
+}
+
+fn prepare(context: &Context, model: &Model) -> Result<Arc<dyn Prepared>, ModelError> {
+    context.kind.prepare(model).map_err(ModelError::Backend)
 }

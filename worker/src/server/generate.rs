@@ -176,6 +176,7 @@ fn params(model: &ServerModel, sampling: &Sampling, seed: u64, max_tokens: usize
         max_tokens,
         min_tokens: sampling.min_tokens as usize,
         stop_ids,
+        allowed: None,
         prompt_logprobs: logprobs.filter(|_| echo),
     }
 }

@@ -30,10 +30,12 @@ pub(super) async fn handle(State(server): State<Arc<Server>>, Query(asked): Quer
     let next = read.first + read.changes.len() as u64;
     let events = read.changes.iter().map(event).collect();
     let block_tokens = u32::try_from(model.engine.limits().kv_block_tokens).unwrap_or(u32::MAX);
+    let identity = model.engine.identity().map(|identity| identity.status());
     Json(KvEvents {
         kv_events_version: KV_EVENTS_VERSION,
         model: asked.model,
         block_tokens,
+        identity,
         first: read.first,
         next,
         events,

@@ -111,6 +111,24 @@ async fn a_router_can_follow_what_is_cached() {
 }
 
 #[tokio::test]
+async fn two_workers_with_equal_weights_publish_equal_names() {
+    let mut found = Vec::new();
+    for _ in 0..2 {
+        let worker = start(json!({})).await;
+        worker.complete(json!({"prompt": prompt(0, 40), "max_tokens": 1})).await;
+        worker.until("forebay_worker_prefix_cache_blocks", |blocks| blocks == 2.0).await;
+        let events: KvEvents =
+            serde_json::from_value(worker.get("/status/kv-events?model=demo").await.json()).expect("events");
+        let status = worker.get("/status").await.json();
+        let own = events.identity.clone().expect("the demo is compiled in");
+        assert_eq!(status["models"][0]["identity"], json!({"digest": own.digest, "is_public": true}));
+        found.push(events);
+    }
+    assert_eq!(found[0].events.len(), 2);
+    assert_eq!(found[0], found[1]);
+}
+
+#[tokio::test]
 async fn a_priority_is_honoured_or_refused() {
     let worker = start(json!({"scheduling_policy": "fcfs"})).await;
     let reply = worker.post("/v1/chat/completions", &chat(json!({"priority": -1}))).await;

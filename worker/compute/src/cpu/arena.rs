@@ -2,10 +2,11 @@
 
 use std::io;
 
+use super::need::{self, ACTIVATION_BYTES};
 use crate::backend::Limits;
 use crate::kernels::buffer::Buffer;
 use crate::kernels::rotate::Row;
-use crate::memory;
+use crate::kind::Rows;
 use models::Config;
 
 /// Activations of one step. `R` is `max_rows`, `L` is `max_logits_rows`.
@@ -56,7 +57,8 @@ impl Arena {
         let zeros = |rows: usize, width: usize| vec![0f32; rows * width];
         let mut frequencies = zeros(1, config.head_dim / 2);
         config.rope.frequencies(&mut frequencies);
-        let rounded = memory::rounded_bytes(config, rows, logits_rows);
+        let largest = Rows { max_rows: rows, max_logits_rows: logits_rows };
+        let rounded = need::rounded_bytes(config, largest);
         Ok(Self {
             rows: Vec::with_capacity(rows),
             wanted: Vec::with_capacity(logits_rows),
@@ -91,13 +93,13 @@ impl Arena {
         std::mem::replace(written, self.step) != self.step
     }
 
-    /// Bytes of its activations: what [`memory::arena_bytes`] says they are.
+    /// Bytes of its activations: what [`need::activation_bytes`] says they are.
     pub(super) fn bytes(&self) -> usize {
         let rounded = self.rounded.bytes();
         let Self { stream, normed, queries, keys, values, mixed, inner, angles, .. } = self;
         let Self { frequencies, picked, normed_picked, logits, .. } = self;
         let first = [stream, normed, queries, keys, values, mixed, inner, angles];
         let numbers = first.into_iter().chain([frequencies, picked, normed_picked, logits]).map(Vec::len);
-        numbers.sum::<usize>() * memory::ACTIVATION_BYTES + rounded
+        numbers.sum::<usize>() * ACTIVATION_BYTES + rounded
     }
 }

@@ -3,10 +3,10 @@
 
 use std::sync::Arc;
 
-use super::Quantization;
 use crate::kernels::linear::{Matrix, Projection, Then, widen};
 use crate::kernels::stored::{Q8_0_NUMBERS, quantize};
 use crate::kernels::tier::Instructions;
+use crate::kind::Quantization;
 use models::{Linear, Weight};
 use tensor::Format;
 

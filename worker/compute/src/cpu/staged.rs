@@ -10,10 +10,10 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 use std::thread;
 
-use super::operand::{self, Operand, Preparation, Quantized};
-use super::{CpuError, CpuOptions, Quantization, instructions};
+use super::operand::{Operand, Preparation, Quantized};
+use super::{CpuError, CpuOptions, instructions};
 use crate::arrival;
-use crate::backend::StepError;
+use crate::backend::{QuantizationLoss, StepError};
 use models::{Config, Decoder, Layer, Weight};
 use tensor::Format;
 use tensor::Part;
@@ -35,21 +35,6 @@ struct Tail {
 
 /// Copies of matrices by name, each with the place of the bytes that it was made of.
 type Copies<'a> = BTreeMap<&'a str, (&'a [u8], &'a Arc<Quantized>)>;
-
-/// What quantizing a model has made and lost so far.
-#[derive(Debug, Clone, Default, PartialEq)]
-pub struct QuantizationLoss {
-    /// Matrices that were quantized; others stayed in place.
-    pub matrices: usize,
-    /// Bytes of the copies.
-    pub bytes: u64,
-    /// The mean over the matrices of √(Σ(w − q)² / Σw²), w being a matrix's numbers and q what became of them.
-    pub mean: f64,
-    /// The largest of them.
-    pub max: f64,
-    /// Whose it is; empty if none was quantized.
-    pub worst: String,
-}
 
 impl Staged {
     /// Nothing is built yet. Of the options it takes `instruction_set` and `quantization`.
@@ -75,48 +60,48 @@ impl Staged {
         }
     }
 
-    /// Waits for a part's weights where it has not been built, and builds it. `goes_on` is asked
+    /// Waits for a part's weights where it has not been built, and builds it. `wanted` is asked
     /// now and then whether the step is still wanted.
     ///
     /// # Errors
     /// The weights will not come, or nobody wants the step any more.
-    pub(super) fn need(&self, part: Part, goes_on: &mut dyn FnMut(Part) -> bool) -> Result<(), StepError> {
-        self.need_with(part, &Copies::new(), goes_on)
+    pub(super) fn need(&self, part: Part, wanted: &mut dyn FnMut(Part) -> bool) -> Result<(), StepError> {
+        self.need_with(part, &Copies::new(), wanted)
     }
 
     fn need_with(
         &self,
         part: Part,
         copies: &Copies<'_>,
-        goes_on: &mut dyn FnMut(Part) -> bool,
+        wanted: &mut dyn FnMut(Part) -> bool,
     ) -> Result<(), StepError> {
         if self.has(part) {
             return Ok(());
         }
-        arrival::wait(part, &self.weights(part), goes_on)?;
+        arrival::wait(part, &self.weights(part), wanted)?;
         self.build(part, copies);
         Ok(())
     }
 
     /// Builds every part in execution order as it arrives, on `threads` threads, this one among them. Copies of
-    /// matrices that `base` has made of the same bytes are shared with it. `goes_on` is asked some ten times a second.
+    /// matrices that `base` has made of the same bytes are shared with it. `wanted` is asked some ten times a second.
     /// Blocks until all of it is built.
     ///
     /// # Errors
-    /// The weights will not come, or `goes_on` said no.
+    /// The weights will not come, or `wanted` said no.
     pub fn complete(
         &self,
         threads: usize,
         base: Option<&Self>,
-        goes_on: &(dyn Fn() -> bool + Sync),
+        wanted: &(dyn Fn() -> bool + Sync),
     ) -> Result<(), StepError> {
         let parts: Vec<Part> = self.parts().collect();
         let copies = base.map(Self::copies).unwrap_or_default();
         let (next, failure) = (AtomicUsize::new(0), Mutex::new(None));
         let work = || {
             while let Some(&part) = parts.get(next.fetch_add(1, Ordering::Relaxed)) {
-                let is_wanted = if goes_on() { Ok(()) } else { Err(StepError::Unwanted { part }) };
-                if let Err(error) = is_wanted.and_then(|()| self.need_with(part, &copies, &mut |_| goes_on())) {
+                let is_wanted = if wanted() { Ok(()) } else { Err(StepError::Unwanted { part }) };
+                if let Err(error) = is_wanted.and_then(|()| self.need_with(part, &copies, &mut |_| wanted())) {
                     next.store(parts.len(), Ordering::Relaxed);
                     failure.lock().unwrap_or_else(PoisonError::into_inner).get_or_insert(error);
                     return;
@@ -256,15 +241,6 @@ impl fmt::Debug for Staged {
         let built = self.parts().filter(|&part| self.has(part)).count();
         write!(formatter, "{built} of {} parts", self.layers.len() + 2)
     }
-}
-
-/// Bytes of the copies that `quantization` makes of a decoder's matrices, beside the files.
-#[must_use]
-pub fn copies_bytes(decoder: &Decoder, quantization: Option<Quantization>) -> u64 {
-    let layers = decoder.layers.iter().flat_map(Layer::tensors);
-    // The embedding table stays in place; where it is the head as well, the head is a copy.
-    let copied = layers.chain([decoder.head()]).map(|weight| operand::copied_bytes(weight, quantization) as u64);
-    copied.sum()
 }
 
 #[cfg(test)]

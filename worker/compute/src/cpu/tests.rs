@@ -7,8 +7,10 @@ use loader::Weights;
 use proptest::prelude::*;
 
 use super::*;
+use crate::backend::{Outcome, Pooling, Want};
 use crate::kernels::allocations;
-use crate::memory;
+use crate::kind::Rows;
+use crate::sampler::{Choice, Params};
 
 const FIXTURES: [&str; 4] = ["qwen2_sliding", "qwen3_bf16", "mistral_f16", "llama_yarn"];
 
@@ -35,11 +37,17 @@ fn tiers() -> impl Iterator<Item = Tier> {
 }
 
 fn all<'a>(tokens: &'a [u32], start: usize, blocks: &'a [u32]) -> Segment<'a> {
-    Segment { tokens, start, blocks, want: WantLogits::All }
+    let want = Want::Scores { next: tokens, top: 0, then: None };
+    Segment { input: Input::Tokens(tokens), start, blocks, want }
 }
 
 fn bits(logits: &[f32]) -> Vec<u32> {
     logits.iter().map(|logit| logit.to_bits()).collect()
+}
+
+/// The logits of every row that something is wanted of.
+fn step<'b>(backend: &'b mut CpuBackend, segments: &[Segment<'_>]) -> Result<&'b [f32], StepError> {
+    backend.logits(segments, &mut |_| true)
 }
 
 /// Several sequences computed in steps of random chunks, together: the logits of each.
@@ -69,7 +77,7 @@ fn in_company(backend: &mut CpuBackend, sequences: &[Vec<u32>], chunks: &[usize]
         if is_stuck {
             continue;
         }
-        let mut found = backend.step(&segments).expect("a step");
+        let mut found = step(backend, &segments).expect("a step");
         for (index, rows) in owners {
             let (own, rest) = found.split_at(rows * vocab);
             logits[index].extend(bits(own));
@@ -102,7 +110,7 @@ proptest! {
             };
             let mut alone = CpuBackend::new(&decoder, &options).expect("a backend");
             for (sequence, found) in sequences.iter().zip(together) {
-                let expected = bits(alone.step(&[all(sequence, 0, &[2, 0, 3, 1])]).expect("a step"));
+                let expected = bits(step(&mut alone, &[all(sequence, 0, &[2, 0, 3, 1])]).expect("a step"));
                 prop_assert!(expected == found, "{} on {}", fixture, tier.name());
             }
         }
@@ -115,12 +123,12 @@ fn logits_come_for_the_rows_that_want_them() {
     let mut backend = backend(&decoder, Tier::best());
     let vocab = backend.limits().vocab_size;
     let tokens = [5, 6, 7, 8];
-    let every = backend.step(&[all(&tokens, 0, &[0])]).expect("a step").to_vec();
-    let last = Segment { want: WantLogits::Last, ..all(&tokens, 0, &[1]) };
-    let none = Segment { want: WantLogits::None, ..all(&tokens, 0, &[2]) };
-    assert_eq!(backend.step(&[none, last]).expect("a step"), &every[3 * vocab..]);
-    assert!(backend.step(&[none]).expect("a step").is_empty());
-    assert!(backend.step(&[]).expect("an empty step").is_empty());
+    let every = step(&mut backend, &[all(&tokens, 0, &[0])]).expect("a step").to_vec();
+    let last = Segment { want: Want::Token(Choice::greedy()), ..all(&tokens, 0, &[1]) };
+    let none = Segment { want: Want::Nothing, ..all(&tokens, 0, &[2]) };
+    assert_eq!(step(&mut backend, &[none, last]).expect("a step"), &every[3 * vocab..]);
+    assert!(step(&mut backend, &[none]).expect("a step").is_empty());
+    assert!(step(&mut backend, &[]).expect("an empty step").is_empty());
 }
 
 #[test]
@@ -128,13 +136,13 @@ fn sequences_may_share_a_prefix_but_not_write_one_block() {
     let decoder = decoder("llama_tied");
     let mut backend = backend(&decoder, Tier::best());
     let prefix: Vec<u32> = (10..26).collect();
-    backend.step(&[all(&prefix, 0, &[7])]).expect("a step");
-    let shared = backend.step(&[all(&[30], 16, &[7, 1]), all(&[30], 16, &[7, 2])]).expect("a step").to_vec();
+    step(&mut backend, &[all(&prefix, 0, &[7])]).expect("a step");
+    let shared = step(&mut backend, &[all(&[30], 16, &[7, 1]), all(&[30], 16, &[7, 2])]).expect("a step").to_vec();
     let (first, second) = shared.split_at(shared.len() / 2);
     assert_eq!(bits(first), bits(second));
-    let clash = backend.step(&[all(&[30], 16, &[7, 1]), all(&[31], 16, &[7, 1])]);
+    let clash = step(&mut backend, &[all(&[30], 16, &[7, 1]), all(&[31], 16, &[7, 1])]);
     assert!(matches!(clash, Err(StepError::Contract(_))), "two sequences wrote block 1");
-    let twice = backend.step(&[all(&prefix, 8, &[3, 3])]);
+    let twice = step(&mut backend, &[all(&prefix, 8, &[3, 3])]);
     assert!(matches!(twice, Err(StepError::Contract(_))), "one sequence has block 3 twice");
 }
 
@@ -143,8 +151,11 @@ fn the_arena_is_as_large_as_planned() {
     for name in FIXTURES {
         let decoder = decoder(name);
         let backend = backend(&decoder, Tier::best());
-        assert_eq!(backend.arena_bytes() as u64, memory::arena_bytes(&decoder.config, 160, 160));
-        let block_bytes = memory::kv_block_bytes(&decoder.config, backend.kv_float());
+        assert_eq!(
+            backend.arena_bytes() as u64,
+            need::activation_bytes(&decoder.config, Rows { max_rows: 160, max_logits_rows: 160 })
+        );
+        let block_bytes = need::kv_block_bytes(&decoder.config, backend.kv_float());
         assert_eq!(backend.limits().kv_block_bytes as u64, block_bytes);
     }
 }
@@ -156,8 +167,8 @@ fn a_step_allocates_nothing() {
         let mut backend = backend(&decoder, Tier::best());
         let prompt: Vec<u32> = (0..40).collect();
         let count = allocations::count(|| {
-            backend.step(&[all(&prompt, 0, &[0, 1, 2])]).expect("a step");
-            backend.step(&[all(&[7], 40, &[0, 1, 2]), all(&[8, 9], 0, &[5])]).expect("a step");
+            step(&mut backend, &[all(&prompt, 0, &[0, 1, 2])]).expect("a step");
+            step(&mut backend, &[all(&[7], 40, &[0, 1, 2]), all(&[8, 9], 0, &[5])]).expect("a step");
         });
         assert_eq!(count, 0, "{name}");
     }
@@ -176,9 +187,56 @@ fn a_step_allocates_nothing_once_late_weights_have_come() {
         region.fill_extent(0, &bytes);
         true
     };
-    backend.step_of(Generation::default(), &[all(&[1, 2, 3], 0, &[0])], &mut arrive).expect("a step");
+    backend.logits(&[all(&[1, 2, 3], 0, &[0])], &mut arrive).expect("a step");
     assert!(region.is_complete(), "the step waited");
-    assert_eq!(allocations::count(|| assert!(backend.step(&[all(&[4], 3, &[0])]).is_ok())), 0);
+    assert_eq!(allocations::count(|| assert!(step(&mut backend, &[all(&[4], 3, &[0])]).is_ok())), 0);
+}
+
+#[test]
+fn a_launch_and_its_collection_allocate_nothing() {
+    let mut backend = backend(&decoder("qwen3_bf16"), Tier::best());
+    let params = Params { top_p: 0.9, frequency_penalty: 0.5, ..Params::default() };
+    let history = crate::sampler::History { generated: &[3, 3, 5], draw: 3, ..Default::default() };
+    let want = Want::Token(Choice { params: &params, history });
+    let mut results = Results::default();
+    let mut decode = |position: usize| {
+        let segments = [&[1_u32], &[2]].map(|blocks| Segment { want, ..all(&[7], position, blocks) });
+        let step = Step { generation: Generation::default(), segments: &segments };
+        backend.launch(&step, &mut |_| true).expect("a step");
+        backend.collect(&mut results).expect("a step");
+        assert_eq!(results.outcomes.len(), 2);
+    };
+    (0..3).for_each(&mut decode);
+    assert_eq!(allocations::count(|| (3..9).for_each(&mut decode)), 0);
+}
+
+#[test]
+fn hidden_states_come_for_the_rows_that_want_them_whatever_the_cut() {
+    let decoder = decoder("llama_tied");
+    let tokens = [5, 6, 7, 8, 9];
+    let mut results = Results::default();
+    let mut hidden = |backend: &mut CpuBackend, segments: &[Segment<'_>]| {
+        backend.launch(&Step { generation: Generation::default(), segments }, &mut |_| true).expect("a step");
+        backend.collect(&mut results).expect("a step");
+        let numbers = |outcome: &Result<Outcome, _>| outcome.as_ref().expect("finite").hidden.clone();
+        results.outcomes.iter().map(numbers).collect::<Vec<_>>()
+    };
+    for tier in tiers() {
+        let mut backend = backend(&decoder, tier);
+        let width = backend.limits().hidden_size;
+        let every = |blocks| Segment { want: Want::Hidden(Pooling::Every), ..all(&tokens, 0, blocks) };
+        let whole = hidden(&mut backend, &[every(&[0])]).remove(0);
+        assert_eq!(whole.len(), tokens.len() * width);
+        let first = Segment { want: Want::Nothing, ..all(&tokens[..3], 0, &[1]) };
+        hidden(&mut backend, &[first]);
+        // Beside one that wants a token.
+        let token = Segment { want: Want::Token(Choice::greedy()), ..all(&tokens, 0, &[2]) };
+        let last = Segment { want: Want::Hidden(Pooling::Last), ..all(&tokens[3..], 3, &[1]) };
+        let found = hidden(&mut backend, &[token, last, every(&[3])]);
+        assert_eq!(bits(&found[1]), bits(&whole[4 * width..]), "{}", tier.name());
+        assert_eq!(bits(&found[2]), bits(&whole), "{}", tier.name());
+        assert!(found[0].is_empty());
+    }
 }
 
 #[test]

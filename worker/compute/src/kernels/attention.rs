@@ -12,8 +12,8 @@ use super::lanes::{LANES, Lanes};
 use super::pool::{Pool, Shard};
 use super::rotate::{Heads, Row};
 use super::tier::Instructions;
+use crate::step::Segment;
 use models::config::HEAD_DIM_MAX;
-use tensor::Segment;
 
 /// The most queries in a tile, where registers hold as many sums.
 const TILE: usize = 8;
@@ -54,7 +54,7 @@ pub(crate) fn attend(pool: &mut Pool, on: Instructions, attention: &Attention<'_
     for segment in attention.segments {
         assert!(segment.blocks.iter().all(|&block| (block as usize) < blocks), "blocks that exist");
         let capacity = segment.blocks.len() * BLOCK_TOKENS;
-        assert!(segment.start + segment.tokens.len() <= capacity, "blocks for every position");
+        assert!(segment.end() <= capacity, "blocks for every position");
     }
     let out = Shard::of(out);
     pool.run(rows.div_ceil(TASK_ROWS) * kv_heads, &|task| {

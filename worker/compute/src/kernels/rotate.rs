@@ -6,9 +6,9 @@ use super::lanes::{LANES, Lanes};
 use super::norm::rms_norm_row;
 use super::pool::{Pool, Shard};
 use super::tier::Instructions;
+use crate::step::Segment;
 use models::config::HEAD_DIM_MAX;
 use tensor::Float;
-use tensor::Segment;
 
 pub(crate) use super::cached::BLOCK_TOKENS;
 
@@ -103,7 +103,7 @@ pub(crate) fn rotate_and_store(
             let block = storage.pointer().wrapping_add(block * rotation.heads.block_bytes());
             let slot = position % BLOCK_TOKENS;
             let (queries, keys) = (queries.pointer(), keys.pointer());
-            let last = position + 1 == rotation.segments[segment].start + rotation.segments[segment].tokens.len();
+            let last = position + 1 == rotation.segments[segment].end();
             let row = OneRow { rotation, row, queries, keys, values: values.as_ptr(), block, slot, last };
             on.run(InBlocks(row, rotation.heads.float));
         }

@@ -11,8 +11,8 @@ use super::pool::Pool;
 use super::rotate::{BLOCK_TOKENS, Heads, Rotation, Row, rotate_and_store};
 use super::stored::{Q8_0_BYTES, Q8_0_NUMBERS, quantize};
 use super::tier::{Instructions, Tier};
+use crate::step::{Input, Segment, Want};
 use tensor::{Float, Format};
-use tensor::{Segment, WantLogits};
 
 const FLOATS: [Float; 3] = [Float::F32, Float::F16, Float::Bf16];
 const FORMATS: [Format; 4] = [Format::F32, Format::F16, Format::Bf16, Format::Q8_0];
@@ -116,7 +116,7 @@ fn large_numbers_saturate_when_stored_as_f16() {
     for on in instructions() {
         let mut pool = Pool::new(1).expect("no thread to start");
         let mut storage = vec![0u8; heads.block_bytes()];
-        let segments = [Segment { tokens: &[0], start: 0, blocks: &[0], want: WantLogits::None }];
+        let segments = [Segment { input: Input::Tokens(&[0]), start: 0, blocks: &[0], want: Want::Nothing }];
         let rotation = Rotation {
             heads,
             query_norm: None,
@@ -378,7 +378,7 @@ impl Filled {
 
     fn store(&mut self, on: Instructions, positions: usize) {
         let tokens = vec![0; positions];
-        let segments = [Segment { tokens: &tokens, start: 0, blocks: &self.blocks, want: WantLogits::None }];
+        let segments = [Segment { input: Input::Tokens(&tokens), start: 0, blocks: &self.blocks, want: Want::Nothing }];
         let half = self.sizes.head_dim / 2;
         let angles: Vec<f32> = (0..positions * 2 * half).map(|at| f32::from((at / half).is_multiple_of(2))).collect();
         let rows: Vec<Row> = (0..positions).map(|position| Row { segment: 0, position }).collect();
@@ -402,7 +402,7 @@ impl Filled {
     fn attend(&self, pool: &mut Pool, on: Instructions, start: usize, rows: usize, window: Option<usize>) -> Vec<f32> {
         let width = self.sizes.heads * self.sizes.head_dim;
         let tokens = vec![0; rows];
-        let segments = [Segment { tokens: &tokens, start, blocks: &self.blocks, want: WantLogits::None }];
+        let segments = [Segment { input: Input::Tokens(&tokens), start, blocks: &self.blocks, want: Want::Nothing }];
         let rows: Vec<Row> = (start..start + rows).map(|position| Row { segment: 0, position }).collect();
         let mut out = vec![f32::NAN; rows.len() * width];
         let attention = Attention {

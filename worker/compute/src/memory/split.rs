@@ -1,11 +1,10 @@
 //! One budget for the models of a worker: who gets how much of it.
 
-use super::{MemoryError, MemoryOptions, WeightsMemory, arena_bytes, blocks_of, kv_block_bytes};
-use models::Config;
+use super::{MemoryError, MemoryOptions, Need, WeightsMemory};
 
-/// What one model needs.
+/// What one model asks of the memory that it shares with others.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Need {
+pub struct Demand {
     /// Mapped weights and their copies.
     pub weights: WeightsMemory,
     /// Activations.
@@ -16,16 +15,16 @@ pub struct Need {
     pub is_fixed: bool,
 }
 
-impl Need {
-    /// What the model of `config` needs.
+impl Demand {
+    /// What a model demands whose backend needs `need`.
     #[must_use]
-    pub fn of(config: &Config, weights: WeightsMemory, options: &MemoryOptions) -> Self {
-        let length = options.max_model_len.unwrap_or(usize::MAX).min(config.max_position());
-        let sequence = (blocks_of(length) as u64).saturating_mul(kv_block_bytes(config, options.kv_float));
+    pub fn of(need: &Need, mapped_bytes: u64, options: &MemoryOptions) -> Self {
+        let length = options.max_model_len.unwrap_or(usize::MAX).min(need.positions);
+        let sequence = need.blocks_of(length).saturating_mul(need.kv_block_bytes);
         let all = sequence.saturating_mul(options.max_num_seqs as u64).max(1);
         Self {
-            weights,
-            arena_bytes: arena_bytes(config, options.max_rows, options.max_logits_rows),
+            weights: WeightsMemory { mapped_bytes, copies_bytes: need.copies_bytes },
+            arena_bytes: need.activation_bytes,
             kv_bytes: options.kv_cache_bytes.unwrap_or(all),
             is_fixed: options.kv_cache_bytes.is_some(),
         }
@@ -41,32 +40,32 @@ impl Need {
 /// did not ask.
 ///
 /// # Errors
-/// What all of them need exceeds the budget; the error has the sums.
-pub fn split(budget_bytes: u64, needs: &[Need]) -> Result<Vec<u64>, MemoryError> {
-    let sum = |part: fn(&Need) -> u64| needs.iter().map(part).fold(0_u64, u64::saturating_add);
+/// All of them together exceed the budget; the error has the sums.
+pub fn split(budget_bytes: u64, demands: &[Demand]) -> Result<Vec<u64>, MemoryError> {
+    let sum = |part: fn(&Demand) -> u64| demands.iter().map(part).fold(0_u64, u64::saturating_add);
     let weights = WeightsMemory {
-        mapped_bytes: sum(|need| need.weights.mapped_bytes),
-        copies_bytes: sum(|need| need.weights.copies_bytes),
+        mapped_bytes: sum(|demand| demand.weights.mapped_bytes),
+        copies_bytes: sum(|demand| demand.weights.copies_bytes),
     };
-    let arena_bytes = sum(|need| need.arena_bytes);
-    let fixed = sum(|need| if need.is_fixed { need.kv_bytes } else { 0 });
+    let arena_bytes = sum(|demand| demand.arena_bytes);
+    let fixed = sum(|demand| if demand.is_fixed { demand.kv_bytes } else { 0 });
     let taken = weights.total_bytes().saturating_add(arena_bytes).saturating_add(fixed);
     if taken > budget_bytes {
         return Err(MemoryError::OverBudget { weights, arena_bytes, kv_bytes: fixed, budget_bytes });
     }
     let left = u128::from(budget_bytes - taken);
-    let total: u128 = needs.iter().filter(|need| !need.is_fixed).map(|need| u128::from(need.kv_bytes)).sum();
+    let total: u128 = demands.iter().filter(|demand| !demand.is_fixed).map(|demand| u128::from(demand.kv_bytes)).sum();
     // Cut at running sums, so that the parts add up to all of it.
     let mut used = 0;
     let mut given = 0;
-    let shares = needs.iter().map(|need| {
-        if need.is_fixed {
-            return need.own_bytes() + need.kv_bytes;
+    let shares = demands.iter().map(|demand| {
+        if demand.is_fixed {
+            return demand.own_bytes() + demand.kv_bytes;
         }
-        used += u128::from(need.kv_bytes);
+        used += u128::from(demand.kv_bytes);
         let upto = left.saturating_mul(used) / total.max(1);
         let part = upto - std::mem::replace(&mut given, upto);
-        need.own_bytes() + u64::try_from(part).unwrap_or(u64::MAX)
+        demand.own_bytes() + u64::try_from(part).unwrap_or(u64::MAX)
     });
     Ok(shares.collect())
 }
@@ -76,11 +75,11 @@ mod tests {
     use super::*;
     use proptest::prelude::*;
 
-    fn need() -> impl Strategy<Value = Need> {
+    fn demand() -> impl Strategy<Value = Demand> {
         (0_u64..1 << 40, 0_u64..1 << 39, 0_u64..1 << 30, 1_u64..1 << 40, any::<bool>()).prop_map(
             |(mapped_bytes, copies_bytes, arena_bytes, kv_bytes, is_fixed)| {
                 let weights = WeightsMemory { mapped_bytes, copies_bytes };
-                Need { weights, arena_bytes, kv_bytes, is_fixed }
+                Demand { weights, arena_bytes, kv_bytes, is_fixed }
             },
         )
     }
@@ -88,21 +87,21 @@ mod tests {
     proptest! {
         #[test]
         fn the_shares_are_the_budget_and_everybody_has_their_own(
-            needs in prop::collection::vec(need(), 1..6),
+            demands in prop::collection::vec(demand(), 1..6),
             budget in 0_u64..1 << 43,
         ) {
-            let taken: u64 = needs.iter().map(|need| need.own_bytes() + if need.is_fixed { need.kv_bytes } else { 0 }).sum();
-            match split(budget, &needs) {
+            let taken: u64 = demands.iter().map(|demand| demand.own_bytes() + if demand.is_fixed { demand.kv_bytes } else { 0 }).sum();
+            match split(budget, &demands) {
                 Err(MemoryError::OverBudget { weights, arena_bytes, kv_bytes, .. }) => {
                     prop_assert!(weights.total_bytes() + arena_bytes + kv_bytes == taken && taken > budget);
                 }
                 Err(other) => prop_assert!(false, "{}", other),
                 Ok(shares) => {
                     let sum: u64 = shares.iter().sum();
-                    let all_fixed = needs.iter().all(|need| need.is_fixed);
+                    let all_fixed = demands.iter().all(|demand| demand.is_fixed);
                     prop_assert_eq!(sum, if all_fixed { taken } else { budget });
-                    for (share, need) in shares.iter().zip(&needs) {
-                        prop_assert!(*share >= need.own_bytes());
+                    for (share, demand) in shares.iter().zip(&demands) {
+                        prop_assert!(*share >= demand.own_bytes());
                     }
                 }
             }

@@ -3,7 +3,8 @@
 use super::*;
 use proptest::prelude::*;
 
-const NONE: History<'static> = History { prompt: &[], generated: &[], banned: &[] };
+const NONE: History<'static> =
+    History { prompt: &[], generated: &[], previous: None, draw: 0, banned: &[], mask: None };
 
 fn chosen(logits: &[f32], params: &Params, history: History<'_>) -> u32 {
     sample(logits, params, history, &mut Scratch::default())
@@ -43,11 +44,42 @@ fn penalties_count_a_tokens_occurrences_and_leave_nothing_behind() {
     let mut scratch = Scratch::default();
     // 4.0 falls to 4.0 / 1.05 - 0.3 * count: below 3.3 with the second occurrence, not with the first.
     let logits = [4.0, 3.3, 0.0];
-    let of = |generated: &'static [u32]| History { prompt: &[9, 2], generated, banned: &[] };
+    let of = |generated: &'static [u32]| History { prompt: &[9, 2], generated, ..NONE };
     assert_eq!(sample(&logits, &harsh, of(&[0]), &mut scratch), 0);
     assert_eq!(sample(&logits, &harsh, of(&[0, 7, 0]), &mut scratch), 1);
     assert_eq!(sample(&logits, &harsh, of(&[2, 2, 2]), &mut scratch), 0);
     assert!(scratch.counts.iter().all(|&count| count == 0));
+}
+
+#[test]
+fn a_mask_leaves_only_what_it_allows() {
+    let mut mask = Mask::none(3);
+    mask.allow(2);
+    let masked = History { mask: Some(&mask), ..NONE };
+    for seed in 0..50 {
+        assert_eq!(chosen(&[9.0, 8.0, -3.0], &Params { seed, ..Params::default() }, masked), 2);
+    }
+    // A bias does not bring back what the mask took away.
+    let biased = Params { temperature: 0.0, logit_bias: vec![(0, 100.0)], ..Params::default() };
+    assert_eq!(chosen(&[9.0, 8.0, -3.0], &biased, masked), 2);
+}
+
+proptest! {
+    #[test]
+    fn a_token_that_a_backend_knows_first_counts_like_any_other(
+        logits in prop::collection::vec(-5.0_f32..5.0, 8),
+        generated in prop::collection::vec(0_u32..8, 1..6),
+        seed in any::<u64>(),
+    ) {
+        let params = Params {
+            seed, frequency_penalty: 0.7, presence_penalty: 0.4, repetition_penalty: 1.3, ..Params::default()
+        };
+        let known = History { generated: &generated, draw: generated.len() as u64, ..NONE };
+        let (last, before) = generated.split_last().expect("at least one");
+        let ahead = Choice { params: &params, history: History { generated: before, ..known } }.after(*last);
+        let made = ahead.make(&logits, &mut Scratch::default());
+        prop_assert_eq!(made.id, chosen(&logits, &params, known));
+    }
 }
 
 #[test]

@@ -1,15 +1,17 @@
 //! The core in simulation: no thread, no clock but its own, the scripted backend for a device.
 
 use super::super::FaultOptions;
+use super::super::prefix::BlockName;
 use super::super::prefix::CacheSalt;
 use super::super::reader::Reading;
 use super::super::sequence::{FinishReason, SequenceParams};
 use super::*;
-use compute::backend::{Backend, Revision};
+use compute::backend::{Backend, Step};
 use compute::sampler::{Params, splitmix64};
-use compute::scripted::{ScriptedBackend, ScriptedOptions};
+use compute::scripted::{ScriptedBackend, ScriptedOptions, other_script};
 use proptest::prelude::*;
 use std::cell::RefCell;
+use std::collections::HashSet;
 use std::rc::Rc;
 
 /// What a reader has heard, and how it is.
@@ -78,20 +80,31 @@ struct Sizes {
     max_num_seqs: usize,
     caches: bool,
     level: Option<Duration>,
+    depth: usize,
 }
 
-const ROOMY: Sizes = Sizes { kv_blocks: 400, max_rows: 64, max_num_seqs: 8, caches: true, level: None };
+const ROOMY: Sizes = Sizes { kv_blocks: 400, max_rows: 64, max_num_seqs: 8, caches: true, level: None, depth: 1 };
 
 struct Simulation {
     core: Core<Listener>,
     backend: ScriptedBackend,
     now: Instant,
+    steps: u64,
+    in_flight: VecDeque<(u64, Generation)>,
     rows: usize,
     preempted: usize,
     /// Whether the device computes what is no number.
     is_broken: bool,
     /// Whether sequences may be refused.
     may_fail: bool,
+    /// Of 100 launches and collections, how many fail: the step is then computed sequence by sequence.
+    faults: u64,
+    /// How many did.
+    failed: usize,
+    /// What the weights are known by; they are identified at once.
+    identity: Option<Identity>,
+    /// The blocks that a reader of the events holds for cached.
+    published: HashSet<BlockName>,
 }
 
 impl Simulation {
@@ -104,6 +117,8 @@ impl Simulation {
             kv_block_tokens: BLOCK,
             kv_blocks: sizes.kv_blocks,
             kv_block_bytes: 16,
+            hidden_size: 4,
+            depth: sizes.depth,
         };
         let options = EngineOptions {
             max_num_seqs: sizes.max_num_seqs,
@@ -122,15 +137,34 @@ impl Simulation {
         };
         let now = Instant::now();
         let scripted = ScriptedOptions { limits: limits.clone(), step: Duration::ZERO, row: Duration::ZERO };
-        let core = Core::new(options, limits, now);
         Self {
-            core,
+            core: Core::new(options, limits, now),
             backend: ScriptedBackend::new(scripted),
             now,
+            steps: 0,
+            in_flight: VecDeque::new(),
             rows: 0,
             preempted: 0,
             is_broken: false,
             may_fail: false,
+            faults: 0,
+            failed: 0,
+            identity: None,
+            published: HashSet::new(),
+        }
+        .identified(identity_of(0))
+    }
+
+    /// The same with weights of another identity; none leaves them without.
+    fn identified(mut self, identity: Option<Identity>) -> Self {
+        self.identity = identity;
+        self
+    }
+
+    /// Says what the newest weights are known by.
+    fn identify(&mut self) {
+        if let Some(identity) = self.identity {
+            self.core.identify(self.core.newest(), identity);
         }
     }
 
@@ -141,50 +175,118 @@ impl Simulation {
     }
 
     fn install(&mut self) {
-        let generation = self.backend.install(Revision::Scripted).expect("installs");
+        let generation = self.backend.install(&other_script(37)).expect("installs");
         self.core.install(generation);
+        self.identity = self.identity.and(identity_of(u8::try_from(generation.0).expect("few")));
     }
 
     /// One turn, as the thread takes it, with everything checked that must always be so. False: nothing was done.
     fn turn(&mut self) -> bool {
         self.now += STEP;
+        self.identify();
         self.core.drop_unwanted(self.now);
         let backend = &mut self.backend;
         self.core.let_go(|generation| backend.retire(generation));
-        let is_step = self.core.plan(self.now);
+        let is_planned = self.core.plan(self.now);
         check(&self.core);
-        let mut runs = self.core.take_runs();
-        self.core.group(&mut runs);
-        let rows: usize = runs.iter().map(|run| run.tokens).sum();
+        let mut planned = self.core.take_runs();
+        self.core.group(&mut planned);
+        let rows: usize = planned.iter().map(|run| run.tokens).sum();
         assert!(rows <= self.core.limits.max_rows, "{rows} rows");
-        self.rows += rows;
-        let mut rest = &runs[..];
+        let mut rest = &planned[..];
         while let Some(first) = rest.first() {
             let generation = self.core.generation_of(first);
             let count = rest.iter().take_while(|run| self.core.generation_of(run) == generation).count();
             let part;
             (part, rest) = rest.split_at(count);
-            let segments: Vec<Segment<'_>> = part.iter().map(|run| self.core.segment(run)).collect();
-            // The backend checks the rows of logits, the blocks and the positions.
-            let logits = self.backend.step_of(generation, &segments, &mut |_| true).expect("a step within its limits");
-            drop(segments);
-            if self.is_broken {
-                self.core.take_in(part, &vec![f32::NAN; logits.len()], self.now);
-            } else {
-                self.core.take_in(part, logits, self.now);
+            while self.is_full() {
+                self.collect();
+            }
+            let mut runs = part.to_vec();
+            self.core.drop_outdated(&mut runs);
+            if !runs.is_empty() {
+                self.launch(generation, runs);
             }
         }
-        self.core.keep(runs);
+        let has_collected = (planned.is_empty() || self.is_full()) && self.collect();
+        self.core.keep(planned);
         self.core.retire(self.now);
         check(&self.core);
         for notice in self.core.notices() {
             self.preempted += usize::from(notice == Notice::Preempted);
-            assert!(
-                self.is_broken || self.may_fail || !matches!(notice, Notice::NoNumbers | Notice::Ended(End::Failed, _))
-            );
+            let is_failure = matches!(notice, Notice::NotFinite | Notice::Ended(End::Failed, _));
+            assert!(self.is_broken || self.may_fail || !is_failure);
         }
-        self.core.changes().for_each(drop);
-        is_step
+        self.follow();
+        is_planned || has_collected
+    }
+
+    /// Follows the events, as a router does.
+    fn follow(&mut self) {
+        for change in self.core.changes() {
+            match change {
+                KvChange::Stored { block, .. } => assert!(self.published.insert(block), "{block} is stored twice"),
+                KvChange::Removed { block } => assert!(self.published.remove(&block), "{block} was not there"),
+            }
+        }
+        let known = if self.identity.is_some() { self.core.blocks_cached() } else { 0 };
+        assert_eq!(self.published.len(), known, "the reader knows the cache");
+    }
+
+    fn is_full(&self) -> bool {
+        self.in_flight.len() >= self.core.limits.depth
+    }
+
+    /// The backend checks the rows of logits, the blocks and the positions.
+    fn launch(&mut self, generation: Generation, mut runs: Vec<Run>) {
+        self.steps += 1;
+        if self.has_fault() {
+            while self.collect() {}
+            self.core.drop_outdated(&mut runs);
+            return self.compute_apart(generation, &runs);
+        }
+        self.rows += runs.iter().map(|run| run.tokens).sum::<usize>();
+        let segments: Vec<Segment<'_>> = runs.iter().map(|run| self.core.segment(run)).collect();
+        let step = Step { generation, segments: &segments };
+        self.backend.launch(&step, &mut |_| true).expect("a step within its limits");
+        self.core.launch(self.steps, &runs);
+        self.in_flight.push_back((self.steps, generation));
+    }
+
+    fn collect(&mut self) -> bool {
+        let Some((step, generation)) = self.in_flight.pop_front() else { return false };
+        if self.has_fault() {
+            self.backend.abandon();
+            self.in_flight.clear();
+            let runs = self.core.withdraw(step);
+            self.compute_apart(generation, &runs);
+            return true;
+        }
+        let mut results = Results::default();
+        self.backend.collect(&mut results).expect("a step is in flight");
+        if self.is_broken {
+            results.outcomes.iter_mut().for_each(|outcome| *outcome = Err(NotFinite));
+        }
+        self.core.apply(step, &mut results, self.now);
+        true
+    }
+
+    fn has_fault(&mut self) -> bool {
+        let is_now = splitmix64(self.steps ^ (self.failed as u64) << 32) % 100 < self.faults;
+        self.failed += usize::from(is_now);
+        is_now
+    }
+
+    /// Each sequence of a step that failed, alone.
+    fn compute_apart(&mut self, generation: Generation, runs: &[Run]) {
+        for run in runs {
+            let segments = [self.core.segment(run)];
+            self.backend.launch(&Step { generation, segments: &segments }, &mut |_| true).expect("alone it works");
+            let mut results = Results::default();
+            self.backend.collect(&mut results).expect("a step is in flight");
+            let outcome = results.outcomes.remove(0).expect("finite");
+            self.core.apply_one(run.index, run.tokens, outcome, self.now);
+        }
     }
 
     /// Until everybody is served; who must not wait for a reader.
@@ -195,8 +297,14 @@ impl Simulation {
             // A paused reader is given up after its 20 seconds.
             assert!(idle < 300, "nothing moves: {} wait, {} run", self.core.waiting(), self.core.running());
         }
+        while self.collect() {}
         assert_eq!(self.core.blocks_used(), 0, "every block came back");
     }
+}
+
+/// An identity for each generation.
+fn identity_of(generation: u8) -> Option<Identity> {
+    Some(Identity::of(&[generation; 32], "a model", "stored"))
 }
 
 /// What is true between any two deeds: blocks are held exactly as often as sequences hold them, seats and order kept.
@@ -204,7 +312,7 @@ fn check(core: &Core<Listener>) {
     let mut holders = vec![0_u32; core.limits.kv_blocks];
     for sequence in &core.running {
         sequence.blocks.iter().for_each(|&block| holders[block as usize] += 1);
-        assert!(sequence.blocks.len() * BLOCK >= sequence.computed);
+        assert!(sequence.blocks.len() * BLOCK >= sequence.launched && sequence.launched >= sequence.computed);
         assert!(sequence.computed < sequence.tokens.len(), "there is always a token to compute");
     }
     for (block, &count) in (0..).zip(&holders) {
@@ -228,6 +336,7 @@ fn ask(prompt: Vec<u32>, seed: u64, max_tokens: usize) -> Ask<Listener> {
         max_tokens,
         min_tokens: 0,
         stop_ids: vec![],
+        allowed: None,
         prompt_logprobs: None,
     };
     Ask { prompt, params, priority: 0, salt: CacheSalt::default(), reader: Listener::new() }
@@ -235,8 +344,14 @@ fn ask(prompt: Vec<u32>, seed: u64, max_tokens: usize) -> Ask<Listener> {
 
 /// What a sequence says when it is alone and nothing is cached.
 fn alone(prompt: Vec<u32>, seed: u64, max_tokens: usize) -> Vec<u32> {
+    alone_with(Generation(0), ask(prompt, seed, max_tokens))
+}
+
+/// The same with other weights.
+fn alone_with(generation: Generation, asked: Ask<Listener>) -> Vec<u32> {
     let mut simulation = Simulation::new(&Sizes { caches: false, ..ROOMY });
-    let listener = simulation.submit(ask(prompt, seed, max_tokens));
+    (0..generation.0).for_each(|_| simulation.install());
+    let listener = simulation.submit(asked);
     simulation.finish();
     listener.tokens()
 }
@@ -295,20 +410,38 @@ fn live_on(listener: &Listener, fate: Fate, age: usize) {
     }
 }
 
+impl Arrival {
+    fn ask(&self) -> Ask<Listener> {
+        let mut asked = ask(prompt(self.group, self.shared, self.own, self.seed), self.seed, self.max_tokens);
+        asked.priority = self.priority;
+        asked.salt = CacheSalt::new(&self.salt.to_string(), "");
+        asked.params.prompt_logprobs = self.scores_prompt.then_some(1);
+        asked.params.sampling.logprobs = self.scores_prompt.then_some(2);
+        // Some stop early, and some may not.
+        asked.params.stop_ids = vec![1, 2, 3];
+        asked.params.min_tokens = (self.seed % 5) as usize;
+        asked.params.sampling.frequency_penalty = f32::from(self.seed.is_multiple_of(2));
+        asked
+    }
+}
+
 proptest! {
     #![proptest_config(ProptestConfig::with_cases(200))]
     #[test]
-    fn whatever_company_shortage_and_cache_do_a_sequences_text_is_its_own(
+    fn whatever_company_shortage_cache_faults_and_depth_do_a_sequences_text_is_its_own(
         asks in arrivals(30),
         kv_blocks in 24_usize..60,
         max_rows in 3_usize..40,
         max_num_seqs in 1_usize..6,
         caches in prop::bool::weighted(0.8),
         swap_at in 0_usize..200,
+        depth in 1_usize..=2,
+        faults in prop_oneof![Just(0_u64), 0_u64..30],
     ) {
         let max_rows = max_rows.max(max_num_seqs);
         let level = Some(Duration::from_secs(1));
-        let mut simulation = Simulation::new(&Sizes { kv_blocks, max_rows, max_num_seqs, caches, level });
+        let mut simulation = Simulation::new(&Sizes { kv_blocks, max_rows, max_num_seqs, caches, level, depth });
+        simulation.faults = faults;
         let mut listeners: Vec<(Listener, usize)> = Vec::new();
         let mut turn = 0;
         for arrival in &asks {
@@ -320,37 +453,33 @@ proptest! {
                 simulation.turn();
                 listeners.iter().zip(&asks).for_each(|((one, since), ask)| live_on(one, ask.fate, turn - since));
             }
-            let tokens = prompt(arrival.group, arrival.shared, arrival.own, arrival.seed);
-            let mut asked = ask(tokens, arrival.seed, arrival.max_tokens);
-            asked.priority = arrival.priority;
-            asked.salt = CacheSalt::new(&arrival.salt.to_string(), "");
-            asked.params.prompt_logprobs = arrival.scores_prompt.then_some(1);
-            listeners.push((simulation.submit(asked), turn));
+            listeners.push((simulation.submit(arrival.ask()), turn));
         }
         while !simulation.core.is_idle() {
             turn += 1;
             prop_assert!(turn < 20_000, "it does not end");
+            if turn == swap_at {
+                simulation.install();
+            }
             simulation.turn();
             listeners.iter().zip(&asks).for_each(|((one, since), ask)| live_on(one, ask.fate, turn - since));
         }
         prop_assert_eq!(simulation.core.blocks_used(), 0);
         for ((listener, _), arrival) in listeners.iter().zip(&asks) {
-            let tokens = prompt(arrival.group, arrival.shared, arrival.own, arrival.seed);
-            let length = tokens.len();
             if arrival.scores_prompt {
                 prop_assert_eq!(listener.0.borrow().cached, 0);
                 if listener.is_finished() {
-                    prop_assert_eq!(listener.0.borrow().reported, length - 1);
+                    prop_assert_eq!(listener.0.borrow().reported, arrival.shared + arrival.own - 1);
                 }
             }
-            if turn < swap_at {
-                let expected = alone(tokens, arrival.seed, arrival.max_tokens);
-                let said = listener.tokens();
-                prop_assert_eq!(&said[..], &expected[..said.len()]);
-                if listener.is_finished() {
-                    prop_assert_eq!(said.len(), expected.len());
-                }
-            }
+            // It ends with the weights it began with, whichever those were.
+            let generations: &[u32] = if turn < swap_at { &[0] } else { &[0, 1] };
+            let said = listener.tokens();
+            let is_as_alone = generations.iter().any(|&generation| {
+                let expected = alone_with(Generation(generation), arrival.ask());
+                expected.starts_with(&said) && (!listener.is_finished() || said.len() == expected.len())
+            });
+            prop_assert!(is_as_alone, "{:?} said {:?}", arrival, said);
             if matches!(arrival.fate, Fate::Reads) {
                 prop_assert!(listener.is_finished());
             }
@@ -358,9 +487,11 @@ proptest! {
     }
 
     #[test]
-    fn cached_and_uncached_give_the_same_text(asks in arrivals(20), kv_blocks in 24_usize..200) {
+    fn cached_and_uncached_give_the_same_text(
+        asks in arrivals(20), kv_blocks in 24_usize..200, depth in 1_usize..=2,
+    ) {
         let texts = [true, false].map(|caches| {
-            let mut simulation = Simulation::new(&Sizes { kv_blocks, caches, ..ROOMY });
+            let mut simulation = Simulation::new(&Sizes { kv_blocks, caches, depth, ..ROOMY });
             let listeners: Vec<Listener> = asks.iter().map(|arrival| {
                 (0..arrival.after).for_each(|_| _ = simulation.turn());
                 let tokens = prompt(arrival.group, arrival.shared, arrival.own, arrival.seed);
@@ -375,8 +506,15 @@ proptest! {
 
 #[test]
 fn thousands_of_sequences_in_little_memory_all_say_what_they_would_alone() {
-    let sizes = Sizes { kv_blocks: 60, max_rows: 48, max_num_seqs: 16, ..ROOMY };
+    for depth in 1..=2 {
+        thousands(depth);
+    }
+}
+
+fn thousands(depth: usize) {
+    let sizes = Sizes { kv_blocks: 60, max_rows: 48, max_num_seqs: 16, depth, ..ROOMY };
     let mut simulation = Simulation::new(&sizes);
+    simulation.faults = 3;
     let mut listeners = Vec::new();
     for at in 0..4000_u64 {
         let random = splitmix64(at);
@@ -397,6 +535,33 @@ fn thousands_of_sequences_in_little_memory_all_say_what_they_would_alone() {
         assert!(listener.is_finished());
         assert_eq!(listener.tokens(), alone(prompt(*group, *shared, *own, at), at, *tokens), "sequence {at}");
     }
+}
+
+#[test]
+fn a_step_ahead_costs_at_most_one_row_after_a_stop() {
+    let rows = |depth| {
+        let mut simulation = Simulation::new(&Sizes { depth, caches: false, ..ROOMY });
+        let lengths = [0, 1, 2, 9, 30].map(|max_tokens| {
+            let mut asked = ask(prompt(1, 20, 0, 0), 3, max_tokens);
+            asked.params.sampling.temperature = 0.0;
+            let listener = simulation.submit(asked);
+            simulation.finish();
+            listener.tokens().len()
+        });
+        assert_eq!(lengths, [0, 1, 2, 9, 30]);
+        let known = simulation.rows;
+        let mut asked = ask(prompt(1, 20, 0, 0), 3, 30);
+        asked.params.stop_ids = (0..37).collect();
+        asked.params.min_tokens = 4;
+        let listener = simulation.submit(asked);
+        simulation.finish();
+        // A ban of every token leaves one all the same.
+        assert_eq!(listener.tokens().len(), 5);
+        (known, simulation.rows - known)
+    };
+    let (one, two) = (rows(1), rows(2));
+    assert_eq!(one.0, two.0, "the end by length is known ahead");
+    assert_eq!(two.1, one.1 + 1, "a stop token is not");
 }
 
 #[test]
@@ -515,6 +680,46 @@ fn sequences_that_outgrow_the_cache_together_give_way_and_all_reach_the_limit() 
     assert!(simulation.preempted > 5, "only {} preemptions", simulation.preempted);
     // The last token is said and never computed.
     assert!(asks.iter().all(|one| one.tokens().len() == 24 * BLOCK - 10));
+}
+
+#[test]
+fn events_wait_for_the_identity_and_begin_with_what_is_there() {
+    let mut late = Simulation::new(&ROOMY).identified(None);
+    let mut early = Simulation::new(&ROOMY);
+    for simulation in [&mut late, &mut early] {
+        simulation.submit(ask(prompt(1, 40, 0, 0), 1, 9));
+        simulation.finish();
+    }
+    assert!(late.published.is_empty() && early.published.len() > 10);
+    late.identity = identity_of(0);
+    late.turn();
+    assert_eq!(late.published, early.published, "equal weights, equal names");
+    let mut other = Simulation::new(&ROOMY).identified(identity_of(1));
+    other.submit(ask(prompt(1, 40, 0, 0), 1, 9));
+    other.finish();
+    assert!(other.published.is_disjoint(&early.published), "other weights, other names");
+    // After a swap the old names are gone, and the same prompt has others.
+    early.install();
+    early.turn();
+    assert!(early.published.is_empty());
+    early.submit(ask(prompt(1, 40, 0, 0), 1, 1));
+    early.finish();
+    assert!(early.published.is_subset(&other.published) && !early.published.is_empty());
+}
+
+#[test]
+fn what_is_stored_and_removed_before_there_is_a_name_is_published_once_or_never() {
+    let mut simulation = Simulation::new(&Sizes { kv_blocks: 24, ..ROOMY }).identified(None);
+    for seed in 0..4 {
+        simulation.submit(ask(prompt(seed, 60, 0, 0), seed, 3));
+        simulation.finish();
+    }
+    // A change that nobody asked for yet is among the blocks that are there.
+    simulation.submit(ask(prompt(9, 60, 0, 0), 9, 30));
+    simulation.turn();
+    simulation.identity = identity_of(0);
+    simulation.finish();
+    assert!(!simulation.published.is_empty());
 }
 
 #[test]

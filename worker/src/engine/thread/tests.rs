@@ -10,7 +10,7 @@ use compute::scripted::{ScriptedBackend, ScriptedOptions};
 use telemetry::metrics::Registry;
 use tokio::sync::mpsc;
 
-fn backend() -> Box<dyn Backend> {
+fn backend(depth: usize) -> Box<dyn Backend> {
     let limits = Limits {
         vocab_size: 50,
         max_position: 400,
@@ -19,6 +19,8 @@ fn backend() -> Box<dyn Backend> {
         kv_block_tokens: 16,
         kv_blocks: 100,
         kv_block_bytes: 64,
+        hidden_size: 4,
+        depth,
     };
     Box::new(ScriptedBackend::new(ScriptedOptions { limits, step: Duration::ZERO, row: Duration::ZERO }))
 }
@@ -42,6 +44,7 @@ fn submission(seed: u64, events: &mpsc::Sender<(u32, super::super::Event)>) -> S
         max_tokens: 300,
         min_tokens: 0,
         stop_ids: Vec::new(),
+        allowed: None,
         prompt_logprobs: None,
     };
     let (events, salt, cancel) = (events.clone(), CacheSalt::default(), Cancel::default());
@@ -50,9 +53,15 @@ fn submission(seed: u64, events: &mpsc::Sender<(u32, super::super::Event)>) -> S
 
 #[test]
 fn a_turn_allocates_nothing_but_what_grows_with_a_text() {
+    for depth in 1..=2 {
+        count_turns(depth);
+    }
+}
+
+fn count_turns(depth: usize) {
     let (options, registry) = (options(), Registry::new());
     let (shared, meters) = (Shared::new("a", 1 << 16), Meters::new(&registry, "a"));
-    let mut engine = Engine::new(backend(), &options, &shared, &meters);
+    let mut engine = Engine::new(backend(depth), &options, &shared, &meters);
     let (events, _reader) = mpsc::channel(10_000);
     // Two run, one waits for a seat.
     engine.heed(Message::Submit((0..3).map(|seed| submission(seed, &events)).collect()));

@@ -4,8 +4,10 @@ use loader::{Dtype, Proof, Region, Weights, header};
 use safetensors::tensor::TensorView;
 use serde_json::json;
 
+use super::super::need::copies_bytes;
 use super::*;
 use crate::kernels::tier::Tier;
+use crate::kind::Quantization;
 use models::Slot;
 
 fn config() -> Config {

@@ -1,0 +1,122 @@
+//! The `cpu` kind: what it needs, and weights prepared for it.
+
+use super::staged::Staged;
+use super::{CpuBackend, CpuOptions, kv_float, need, stored, threads};
+use crate::backend::{Prepared, QuantizationLoss, StepError};
+use crate::kernels::tier::Tier;
+use crate::kind::{BuildError, Built, Kind, KvCacheDtype, Model, Quantization, Rows, Sizes};
+use crate::memory::Need;
+use std::any::Any;
+use std::num::NonZeroUsize;
+use std::sync::Arc;
+
+/// The kind: our kernels over mapped weights.
+#[derive(Debug, Clone)]
+pub(crate) struct Cpu {
+    threads: Option<NonZeroUsize>,
+    kv_dtype: KvCacheDtype,
+    quantization: Option<Quantization>,
+}
+
+/// A model's operands, some of which may still have to be made.
+struct Operands {
+    staged: Arc<Staged>,
+    /// How many threads make them where nobody else needs those.
+    threads: usize,
+    is_copied: bool,
+}
+
+/// The operands in weights that were prepared for this kind.
+pub(super) fn staged(weights: &dyn Prepared) -> Option<Arc<Staged>> {
+    let operands = (weights as &dyn Any).downcast_ref::<Operands>();
+    operands.map(|operands| Arc::clone(&operands.staged))
+}
+
+impl Cpu {
+    pub(crate) fn new(
+        threads: Option<NonZeroUsize>,
+        kv_dtype: KvCacheDtype,
+        quantization: Option<Quantization>,
+    ) -> Self {
+        Self { threads, kv_dtype, quantization }
+    }
+
+    fn options(&self) -> CpuOptions {
+        CpuOptions {
+            threads: self.threads,
+            kv_dtype: self.kv_dtype,
+            quantization: self.quantization,
+            ..CpuOptions::default()
+        }
+    }
+}
+
+impl Kind for Cpu {
+    fn name(&self) -> &'static str {
+        "cpu"
+    }
+
+    fn reads_weights(&self) -> bool {
+        true
+    }
+
+    fn preparation(&self) -> &'static str {
+        self.quantization.map_or("stored", Quantization::name)
+    }
+
+    fn need(&self, model: &Model, rows: Rows) -> Need {
+        let Some(decoder) = &model.decoder else { return Need::default() };
+        let config = &decoder.config;
+        let float = kv_float(self.kv_dtype, stored(decoder), Tier::best());
+        Need {
+            copies_bytes: need::copies_bytes(decoder, self.quantization),
+            activation_bytes: need::activation_bytes(config, rows),
+            kv_block_bytes: need::kv_block_bytes(config, float),
+            kv_block_tokens: super::KV_BLOCK_TOKENS,
+            positions: config.max_position(),
+        }
+    }
+
+    fn prepare(&self, model: &Model) -> Result<Arc<dyn Prepared>, BuildError> {
+        let decoder = model.decoder.clone().ok_or_else(|| BuildError::other_weights("cpu"))?;
+        let staged = Staged::of(decoder, &self.options()).map_err(BuildError::of)?;
+        let is_copied = self.quantization.is_some();
+        Ok(Arc::new(Operands { staged: Arc::new(staged), threads: threads(&self.options()), is_copied }))
+    }
+
+    fn build(&self, weights: &Arc<dyn Prepared>, sizes: &Sizes) -> Result<Built, BuildError> {
+        let staged = staged(&**weights).ok_or_else(|| BuildError::other_weights("cpu"))?;
+        if !weights.has_work() {
+            staged.build_arrived();
+        }
+        let options = CpuOptions {
+            max_rows: sizes.rows.max_rows,
+            max_logits_rows: sizes.rows.max_logits_rows,
+            kv_blocks: sizes.kv_blocks,
+            max_position: Some(sizes.max_position),
+            ..self.options()
+        };
+        let backend = CpuBackend::over(staged, &options).map_err(BuildError::of)?;
+        let kv_pages = Some(backend.kv_pages());
+        Ok(Built { backend: Box::new(backend), kv_pages })
+    }
+}
+
+impl Prepared for Operands {
+    fn has_work(&self) -> bool {
+        self.is_copied
+    }
+
+    fn complete(&self, base: Option<&dyn Prepared>, wanted: &(dyn Fn() -> bool + Sync)) -> Result<(), StepError> {
+        if !self.is_copied {
+            return Ok(());
+        }
+        let threads = if base.is_some() { 1 } else { self.threads };
+        let base = base.and_then(staged);
+        self.staged.complete(threads, base.as_deref(), wanted)
+    }
+
+    fn loss(&self) -> QuantizationLoss {
+        self.staged.loss()
+    }
+}

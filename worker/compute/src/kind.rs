@@ -1,0 +1,130 @@
+//! Kinds of backends: what is asked of one before it computes, and what becomes of weights for it.
+//!
+//! It names no kind; `table` does.
+
+use crate::backend::Backend;
+use crate::kernels::buffer::Pages;
+use crate::memory::Need;
+use crate::prepared::Prepared;
+use models::Decoder;
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
+use std::error::Error;
+use std::sync::Arc;
+use thiserror::Error;
+
+/// A kind of backend, as configured.
+///
+/// Implementers: those of the table.
+pub trait Kind: Send + Sync {
+    /// Its name in configurations.
+    fn name(&self) -> &'static str;
+
+    /// Whether it computes with weights at all.
+    fn reads_weights(&self) -> bool;
+
+    /// What becomes of matrices: a part of what keys and values follow from.
+    fn preparation(&self) -> &'static str;
+
+    /// The memory that a model needs beside its mapped weights. Pure.
+    fn need(&self, model: &Model, rows: Rows) -> Need;
+
+    /// Begins to make of a model's weights what steps compute with; they may still be on their way.
+    ///
+    /// # Errors
+    /// The kind cannot compute the model, or not on this machine.
+    fn prepare(&self, model: &Model) -> Result<Arc<dyn Prepared>, BuildError>;
+
+    /// Builds a backend over weights that it has prepared. Blocks where the kind copies them all.
+    ///
+    /// # Errors
+    /// The weights are another kind's, a size is zero, or the system has no memory or threads to give.
+    fn build(&self, weights: &Arc<dyn Prepared>, sizes: &Sizes) -> Result<Built, BuildError>;
+}
+
+/// A model, as kinds of backends see it.
+#[derive(Debug, Clone)]
+pub struct Model {
+    /// Logits per row.
+    pub vocab_size: usize,
+    /// Its weights; none where the kind reads none.
+    pub decoder: Option<Arc<Decoder>>,
+}
+
+/// The largest step.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Rows {
+    /// The most rows.
+    pub max_rows: usize,
+    /// The most rows of logits.
+    pub max_logits_rows: usize,
+}
+
+/// How large a backend is built.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Sizes {
+    /// The largest step.
+    pub rows: Rows,
+    /// KV blocks.
+    pub kv_blocks: usize,
+    /// The longest sequence in tokens.
+    pub max_position: usize,
+}
+
+/// A backend, and what is left to be done for it.
+pub struct Built {
+    /// The backend.
+    pub backend: Box<dyn Backend>,
+    /// The pages of its keys and values, where they can be made before they are needed.
+    pub kv_pages: Option<Pages>,
+}
+
+/// Why a backend could not be built, in its own words.
+#[derive(Debug, Error)]
+#[error(transparent)]
+pub struct BuildError(Box<dyn Error + Send + Sync>);
+
+impl BuildError {
+    /// An error of a kind of its own.
+    pub(crate) fn of(error: impl Into<Box<dyn Error + Send + Sync>>) -> Self {
+        Self(error.into())
+    }
+
+    /// The weights are not what this kind prepares.
+    pub(crate) fn other_weights(kind: &'static str) -> Self {
+        Self(format!("building the {kind} backend: the weights were not prepared for it").into())
+    }
+}
+
+/// What matrices become when they are loaded.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+pub enum Quantization {
+    /// GGUF's Q8_0.
+    #[serde(rename = "q8_0")]
+    Q8_0,
+}
+
+/// The format of keys and values.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "lowercase")]
+pub enum KvCacheDtype {
+    /// f32 for models stored in f32, bf16 for bf16 and Q8_0 models on CPUs that multiply bf16, f16 for others.
+    #[default]
+    Auto,
+    /// 32 bits.
+    F32,
+    /// 16 bits, saturating.
+    F16,
+    /// 16 bits, the upper half of a binary32.
+    Bf16,
+}
+
+impl Quantization {
+    /// Its name in configurations.
+    #[must_use]
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Q8_0 => "q8_0",
+        }
+    }
+}

@@ -1,0 +1,118 @@
+//! One step as a value: what crosses from the scheduler to a device. Numbers and borrowed lists, nothing computed.
+
+use crate::sampler::Choice;
+use tensor::Generation;
+
+/// Consecutive tokens of one sequence: a chunk of a prompt, or one token to continue.
+#[derive(Debug, Clone, Copy)]
+pub struct Segment<'a> {
+    /// The tokens.
+    pub input: Input<'a>,
+    /// The first one's position: how many tokens of this sequence the KV blocks already hold, or will hold when the
+    /// steps launched before have been computed.
+    pub start: usize,
+    /// The sequence's KV blocks, enough for every position up to the segment's end.
+    pub blocks: &'a [u32],
+    /// What comes back.
+    pub want: Want<'a>,
+}
+
+/// The tokens of a segment.
+#[derive(Debug, Clone, Copy)]
+pub enum Input<'a> {
+    /// These, at least one.
+    Tokens(&'a [u32]),
+    /// The one token that the segment of this index chooses in the step launched before, which was not collected yet.
+    Previous(usize),
+}
+
+/// What a segment's caller wants to know.
+#[derive(Debug, Clone, Copy)]
+pub enum Want<'a> {
+    /// Nothing: more of the prompt follows.
+    Nothing,
+    /// The token after the last row.
+    Token(Choice<'a>),
+    /// How likely each token of `next` was after its row, from the first row on; then perhaps the token after the last.
+    Scores {
+        /// At most one for each row.
+        next: &'a [u32],
+        /// How many of the likeliest tokens to report beside each.
+        top: usize,
+        /// How the token after the last row is chosen.
+        then: Option<Choice<'a>>,
+    },
+    /// Hidden states after the final norm.
+    Hidden(Pooling),
+}
+
+/// Which hidden states. A mean is taken by whoever wants it: a prompt may be computed in several steps.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Pooling {
+    /// Those of every row.
+    Every,
+    /// That of the last row.
+    Last,
+}
+
+/// One step.
+#[derive(Debug, Clone, Copy)]
+pub struct Step<'a> {
+    /// The weights it is computed with.
+    pub generation: Generation,
+    /// Each of another sequence.
+    pub segments: &'a [Segment<'a>],
+}
+
+impl Segment<'_> {
+    /// How many rows it has.
+    #[must_use]
+    pub fn rows(&self) -> usize {
+        match self.input {
+            Input::Tokens(tokens) => tokens.len(),
+            Input::Previous(_) => 1,
+        }
+    }
+
+    /// The position after its last token.
+    #[must_use]
+    pub fn end(&self) -> usize {
+        self.start + self.rows()
+    }
+
+    /// Which of its rows go through the final norm, and those of [`Want::Hidden`] no further: `first..`, all of them
+    /// or the last alone. The range is of rows of this segment.
+    #[must_use]
+    pub fn picked(&self) -> Picked {
+        let rows = self.rows();
+        match self.want {
+            Want::Nothing => Picked { scored: 0, last: false },
+            Want::Token(_) | Want::Hidden(Pooling::Last) => Picked { scored: 0, last: true },
+            Want::Hidden(Pooling::Every) => Picked { scored: rows, last: false },
+            Want::Scores { next, then, .. } => Picked { scored: next.len(), last: then.is_some() && next.len() < rows },
+        }
+    }
+}
+
+/// The rows of a segment that something is wanted of: the first `scored`, and perhaps the last.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Picked {
+    /// How many rows from the first on.
+    pub scored: usize,
+    /// Whether the last row comes after those.
+    pub last: bool,
+}
+
+impl Picked {
+    /// How many rows there are.
+    #[must_use]
+    pub fn count(self) -> usize {
+        self.scored + usize::from(self.last)
+    }
+
+    /// Whether a row is among them, of a segment of so many rows.
+    #[must_use]
+    pub fn contains(self, row: usize, rows: usize) -> bool {
+        row < self.scored || (self.last && row + 1 == rows)
+    }
+}

@@ -1,0 +1,96 @@
+//! What a model's keys and values are known by outside this process, so that a fleet can tell which workers hold which
+//! prefixes.
+//!
+//! Weights whose bytes were hashed have an identity that every worker with the same bytes, description and preparation
+//! has. A trusted directory was not hashed: it has a random one for as long as its files are the same ones.
+
+use crate::engine::Identity;
+use compute::Kind;
+use loader::Weights;
+use models::Config;
+use parking_lot::Mutex;
+use std::path::Path;
+use std::time::SystemTime;
+
+/// How many directories are remembered: more than a worker swaps between.
+const REMEMBERED_MAX: usize = 64;
+
+/// What a file is, short of its bytes.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) struct Stamp {
+    name: String,
+    device: u64,
+    inode: u64,
+    bytes: u64,
+    modified: Option<SystemTime>,
+}
+
+impl Stamp {
+    /// The stamp of a file; none where it cannot be looked at.
+    #[cfg(unix)]
+    pub(super) fn of(folder: &Path, name: &str) -> Option<Self> {
+        use std::os::unix::fs::MetadataExt;
+        let found = folder.join(name).metadata().ok()?;
+        let modified = found.modified().ok();
+        Some(Self { name: name.to_owned(), device: found.dev(), inode: found.ino(), bytes: found.len(), modified })
+    }
+}
+
+/// The identities that this process has made up.
+#[derive(Debug, Default)]
+pub(super) struct Private {
+    known: Mutex<Vec<(Key, Identity)>>,
+}
+
+/// Files, and what is computed of them.
+#[derive(Debug, Clone, PartialEq, Eq)]
+struct Key {
+    files: Vec<Stamp>,
+    description: String,
+    preparation: &'static str,
+}
+
+impl Private {
+    /// The identity of files that nobody hashed: the same one while they are the same files. Files that could not be
+    /// looked at are never the same.
+    pub(super) fn identity(&self, files: Option<Vec<Stamp>>, config: &Config, kind: &dyn Kind) -> Identity {
+        let new = Identity::private(rand::random());
+        let Some(files) = files else { return new };
+        let key = Key { files, description: describe(config), preparation: kind.preparation() };
+        let mut known = self.known.lock();
+        if let Some((_, identity)) = known.iter().find(|(other, _)| *other == key) {
+            return *identity;
+        }
+        if known.len() == REMEMBERED_MAX {
+            known.remove(0);
+        }
+        known.push((key, new));
+        new
+    }
+}
+
+/// The identity of weights whose bytes were hashed; none where they were not, or not yet.
+pub(super) fn public(weights: &Weights, config: &Config, kind: &dyn Kind) -> Option<Identity> {
+    weights.identity().map(|digest| Identity::of(&digest.0, &describe(config), kind.preparation()))
+}
+
+/// The identity of weights that are compiled into the binary: their bytes are hashed here, a few megabytes.
+pub(super) fn of_embedded(weights: &Weights, config: &Config, kind: &dyn Kind) -> Identity {
+    let mut names: Vec<&str> = weights.names().collect();
+    names.sort_unstable();
+    let mut hasher = blake3::Hasher::new_derive_key("forebay embedded weights 1");
+    for tensor in names.into_iter().filter_map(|name| weights.get(name)) {
+        hasher.update(&(tensor.bytes().len() as u64).to_le_bytes()).update(tensor.bytes());
+    }
+    Identity::of(hasher.finalize().as_bytes(), &describe(config), kind.preparation())
+}
+
+/// The identity of a kind that reads no weights: what it says follows from the vocabulary's size alone.
+pub(super) fn of_nothing(config: &Config, kind: &dyn Kind) -> Identity {
+    Identity::of(&[0; 32], &config.vocab_size.to_string(), kind.preparation())
+}
+
+/// Everything of a config that keys and values follow from. The type it declares is not: tensors decide.
+fn describe(config: &Config) -> String {
+    format!("{:?}", Config { dtype: None, ..config.clone() })
+}
