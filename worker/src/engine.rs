@@ -9,12 +9,12 @@
 //! Weights may arrive while it works, and may be replaced between two steps ([`EngineHandle::install`]): a sequence
 //! keeps to the generation of weights it was admitted under, and the old one is let go with its last sequence.
 
+mod activity;
 mod admission;
 mod attempt;
 mod blocks;
 mod capacity;
 mod core;
-mod doing;
 mod events;
 mod flight;
 mod meters;
@@ -28,8 +28,8 @@ mod shared;
 mod state;
 mod thread;
 
+pub use activity::{Activity, Stage, Wedge};
 pub use capacity::Misfit;
-pub use doing::{Activity, Doing, Wedge};
 pub use events::{CHANGES_MAX, KvChange, KvChangesRead};
 pub use flight::Flight;
 pub use meters::Meters;
@@ -57,28 +57,28 @@ pub struct EngineOptions {
     pub max_num_seqs: usize,
     /// The longest sequence, prompt and completion together.
     pub max_model_len: usize,
-    /// What prompts may use of a step that has decodes, too.
+    /// The share of prompts in a step that also decodes.
     pub beside_decodes: BesideDecodes,
     /// The most sequences that may wait.
     pub queue_max: usize,
-    /// How long a sequence may stay paused for a slow reader before it is ended.
+    /// Longest pause of a sequence for a slow reader; it is ended then.
     pub reader_stall: Duration,
-    /// Whether full KV blocks are kept and shared by sequences that begin alike.
+    /// Keeps full KV blocks and shares them between sequences that begin alike.
     pub enable_prefix_caching: bool,
-    /// What one level of priority is worth in time waited; none: first come, first served.
+    /// The time waited that one level of priority is worth; first come, first served if none.
     pub priority_level: Option<Duration>,
-    /// What to do where steps fail.
+    /// Handling of failed steps.
     pub faults: FaultOptions,
 }
 
-/// What the engine does where steps fail, and what it keeps for those who look into it.
+/// Handling of failed steps, and what is recorded for diagnosis.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct FaultOptions {
     /// The most further tries of a failed step, to find out whose fault it was.
     pub step_retries_max: usize,
     /// The most bytes of the flight recorder.
     pub recorder_bytes: usize,
-    /// Where the flight recorder is written when something goes wrong; the log alone where none.
+    /// Directory of flight recorder dumps; only the log if none.
     pub recorder_dir: Option<PathBuf>,
 }
 
@@ -95,7 +95,7 @@ pub enum SubmitError {
     /// The queue is full.
     #[error("the queue is full: {waiting} sequences wait")]
     Full {
-        /// How many wait.
+        /// Number of waiting sequences.
         waiting: u32,
         /// When it is worth trying again.
         retry_after: Duration,
@@ -103,9 +103,9 @@ pub enum SubmitError {
     /// One request has more sequences than ever fit.
     #[error("the request has {sequences} sequences and at most {most} are taken at a time; lower `n` or split it")]
     TooMany {
-        /// How many it has.
+        /// Number of its sequences.
         sequences: usize,
-        /// How many would be taken.
+        /// The most that are taken.
         most: usize,
     },
     /// One of its sequences could never be computed.
@@ -130,14 +130,14 @@ pub enum SwapError {
     Ended,
 }
 
-/// What the engine thread is told.
+/// A message to the engine thread.
 enum Message {
     Submit(Vec<Submission>),
     Identify(Generation, Identity),
     Install(Arc<dyn Prepared>, oneshot::Sender<Result<Generation, InstallError>>),
 }
 
-/// How to reach an engine. Clones reach the same one; when the last is dropped, it ends.
+/// Handle to an engine. Clones share it; it ends when the last one is dropped.
 #[derive(Debug, Clone)]
 pub struct EngineHandle {
     inbox: mpsc::Sender<Message>,
@@ -226,7 +226,7 @@ impl EngineHandle {
         let _ = self.inbox.send(Message::Identify(generation, identity));
     }
 
-    /// What keys and values of the newest weights are known by, once that is known.
+    /// The identity of the newest weights, once it is known.
     #[must_use]
     pub fn identity(&self) -> Option<Identity> {
         self.shared.identity()
@@ -239,7 +239,7 @@ impl EngineHandle {
         let _ = oldest.wait_for(|oldest| *oldest >= generation).await;
     }
 
-    /// What the current step waits for, where its weights have not arrived.
+    /// The part of the model that the current step waits for, if its weights have not arrived.
     #[must_use]
     pub fn waiting_for(&self) -> Option<Part> {
         self.shared.waiting_for()
@@ -258,7 +258,7 @@ impl EngineHandle {
         Duration::from_millis((u64::from(waiting) * pace_ms / seats).clamp(1_000, 60_000))
     }
 
-    /// How busy the engine is.
+    /// The current load.
     #[must_use]
     pub fn load(&self) -> Load {
         Load {
@@ -269,26 +269,26 @@ impl EngineHandle {
         }
     }
 
-    /// What changed in the prefix cache from change number `from` on, at most `most` of it.
+    /// Changes of the prefix cache from number `from` on, at most `most` of them.
     #[must_use]
     pub fn kv_changes(&self, from: u64, most: usize) -> KvChangesRead {
         self.shared.kv_changes.read(from, most)
     }
 
-    /// How long ago the engine thread last showed life; `None` when it has ended. Waiting for work
+    /// Time since the engine thread's last sign of life; `None` when it has ended. Waiting for work
     /// or for weights counts as life; a step that does not end does not.
     #[must_use]
     pub fn since_beat(&self) -> Option<Duration> {
         self.shared.since_beat()
     }
 
-    /// Whether a sequence's priority counts.
+    /// True if a sequence's priority counts.
     #[must_use]
     pub fn has_priorities(&self) -> bool {
         self.options.priority_level.is_some()
     }
 
-    /// What the engine thread was doing, where it has shown no life for `bound` or longer.
+    /// The engine thread's activity, if it has shown no sign of life for `bound` or longer.
     #[must_use]
     pub fn wedge(&self, bound: Duration) -> Option<Wedge> {
         self.shared.wedge(bound)
@@ -311,7 +311,7 @@ impl EngineHandle {
         self.capacity.positions
     }
 
-    /// What the backend was sized for.
+    /// The backend's limits.
     #[must_use]
     pub fn limits(&self) -> &Limits {
         &self.limits

@@ -3,7 +3,7 @@
 //! `/livez` answers from the first moment. A model takes requests as soon as its small files and
 //! headers are there (`load`): a prompt then waits for the layers it needs and for no others.
 //! `/readyz` says yes when every weight of every model has arrived, so that a router sends nothing
-//! before; who asks a worker directly gets the first token as early as the link allows. A model
+//! before; a client that asks a worker directly gets the first token as early as the link allows. A model
 //! that cannot be served fails the start. A served model may be swapped for another revision
 //! (`swap`).
 
@@ -44,10 +44,10 @@ const SWAPS_WAITING_MAX: usize = 8;
 
 type Loaded = Option<Result<(), Arc<StartError>>>;
 
-/// What everyone who loads shares.
+/// State shared by all loads.
 struct Context {
     config: WorkerConfig,
-    /// What computes, as configured.
+    /// The configured kind of backend.
     kind: Arc<dyn Kind>,
     loader: Loader,
     trust: Trust,

@@ -254,11 +254,11 @@ fn status_of(progress: ModelProgress, model: Option<&ServerModel>, liveness_time
 fn wedged(wedge: Wedge) -> Wedged {
     Wedged {
         since_unix_ms: wedge.since_unix_ms,
-        activity: wedge.doing.activity.as_str().into(),
-        step: wedge.doing.step,
-        sequences: wedge.doing.sequences,
-        prefill_tokens: wedge.doing.prefill_tokens,
-        decode_tokens: wedge.doing.decode_tokens,
+        activity: wedge.activity.stage.as_str().into(),
+        step: wedge.activity.step,
+        sequences: wedge.activity.sequences,
+        prefill_tokens: wedge.activity.prefill_tokens,
+        decode_tokens: wedge.activity.decode_tokens,
         part: wedge.part.map(|part| part.to_string()),
     }
 }

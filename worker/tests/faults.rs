@@ -17,7 +17,7 @@ use std::sync::mpsc as channel;
 use std::time::Duration;
 use telemetry::metrics::Registry;
 use worker::engine::{
-    Activity, EngineHandle, EngineOptions, Event, FaultOptions, FinishReason, Submission, SubmitError, Wedge,
+    EngineHandle, EngineOptions, Event, FaultOptions, FinishReason, Stage, Submission, SubmitError, Wedge,
 };
 
 /// First tokens of prompts that fail in a way of their own, once their sequence has some tokens.
@@ -287,8 +287,8 @@ fn a_step_that_hangs_is_reported_with_what_it_was_doing() {
     let is_in_it = |wedge: Wedge| wedge.part == Some(Part::Layer(3));
     until("the step hangs", || started.engine.wedge(bound).is_some_and(is_in_it));
     let wedge = started.engine.wedge(bound).expect("it still hangs");
-    assert_eq!((wedge.doing.activity, wedge.doing.step, wedge.part), (Activity::Computing, 1, Some(Part::Layer(3))));
-    assert_eq!((wedge.doing.sequences, wedge.doing.prefill_tokens, wedge.doing.decode_tokens), (2, 27, 0));
+    assert_eq!((wedge.activity.stage, wedge.activity.step, wedge.part), (Stage::Computing, 1, Some(Part::Layer(3))));
+    assert_eq!((wedge.activity.sequences, wedge.activity.prefill_tokens, wedge.activity.decode_tokens), (2, 27, 0));
     assert!(wedge.silent >= bound);
     let text = wedge.to_string();
     assert!(text.contains("computing step 1 at layer 3 of 2 sequences, 27 tokens of prompts"), "{text}");

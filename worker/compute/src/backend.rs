@@ -25,7 +25,7 @@ pub use crate::results::{NotFinite, Outcome, Results, StepTimes};
 pub use crate::step::{Input, Picked, Pooling, Segment, Step, Want};
 pub use tensor::{Generation, Location, Part};
 
-/// What a backend can do and was sized for. Constant over its life.
+/// A backend's sizes. Constant over its life.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Limits {
     /// Logits per row.
@@ -44,7 +44,7 @@ pub struct Limits {
     pub kv_block_bytes: usize,
     /// Numbers of a hidden state.
     pub hidden_size: usize,
-    /// How many steps may be launched before the oldest is collected: 1, or [`DEPTH_MAX`].
+    /// Number of steps that may be in flight: 1, or [`DEPTH_MAX`].
     pub depth: usize,
 }
 
@@ -60,7 +60,7 @@ pub trait Backend: Send {
     /// Its kind's name.
     fn name(&self) -> &'static str;
 
-    /// What it was sized for.
+    /// Its sizes.
     fn limits(&self) -> &Limits;
 
     /// Begins to compute a step with the weights of its generation, and to write the keys and values of every segment

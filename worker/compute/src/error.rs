@@ -14,9 +14,9 @@ pub enum StepError {
     /// The device failed.
     #[error("running a step on the {backend} backend")]
     Device {
-        /// Which backend.
+        /// The backend.
         backend: &'static str,
-        /// What it said.
+        /// The cause.
         #[source]
         source: Box<dyn std::error::Error + Send + Sync>,
     },
@@ -36,7 +36,7 @@ pub enum StepError {
     /// Nobody wants the step any more; it ended before its time.
     #[error("waiting for the weights of {part}: the step is not wanted any more")]
     Unwanted {
-        /// What it was waiting for.
+        /// The part it was waiting for.
         part: Part,
     },
 }
@@ -49,13 +49,13 @@ pub enum InstallError {
         "installing a revision: the {backend} backend cannot take these weights in the place of its own; restart the worker instead"
     )]
     Unsupported {
-        /// Which backend.
+        /// The backend.
         backend: &'static str,
     },
     /// Sizes or formats differ from what arena and KV storage were made for.
     #[error("installing a revision: {field} differs from the model being served; restart the worker with it instead")]
     Differs {
-        /// What differs.
+        /// The field.
         field: &'static str,
     },
 }

@@ -1,4 +1,4 @@
-//! Kinds of backends: what is asked of one before it computes, and what becomes of weights for it.
+//! Kinds of backends: memory, preparation and building, before there is a backend.
 //!
 //! It names no kind; `table` does.
 
@@ -20,10 +20,10 @@ pub trait Kind: Send + Sync {
     /// Its name in configurations.
     fn name(&self) -> &'static str;
 
-    /// Whether it computes with weights at all.
+    /// True if it computes with weights at all.
     fn reads_weights(&self) -> bool;
 
-    /// What becomes of matrices: a part of what keys and values follow from.
+    /// The preparation of matrices by name: a part of the identity of keys and values.
     fn preparation(&self) -> &'static str;
 
     /// The memory that a model needs beside its mapped weights. Pure.
@@ -60,7 +60,7 @@ pub struct Rows {
     pub max_logits_rows: usize,
 }
 
-/// How large a backend is built.
+/// Sizes to build a backend with.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Sizes {
     /// The largest step.
@@ -71,7 +71,7 @@ pub struct Sizes {
     pub max_position: usize,
 }
 
-/// A backend, and what is left to be done for it.
+/// A new backend.
 pub struct Built {
     /// The backend.
     pub backend: Box<dyn Backend>,

@@ -1,4 +1,4 @@
-//! How much memory a model takes: a pure function from what its backend needs and the operator's wishes.
+//! Plans a model's memory: a pure function of the backend's needs and the operator's wishes.
 //!
 //! Weights are mapped, not allocated: their bytes count once a node however many read them. Their quantized
 //! copies, the arena and the KV storage are ours. `split` divides one budget between the models of a worker, `machine`
@@ -15,7 +15,7 @@ use thiserror::Error;
 /// The KV storage where nobody asks for a size: what vLLM takes on CPUs.
 pub const KV_BYTES_DEFAULT: u64 = 4 << 30;
 
-/// What a backend needs for a model, beside the mapped weights.
+/// A backend's memory for a model, beside the mapped weights.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct Need {
     /// Bytes of copies of weights.
@@ -37,7 +37,7 @@ impl Need {
     }
 }
 
-/// What a model's weights take.
+/// Memory of a model's weights.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct WeightsMemory {
     /// Bytes of the mapped files.
@@ -54,12 +54,12 @@ impl WeightsMemory {
     }
 }
 
-/// What the operator wishes.
+/// The operator's wishes.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct MemoryOptions {
     /// Memory that weights, arena and KV storage are to take together: the KV storage gets what the others leave.
     pub budget_bytes: Option<u64>,
-    /// What they may not exceed, since the machine has no more; unknown if none.
+    /// Upper bound by the machine's memory; unknown if none.
     pub limit_bytes: Option<u64>,
     /// The size of the KV storage (`--kv-cache-memory-bytes`); the rest of the budget, or derived, if none.
     pub kv_cache_bytes: Option<u64>,
@@ -70,7 +70,7 @@ pub struct MemoryOptions {
     pub max_num_seqs: usize,
 }
 
-/// Where the memory goes.
+/// A plan of a model's memory.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct MemoryPlan {
     /// Mapped weights and their copies.

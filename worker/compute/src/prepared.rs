@@ -1,11 +1,11 @@
-//! Weights as a kind of backend computes with them: what is made of them, beside the steps, and what that loses.
+//! Weights prepared for a kind of backend: copies made beside the steps, and the precision they lose.
 
 use crate::error::StepError;
 use std::any::Any;
 
 /// Weights as one kind of backend computes with them. Revisions of a model are installed as such.
 pub trait Prepared: Any + Send + Sync {
-    /// Whether there is work to do beside the steps: see [`Prepared::complete`].
+    /// True if there is work to do beside the steps: see [`Prepared::complete`].
     fn has_work(&self) -> bool;
 
     /// Makes copies of matrices as they arrive, rather than in the steps that need them first. Copies that `base` has
@@ -16,11 +16,11 @@ pub trait Prepared: Any + Send + Sync {
     /// The weights will not come, or `wanted` said no.
     fn complete(&self, base: Option<&dyn Prepared>, wanted: &(dyn Fn() -> bool + Sync)) -> Result<(), StepError>;
 
-    /// What quantizing has made and lost so far.
+    /// Copies made by quantizing so far, and the precision they lost.
     fn loss(&self) -> QuantizationLoss;
 }
 
-/// What quantizing a model has made and lost.
+/// Copies made by quantizing a model, and the precision they lost.
 #[derive(Debug, Clone, Default, PartialEq)]
 pub struct QuantizationLoss {
     /// Matrices that were quantized; others stayed in place.

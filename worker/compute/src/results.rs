@@ -1,4 +1,4 @@
-//! What comes of a step: made by whoever has the logits, kept until it is collected.
+//! Results of steps: made from logits by any backend, kept until they are collected.
 
 use crate::error::StepError;
 use crate::sampler::{self, Choice, Chosen, Logprobs, Scratch};
@@ -14,22 +14,22 @@ pub struct Results {
     pub outcomes: Vec<Result<Outcome, NotFinite>>,
 }
 
-/// What a segment wanted. Empty lists take no memory.
+/// The result of a segment. Empty lists take no memory.
 #[derive(Debug, Clone, Default, PartialEq)]
 pub struct Outcome {
     /// The token after the last row.
     pub token: Option<Chosen>,
-    /// How likely the tokens asked about were.
+    /// Log probabilities of the tokens asked about.
     pub scores: Vec<Logprobs>,
     /// Hidden states, row by row.
     pub hidden: Vec<f32>,
 }
 
-/// What was computed for a segment holds NaN or infinity.
+/// NaN or infinity was computed for a segment.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct NotFinite;
 
-/// Where a step's time went.
+/// Durations within a step.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct StepTimes {
     /// In the model.
@@ -74,12 +74,12 @@ pub(crate) fn hidden(states: &[f32]) -> Result<Outcome, NotFinite> {
     Ok(Outcome { hidden: states.to_vec(), ..Outcome::default() })
 }
 
-/// Whether a segment wants hidden states rather than logits.
+/// True if a segment wants hidden states rather than logits.
 pub(crate) fn wants_hidden(segment: &Segment<'_>) -> bool {
     matches!(segment.want, Want::Hidden(Pooling::Every | Pooling::Last))
 }
 
-/// Whether no number is NaN or infinity. One pass without a branch, since it is made over every row that is sampled.
+/// True if no number is NaN or infinity. One pass without a branch, since it is made over every row that is sampled.
 fn are_finite(numbers: &[f32]) -> bool {
     const EXPONENT: u32 = 0x7f80_0000;
     numbers.iter().fold(0, |worst: u32, number| worst | u32::from(number.to_bits() & EXPONENT == EXPONENT)) == 0
@@ -94,7 +94,7 @@ pub(crate) struct Outbox {
 }
 
 impl Outbox {
-    /// How many steps wait to be collected.
+    /// Number of steps that wait to be collected.
     pub(crate) fn len(&self) -> usize {
         self.ready.len()
     }

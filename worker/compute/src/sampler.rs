@@ -16,7 +16,7 @@ use weigh::Scale;
 /// So many of the largest are looked at before the whole vocabulary is: a nucleus is rarely larger.
 const FEW: usize = 256;
 
-/// How to choose, all defaults resolved.
+/// Sampling parameters, all defaults resolved.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Params {
     /// 0 is greedy.
@@ -38,7 +38,7 @@ pub struct Params {
     pub repetition_penalty: f32,
     /// Added to logits.
     pub logit_bias: Vec<(u32, f32)>,
-    /// How many of the likeliest tokens to report; `None` reports no log probability at all.
+    /// Number of the likeliest tokens to report; `None` reports no log probability at all.
     pub logprobs: Option<usize>,
 }
 
@@ -59,7 +59,7 @@ impl Default for Params {
     }
 }
 
-/// What came before the token, and what may not come now.
+/// The tokens before a choice, and restrictions on it.
 #[derive(Debug, Clone, Copy, Default)]
 pub struct History<'a> {
     /// The prompt.
@@ -83,7 +83,7 @@ impl<'a> History<'a> {
     }
 }
 
-/// How one token is chosen: everything that chance, penalties and bans depend on.
+/// The choice of one token: everything that chance, penalties and bans depend on.
 #[derive(Debug, Clone, Copy)]
 pub struct Choice<'a> {
     /// The request's parameters.
@@ -152,7 +152,7 @@ pub struct Scratch {
     logits: Vec<f32>,
     candidates: Vec<Candidate>,
     histogram: Histogram,
-    /// How often each token occurred; all zero between calls.
+    /// Occurrences of each token; all zero between calls.
     counts: Vec<u32>,
     maxima: Vec<f32>,
     sums: Vec<f64>,
@@ -251,7 +251,7 @@ fn draw_up_to(goal: f64, uniform: f64, mut reach: impl FnMut(&dyn Fn(f64) -> boo
     Some(drawn.id)
 }
 
-/// Whether the logits are taken as they are.
+/// True if the logits are taken as they are.
 fn is_raw(params: &Params, history: History<'_>) -> bool {
     params.logit_bias.is_empty()
         && params.presence_penalty == 0.0

@@ -30,7 +30,7 @@ pub(crate) struct Scripted {
     step: Duration,
 }
 
-/// What stands for weights: nothing.
+/// The weights of this kind: none.
 #[derive(Debug, Clone, Copy)]
 struct Nothing {
     vocab_size: usize,
@@ -102,20 +102,20 @@ impl Prepared for Nothing {
     }
 }
 
-/// What is installed where nothing is read: the backend answers differently from then on.
+/// Weights to install in a scripted backend, which answers differently from then on.
 #[must_use]
 pub fn other_script(vocab_size: usize) -> Arc<dyn Prepared> {
     Arc::new(Nothing { vocab_size })
 }
 
-/// How a scripted model behaves.
+/// Behaviour of a scripted model.
 #[derive(Debug, Clone)]
 pub struct ScriptedOptions {
-    /// What it was sized for.
+    /// Its sizes.
     pub limits: Limits,
-    /// How long a step takes, whatever it computes.
+    /// Duration of a step, whatever it computes.
     pub step: Duration,
-    /// How much each row adds to that.
+    /// Duration that each row adds.
     pub row: Duration,
 }
 

@@ -13,7 +13,7 @@ pub struct Segment<'a> {
     pub start: usize,
     /// The sequence's KV blocks, enough for every position up to the segment's end.
     pub blocks: &'a [u32],
-    /// What comes back.
+    /// The wanted result.
     pub want: Want<'a>,
 }
 
@@ -26,27 +26,28 @@ pub enum Input<'a> {
     Previous(usize),
 }
 
-/// What a segment's caller wants to know.
+/// The result that is wanted of a segment.
 #[derive(Debug, Clone, Copy)]
 pub enum Want<'a> {
     /// Nothing: more of the prompt follows.
     Nothing,
     /// The token after the last row.
     Token(Choice<'a>),
-    /// How likely each token of `next` was after its row, from the first row on; then perhaps the token after the last.
+    /// Log probabilities of the tokens of `next`, each after its row, from the first row on; then perhaps the token after
+    /// the last.
     Scores {
         /// At most one for each row.
         next: &'a [u32],
-        /// How many of the likeliest tokens to report beside each.
+        /// Number of the likeliest tokens to report beside each.
         top: usize,
-        /// How the token after the last row is chosen.
+        /// Choice of the token after the last row.
         then: Option<Choice<'a>>,
     },
     /// Hidden states after the final norm.
     Hidden(Pooling),
 }
 
-/// Which hidden states. A mean is taken by whoever wants it: a prompt may be computed in several steps.
+/// Selection of hidden states. Means are left to the caller: a prompt may be computed in several steps.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Pooling {
     /// Those of every row.
@@ -65,7 +66,7 @@ pub struct Step<'a> {
 }
 
 impl Segment<'_> {
-    /// How many rows it has.
+    /// Number of rows.
     #[must_use]
     pub fn rows(&self) -> usize {
         match self.input {
@@ -80,8 +81,7 @@ impl Segment<'_> {
         self.start + self.rows()
     }
 
-    /// Which of its rows go through the final norm, and those of [`Want::Hidden`] no further: `first..`, all of them
-    /// or the last alone. The range is of rows of this segment.
+    /// The rows that go through the final norm, and on to the head unless hidden states are wanted.
     #[must_use]
     pub fn picked(&self) -> Picked {
         let rows = self.rows();
@@ -97,20 +97,20 @@ impl Segment<'_> {
 /// The rows of a segment that something is wanted of: the first `scored`, and perhaps the last.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Picked {
-    /// How many rows from the first on.
+    /// Number of rows from the first on.
     pub scored: usize,
-    /// Whether the last row comes after those.
+    /// True if the last row comes after those.
     pub last: bool,
 }
 
 impl Picked {
-    /// How many rows there are.
+    /// Number of rows.
     #[must_use]
     pub fn count(self) -> usize {
         self.scored + usize::from(self.last)
     }
 
-    /// Whether a row is among them, of a segment of so many rows.
+    /// True if a row is among them, of a segment of so many rows.
     #[must_use]
     pub fn contains(self, row: usize, rows: usize) -> bool {
         row < self.scored || (self.last && row + 1 == rows)

@@ -1,4 +1,4 @@
-//! Who of the waiting may start next, with what the prefix cache spares it: asked one by one, by the scheduler.
+//! The waiting sequences that may start next, and how much the prefix cache saves each: asked one by one, by the scheduler.
 
 use super::blocks::BlockPool;
 use super::prefix::Key;
@@ -8,7 +8,7 @@ use super::state::Sequence;
 use compute::backend::Generation;
 use std::collections::VecDeque;
 
-/// How many sequences beyond the seats are looked at in one step. It bounds a step's work where many wait for the same
+/// Sequences beyond the seats that are looked at in one step. It bounds a step's work where many wait for the same
 /// prompt to be computed.
 const LOOK_BEYOND: usize = 32;
 
@@ -27,7 +27,7 @@ pub(super) struct Prospects<'a, R> {
 }
 
 impl<'a, R: Reader> Prospects<'a, R> {
-    /// `leaders` is memory.
+    /// `leaders` is a scratch buffer, reused between steps.
     pub(super) fn new(
         running: &[Sequence<R>],
         waiting: &'a mut VecDeque<Sequence<R>>,
@@ -39,7 +39,7 @@ impl<'a, R: Reader> Prospects<'a, R> {
     ) -> Self {
         let end = waiting.len().min(seats.saturating_add(LOOK_BEYOND));
         let awake = running.iter().filter(|sequence| sequence.paused_since.is_none());
-        // Whom nobody follows needs no leader.
+        // Without followers there is nobody to lead.
         leaders.clear();
         if let Some(size) = block_tokens.filter(|_| end > 0) {
             leaders.extend(awake.filter_map(|sequence| next_of(sequence, size)));
@@ -47,7 +47,7 @@ impl<'a, R: Reader> Prospects<'a, R> {
         Self { waiting, pool, newest, block_tokens, leaders, at: 0, end }
     }
 
-    /// What a sequence is spared: how many of its blocks are in the cache, how many of those nobody holds, and the
+    /// The part of a sequence that is cached: how many of its blocks, how many of those nobody holds, and the
     /// name of the first that is not there.
     fn spared(&mut self, index: usize, block_tokens: usize) -> (usize, usize, Option<Key>) {
         let sequence = &mut self.waiting[index];

@@ -22,7 +22,7 @@ pub(super) enum Fault {
     Weights(String),
     /// Nobody wants the step any more.
     Unwanted,
-    /// What was computed is no number.
+    /// NaN or infinity was computed.
     NotFinite,
     /// The tries were used up before it was its turn.
     GivenUp(usize),
@@ -41,7 +41,7 @@ impl Fault {
         }
     }
 
-    /// Whether smaller company may do better.
+    /// True if a smaller step may do better.
     const fn is_worth_a_try(&self) -> bool {
         matches!(self, Self::Panic(_) | Self::Error(_))
     }
@@ -110,12 +110,12 @@ fn caught<R>(work: impl FnOnce() -> Result<R, StepError>) -> Result<R, Fault> {
     }
 }
 
-/// What became of a failed step's segments, each by itself.
+/// Outcomes of a failed step's segments, each by itself.
 #[derive(Debug, Clone, PartialEq)]
 pub(super) struct Parts {
-    /// What each segment wanted, or why it was not computed.
+    /// Per segment the outcome, or the fault.
     pub(super) outcomes: Vec<Result<Outcome, Fault>>,
-    /// How many tries that took.
+    /// Number of tries.
     pub(super) tries: usize,
 }
 

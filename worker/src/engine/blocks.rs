@@ -1,8 +1,8 @@
-//! Who has which KV block, and which full blocks may be used again.
+//! Holders of KV blocks, and the full blocks that may be used again.
 //!
-//! A block is counted by its holders. One that nobody holds is free, and keeps its name while it waits to be taken:
-//! blocks without a name go first, then the one that was let go the longest ago (vLLM's prefix cache works so). A
-//! sequence lets its last block go first, so that a chain is eaten from its end. It knows no sequence and no token.
+//! A block counts its holders. A block without holders is free, and keeps its name until it is taken: blocks without a
+//! name are taken first, then the one that was released the longest ago, as in vLLM's prefix cache. A sequence releases
+//! its last block first, so that chains shrink from their end. It knows no sequence and no token.
 
 use super::prefix::{Key, Prefix};
 use compute::backend::Generation;
@@ -11,7 +11,7 @@ use std::collections::HashMap;
 /// The end of the queue.
 const NONE: u32 = u32::MAX;
 
-/// What changed in the prefix cache.
+/// A change of the prefix cache.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Change {
     /// A full block can be found from now on.
@@ -36,7 +36,7 @@ pub(super) struct Named {
     pub(super) key: Key,
     /// The block before it; none for the first of a sequence.
     pub(super) parent: Option<Prefix>,
-    /// How many blocks are before it.
+    /// Number of blocks before it.
     pub(super) depth: u32,
 }
 
@@ -91,7 +91,7 @@ impl BlockPool {
         self.names.len()
     }
 
-    /// How many hold it.
+    /// Number of its holders.
     pub(super) fn holders(&self, block: u32) -> u32 {
         self.slots[block as usize].holders
     }
@@ -165,7 +165,7 @@ impl BlockPool {
         }
     }
 
-    /// Lets every block of `held` go, the last first.
+    /// Releases every block of `held`, the last first.
     pub(super) fn give_back(&mut self, held: &mut Vec<u32>) {
         while let Some(block) = held.pop() {
             let slot = &mut self.slots[block as usize];
@@ -179,7 +179,7 @@ impl BlockPool {
         }
     }
 
-    /// What has changed in the cache since this was asked the last time.
+    /// Takes the changes since the last call.
     pub(super) fn changes(&mut self) -> std::vec::Drain<'_, Change> {
         self.changes.drain(..)
     }

@@ -1,5 +1,5 @@
-//! What an engine can ever hold: the bounds that no waiting changes. A sequence beyond them is refused, by whoever sees
-//! it first, instead of holding up everyone behind it.
+//! Upper bounds of an engine, which waiting does not change. A sequence beyond them is refused by whoever sees it first,
+//! instead of holding up everyone behind it.
 //!
 //! It knows no request and no text; what is free at the moment is the scheduler's affair.
 
@@ -33,7 +33,7 @@ pub enum Misfit {
     Token {
         /// The token.
         token: u32,
-        /// How many tokens there are.
+        /// Size of the vocabulary.
         vocabulary: usize,
     },
     /// It is longer than any sequence may be.

@@ -1,4 +1,4 @@
-//! The engine's core: who waits, who runs, who has which block, and what the next step computes. No clock, no thread,
+//! The engine's core: the waiting and the running sequences, their blocks, and the next step. No clock, no thread,
 //! no channel, no device: time is an argument, readers are a trait, results are given. The thread around it (`thread`)
 //! and the simulation (`core/tests`) drive it alike: plan → launch → apply → retire.
 //!
@@ -18,12 +18,12 @@ use super::prefix::{Identity, Key};
 use super::reader::Reader;
 use super::scheduler::{Budget, Plan, Run, Running, schedule};
 use super::sequence::Event;
-use super::state::{Ask, End, Sequence};
+use super::state::{End, Request, Sequence};
 use compute::backend::{Generation, Limits, NotFinite, Outcome, Results, Segment};
 use std::collections::{HashMap, VecDeque};
 use std::time::{Duration, Instant};
 
-/// What happened, for who counts.
+/// An event to be counted.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub(super) enum Notice {
     /// A sequence runs for the first time: how long it waited, the tokens of its prompt, and how many of them were
@@ -37,7 +37,7 @@ pub(super) enum Notice {
     Next(Duration),
     /// It left, this long after its submission.
     Ended(End, Duration),
-    /// What was computed of it is no number; it leaves.
+    /// NaN or infinity was computed for it; it leaves.
     NotFinite,
 }
 
@@ -60,7 +60,7 @@ pub(super) struct Core<R> {
     facts: Vec<Running>,
     leaders: Vec<Key>,
     notices: Vec<Notice>,
-    /// Changes of the prefix cache by published names, for who asks next.
+    /// Changes of the prefix cache by published names, until they are taken.
     published: Vec<KvChange>,
 }
 
@@ -93,7 +93,7 @@ impl<R: Reader> Core<R> {
     }
 
     /// Takes a sequence in, to wait for its turn.
-    pub(super) fn submit(&mut self, ask: Ask<R>, now: Instant) {
+    pub(super) fn submit(&mut self, ask: Request<R>, now: Instant) {
         let since_begin = now.saturating_duration_since(self.begun);
         let order = Order::new(since_begin, self.arrivals, ask.priority, self.options.priority_level);
         self.arrivals += 1;
@@ -195,6 +195,7 @@ impl<R: Reader> Core<R> {
         let caches = options.enable_prefix_caching.then_some(limits.kv_block_tokens);
         let prospects = Prospects::new(running, waiting, pool, newest, caches, budget.seats, leaders);
         schedule(facts, prospects, freed_by(running, pool), budget, plan);
+        // A plan without runs may still move sequences.
         let is_something = !(plan.runs.is_empty() && plan.preempted.is_empty() && plan.refused.is_empty());
         if is_something {
             self.carry_out(now);
@@ -224,6 +225,7 @@ impl<R: Reader> Core<R> {
     /// Moves sequences and blocks as planned.
     fn carry_out(&mut self, now: Instant) {
         let plan = std::mem::take(&mut self.plan);
+        // By falling index, so that those to come keep theirs.
         for &index in &plan.preempted {
             let mut sequence = self.running.remove(index);
             self.pool.give_back(&mut sequence.blocks);
@@ -243,6 +245,7 @@ impl<R: Reader> Core<R> {
         if !plan.refused.is_empty() {
             self.drop_refused(now);
         }
+        // Blocks are taken last: preempted sequences have given theirs back, and admitted ones hold what was cached.
         for run in &plan.runs {
             self.pool.take(run.new_blocks, &mut self.running[run.index].blocks);
         }
@@ -283,12 +286,12 @@ impl<R: Reader> Core<R> {
         self.running.push(sequence);
     }
 
-    /// How many the step planned admits, and how many give their blocks back.
+    /// Number of sequences that the planned step admits, and of those that give their blocks back.
     pub(super) fn moved(&self) -> (usize, usize) {
         (self.plan.admitted.len(), self.plan.preempted.len())
     }
 
-    /// Whether a run generates, rather than computing a prompt or what was computed before.
+    /// True if a run generates, rather than computing a prompt or recomputing.
     pub(super) fn is_decode(&self, run: &Run) -> bool {
         self.running[run.index].pending() == 1
     }
@@ -305,7 +308,7 @@ impl<R: Reader> Core<R> {
         self.pool.give_back(&mut blocks);
     }
 
-    /// What the step planned computes, to be given back by [`Core::keep`].
+    /// Takes the runs of the planned step, to be given back by [`Core::keep`].
     pub(super) fn take_runs(&mut self) -> Vec<Run> {
         std::mem::take(&mut self.plan.runs)
     }
@@ -324,16 +327,16 @@ impl<R: Reader> Core<R> {
 
     /// The weights that a run is computed with.
     pub(super) fn generation_of(&self, run: &Run) -> Generation {
-        // Everybody who runs was admitted.
+        // A running sequence was admitted.
         self.running[run.index].generation.unwrap_or_default()
     }
 
-    /// What the backend computes for a run.
+    /// The segment that computes a run.
     pub(super) fn segment(&self, run: &Run) -> Segment<'_> {
         self.running[run.index].segment(run.tokens)
     }
 
-    /// Whether anybody still wants a run's result.
+    /// True if anybody still wants a run's result.
     pub(super) fn is_wanted(&self, run: &Run) -> bool {
         self.running[run.index].reader.is_wanted()
     }
@@ -447,44 +450,44 @@ impl<R: Reader> Core<R> {
         }
     }
 
-    /// What has happened since this was asked the last time.
+    /// Takes the events since the last call.
     pub(super) fn notices(&mut self) -> std::vec::Drain<'_, Notice> {
         self.notices.drain(..)
     }
 
-    /// What has changed in the prefix cache since this was asked the last time, by published names.
+    /// Takes the changes of the prefix cache since the last call, by published names.
     pub(super) fn changes(&mut self) -> std::vec::Drain<'_, KvChange> {
         self.publish();
         self.published.drain(..)
     }
 
-    /// How many wait.
+    /// Number of waiting sequences.
     pub(super) fn waiting(&self) -> usize {
         self.waiting.len()
     }
 
-    /// How many run.
+    /// Number of running sequences.
     pub(super) fn running(&self) -> usize {
         self.running.len()
     }
 
-    /// How many blocks somebody holds.
+    /// Number of blocks with a holder.
     pub(super) fn blocks_used(&self) -> usize {
         self.pool.used()
     }
 
-    /// How many blocks can be found by their names.
+    /// Number of blocks that can be found by their names.
     pub(super) fn blocks_cached(&self) -> usize {
         self.pool.named()
     }
 
-    /// Whether there is nobody.
+    /// True if there is no sequence.
     pub(super) fn is_idle(&self) -> bool {
         self.running.is_empty() && self.waiting.is_empty()
     }
 }
 
-/// How many blocks become free when a running sequence gives its own back, after those asked about before: a shared
+/// Counts the blocks that become free when a running sequence gives its own back, after those asked about before: a shared
 /// block when its last holder does.
 fn freed_by<R: Reader>(running: &[Sequence<R>], pool: &BlockPool) -> impl FnMut(usize) -> usize {
     let mut given_back: HashMap<u32, u32> = HashMap::new();

@@ -1,15 +1,15 @@
-//! What changed in the prefix cache, kept for those who want to know which worker holds which prefix: a ring.
+//! Changes of the prefix cache, kept in a ring for readers that want to know which worker holds which prefix.
 
 use super::blocks::Change;
 use super::prefix::{BlockName, Identity};
 use parking_lot::Mutex;
 use std::collections::VecDeque;
 
-/// How many changes are kept. A cache of 64 k tokens has 4096 blocks, so that a reader may miss about one whole
+/// Changes that are kept. A cache of 64 k tokens has 4096 blocks, so that a reader may miss about one whole
 /// turnover of it before it must begin anew; 8192 changes take some 0.8 MB.
 pub const CHANGES_MAX: usize = 8192;
 
-/// What changed in the prefix cache, by published names.
+/// A change of the prefix cache, by published names.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum KvChange {
     /// A full block can be shared from now on.

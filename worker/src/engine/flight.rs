@@ -8,10 +8,10 @@ use std::path::{Path, PathBuf};
 
 use serde::Serialize;
 
-use super::doing::Doing;
+use super::activity::Activity;
 use super::recorder::StepRecord;
 
-/// How many steps a log line carries.
+/// Steps in a log line.
 const LOGGED_STEPS: usize = 16;
 
 /// One engine's recorder at one moment.
@@ -23,8 +23,9 @@ pub struct Flight {
     pub at_unix_ms: u64,
     /// Unix milliseconds of the engine's start, from which `began_ms` of a step counts.
     pub began_unix_ms: u64,
-    /// What the engine thread was doing.
-    pub doing: Doing,
+    /// The engine thread's activity.
+    #[serde(rename = "doing")]
+    pub activity: Activity,
     /// The part of the model its step was at, where the backend says.
     pub part: Option<String>,
     /// Milliseconds since its last sign of life; none where it has ended.
@@ -75,7 +76,7 @@ mod tests {
             model: "org/../model name".into(),
             at_unix_ms: 2,
             began_unix_ms: 1,
-            doing: Doing::default(),
+            activity: Activity::default(),
             part: None,
             silent_ms: None,
             dropped: 0,

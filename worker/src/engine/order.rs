@@ -1,4 +1,4 @@
-//! Who goes before whom: priority against waiting.
+//! The order of sequences: priority against time waited.
 //!
 //! A sequence is due at its arrival, plus a step of time for each level of its priority (lower is earlier, as in
 //! vLLM). Who has the earlier due time goes first, whether it waits or runs. Since due times do not move and the

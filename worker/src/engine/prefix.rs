@@ -15,8 +15,8 @@ const PREFIX_CONTEXT: &str = "forebay kv block prefix 2";
 const NAME_CONTEXT: &str = "forebay kv block name 2";
 const IDENTITY_CONTEXT: &str = "forebay kv identity 1";
 
-/// What keeps the prefix caches of those apart who are not to learn of each other: a digest of the tenant, where a
-/// router names one, and of the request's own `cache_salt`.
+/// Separates the prefix caches of callers that must not learn of each other: a digest of the tenant, where a router
+/// names one, and of the request's own `cache_salt`.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Hash)]
 pub struct CacheSalt([u8; 32]);
 
@@ -34,7 +34,7 @@ impl CacheSalt {
     }
 }
 
-/// What keys and values follow from besides tokens: a digest of the weights' bytes, of the model's description and of
+/// The origin of keys and values besides tokens: a digest of the weights' bytes, of the model's description and of
 /// what the backend makes of its matrices. Workers with equal identities compute equal keys and values.
 #[derive(Clone, Copy, PartialEq, Eq, Hash)]
 pub struct Identity {
@@ -84,7 +84,7 @@ impl fmt::Debug for Identity {
 pub(super) struct Prefix([u8; 32]);
 
 impl Prefix {
-    /// What the first block's prefix is made from.
+    /// The prefix before the first block.
     pub(super) fn root(salt: &CacheSalt) -> Self {
         let mut hasher = blake3::Hasher::new_derive_key(PREFIX_CONTEXT);
         hasher.update(&salt.0);
@@ -115,7 +115,7 @@ impl fmt::Debug for Prefix {
     }
 }
 
-/// How an engine knows a full block: by its tokens and everything before them, and by the weights.
+/// The key of a full block within an engine: its tokens and everything before them, and the weights.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub(super) struct Key {
     pub(super) generation: Generation,

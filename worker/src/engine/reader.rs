@@ -1,10 +1,10 @@
-//! Who reads a sequence's events, as the engine's core sees it: no channel, no thread.
+//! Readers of a sequence's events, as the engine's core sees them: no channel, no thread.
 
 use super::sequence::{Cancel, Event};
 use compute::backend::DEPTH_MAX;
 use tokio::sync::mpsc;
 
-/// How a reader is.
+/// State of a reader.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Reading {
     /// There is room for what a step says.
@@ -17,14 +17,14 @@ pub(super) enum Reading {
     Gone,
 }
 
-/// Who reads a sequence's events.
+/// A reader of a sequence's events.
 pub(super) trait Reader {
-    /// How it is right now.
+    /// Its current state.
     fn reading(&self) -> Reading;
     /// Hands it an event. False: it is gone or has no room, which was to be asked before.
     fn send(&mut self, event: Event) -> bool;
 
-    /// Whether what is computed for it is of use.
+    /// True if it still wants what is computed for it.
     fn is_wanted(&self) -> bool {
         matches!(self.reading(), Reading::Ready | Reading::Full)
     }

@@ -10,7 +10,7 @@ use serde::Serialize;
 /// One step.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize)]
 pub struct StepRecord {
-    /// Which step; the first of an engine is 1.
+    /// Number of the step; the first of an engine is 1.
     pub step: u64,
     /// When its planning began, in milliseconds since the engine started.
     pub began_ms: u64,
@@ -44,7 +44,7 @@ pub struct StepRecord {
 #[derive(Debug)]
 pub(super) struct Recorder {
     ring: VecDeque<StepRecord>,
-    /// How many steps it holds.
+    /// Capacity in steps.
     room: usize,
     /// Steps that were dropped for newer ones.
     dropped: u64,
@@ -66,7 +66,7 @@ impl Recorder {
         self.ring.push_back(step);
     }
 
-    /// How many steps it holds.
+    /// Number of steps it holds.
     pub(super) fn len(&self) -> usize {
         self.ring.len()
     }

@@ -1,4 +1,4 @@
-//! What the next step computes: a pure function of facts.
+//! Plans the next step: a pure function of facts.
 //!
 //! Decodes come first, oldest first, so that no prompt stalls a running stream by more than one
 //! step's budget, which is smaller while there are decodes, and smaller still for long prompts;
@@ -9,7 +9,7 @@
 
 use super::capacity::{Capacity, Misfit};
 
-/// What prompts may use of a step that has decodes, too: how much running streams may be slowed by.
+/// The share of prompts in a step that also decodes: a bound on how much they slow running streams.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct BesideDecodes {
     /// The most rows of prompts, counted as rows at their beginning; at least 1.
@@ -18,11 +18,11 @@ pub struct BesideDecodes {
     pub long_rows: usize,
     /// A prompt is long that has more tokens than this to compute.
     pub long_tokens: usize,
-    /// How many positions before it make a row cost as much again, in attention; 0 where they cost nothing.
+    /// Number of positions before a row that double its cost, in attention; 0 where they cost nothing.
     pub positions_a_row: usize,
 }
 
-/// What is left of it.
+/// The part of it that is left in a step.
 #[derive(Debug, Clone, Copy)]
 struct Allowance {
     beside: BesideDecodes,
@@ -35,7 +35,7 @@ impl Allowance {
         Self { beside, rows: beside.rows, long_rows: beside.long_rows }
     }
 
-    /// How many rows of this prompt it is good for: one at least while it is untouched, however deep the row.
+    /// Rows of this prompt that it allows: at least one while it is untouched, however deep the row.
     fn tokens(&self, sequence: &Running) -> usize {
         let (left, whole) = match self.is_long(sequence) {
             true => (self.long_rows.min(self.rows), self.beside.long_rows),
@@ -77,22 +77,22 @@ pub(super) struct Running {
     pub(super) to_compute: usize,
     /// Blocks it holds, or would share when it starts.
     pub(super) blocks: usize,
-    /// How many of those nobody holds: they stop being free when it starts.
+    /// The part of those without a holder: they stop being free when it starts.
     pub(super) revived: usize,
-    /// Whether each row returns logits (the prompt's log probabilities are wanted).
+    /// True if each row needs logits (the prompt's log probabilities are wanted).
     pub(super) all_logits: bool,
-    /// Whether its reader is full.
+    /// True if its reader has no room.
     pub(super) is_paused: bool,
 }
 
-/// What a step may use.
+/// The resources of a step.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) struct Budget {
     pub(super) rows: usize,
     pub(super) beside_decodes: BesideDecodes,
     pub(super) logits_rows: usize,
     pub(super) free_blocks: usize,
-    /// What there would be with nobody else here.
+    /// The resources of an otherwise idle engine.
     pub(super) whole: Capacity,
     /// Sequences that may still start.
     pub(super) seats: usize,
@@ -105,22 +105,22 @@ pub(super) struct Budget {
 pub(super) struct Run {
     /// Index into the running sequences; those just admitted follow the old ones.
     pub(super) index: usize,
-    /// How many of its pending tokens to compute.
+    /// Number of its pending tokens to compute.
     pub(super) tokens: usize,
-    /// How many blocks it takes for that.
+    /// Number of blocks it takes for that.
     pub(super) new_blocks: usize,
 }
 
 /// One step.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub(super) struct Plan {
-    /// What is computed, by rising index.
+    /// Runs, by rising index.
     pub(super) runs: Vec<Run>,
     /// Running sequences that give their blocks back first, by falling index.
     pub(super) preempted: Vec<usize>,
-    /// Which of the waiting start, by rising index.
+    /// Waiting sequences that start, by rising index.
     pub(super) admitted: Vec<usize>,
-    /// Which of the waiting can never be computed, and why, by rising index.
+    /// Waiting sequences that can never be computed, and why, by rising index.
     pub(super) refused: Vec<(usize, Misfit)>,
 }
 
@@ -138,6 +138,7 @@ pub(super) fn schedule(
     plan.preempted.clear();
     plan.admitted.clear();
     plan.refused.clear();
+    // Sequences from here on have given their blocks up in this plan.
     let mut alive = running.len();
     let mut allowance = None;
     let mut place = |plan: &mut Plan, budget: &mut Budget, allowance: &mut Option<Allowance>, index: usize| {
@@ -147,6 +148,8 @@ pub(super) fn schedule(
         }
         let Some(tokens) = chunk(&running[index], budget, allowance.as_ref()) else { return };
         let need = blocks_needed(&running[index], tokens, budget.whole.block_tokens);
+        // The youngest give way until there are blocks enough. The last of them may be this sequence itself: then it
+        // waits for its turn again, rather than taking blocks from an older one.
         while need > budget.free_blocks && alive > index {
             alive -= 1;
             plan.preempted.push(alive);
@@ -160,20 +163,23 @@ pub(super) fn schedule(
             }
         }
     };
+    // Decodes first: a stream waits for no prompt.
     let is_decode = |index: &usize| running[*index].pending == 1;
     (0..running.len()).filter(is_decode).for_each(|index| place(plan, &mut budget, &mut allowance, index));
+    // From here on rows are of prompts, and beside decodes there are fewer of them.
     if !plan.runs.is_empty() {
         allowance = Some(Allowance::of(budget.beside_decodes));
     }
     let prompts = (0..running.len()).filter(|index| !is_decode(index));
     prompts.for_each(|index| place(plan, &mut budget, &mut allowance, index));
+    // After a preemption nothing starts: the free blocks belong to those that were preempted.
     if plan.preempted.is_empty() {
         admit(plan, &mut budget, &mut allowance, running.len(), waiting);
     }
     plan.runs.sort_unstable_by_key(|run| run.index);
 }
 
-/// Takes back what a sequence was planned to do.
+/// Undoes a sequence's run.
 fn undo(plan: &mut Plan, budget: &mut Budget, index: usize, sequence: &Running) {
     if let Some(at) = plan.runs.iter().position(|run| run.index == index) {
         let undone = plan.runs.remove(at);
@@ -223,7 +229,7 @@ fn take(plan: &mut Plan, budget: &mut Budget, index: usize, sequence: &Running, 
     plan.runs.push(Run { index, tokens, new_blocks });
 }
 
-/// How many pending tokens fit the step; `None` when not even one does.
+/// The number of pending tokens that fit the step; `None` when not even one does.
 fn chunk(sequence: &Running, budget: &Budget, allowance: Option<&Allowance>) -> Option<usize> {
     let mut tokens = sequence.pending.min(budget.rows);
     if let Some(allowance) = allowance {

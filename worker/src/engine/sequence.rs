@@ -1,4 +1,4 @@
-//! What the engine is asked, and what it answers.
+//! Submissions to the engine, and the events it answers with.
 
 use super::prefix::CacheSalt;
 use compute::sampler::{Logprobs, Mask, Params};
@@ -11,15 +11,15 @@ use tokio::sync::mpsc;
 pub struct Submission {
     /// The prompt's tokens, at least one.
     pub prompt: Vec<u32>,
-    /// How to go on.
+    /// Parameters of the generation.
     pub params: SequenceParams,
-    /// Which of the request's sequences this is; comes back with every event.
+    /// Index within the request; comes back with every event.
     pub index: u32,
     /// Lower goes first (vLLM's `priority`); counts where the engine has a priority level.
     pub priority: i64,
     /// Whose prefixes it shares: those of the same salt.
     pub salt: CacheSalt,
-    /// Where events go. Shared by a request's sequences; when its receiver is dropped, they end.
+    /// Sender of events, shared by a request's sequences. They end when its receiver is dropped.
     pub events: mpsc::Sender<(u32, Event)>,
     /// Ends this sequence alone: its reader has all it wants (a stop string was found).
     pub cancel: Cancel,
@@ -28,7 +28,7 @@ pub struct Submission {
 /// When to stop, and how to choose.
 #[derive(Debug, Clone)]
 pub struct SequenceParams {
-    /// How tokens are chosen.
+    /// Sampling parameters.
     pub sampling: Params,
     /// The most tokens to generate; 0 computes the prompt alone.
     pub max_tokens: usize,
@@ -38,7 +38,7 @@ pub struct SequenceParams {
     pub stop_ids: Vec<u32>,
     /// The only tokens that may be generated; all if none.
     pub allowed: Option<Arc<Mask>>,
-    /// How many alternatives to report for each token of the prompt; `None` for no report.
+    /// Number of alternatives to report for each token of the prompt; `None` for no report.
     pub prompt_logprobs: Option<usize>,
 }
 
@@ -57,7 +57,7 @@ impl Cancel {
     }
 }
 
-/// What a sequence tells its reader.
+/// An event of a sequence, for its reader.
 #[derive(Debug, Clone, PartialEq)]
 pub enum Event {
     /// So many tokens of the prompt were found in the prefix cache. Comes first, and only where there were any.

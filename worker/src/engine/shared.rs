@@ -1,6 +1,6 @@
-//! What engine thread and handles share: gauges, signs of life, and what the last steps were.
+//! State shared by the engine thread and its handles: gauges, signs of life, and the last steps.
 
-use super::doing::{Activity, Doing, Wedge};
+use super::activity::{Activity, Stage, Wedge};
 use super::events::KvChanges;
 use super::flight::Flight;
 use super::prefix::Identity;
@@ -25,13 +25,13 @@ pub(super) struct Shared {
     pub(super) blocks_used: AtomicU32,
     /// Recent seconds per finished sequence × 1000, for `retry-after`.
     pub(super) sequence_ms: AtomicU64,
-    /// What changed in the prefix cache.
+    /// Changes of the prefix cache.
     pub(super) kv_changes: KvChanges,
     waiting_for: Location,
-    /// Where a step is in the model; the backend says.
+    /// The part of the model that a step is at; written by the backend.
     pub(super) location: Arc<Location>,
     // Locks of a few nanoseconds: taken a few times a step, contended only while somebody looks.
-    doing: Mutex<Doing>,
+    activity: Mutex<Activity>,
     recorder: Mutex<Recorder>,
     fault: OnceLock<String>,
     identity: Mutex<Option<Identity>>,
@@ -53,7 +53,7 @@ impl Shared {
             kv_changes: KvChanges::default(),
             waiting_for: Location::default(),
             location: Arc::default(),
-            doing: Mutex::default(),
+            activity: Mutex::default(),
             recorder: Mutex::new(Recorder::new(recorder_bytes)),
             fault: OnceLock::new(),
             identity: Mutex::default(),
@@ -66,12 +66,12 @@ impl Shared {
         milliseconds(self.begun.elapsed())
     }
 
-    /// The engine thread is alive.
+    /// Notes a sign of life.
     pub(super) fn beat(&self) {
         self.beat_ms.store(self.now_ms(), Ordering::Relaxed);
     }
 
-    /// How long ago it last was; `None` when it has ended.
+    /// Time since its last sign of life; `None` when it has ended.
     pub(super) fn since_beat(&self) -> Option<Duration> {
         if self.is_dead.load(Ordering::Acquire) {
             return None;
@@ -88,30 +88,30 @@ impl Shared {
     }
 
     /// Notes what the engine thread does now.
-    pub(super) fn set_doing(&self, doing: Doing) {
-        *self.doing.lock() = doing;
+    pub(super) fn set_activity(&self, doing: Activity) {
+        *self.activity.lock() = doing;
     }
 
     /// The same, within the same step.
-    pub(super) fn set_activity(&self, activity: Activity) {
-        self.doing.lock().activity = activity;
+    pub(super) fn set_stage(&self, stage: Stage) {
+        self.activity.lock().stage = stage;
     }
 
-    /// What it was doing, where it has been silent for `bound` or longer.
+    /// Its activity, if it has been silent for `bound` or longer.
     pub(super) fn wedge(&self, bound: Duration) -> Option<Wedge> {
         let silent = self.since_beat().filter(|silent| *silent >= bound)?;
         let since_unix_ms = self.begun_unix_ms + self.beat_ms.load(Ordering::Relaxed);
-        Some(Wedge { doing: *self.doing.lock(), part: self.location.part(), silent, since_unix_ms })
+        Some(Wedge { activity: *self.activity.lock(), part: self.location.part(), silent, since_unix_ms })
     }
 
-    /// Keeps a step in mind, and says how many are kept.
+    /// Records a step; returns the number of steps kept.
     pub(super) fn record(&self, step: StepRecord) -> usize {
         let mut recorder = self.recorder.lock();
         recorder.push(step);
         recorder.len()
     }
 
-    /// What the recorder holds now: the last `count` steps.
+    /// The recorder's last `count` steps.
     pub(super) fn flight(&self, count: usize) -> Flight {
         let (dropped, steps) = {
             let recorder = self.recorder.lock();
@@ -121,7 +121,7 @@ impl Shared {
             model: self.model.clone(),
             at_unix_ms: self.begun_unix_ms + self.now_ms(),
             began_unix_ms: self.begun_unix_ms,
-            doing: *self.doing.lock(),
+            activity: *self.activity.lock(),
             part: self.location.part().map(|part| part.to_string()),
             silent_ms: self.since_beat().map(milliseconds),
             dropped,
@@ -129,7 +129,7 @@ impl Shared {
         }
     }
 
-    /// Says what the step waits for.
+    /// Notes the part that the step waits for.
     pub(super) fn set_waiting_for(&self, part: Part) {
         self.waiting_for.enter(Some(part));
     }
@@ -140,7 +140,7 @@ impl Shared {
         self.location.enter(None);
     }
 
-    /// What the step waits for.
+    /// The part that the step waits for.
     pub(super) fn waiting_for(&self) -> Option<Part> {
         self.waiting_for.part()
     }
@@ -155,22 +155,22 @@ impl Shared {
         self.fault.get().map(String::as_str)
     }
 
-    /// Notes what the newest weights are known by, or that it is not known yet.
+    /// Notes the identity of the newest weights, or that it is not known yet.
     pub(super) fn set_identity(&self, identity: Option<Identity>) {
         *self.identity.lock() = identity;
     }
 
-    /// What the newest weights are known by.
+    /// The identity of the newest weights, once it is known.
     pub(super) fn identity(&self) -> Option<Identity> {
         *self.identity.lock()
     }
 
-    /// Says which generation is the oldest in use.
+    /// Notes the oldest generation in use.
     pub(super) fn set_oldest(&self, generation: Generation) {
         self.oldest.send_replace(generation);
     }
 
-    /// Which generation is the oldest in use.
+    /// The oldest generation in use.
     pub(super) fn oldest(&self) -> watch::Receiver<Generation> {
         self.oldest.subscribe()
     }

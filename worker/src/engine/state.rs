@@ -12,9 +12,9 @@ use compute::sampler::{Choice, Chosen, History, Logprobs};
 use std::collections::VecDeque;
 use std::time::Instant;
 
-/// What the core is asked.
+/// A sequence to generate, as the core gets it.
 #[derive(Debug)]
-pub(super) struct Ask<R> {
+pub(super) struct Request<R> {
     pub(super) prompt: Vec<u32>,
     pub(super) params: SequenceParams,
     pub(super) priority: i64,
@@ -35,9 +35,9 @@ pub(super) struct Sequence<R> {
     pub(super) blocks: Vec<u32>,
     /// The prefixes that its full blocks end, as far as they were worked out.
     prefixes: Vec<Prefix>,
-    /// How many of its blocks are known by their names, or are another's of that name.
+    /// Number of its blocks that are registered by name, or equal another's of that name.
     pub(super) registered: usize,
-    /// Which weights it is computed with; decided when it is first admitted.
+    /// The weights it is computed with; decided when it is first admitted.
     pub(super) generation: Option<Generation>,
     /// Tokens whose keys and values are in the blocks.
     pub(super) computed: usize,
@@ -47,7 +47,7 @@ pub(super) struct Sequence<R> {
     flights: VecDeque<InFlight>,
     /// The longest that it may become.
     length_max: usize,
-    /// How many of those were found when it was admitted.
+    /// The part of those that was cached when it was admitted.
     pub(super) found: usize,
     /// Prompt positions whose log probabilities were reported; a preemption does not repeat them.
     reported: usize,
@@ -61,11 +61,11 @@ pub(super) struct Sequence<R> {
 #[derive(Debug, Clone, Copy)]
 pub(super) struct InFlight {
     step: u64,
-    /// Which of the step's segments it is.
+    /// Index of its segment in the step.
     pub(super) segment: usize,
-    /// How many tokens are computed.
+    /// Number of tokens computed.
     pub(super) tokens: usize,
-    /// Whether a token comes of it.
+    /// True if the step chooses a token for it.
     chooses: bool,
 }
 
@@ -78,7 +78,7 @@ pub(super) enum End {
 }
 
 impl<R: Reader> Sequence<R> {
-    pub(super) fn new(ask: Ask<R>, order: Order, length_max: usize, now: Instant) -> Self {
+    pub(super) fn new(ask: Request<R>, order: Order, length_max: usize, now: Instant) -> Self {
         Self {
             reader: ask.reader,
             params: ask.params,
@@ -107,7 +107,7 @@ impl<R: Reader> Sequence<R> {
         &self.tokens[self.prompt_tokens..]
     }
 
-    /// Whether positions from here on are still to be scored.
+    /// True if positions from here on are still to be scored.
     fn is_scored(&self) -> bool {
         let scored = self.reported.max(self.launched);
         self.params.prompt_logprobs.is_some() && scored + 1 < self.prompt_tokens
@@ -133,7 +133,7 @@ impl<R: Reader> Sequence<R> {
         }
     }
 
-    /// How many of its blocks need not be computed where they are found, at most: the last token is always computed,
+    /// Number of blocks that it may take from the cache, at most: the last token is always computed,
     /// since something follows from it, and so is a prompt of which every position is scored.
     pub(super) fn skippable(&self, block_tokens: usize) -> usize {
         if self.is_scored() {
@@ -142,7 +142,7 @@ impl<R: Reader> Sequence<R> {
         (self.tokens.len().saturating_sub(1) / block_tokens).min(self.prefixes.len())
     }
 
-    /// How its `at`th block is found among those of some weights, once it was hashed.
+    /// The key of its `at`th block among those of some weights, once it was hashed.
     pub(super) fn key(&self, at: usize, generation: Generation) -> Option<Key> {
         self.prefixes.get(at).map(|&prefix| Key { generation, prefix })
     }
@@ -154,7 +154,7 @@ impl<R: Reader> Sequence<R> {
         Some(Named { key, parent, depth: u32::try_from(at).unwrap_or(u32::MAX) })
     }
 
-    /// What the backend computes of its next `tokens`: known ones, or the one that a step in flight chooses.
+    /// The segment of its next `tokens`: known ones, or the one that a step in flight chooses.
     pub(super) fn segment(&self, tokens: usize) -> Segment<'_> {
         let (start, end) = (self.launched, self.launched + tokens);
         let input = match self.flights.back() {
@@ -164,7 +164,7 @@ impl<R: Reader> Sequence<R> {
         Segment { input, start, blocks: &self.blocks, want: self.want(tokens) }
     }
 
-    /// What it wants of its next `tokens`.
+    /// What its next `tokens` are to yield.
     fn want(&self, tokens: usize) -> Want<'_> {
         let end = self.launched + tokens;
         let choice = (end == self.length()).then(|| self.choice());
@@ -179,7 +179,7 @@ impl<R: Reader> Sequence<R> {
         }
     }
 
-    /// How the token after all of its tokens is chosen, those in flight among them.
+    /// The choice of the token after all of its tokens, those in flight among them.
     fn choice(&self) -> Choice<'_> {
         let params = &self.params;
         let (prompt, generated) = self.tokens.split_at(self.prompt_tokens);
@@ -195,8 +195,8 @@ impl<R: Reader> Sequence<R> {
         self.tokens.len() + self.flights.iter().filter(|flight| flight.chooses).count()
     }
 
-    /// How many tokens it has to compute, those that steps in flight choose among them. None where such a token is known
-    /// to be the last: that one is never computed.
+    /// Number of tokens still to compute, those that steps in flight choose among them. Zero if such a token is known to
+    /// be the last: that one is never computed.
     pub(super) fn pending(&self) -> usize {
         let length = self.length();
         let is_last = length > self.tokens.len() && self.is_full(length);
@@ -229,7 +229,7 @@ impl<R: Reader> Sequence<R> {
         (self.launched, self.computed, self.found, self.registered) = (0, 0, 0, 0);
     }
 
-    /// Why it leaves, where its reader wants no more of it.
+    /// The reason to end it, if its reader wants no more.
     pub(super) fn unwanted(&self) -> Option<End> {
         match self.reader.reading() {
             Reading::Satisfied => Some(End::Finished(FinishReason::Stop)),
@@ -293,7 +293,7 @@ impl<R: Reader> Sequence<R> {
         self.is_full(self.tokens.len()).then_some(FinishReason::Length)
     }
 
-    /// Whether it ends at this length.
+    /// True if it ends at this length.
     fn is_full(&self, length: usize) -> bool {
         length - self.prompt_tokens >= self.params.max_tokens || length >= self.length_max
     }

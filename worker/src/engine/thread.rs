@@ -1,16 +1,16 @@
 //! The engine thread: the only owner of backend and core. It brings in what is submitted, reads the clock, has the
 //! backend compute what the core has planned, and updates the meters.
 
+use super::activity::{Activity, Stage};
 use super::attempt::{self, Fault};
 use super::core::{Core, Notice};
-use super::doing::{Activity, Doing};
 use super::meters::{Meters, add, observe, set};
 use super::reader::Channel;
 use super::recorder::StepRecord;
 use super::scheduler::Run;
 use super::sequence::Submission;
 use super::shared::Shared;
-use super::state::{Ask, End};
+use super::state::{End, Request};
 use super::{EngineOptions, FaultOptions, Message};
 use compute::backend::{
     Backend, DEPTH_MAX, Generation, Input, InstallError, Outcome, Part, Prepared, Results, Segment, Step, Want,
@@ -22,11 +22,11 @@ use std::sync::atomic::Ordering;
 use std::sync::mpsc::{Receiver, RecvTimeoutError, TryRecvError};
 use std::time::{Duration, Instant};
 
-/// How long to wait for work before showing life again.
+/// Longest wait for work before the next sign of life.
 const IDLE: Duration = Duration::from_millis(100);
-/// How long to rest when every sequence waits for its reader.
+/// Pause when every sequence waits for its reader.
 const PAUSED: Duration = Duration::from_millis(2);
-/// How often the flight recorder is dumped at most: what makes one step fail may make many.
+/// Shortest time between two dumps of the flight recorder: the cause of one failure may cause many.
 const DUMP_EVERY: Duration = Duration::from_secs(60);
 
 struct Engine<'a> {
@@ -34,18 +34,18 @@ struct Engine<'a> {
     core: Core<Channel>,
     shared: &'a Shared,
     meters: &'a Meters,
-    /// How long the backend computed in this turn.
+    /// Time in the model in this turn.
     computing: Duration,
     faults: &'a FaultOptions,
-    /// How many sequences were admitted, and how many preempted, since the last step was launched.
+    /// Sequences admitted, and sequences preempted, since the last step was launched.
     moved: (usize, usize),
-    /// How many steps were launched.
+    /// Number of steps launched.
     steps: u64,
     /// The most steps in flight.
     depth: usize,
     /// Those that are, oldest first.
     in_flight: VecDeque<InFlight>,
-    /// Whether every sequence of a step failed in this turn.
+    /// True if every sequence of a step failed in this turn.
     has_wholly_failed: bool,
     /// When the flight recorder was last dumped.
     dumped_at: Option<Instant>,
@@ -82,7 +82,7 @@ pub(super) fn run(
     }
     engine.core.fail_all("the engine has ended");
     shared.waiting.store(0, Ordering::Release);
-    // Whoever sent between the check and here is told too: dropping the inbox closes their channels.
+    // Submissions sent between the check and here end, too: dropping the inbox closes their channels.
     drop(inbox);
     engine.publish();
 }
@@ -121,27 +121,27 @@ impl<'a> Engine<'a> {
         }
     }
 
-    /// Takes what was submitted; waits a moment when there is nothing to do. False: no handle is left.
+    /// Receives submissions; waits a moment when there is nothing to do. False if no handle is left.
     fn receive(&mut self, inbox: &Receiver<Message>) -> bool {
         self.shared.beat();
-        self.shared.set_activity(Activity::Idle);
+        self.shared.set_stage(Stage::Idle);
         if self.core.is_idle() && self.in_flight.is_empty() {
             match inbox.recv_timeout(IDLE) {
-                Ok(message) => self.heed(message),
+                Ok(message) => self.handle(message),
                 Err(RecvTimeoutError::Timeout) => {}
                 Err(RecvTimeoutError::Disconnected) => return false,
             }
         }
         loop {
             match inbox.try_recv() {
-                Ok(message) => self.heed(message),
+                Ok(message) => self.handle(message),
                 Err(TryRecvError::Empty) => return true,
                 Err(TryRecvError::Disconnected) => return !(self.core.is_idle() && self.in_flight.is_empty()),
             }
         }
     }
 
-    fn heed(&mut self, message: Message) {
+    fn handle(&mut self, message: Message) {
         match message {
             Message::Submit(sequences) => {
                 let now = Instant::now();
@@ -152,9 +152,9 @@ impl<'a> Engine<'a> {
                 self.shared.set_identity(self.core.identity());
             }
             Message::Install(weights, reply) => {
-                self.shared.set_activity(Activity::Installing);
+                self.shared.set_stage(Stage::Installing);
                 let installed = self.install(&weights);
-                // Who asked may be gone; what was installed stays.
+                // The caller may be gone; the weights stay installed.
                 let _ = reply.send(installed);
             }
         }
@@ -190,7 +190,7 @@ impl<'a> Engine<'a> {
         }
     }
 
-    /// Whether the backend takes no step more.
+    /// True if no further step can be launched.
     fn is_full(&self) -> bool {
         self.in_flight.len() >= self.depth
     }
@@ -250,7 +250,7 @@ impl<'a> Engine<'a> {
         let mut segments: Vec<Segment<'_>> = std::mem::take(&mut self.segments);
         let Self { backend, core, shared, .. } = self;
         segments.extend(runs.iter().map(|run| core.segment(run)));
-        shared.set_activity(Activity::Computing);
+        shared.set_stage(Stage::Computing);
         let computed = Step { generation, segments: &segments };
         let launched = attempt::launch(&mut **backend, &computed, &mut wanted(shared, core, runs));
         self.segments = emptied(segments);
@@ -273,14 +273,14 @@ impl<'a> Engine<'a> {
     /// Collects the oldest step in flight and applies its results. False: none is in flight.
     fn collect(&mut self) -> bool {
         let Some(mut step) = self.in_flight.pop_front() else { return false };
-        self.shared.set_activity(Activity::Computing);
+        self.shared.set_stage(Stage::Computing);
         match attempt::collect(&mut *self.backend, &mut self.results) {
             Ok(times) => {
                 self.computing += times.compute;
                 step.record.backend_us = microseconds(times.compute);
                 self.meters.step_s.observe(times.compute.as_secs_f64());
                 self.shared.leave_the_model();
-                self.shared.set_activity(Activity::Answering);
+                self.shared.set_stage(Stage::Answering);
                 let failed = self.core.apply(step.number, &mut self.results, Instant::now());
                 step.record.failed += narrow(failed);
             }
@@ -308,7 +308,7 @@ impl<'a> Engine<'a> {
         let mut segments: Vec<Segment<'_>> = std::mem::take(&mut self.segments);
         let Self { backend, core, shared, .. } = self;
         segments.extend(runs.iter().map(|run| core.segment(run)));
-        shared.set_activity(Activity::Retrying);
+        shared.set_stage(Stage::Retrying);
         let (tries_max, beat) = (self.faults.step_retries_max, || shared.beat());
         let failed = Step { generation: step.generation, segments: &segments };
         let parts = attempt::apart(&mut **backend, &failed, first, tries_max, &mut wanted(shared, core, runs), &beat);
@@ -364,8 +364,8 @@ impl<'a> Engine<'a> {
         (record.admitted, record.preempted) = (narrow(admitted), narrow(preempted));
         (record.waiting, record.running) = (narrow(self.core.waiting()), narrow(self.core.running()));
         record.kv_blocks_used = narrow(self.core.blocks_used());
-        self.shared.set_doing(Doing {
-            activity: Activity::Planning,
+        self.shared.set_activity(Activity {
+            stage: Stage::Planning,
             step: record.step,
             sequences: record.sequences,
             prefill_tokens: record.prefill_tokens,
@@ -383,7 +383,7 @@ impl<'a> Engine<'a> {
         self.meters.recorder_steps.set(f64::from(narrow(kept)));
     }
 
-    /// Whether the backend still computes anything: one token, in a block that nobody holds.
+    /// Checks that the backend still computes anything: one token, in a block without a holder.
     fn computes(&mut self) -> bool {
         // What failed was not the backend, or there is no room to see: the next step will tell.
         if self.shared.fault().is_some() || !self.in_flight.is_empty() {
@@ -406,7 +406,7 @@ impl<'a> Engine<'a> {
         }
     }
 
-    /// Tells gauges and counters how things are and what has happened.
+    /// Updates gauges and counters.
     fn publish(&mut self) {
         let running = narrow(self.core.running());
         let used = narrow(self.core.blocks_used());
@@ -418,7 +418,7 @@ impl<'a> Engine<'a> {
         set(&self.meters.kv_usage, f64::from(used) / f64::from(total));
         self.meters.cached_blocks.set(f64::from(narrow(self.core.blocks_cached())));
         for notice in self.core.notices() {
-            tell(notice, self.meters, self.shared);
+            report(notice, self.meters, self.shared);
         }
         self.shared.kv_changes.extend(self.core.changes());
     }
@@ -439,12 +439,12 @@ fn emptied(segments: Vec<Segment<'_>>) -> Vec<Segment<'static>> {
     segments.into_iter().filter_map(|_| None).collect()
 }
 
-fn ask(submission: Submission) -> Ask<Channel> {
+fn ask(submission: Submission) -> Request<Channel> {
     let Submission { prompt, params, index, priority, salt, events, cancel } = submission;
-    Ask { prompt, params, priority, salt, reader: Channel { events, index, cancel } }
+    Request { prompt, params, priority, salt, reader: Channel { events, index, cancel } }
 }
 
-fn tell(notice: Notice, meters: &Meters, shared: &Shared) {
+fn report(notice: Notice, meters: &Meters, shared: &Shared) {
     match notice {
         Notice::Started { waited, prompt, cached } => {
             observe(&meters.queue_s, waited.as_secs_f64());

@@ -18,10 +18,10 @@ const PROMPT_LOGITS_ROWS: usize = 64;
 /// A backend, and what there is to say of it.
 pub(super) struct Computed {
     pub(super) backend: Box<dyn Backend>,
-    /// What it computes with.
+    /// The weights it computes with.
     pub(super) prepared: Arc<dyn Prepared>,
     pub(super) max_model_len: usize,
-    /// How long planning and building took.
+    /// Duration of planning and building.
     pub(super) took: Duration,
     /// The KV cache's memory, where it is to be taken before the model is ready.
     pub(super) kv_pages: Option<Pages>,
@@ -56,19 +56,19 @@ pub(super) fn compute(
     Ok(Computed { backend: built.backend, prepared, max_model_len: planned.max_model_len, took, kv_pages })
 }
 
-/// What of the worker's memory a model may take.
+/// A model's share of the worker's memory.
 #[derive(Debug, Clone, Copy, Default)]
 pub(super) struct Share {
-    /// What it is to take, where the operator said so.
+    /// Memory to fill, if the operator gave a budget.
     budget_bytes: Option<u64>,
-    /// What it may not exceed, where the machine's memory is known.
+    /// Upper bound, if the machine's memory is known.
     limit_bytes: Option<u64>,
 }
 
 /// Divides the worker's memory between its models: what the operator gave it, or else what the machine has.
 ///
 /// # Errors
-/// What the models need without question exceeds it; the error has the sums.
+/// The models' least needs exceed it; the error has the sums.
 pub(super) fn shares(config: &WorkerConfig, demands: &[Option<Demand>]) -> Result<Vec<Share>, MemoryError> {
     let machine = available_bytes();
     #[expect(clippy::cast_precision_loss, clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "a share")]
@@ -87,7 +87,7 @@ pub(super) fn shares(config: &WorkerConfig, demands: &[Option<Demand>]) -> Resul
     Ok(shares.collect())
 }
 
-/// What a model asks of the worker's memory.
+/// A model's demand on the worker's memory.
 pub(super) fn demand(kind: &dyn Kind, config: &WorkerConfig, model: &Model, mapped_bytes: u64) -> Demand {
     Demand::of(&kind.need(model, rows(config)), mapped_bytes, &wishes(config, Share::default()))
 }

@@ -1,4 +1,4 @@
-//! What a model's keys and values are known by outside this process, so that a fleet can tell which workers hold which
+//! Identities of weights: the roots of published KV block names, by which a fleet can tell which workers hold which
 //! prefixes.
 //!
 //! Weights whose bytes were hashed have an identity that every worker with the same bytes, description and preparation
@@ -12,10 +12,10 @@ use parking_lot::Mutex;
 use std::path::Path;
 use std::time::SystemTime;
 
-/// How many directories are remembered: more than a worker swaps between.
+/// Directories that are remembered: more than a worker swaps between.
 const REMEMBERED_MAX: usize = 64;
 
-/// What a file is, short of its bytes.
+/// A file's metadata, standing for its bytes while it does not change.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) struct Stamp {
     name: String,

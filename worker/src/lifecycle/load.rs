@@ -34,20 +34,20 @@ use models::template::ChatTemplate;
 use models::tokenizer::Tokenizer;
 use models::{Config, Decoder, order};
 
-/// What a served model is made of: kept while it is served, compared with what is to replace it.
+/// A served model's parts: kept while it is served, compared with the revision that is to replace it.
 pub(super) struct Resident {
     pub(super) files: Arc<Files>,
     pub(super) config: Config,
     /// None where the backend has no weights. A revision with equal weights shares them.
     pub(super) weights: Option<Arc<Arrived>>,
-    /// What its keys and values are known by.
+    /// Root of its KV block names.
     pub(super) identity: Identity,
 }
 
 /// Weights that a backend uses.
 pub(super) struct Arrived {
     pub(super) decoder: Arc<Decoder>,
-    /// What the backend made of it.
+    /// The same, prepared for the backend.
     pub(super) prepared: Arc<dyn Prepared>,
     pub(super) weights: Weights,
     /// Dropping it would cancel what is on its way, to memory or to the cache's disk.
@@ -56,7 +56,7 @@ pub(super) struct Arrived {
     stamps: Option<Vec<Stamp>>,
 }
 
-/// What was found of a model, before its weights are.
+/// A model's small files and place, before its weights are opened.
 pub(super) struct Found {
     pub(super) files: Arc<Files>,
     pub(super) config: Config,
@@ -84,7 +84,7 @@ impl Opened {
 }
 
 impl Arrived {
-    /// What the keys and values of these weights are known by; none before that is known.
+    /// The identity of these weights; none before it is known.
     fn known_identity(&self, context: &Context, config: &Config) -> Option<Identity> {
         let kind = &*context.kind;
         let embedded = || self.load.is_none().then(|| identity::of_embedded(&self.weights, config, kind));
@@ -145,7 +145,7 @@ impl Found {
     }
 }
 
-/// What the weight files of a local model are, before they are opened.
+/// Stamps of a local model's weight files, taken before they are opened.
 fn stamps(probe: &Probe) -> Option<Vec<Stamp>> {
     let folder = probe.url().directory()?;
     probe.shards().iter().map(|shard| Stamp::of(folder, &shard.object.name)).collect()
@@ -163,7 +163,7 @@ pub(super) struct Looked {
     weights_open: Duration,
 }
 
-/// Looks at a model and lets its weights and its tokenizer come.
+/// Probes a model and starts loading its weights and tokenizer.
 pub(super) async fn look(context: &Context, source: &ModelSource) -> Result<Looked, ModelError> {
     let begun = Instant::now();
     let name = source.name();
@@ -199,7 +199,7 @@ impl Looked {
         self.opened.as_ref().map_or(0, |opened| opened.weights.total_bytes())
     }
 
-    /// What it asks of the worker's memory; none where there are no weights to count.
+    /// Its demand on the worker's memory; none without weights.
     pub(super) fn demand(&self, context: &Context) -> Option<Demand> {
         let opened = self.opened.as_ref()?;
         Some(demand(&*context.kind, &context.config, &self.model, opened.weights.total_bytes()))
@@ -330,7 +330,7 @@ pub(super) struct Begun {
     config: Config,
     weights: Option<Arc<Arrived>>,
     engine: EngineHandle,
-    /// What its keys and values are known by; none before that is known.
+    /// Root of its KV block names; none before it is known.
     identity: Option<Identity>,
     quantizing: Option<Quantizing>,
     /// Memory for its KV cache, on its way.

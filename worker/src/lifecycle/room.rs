@@ -20,7 +20,7 @@ impl Room {
         let (sender, receiver) = oneshot::channel();
         let name = model.to_owned();
         let work = move || {
-            // Who asked may be gone.
+            // The receiver may be gone.
             let _ = sender.send(take_all(&name, &pages));
         };
         std::thread::Builder::new().name(format!("kv-{model}")).spawn(work).map_err(ModelError::Thread)?;

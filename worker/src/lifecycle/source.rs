@@ -1,4 +1,4 @@
-//! Where a model comes from, as an operator writes it.
+//! Sources of models, as operators write them.
 
 use std::path::Path;
 use std::str::FromStr;
@@ -8,7 +8,7 @@ use loader::ModelUrl;
 use super::error::StartError;
 use models::demo;
 
-/// Where a model comes from.
+/// Source of a model.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum ModelSource {
     /// The bundled model.

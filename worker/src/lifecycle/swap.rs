@@ -32,7 +32,7 @@ pub(super) async fn handle(context: Arc<Context>, request: SwapRequest) {
         Ok(fitting) => (Ok(()), Some(fitting)),
         Err(refusal) => (Err(refusal), None),
     };
-    // Who asked may be gone.
+    // The caller may be gone.
     let _ = reply.send(answer);
     let Some((found, old)) = fitting else { return count(&context, &model, "refused") };
     match carry_out(&context, &model, found, old).instrument(span).await {

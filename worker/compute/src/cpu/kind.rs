@@ -21,7 +21,7 @@ pub(crate) struct Cpu {
 /// A model's operands, some of which may still have to be made.
 struct Operands {
     staged: Arc<Staged>,
-    /// How many threads make them where nobody else needs those.
+    /// Number of threads that make them where nothing else needs those.
     threads: usize,
     is_copied: bool,
 }

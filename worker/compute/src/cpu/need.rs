@@ -1,4 +1,4 @@
-//! How much memory the `cpu` backend takes for a model beside its mapped weights: pure.
+//! Memory of the `cpu` backend for a model, beside its mapped weights: pure.
 
 use super::KV_BLOCK_TOKENS;
 use super::operand;

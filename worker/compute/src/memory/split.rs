@@ -2,7 +2,7 @@
 
 use super::{MemoryError, MemoryOptions, Need, WeightsMemory};
 
-/// What one model asks of the memory that it shares with others.
+/// One model's demand on the memory that it shares with others.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Demand {
     /// Mapped weights and their copies.
@@ -11,12 +11,12 @@ pub struct Demand {
     pub arena_bytes: u64,
     /// The KV storage asked for; else what would hold every sequence at its longest, as a measure of what to give.
     pub kv_bytes: u64,
-    /// Whether the KV storage was asked for.
+    /// True if the KV storage was asked for.
     pub is_fixed: bool,
 }
 
 impl Demand {
-    /// What a model demands whose backend needs `need`.
+    /// The demand of a model whose backend needs `need`.
     #[must_use]
     pub fn of(need: &Need, mapped_bytes: u64, options: &MemoryOptions) -> Self {
         let length = options.max_model_len.unwrap_or(usize::MAX).min(need.positions);

@@ -5,10 +5,10 @@ use std::io;
 use std::ops::Range;
 use thiserror::Error;
 
-/// What is taken at a time: large enough that asking how much there is costs nothing beside it.
+/// Bytes taken at a time: large enough that asking for the free memory costs nothing beside it.
 pub const PIECE_BYTES: usize = 64 << 20;
 
-/// How a piece went.
+/// Outcome of a piece.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Piece {
     /// It is ours.

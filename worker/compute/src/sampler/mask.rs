@@ -1,4 +1,4 @@
-//! A set of tokens that may come: what a grammar, or a list of allowed tokens, leaves of a vocabulary.
+//! Sets of allowed tokens: the part of a vocabulary that a grammar, or a list, leaves.
 
 /// Tokens that may come, one bit each.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -20,7 +20,7 @@ impl Mask {
         }
     }
 
-    /// Whether a token may come.
+    /// True if a token may come.
     #[must_use]
     pub fn allows(&self, token: u32) -> bool {
         self.words.get(token as usize / 64).is_some_and(|word| word >> (token % 64) & 1 == 1)

@@ -168,7 +168,7 @@ impl Simulation {
         }
     }
 
-    fn submit(&mut self, ask: Ask<Listener>) -> Listener {
+    fn submit(&mut self, ask: Request<Listener>) -> Listener {
         let listener = ask.reader.clone();
         self.core.submit(ask, self.now);
         listener
@@ -330,7 +330,7 @@ fn prompt(group: u64, shared: usize, own: usize, seed: u64) -> Vec<u32> {
     (0..shared).map(|at| token(group, at)).chain((0..own).map(|at| token(seed | 1 << 60, at))).collect()
 }
 
-fn ask(prompt: Vec<u32>, seed: u64, max_tokens: usize) -> Ask<Listener> {
+fn ask(prompt: Vec<u32>, seed: u64, max_tokens: usize) -> Request<Listener> {
     let params = SequenceParams {
         sampling: Params { seed, temperature: 1.5, ..Params::default() },
         max_tokens,
@@ -339,7 +339,7 @@ fn ask(prompt: Vec<u32>, seed: u64, max_tokens: usize) -> Ask<Listener> {
         allowed: None,
         prompt_logprobs: None,
     };
-    Ask { prompt, params, priority: 0, salt: CacheSalt::default(), reader: Listener::new() }
+    Request { prompt, params, priority: 0, salt: CacheSalt::default(), reader: Listener::new() }
 }
 
 /// What a sequence says when it is alone and nothing is cached.
@@ -348,7 +348,7 @@ fn alone(prompt: Vec<u32>, seed: u64, max_tokens: usize) -> Vec<u32> {
 }
 
 /// The same with other weights.
-fn alone_with(generation: Generation, asked: Ask<Listener>) -> Vec<u32> {
+fn alone_with(generation: Generation, asked: Request<Listener>) -> Vec<u32> {
     let mut simulation = Simulation::new(&Sizes { caches: false, ..ROOMY });
     (0..generation.0).for_each(|_| simulation.install());
     let listener = simulation.submit(asked);
@@ -411,7 +411,7 @@ fn live_on(listener: &Listener, fate: Fate, age: usize) {
 }
 
 impl Arrival {
-    fn ask(&self) -> Ask<Listener> {
+    fn ask(&self) -> Request<Listener> {
         let mut asked = ask(prompt(self.group, self.shared, self.own, self.seed), self.seed, self.max_tokens);
         asked.priority = self.priority;
         asked.salt = CacheSalt::new(&self.salt.to_string(), "");
@@ -611,7 +611,7 @@ fn neither_tenants_nor_weights_share() {
         if swaps {
             simulation.install();
         }
-        let asked = Ask { salt: CacheSalt::new(tenant, ""), ..ask(prompt(1, 30, 0, 0), 1, 2) };
+        let asked = Request { salt: CacheSalt::new(tenant, ""), ..ask(prompt(1, 30, 0, 0), 1, 2) };
         let listener = simulation.submit(asked);
         simulation.finish();
         listener.0.borrow().cached
@@ -726,7 +726,7 @@ fn what_is_stored_and_removed_before_there_is_a_name_is_published_once_or_never(
 fn the_urgent_go_first_and_nobody_starves() {
     let level = Duration::from_secs(2);
     let mut simulation = Simulation::new(&Sizes { max_num_seqs: 2, level: Some(level), ..ROOMY });
-    let patient = Ask { priority: 3, ..ask(prompt(9, 0, 8, 9), 9, 4) };
+    let patient = Request { priority: 3, ..ask(prompt(9, 0, 8, 9), 9, 4) };
     (0..8).for_each(|seed| drop(simulation.submit(ask(prompt(1, 0, 8, seed), seed, 12))));
     let patient = simulation.submit(patient);
     let mut waited = Duration::ZERO;

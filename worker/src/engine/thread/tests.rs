@@ -64,7 +64,7 @@ fn count_turns(depth: usize) {
     let mut engine = Engine::new(backend(depth), &options, &shared, &meters);
     let (events, _reader) = mpsc::channel(10_000);
     // Two run, one waits for a seat.
-    engine.heed(Message::Submit((0..3).map(|seed| submission(seed, &events)).collect()));
+    engine.handle(Message::Submit((0..3).map(|seed| submission(seed, &events)).collect()));
     (0..70).for_each(|_| engine.turn());
     let counts: Vec<usize> = (0..128).map(|_| allocations::count(|| engine.turn())).collect();
     assert_eq!((engine.core.running(), engine.core.waiting()), (2, 1), "the turns counted were decodes");

@@ -1,4 +1,4 @@
-//! What an engine thread is doing, for those who find that it no longer beats.
+//! The engine thread's current activity, for whoever finds that it no longer beats.
 //!
 //! Numbers only: no token, no prompt, no name of a request.
 
@@ -9,10 +9,10 @@ use serde::Serialize;
 
 use compute::backend::Part;
 
-/// What kind of work.
+/// A kind of work.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "snake_case")]
-pub enum Activity {
+pub enum Stage {
     /// Waiting for submissions, or for readers.
     #[default]
     Idle,
@@ -28,7 +28,7 @@ pub enum Activity {
     Installing,
 }
 
-impl Activity {
+impl Stage {
     /// The word for `/status` and the log.
     #[must_use]
     pub const fn as_str(self) -> &'static str {
@@ -43,12 +43,13 @@ impl Activity {
     }
 }
 
-/// What the engine thread said last.
+/// The latest activity of the engine thread.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize)]
-pub struct Doing {
-    /// What kind of work.
-    pub activity: Activity,
-    /// Which step, the first being 1.
+pub struct Activity {
+    /// The kind of work.
+    #[serde(rename = "activity")]
+    pub stage: Stage,
+    /// Number of the step, the first being 1.
     pub step: u64,
     /// Sequences in it.
     pub sequences: u32,
@@ -61,11 +62,11 @@ pub struct Doing {
 /// An engine that showed no sign of life for longer than it may.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Wedge {
-    /// What it was doing then.
-    pub doing: Doing,
+    /// Its activity then.
+    pub activity: Activity,
     /// The part of the model it was at, where the backend says.
     pub part: Option<Part>,
-    /// For how long it has been silent.
+    /// Time since its last sign of life.
     pub silent: Duration,
     /// Unix milliseconds of its last sign of life.
     pub since_unix_ms: u64,
@@ -73,8 +74,8 @@ pub struct Wedge {
 
 impl fmt::Display for Wedge {
     fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Doing { activity, step, sequences, prefill_tokens, decode_tokens } = self.doing;
-        write!(formatter, "no sign of life for {:.1} s: {} step {step}", self.silent.as_secs_f64(), activity.as_str())?;
+        let Activity { stage, step, sequences, prefill_tokens, decode_tokens } = self.activity;
+        write!(formatter, "no sign of life for {:.1} s: {} step {step}", self.silent.as_secs_f64(), stage.as_str())?;
         if let Some(part) = self.part {
             write!(formatter, " at {part}")?;
         }
