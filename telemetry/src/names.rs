@@ -204,6 +204,18 @@ pub const WORKER_PREFIX_BLOCKS: Def = Def::gauge(
     "Full KV blocks that can be shared, in use or not; at most all blocks there are",
     &["model"],
 );
+/// Changes of the prefix cache that are kept.
+pub const WORKER_KV_EVENTS: Def = Def::gauge(
+    "forebay_worker_kv_events",
+    "Changes of the prefix cache that are kept for `/status/kv-events`; at most 8192",
+    &["model"],
+);
+/// Steps in flight.
+pub const WORKER_STEPS_IN_FLIGHT: Def = Def::gauge(
+    "forebay_worker_steps_in_flight",
+    "Steps launched and not collected at the end of the engine's last turn; below the backend's depth",
+    &["model"],
+);
 /// Prompt tokens of the sequences that started.
 pub const WORKER_PROMPT_TOKENS: Def =
     Def::counter("forebay_worker_prompt_tokens_total", "Prompt tokens of the sequences that started", &["model"]);

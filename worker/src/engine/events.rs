@@ -64,11 +64,10 @@ pub struct KvChangesRead {
 
 impl KvChanges {
     /// Adds changes; the oldest are forgotten beyond [`CHANGES_MAX`].
-    pub(super) fn extend(&self, changes: impl Iterator<Item = KvChange>) {
+    /// Returns how many are kept; none where nothing was added.
+    pub(super) fn extend(&self, changes: impl Iterator<Item = KvChange>) -> Option<usize> {
         let mut changes = changes.peekable();
-        if changes.peek().is_none() {
-            return;
-        }
+        changes.peek()?;
         let mut ring = self.ring.lock();
         for change in changes {
             if ring.changes.len() == CHANGES_MAX {
@@ -77,6 +76,7 @@ impl KvChanges {
             }
             ring.changes.push_back(change);
         }
+        Some(ring.changes.len())
     }
 
     /// At most `most` changes from number `from` on.
@@ -97,9 +97,10 @@ mod tests {
     fn who_missed_changes_is_told() {
         let change = KvChange::Removed { block: Prefix::root(&CacheSalt::default()).name(&Identity::private([0; 32])) };
         let changes = KvChanges::default();
-        changes.extend(vec![change; CHANGES_MAX].into_iter());
+        assert_eq!(changes.extend(std::iter::empty()), None);
+        assert_eq!(changes.extend(vec![change; CHANGES_MAX].into_iter()), Some(CHANGES_MAX));
         assert_eq!(changes.read(3, 2), KvChangesRead { first: 3, changes: vec![change; 2] });
-        changes.extend(vec![change; 5].into_iter());
+        assert_eq!(changes.extend(vec![change; 5].into_iter()), Some(CHANGES_MAX), "it is bounded");
         assert_eq!(changes.read(3, 1).first, 5, "0 to 4 are gone");
         let end = CHANGES_MAX as u64 + 5;
         assert_eq!(changes.read(end, 9), KvChangesRead { first: end, changes: vec![] });

@@ -420,7 +420,10 @@ impl<'a> Engine<'a> {
         for notice in self.core.notices() {
             report(notice, self.meters, self.shared);
         }
-        self.shared.kv_changes.extend(self.core.changes());
+        if let Some(kept) = self.shared.kv_changes.extend(self.core.changes()) {
+            self.meters.kv_events.set(f64::from(narrow(kept)));
+        }
+        self.meters.in_flight.set(f64::from(narrow(self.in_flight.len())));
     }
 }
 
