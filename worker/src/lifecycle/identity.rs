@@ -94,3 +94,48 @@ pub(super) fn of_nothing(config: &Config, kind: &dyn Kind) -> Identity {
 fn describe(config: &Config) -> String {
     format!("{:?}", Config { dtype: None, ..config.clone() })
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use compute::{BackendKind, KindOptions, Quantization};
+
+    fn config() -> Config {
+        Config::parse(models::demo::CONFIG).expect("the demo's")
+    }
+
+    #[test]
+    fn a_directory_keeps_its_name_while_its_files_are_the_same_ones() {
+        let folder = tempfile::tempdir().expect("a folder");
+        let file = folder.path().join("model.safetensors");
+        std::fs::write(&file, b"some weights").expect("writes");
+        let stored = BackendKind::Cpu.configured(&KindOptions::default());
+        let private = Private::default();
+        let of = |private: &Private| {
+            let stamp = Stamp::of(folder.path(), "model.safetensors").expect("a file");
+            private.identity(Some(vec![stamp]), &config(), &*stored)
+        };
+        let first = of(&private);
+        assert!(!first.status().is_public);
+        assert_eq!(of(&private), first);
+        assert_ne!(of(&Private::default()), first, "another process");
+        // Computed otherwise, they are other weights.
+        let options = KindOptions { quantization: Some(Quantization::Q8_0), ..KindOptions::default() };
+        let stamp = Stamp::of(folder.path(), "model.safetensors");
+        let quantized = BackendKind::Cpu.configured(&options);
+        assert_ne!(private.identity(stamp.map(|stamp| vec![stamp]), &config(), &*quantized), first);
+        // The same bytes in another file.
+        let other = folder.path().join("other");
+        std::fs::write(&other, b"some weights").expect("writes");
+        std::fs::rename(&other, &file).expect("renames");
+        assert_ne!(of(&private), first);
+        assert_ne!(private.identity(None, &config(), &*stored), private.identity(None, &config(), &*stored));
+    }
+
+    #[test]
+    fn a_declared_type_is_not_a_part_of_the_description() {
+        let config = config();
+        assert_eq!(describe(&config), describe(&Config { dtype: None, ..config.clone() }));
+        assert_ne!(describe(&config), describe(&Config { layers: config.layers + 1, ..config.clone() }));
+    }
+}

@@ -9,7 +9,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use testkit::origin::{Fault, Origin};
 use wire::EXTENT_BYTES;
-use wire::status::ModelPhase;
+use wire::status::{KvEvent, KvEvents, ModelPhase};
 
 const SWAP: &str = "/admin/models/demo/swap";
 /// Tokens of an answer: some hundreds of steps, so that swaps fall within answers.
@@ -153,4 +153,55 @@ async fn one_swap_at_a_time() {
     assert_eq!(worker.post("/v1/chat/completions", &chat(greedy(2))).await.status, 200);
     let_go(&origin);
     until(&worker, "the end of the swap", |model| model.phase == ModelPhase::Ready).await;
+}
+
+/// Tokens of a prompt of four blocks that are found in the cache.
+async fn cached(worker: &Running) -> u64 {
+    let prompt: Vec<u32> = (0..64).map(|at| 100 + at * 7 % 300).collect();
+    let reply = worker.post("/v1/completions", &json!({"model": "demo", "prompt": prompt, "max_tokens": 1})).await;
+    assert_eq!(reply.status, 200, "{}", reply.text());
+    reply.json()["usage"]["prompt_tokens_details"]["cached_tokens"].as_u64().unwrap_or(0)
+}
+
+async fn events(worker: &Running) -> KvEvents {
+    serde_json::from_value(worker.get("/status/kv-events?model=demo&from=0").await.json()).expect("events")
+}
+
+async fn swap(worker: &Running, origin: &Origin, folder: &str) {
+    let accepted = worker.post(SWAP, &source(origin, folder)).await;
+    assert_eq!(accepted.status, 202, "{}", accepted.text());
+    let ready = until(worker, "the end of the swap", |model| model.phase == ModelPhase::Ready).await;
+    assert_eq!(ready.error, None);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn equal_weights_from_elsewhere_have_equal_names_and_a_swap_to_them_keeps_the_cache() {
+    let same = Revision::new(0);
+    let builder = same.on(same.on(Origin::builder().seed(1), "old"), "same");
+    let origin = Revision::new(1).on(builder, "new").start().expect("starts");
+    let (worker, other) = (serve(&origin, "old").await, serve(&origin, "same").await);
+    for one in [&worker, &other] {
+        assert_eq!((cached(one).await, cached(one).await), (0, 48));
+    }
+    let before = events(&worker).await;
+    assert!(before.identity.as_ref().is_some_and(|identity| identity.is_public), "{before:?}");
+    assert_eq!(before, events(&other).await, "whoever loaded them, from wherever");
+
+    swap(&worker, &origin, "same").await;
+    assert_eq!(cached(&worker).await, 48, "nothing was installed");
+    assert_eq!(events(&worker).await, before);
+
+    swap(&worker, &origin, "new").await;
+    assert_eq!((cached(&worker).await, cached(&worker).await), (0, 48));
+    let after = events(&worker).await;
+    assert_ne!(after.identity, before.identity);
+    let name = |event: &KvEvent| match event {
+        KvEvent::Stored { block, .. } | KvEvent::Removed { block } => block.clone(),
+        KvEvent::Other => unreachable!("the worker is as old as this test"),
+    };
+    let old: Vec<String> = before.events.iter().map(name).collect();
+    let new = after.events.iter().filter(|event| !old.contains(&name(event))).count();
+    assert_eq!(new, 4, "four blocks by new names: {after:?}");
+    let gone = after.events.iter().filter(|event| matches!(event, KvEvent::Removed { .. })).count();
+    assert_eq!(gone, 4, "the old ones are gone: {after:?}");
 }
