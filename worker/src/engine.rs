@@ -1,13 +1,12 @@
 //! The engine: one thread that owns the backend and turns submissions into tokens.
 //!
-//! A step is plan → compute → take in → hand out. All but computing is the `core`, which is pure: its scheduler, KV
+//! A step is planned, launched, collected and applied. All but computing is the `core`, which is pure: its scheduler, KV
 //! blocks, prefix cache and sequences know no clock, no thread and no channel; `thread` wraps clock, backend and
-//! channels around it. Tokens go out over a bounded channel per request; a reader that is slow pauses its own
-//! sequences and nobody else's, one that is gone frees them within a step. The engine knows token ids only: no text,
-//! no HTTP.
+//! channels around it. Tokens go out over a bounded channel per request. A slow reader pauses its own sequences and
+//! nobody else's; one that is gone frees them within a step. The engine knows token ids only: no text, no HTTP.
 //!
 //! Weights may arrive while it works, and may be replaced between two steps ([`EngineHandle::install`]): a sequence
-//! keeps to the generation of weights it was admitted under, and the old one is let go with its last sequence.
+//! keeps to the generation of weights it was admitted under, and an old one is freed with its last sequence.
 
 mod activity;
 mod admission;
@@ -17,7 +16,9 @@ mod capacity;
 mod core;
 mod events;
 mod flight;
+mod message;
 mod meters;
+mod options;
 mod order;
 mod prefix;
 mod reader;
@@ -33,6 +34,7 @@ pub use capacity::Misfit;
 pub use events::{CHANGES_MAX, KvChange, KvChangesRead};
 pub use flight::Flight;
 pub use meters::Meters;
+pub use options::{EngineOptions, FaultOptions};
 pub use prefix::{BlockName, CacheSalt, Identity};
 pub use recorder::StepRecord;
 pub use scheduler::BesideDecodes;
@@ -40,8 +42,8 @@ pub use sequence::{Cancel, Event, FinishReason, SequenceParams, Submission};
 
 use capacity::Capacity;
 use compute::backend::{Backend, Generation, InstallError, Limits, Part, Prepared};
+use message::Message;
 use shared::Shared;
-use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::sync::mpsc;
@@ -49,45 +51,6 @@ use std::time::Duration;
 use thiserror::Error;
 use tokio::sync::oneshot;
 use wire::status::Load;
-
-/// The engine's own bounds; the backend has the device's.
-#[derive(Debug, Clone)]
-pub struct EngineOptions {
-    /// The most sequences generated at a time.
-    pub max_num_seqs: usize,
-    /// The longest sequence, prompt and completion together.
-    pub max_model_len: usize,
-    /// The share of prompts in a step that also decodes.
-    pub beside_decodes: BesideDecodes,
-    /// The most sequences that may wait.
-    pub queue_max: usize,
-    /// Longest pause of a sequence for a slow reader; it is ended then.
-    pub reader_stall: Duration,
-    /// Keeps full KV blocks and shares them between sequences that begin alike.
-    pub enable_prefix_caching: bool,
-    /// The time waited that one level of priority is worth; first come, first served if none.
-    pub priority_level: Option<Duration>,
-    /// Handling of failed steps.
-    pub faults: FaultOptions,
-}
-
-/// Handling of failed steps, and what is recorded for diagnosis.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct FaultOptions {
-    /// The most further tries of a failed step, to find out whose fault it was.
-    pub step_retries_max: usize,
-    /// The most bytes of the flight recorder.
-    pub recorder_bytes: usize,
-    /// Directory of flight recorder dumps; only the log if none.
-    pub recorder_dir: Option<PathBuf>,
-}
-
-impl Default for FaultOptions {
-    /// 64 tries find four of 256 sequences; a mebibyte is some ten thousand steps.
-    fn default() -> Self {
-        Self { step_retries_max: 64, recorder_bytes: 1 << 20, recorder_dir: None }
-    }
-}
 
 /// Why a submission was not taken.
 #[derive(Debug, Clone, Error, PartialEq, Eq)]
@@ -128,13 +91,6 @@ pub enum SwapError {
     /// The engine has ended.
     #[error("the engine has ended")]
     Ended,
-}
-
-/// A message to the engine thread.
-enum Message {
-    Submit(Vec<Submission>),
-    Identify(Generation, Identity),
-    Install(Arc<dyn Prepared>, oneshot::Sender<Result<Generation, InstallError>>),
 }
 
 /// Handle to an engine. Clones share it; it ends when the last one is dropped.

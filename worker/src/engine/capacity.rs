@@ -3,7 +3,7 @@
 //!
 //! It knows no request and no text; what is free at the moment is the scheduler's affair.
 
-use super::EngineOptions;
+use super::options::EngineOptions;
 use compute::backend::Limits;
 use thiserror::Error;
 

@@ -7,12 +7,12 @@
 //! up, wants nothing of the steps in flight, and the device computes them in order: what they write into blocks that were
 //! given back is overwritten by whoever got those.
 
-use super::EngineOptions;
 use super::admission::Prospects;
 use super::attempt::Fault;
 use super::blocks::{BlockPool, Change};
 use super::capacity::Capacity;
 use super::events::KvChange;
+use super::options::EngineOptions;
 use super::order::Order;
 use super::prefix::{Identity, Key};
 use super::reader::Reader;
@@ -139,8 +139,8 @@ impl<R: Reader> Core<R> {
         self.generations.last().map_or_else(Generation::default, |weights| weights.generation)
     }
 
-    /// Lets go of the generations that no sequence uses any more; the oldest that is left.
-    pub(super) fn let_go(&mut self, mut retire: impl FnMut(Generation)) -> Generation {
+    /// Retires the generations that no sequence uses any more; returns the oldest that is left.
+    pub(super) fn retire_unused(&mut self, mut retire: impl FnMut(Generation)) -> Generation {
         let newest = self.newest();
         while let Some(at) = self.unused(newest) {
             let generation = self.generations[at].generation;

@@ -4,14 +4,15 @@
 use super::activity::{Activity, Stage};
 use super::attempt::{self, Fault};
 use super::core::{Core, Notice};
+use super::message::Message;
 use super::meters::{Meters, add, observe, set};
+use super::options::{EngineOptions, FaultOptions};
 use super::reader::Channel;
 use super::recorder::StepRecord;
 use super::scheduler::Run;
 use super::sequence::Submission;
 use super::shared::Shared;
 use super::state::{End, Request};
-use super::{EngineOptions, FaultOptions, Message};
 use compute::backend::{
     Backend, DEPTH_MAX, Generation, Input, InstallError, Outcome, Part, Prepared, Results, Segment, Step, Want,
 };
@@ -174,7 +175,7 @@ impl<'a> Engine<'a> {
         (self.computing, self.has_wholly_failed) = (Duration::ZERO, false);
         let waiting = self.core.waiting();
         self.core.drop_unwanted(begun);
-        self.let_go();
+        self.retire_unused();
         let is_planned = self.core.plan(begun);
         self.count_waiting(waiting);
         // Before the step: a reader of a token finds its sequence counted.
@@ -195,9 +196,9 @@ impl<'a> Engine<'a> {
         self.in_flight.len() >= self.depth
     }
 
-    fn let_go(&mut self) {
+    fn retire_unused(&mut self) {
         let backend = &mut self.backend;
-        let oldest = self.core.let_go(|generation| backend.retire(generation));
+        let oldest = self.core.retire_unused(|generation| backend.retire(generation));
         self.shared.set_oldest(oldest);
     }
 

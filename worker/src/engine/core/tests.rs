@@ -1,6 +1,6 @@
 //! The core in simulation: no thread, no clock but its own, the scripted backend for a device.
 
-use super::super::FaultOptions;
+use super::super::options::FaultOptions;
 use super::super::prefix::BlockName;
 use super::super::prefix::CacheSalt;
 use super::super::reader::Reading;
@@ -186,7 +186,7 @@ impl Simulation {
         self.identify();
         self.core.drop_unwanted(self.now);
         let backend = &mut self.backend;
-        self.core.let_go(|generation| backend.retire(generation));
+        self.core.retire_unused(|generation| backend.retire(generation));
         let is_planned = self.core.plan(self.now);
         check(&self.core);
         let mut planned = self.core.take_runs();
