@@ -8,7 +8,7 @@ use std::num::NonZeroUsize;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use compute::backend::{Input, Logits, Segment, Want};
+use compute::backend::{Generation, Input, Logits, Outcome, Pooling, Results, Segment, Step, Want};
 use compute::candle::{CandleBackend, CandleOptions};
 use compute::cpu::{CpuBackend, CpuOptions, KV_BLOCK_TOKENS, Tier};
 use compute::sampler::Choice;
@@ -296,4 +296,45 @@ fn eight_bits_cost_next_to_nothing_and_the_same_in_any_company() {
         seen += 1;
     }
     assert!(seen >= 4, "only {seen} models of 16 bits");
+}
+
+/// What a backend makes of whole sequences that want something, by launching and collecting one step for each.
+fn outcomes(backend: &mut dyn Logits, tokens: &[u32], want: Want<'_>) -> Outcome {
+    let blocks = blocks(backend);
+    let segment = Segment { input: Input::Tokens(tokens), start: 0, blocks: &blocks, want };
+    let mut results = Results::default();
+    let step = Step { generation: Generation::default(), segments: &[segment] };
+    backend.launch(&step, &mut |_| true).expect("launches");
+    backend.collect(&mut results).expect("collects");
+    results.outcomes.remove(0).expect("finite")
+}
+
+#[test]
+fn tokens_scores_and_hidden_states_across_the_seam_are_those_of_the_logits() {
+    for fixture in folders().iter().map(|folder| Fixture::load(folder)).filter(Fixture::is_f32) {
+        let (tokens, vocab) = (&fixture.sequences[0], fixture.decoder.config.vocab_size);
+        let hidden = outcomes(&mut fixture.candle(), tokens, Want::Hidden(Pooling::Every)).hidden;
+        for (name, mut backend) in fixture.backends() {
+            let logits = forced(&mut *backend, tokens);
+            let choice = Choice::greedy();
+            let want = Want::Scores { next: &tokens[1..], top: 1, then: Some(choice) };
+            let found = outcomes(&mut *backend, tokens, want);
+            let last = argmax(&logits[logits.len() - vocab..]);
+            assert_eq!(found.token.map(|chosen| chosen.id), Some(last), "{name}");
+            assert_eq!(found.scores.len(), tokens.len() - 1);
+            for ((score, row), next) in found.scores.iter().zip(logits.chunks(vocab)).zip(&tokens[1..]) {
+                let expected = log_probabilities(row, vocab)[*next as usize];
+                assert!((f64::from(score.chosen) - expected).abs() < 1e-3, "{name}: {} {expected}", score.chosen);
+                assert_eq!(score.top[0].0, argmax(row), "{name}");
+            }
+            let own = outcomes(&mut *backend, tokens, Want::Hidden(Pooling::Every)).hidden;
+            assert_eq!(own.len(), hidden.len());
+            let apart = own.iter().zip(&hidden).map(|(own, reference)| (own - reference).abs()).fold(0.0, f32::max);
+            assert!(apart < 1e-3, "{name}: hidden states differ by {apart}");
+            let last = outcomes(&mut *backend, tokens, Want::Hidden(Pooling::Last)).hidden;
+            assert!(last.iter().zip(&own[own.len() - last.len()..]).all(|(last, own)| (last - own).abs() < 1e-5));
+            let nothing = outcomes(&mut *backend, tokens, Want::Nothing);
+            assert_eq!(nothing, Outcome::default());
+        }
+    }
 }
