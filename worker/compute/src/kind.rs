@@ -96,7 +96,7 @@ impl BuildError {
     }
 }
 
-/// What matrices become when they are loaded.
+/// A format that matrices are converted to at load.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub enum Quantization {
     /// GGUF's Q8_0.
