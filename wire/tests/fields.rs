@@ -21,18 +21,17 @@ fn known(of: fn(Fate) -> bool) -> BTreeSet<String> {
 fn the_documentation_lists_every_field_with_its_fate() {
     let path = concat!(env!("CARGO_MANIFEST_DIR"), "/../docs/semantics.md");
     let text = std::fs::read_to_string(path).expect("the documentation is there");
-    let cases: [(&str, fn(Fate) -> bool); 3] = [
-        ("**Honoured**", |fate| matches!(fate, Fate::Honoured(_))),
-        ("**Refused", |fate| matches!(fate, Fate::Refused(_))),
-        ("**Hints**", |fate| matches!(fate, Fate::Ignored)),
-    ];
-    for (heading, of) in cases {
-        let (listed, known) = (listed(&text, heading), known(of));
-        let missing: Vec<_> = known.difference(&listed).collect();
-        assert!(missing.is_empty(), "{heading} of docs/semantics.md lacks {missing:?}");
-        let extra: Vec<_> = listed.difference(&known).collect();
-        assert!(extra.is_empty(), "{heading} of docs/semantics.md names {extra:?}, which no row has");
-    }
+    agree(&text, "**Honoured**", |fate| matches!(fate, Fate::Honoured(_)));
+    agree(&text, "**Refused", |fate| matches!(fate, Fate::Refused(_)));
+    agree(&text, "**Hints**", |fate| matches!(fate, Fate::Ignored));
+}
+
+fn agree(text: &str, heading: &str, of: fn(Fate) -> bool) {
+    let (listed, known) = (listed(text, heading), known(of));
+    let missing: Vec<_> = known.difference(&listed).collect();
+    assert!(missing.is_empty(), "{heading} of docs/semantics.md lacks {missing:?}");
+    let extra: Vec<_> = listed.difference(&known).collect();
+    assert!(extra.is_empty(), "{heading} of docs/semantics.md names {extra:?}, which no row has");
 }
 
 #[test]
