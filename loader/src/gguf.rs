@@ -10,18 +10,17 @@
 //! file and its length, and it opens no file. What the values and names mean is the worker's business.
 
 mod error;
-mod kind;
+mod ids;
 mod parse;
 
 use std::collections::BTreeMap;
 use std::ops::Range;
 
-use safetensors::Dtype;
+use tensor::Format;
 
 use crate::header::{Header, TensorInfo};
 
 pub use error::GgufError;
-pub use kind::Kind;
 pub use parse::parse;
 
 /// The longest header that is read. Metadata with the largest published tokenizers have some twenty
@@ -61,9 +60,9 @@ pub struct Gguf {
 pub struct GgufTensor {
     /// The tensor's name, unique in the file.
     pub name: String,
-    /// The storage of its elements.
-    pub kind: Kind,
-    /// The dimensions, outermost first: the reverse of the file's own order.
+    /// How its numbers lie.
+    pub format: Format,
+    /// The dimensions in numbers, outermost first: the reverse of the file's own order.
     pub shape: Vec<usize>,
     /// The tensor's bytes in the file.
     pub range: Range<u64>,
@@ -133,41 +132,20 @@ impl Value {
 }
 
 impl Gguf {
-    /// The same tensors as a safetensors header has them, for everything downstream that plans,
-    /// fetches and maps. Safetensors know no blocks: a tensor of Q8_0 becomes rows of bytes as they
-    /// lie, its innermost dimension the bytes of a row.
-    ///
-    /// # Errors
-    /// A tensor is stored in a kind that nothing here reads; the error names both.
-    pub fn header(&self) -> Result<Header, GgufError> {
-        let tensors = self.tensors.iter().map(|tensor| {
-            let (dtype, shape) = tensor.as_safetensors()?;
-            Ok(TensorInfo { name: tensor.name.clone(), dtype, shape, range: tensor.range.clone() })
-        });
-        Ok(Header {
-            metadata: BTreeMap::new(),
-            tensors: tensors.collect::<Result<_, _>>()?,
-            data_start: self.data_start,
-        })
-    }
-}
-
-impl GgufTensor {
-    fn as_safetensors(&self) -> Result<(Dtype, Vec<usize>), GgufError> {
-        let dtype = match self.kind.name {
-            "F32" => Dtype::F32,
-            "F16" => Dtype::F16,
-            "BF16" => Dtype::BF16,
-            "Q8_0" => {
-                let mut shape = self.shape.clone();
-                if let Some(row) = shape.last_mut() {
-                    *row = *row / self.kind.block * self.kind.block_bytes;
-                }
-                return Ok((Dtype::U8, shape));
-            }
-            _ => return Err(GgufError::Unsupported { tensor: self.name.clone(), kind: self.kind }),
+    /// The tensors as everything downstream that plans, fetches and maps has them.
+    #[must_use]
+    pub fn header(&self) -> Header {
+        let info = |tensor: &GgufTensor| TensorInfo {
+            name: tensor.name.clone(),
+            format: tensor.format,
+            shape: tensor.shape.clone(),
+            range: tensor.range.clone(),
         };
-        Ok((dtype, self.shape.clone()))
+        Header {
+            metadata: BTreeMap::new(),
+            tensors: self.tensors.iter().map(info).collect(),
+            data_start: self.data_start,
+        }
     }
 }
 

@@ -15,7 +15,7 @@ mod parse;
 use std::collections::BTreeMap;
 use std::ops::Range;
 
-use safetensors::Dtype;
+use tensor::Format;
 
 pub use error::HeaderError;
 pub use parse::parse;
@@ -49,9 +49,9 @@ pub struct Header {
 pub struct TensorInfo {
     /// The tensor's name, unique in the file.
     pub name: String,
-    /// The type of one element.
-    pub dtype: Dtype,
-    /// The dimensions, outermost first.
+    /// How its numbers lie.
+    pub format: Format,
+    /// The dimensions in numbers, outermost first.
     pub shape: Vec<usize>,
     /// The tensor's bytes in the file (not in the data part, as the header's text has it).
     pub range: Range<u64>,

@@ -5,7 +5,7 @@
 //! region ([`Tensor`]), and [`Weights`] finds them by name. Nothing is copied and no page of
 //! weights is touched before someone computes with it.
 //!
-//! This room knows the safetensors format. It knows no model, no kernel and no HTTP handler.
+//! This room knows the safetensors and the GGUF format. It knows no model, no kernel and no HTTP handler.
 
 pub mod cache;
 pub mod conformance;
@@ -36,7 +36,6 @@ pub use model_url::{ModelUrl, ModelUrlError};
 pub use open::{Load, Loader, LoaderConfig, OpenOptions, Summary};
 pub use probe::Probe;
 pub use region::{Lease, Region, begin_writeback, on_truncation};
-pub use safetensors::Dtype;
 pub use source::{Object, ReadOptions, Source, SourceError, Tag};
 pub use tensor::Tensor;
 pub use weights::{WeightFile, Weights};

@@ -17,6 +17,7 @@ use serde::Serialize;
 use thiserror::Error;
 
 use crate::header::Header;
+use tensor::Format;
 use wire::EXTENT_BYTES;
 
 /// The bytes that one fetch asks for by default: large enough that a request's round trip is
@@ -177,13 +178,13 @@ pub enum PlanError {
         /// The slice.
         slice: Slice,
     },
-    /// A slice begins or ends within a byte.
-    #[error("planning `{tensor}` of type {dtype}: {slice:?} does not begin and end at a byte")]
-    SubByte {
+    /// A slice begins or ends within a block of numbers.
+    #[error("planning `{tensor}` stored as {format}: {slice:?} cuts a block of {} numbers", .format.block().numbers)]
+    CutBlock {
         /// The tensor.
         tensor: String,
-        /// The type of its elements.
-        dtype: String,
+        /// How its numbers lie.
+        format: Format,
         /// The slice.
         slice: Slice,
     },

@@ -1,26 +1,26 @@
-//! One tensor: a view into a region, with its element type and shape.
+//! One tensor: a view into a region, with its format and shape.
 
 use std::fmt;
 use std::ops::Range;
 use std::sync::Arc;
 use std::time::Duration;
 
-use safetensors::Dtype;
+use tensor::{ArrivalError, Format, Storage, View};
 
 use crate::header::TensorInfo;
 use crate::{LoadError, Region};
 
 /// A view of one tensor's bytes, which may still be on their way ([`Tensor::is_ready`]). Cloning it clones the hold on its region, never the bytes.
 ///
-/// The bytes are as the file has them: little-endian, row-major, and at any alignment (the format
-/// promises none), so a reader must not assume that an `f32` begins at a multiple of four.
+/// The bytes are as the file has them: little-endian, row-major, and at any alignment (the formats
+/// promise none), so a reader must not assume that an `f32` begins at a multiple of four.
 #[derive(Clone)]
 pub struct Tensor {
     region: Arc<Region>,
     range: Range<usize>,
     /// The end of the header that says where the tensor lies: no view before that is verified too.
     header_end: u64,
-    dtype: Dtype,
+    format: Format,
     shape: Box<[usize]>,
 }
 
@@ -33,16 +33,16 @@ impl Tensor {
             "a tensor lies within its region"
         );
         let range = info.range.start as usize..info.range.end as usize;
-        Self { region, range, header_end, dtype: info.dtype, shape: info.shape.clone().into() }
+        Self { region, range, header_end, format: info.format, shape: info.shape.clone().into() }
     }
 
-    /// The type of one element.
+    /// How its numbers lie.
     #[must_use]
-    pub fn dtype(&self) -> Dtype {
-        self.dtype
+    pub fn format(&self) -> Format {
+        self.format
     }
 
-    /// The dimensions, outermost first; empty for a scalar.
+    /// The dimensions in numbers, outermost first; empty for a scalar.
     #[must_use]
     pub fn shape(&self) -> &[usize] {
         &self.shape
@@ -55,8 +55,17 @@ impl Tensor {
     /// shown an unverified byte.
     #[must_use]
     pub fn bytes(&self) -> &[u8] {
-        let view = self.is_header_ready().then(|| self.region.view(self.range.clone())).flatten();
-        view.unwrap_or_else(|| panic!("{self:?} is read before it is ready"))
+        self.arrived().unwrap_or_else(|| panic!("{self:?} is read before it is ready"))
+    }
+
+    fn arrived(&self) -> Option<&[u8]> {
+        self.is_header_ready().then(|| self.region.view(self.range.clone())).flatten()
+    }
+
+    /// The tensor as those have it who know no region.
+    #[must_use]
+    pub fn view(&self) -> View {
+        View::new(self.format, &self.shape, Arc::new(self.clone()))
     }
 
     /// The number of its bytes, arrived or not.
@@ -119,8 +128,27 @@ impl Tensor {
     }
 }
 
+impl Storage for Tensor {
+    fn object(&self) -> &str {
+        self.region.name()
+    }
+
+    fn byte_count(&self) -> u64 {
+        self.byte_count()
+    }
+
+    fn bytes(&self) -> Option<&[u8]> {
+        self.arrived()
+    }
+
+    fn wait_for(&self, patience: Duration) -> Result<bool, ArrivalError> {
+        let error = |source| ArrivalError { object: self.region.name().to_owned(), source };
+        self.wait_for(patience).map_err(|source: Arc<LoadError>| error(source))
+    }
+}
+
 impl fmt::Debug for Tensor {
     fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(formatter, "{:?}{:?} in {}[{:?}]", self.dtype, self.shape, self.region.name(), self.range)
+        write!(formatter, "{}{:?} in {}[{:?}]", self.format, self.shape, self.region.name(), self.range)
     }
 }

@@ -8,12 +8,15 @@ mod damage;
 
 use claims::{check, parse};
 use damage::damage;
-use loader::gguf::{self, GgufError, Kind, Value};
+use loader::gguf::{self, GgufError, Value};
 use proptest::collection::{btree_map, vec};
 use proptest::prelude::*;
+use tensor::Format;
 use testkit::gguf::{GgufFile, Meta};
 
-const KINDS: [u32; 5] = [0, 1, 30, 8, 12];
+/// Some formats and the numbers that files have for them.
+const FORMATS: [(u32, Format); 5] =
+    [(0, Format::F32), (1, Format::F16), (30, Format::Bf16), (8, Format::Q8_0), (12, Format::Q4K)];
 
 fn meta() -> impl Strategy<Value = Meta> {
     prop_oneof![
@@ -28,16 +31,17 @@ fn meta() -> impl Strategy<Value = Meta> {
 }
 
 fn file() -> impl Strategy<Value = GgufFile> {
-    let tensor = (0..KINDS.len(), 1_usize..3, vec(1_u64..4, 0..3));
+    let tensor = (0..FORMATS.len(), 1_usize..3, vec(1_u64..4, 0..3));
     (btree_map("[a-z._]{1,12}", meta(), 0..6), btree_map("[a-z.0-9]{1,12}", tensor, 1..6)).prop_map(
         |(metadata, tensors)| {
             let mut file = GgufFile { metadata: metadata.into_iter().collect(), tensors: Vec::new() };
             for (name, (kind, blocks, mut shape)) in tensors {
-                let kind = Kind::of(KINDS[kind]).expect("known");
-                shape.push((blocks * kind.block) as u64);
+                let (id, format) = FORMATS[kind];
+                let row = blocks * format.block().numbers;
+                shape.push(row as u64);
                 let rows: u64 = shape[..shape.len() - 1].iter().product();
-                let bytes = kind.row_bytes(blocks * kind.block).expect("whole blocks") * rows;
-                file.tensor(&name, &shape, kind.id, vec![0x5a; bytes as usize]);
+                let bytes = format.row_bytes(row).expect("whole blocks") * rows;
+                file.tensor(&name, &shape, id, vec![0x5a; bytes as usize]);
             }
             file
         },

@@ -15,10 +15,34 @@ use safetensors::{Dtype, serialize};
 use claims::{check, parse};
 use damage::damage;
 
-const DTYPES: [Dtype; 7] = [Dtype::F4, Dtype::U8, Dtype::F16, Dtype::BF16, Dtype::F32, Dtype::I64, Dtype::F6_E2M3];
+/// Every type of the reference library.
+const DTYPES: [Dtype; 22] = [
+    Dtype::BOOL,
+    Dtype::F4,
+    Dtype::F6_E2M3,
+    Dtype::F6_E3M2,
+    Dtype::U8,
+    Dtype::I8,
+    Dtype::F8_E5M2,
+    Dtype::F8_E4M3,
+    Dtype::F8_E8M0,
+    Dtype::F8_E4M3FNUZ,
+    Dtype::F8_E5M2FNUZ,
+    Dtype::I16,
+    Dtype::U16,
+    Dtype::F16,
+    Dtype::BF16,
+    Dtype::I32,
+    Dtype::U32,
+    Dtype::F32,
+    Dtype::C64,
+    Dtype::F64,
+    Dtype::I64,
+    Dtype::U64,
+];
 
 /// A dtype and a shape whose size is whole bytes, also for elements of four and six bits.
-fn tensor() -> impl Strategy<Value = (Dtype, Vec<usize>)> {
+fn typed_shape() -> impl Strategy<Value = (Dtype, Vec<usize>)> {
     (0..DTYPES.len(), vec(0_usize..4, 0..4)).prop_map(|(dtype, mut shape)| {
         if DTYPES[dtype].bitsize() < 8 {
             shape.push(4);
@@ -28,7 +52,7 @@ fn tensor() -> impl Strategy<Value = (Dtype, Vec<usize>)> {
 }
 
 fn file_bytes() -> impl Strategy<Value = Vec<u8>> {
-    btree_map("[a-z.0-9\"\\\\é]{1,12}", tensor(), 0..6).prop_map(|tensors| {
+    btree_map("[a-z.0-9\"\\\\é]{1,12}", typed_shape(), 0..6).prop_map(|tensors| {
         let data = vec![0x5a; 4 * 64 * 8];
         let views = tensors.iter().map(|(name, (dtype, shape))| {
             let bytes = shape.iter().product::<usize>() * dtype.bitsize() / 8;
@@ -36,6 +60,15 @@ fn file_bytes() -> impl Strategy<Value = Vec<u8>> {
         });
         serialize(views, Some([("format".to_owned(), "pt".to_owned())].into())).expect("a valid file")
     })
+}
+
+/// One noun for both libraries: every type of theirs is a format of ours, of the same size.
+#[test]
+fn every_type_of_the_reference_is_a_format() {
+    for dtype in DTYPES {
+        let format = tensor::Format::of_name(&dtype.to_string()).expect("a format of that name");
+        assert_eq!(format.row_bytes(24), Some(24 * dtype.bitsize() as u64 / 8), "{format}");
+    }
 }
 
 proptest! {

@@ -1,11 +1,15 @@
-//! The nouns that cross from storage to kernels: number formats, parts of a model, generations of weights.
+//! The nouns that cross from storage to kernels: number formats, stored tensors, parts of a model, generations of weights.
 //!
 //! This room knows no file, no model family and no kernel.
 
 mod format;
 mod part;
 mod step;
+mod view;
+mod weight;
 
-pub use format::{Float, Format, Q8_0_BYTES, Q8_0_NUMBERS};
+pub use format::{Block, Format};
 pub use part::{Location, Part};
 pub use step::Generation;
+pub use view::{ArrivalError, Storage, View};
+pub use weight::{Packing, Rows, Slot, Weight};

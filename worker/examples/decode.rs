@@ -23,9 +23,9 @@ use compute::backend::{Backend, Generation, Input, Results, Segment, Step, Want}
 use compute::cpu::{CpuBackend, CpuOptions, KV_BLOCK_TOKENS, Tier};
 use compute::sampler::Choice;
 use loader::Weights;
-use models::{Config, Decoder, Weight};
+use models::{Config, Decoder};
 use serde_json::json;
-use tensor::Format;
+use tensor::{Format, Weight};
 
 /// Memory of our own to read.
 const BUFFER_BYTES: usize = 1 << 30;
@@ -257,7 +257,9 @@ fn print(report: &serde_json::Value, json: bool) {
 /// Every matrix once, and of the embedding table one row unless it is also the head.
 fn weight_bytes_per_token(decoder: &Decoder, quantization: Option<Quantization>) -> f64 {
     let bytes = |weight: &Weight| match (quantization, weight.shape()) {
-        (Some(Quantization::Q8_0), &[rows, columns]) => rows * Format::Q8_0.row_bytes(columns),
+        (Some(Quantization::Q8_0), &[rows, columns]) => {
+            rows * Format::Q8_0.row_bytes(columns).map_or(0, |bytes| bytes as usize)
+        }
         _ => weight.bytes().len(),
     };
     let all: usize = decoder.tensors().into_iter().map(bytes).sum();

@@ -11,12 +11,12 @@ mod worker_process;
 use compute::backend::{Input, Logits, Segment, Want};
 use compute::cpu::{CpuBackend, CpuOptions};
 use compute::{KvCacheDtype, Quantization};
-use loader::{Dtype, Tensor, Weights};
+use loader::{Tensor, Weights};
 use models::{Config, Decoder};
-use safetensors::tensor::TensorView;
 use serde_json::{Value, json};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use tensor::Format;
 use testkit::gguf::{GgufFile, Meta};
 use testkit::origin::Origin;
 use worker::lifecycle::ModelSource;
@@ -51,10 +51,10 @@ fn name_of(name: &str) -> String {
 }
 
 fn widened(tensor: &Tensor) -> Vec<u8> {
-    match tensor.dtype() {
-        Dtype::F32 => tensor.bytes().to_vec(),
-        Dtype::BF16 => tensor.bytes().chunks_exact(2).flat_map(|half| [0, 0, half[0], half[1]]).collect(),
-        other => panic!("no {other:?} here"),
+    match tensor.format() {
+        Format::F32 => tensor.bytes().to_vec(),
+        Format::Bf16 => tensor.bytes().chunks_exact(2).flat_map(|half| [0, 0, half[0], half[1]]).collect(),
+        other => panic!("no {other} here"),
     }
 }
 
@@ -98,11 +98,11 @@ fn converted(config: &Value, weights: &Weights) -> GgufFile {
     for name in weights.names() {
         let tensor = weights.get(name).expect("a tensor");
         let shape: Vec<u64> = tensor.shape().iter().map(|size| *size as u64).collect();
-        let (mut bytes, kind) = match (shape.len(), tensor.dtype()) {
+        let (mut bytes, kind) = match (shape.len(), tensor.format()) {
             (1, _) => (widened(tensor), 0),
-            (_, Dtype::BF16) => (tensor.bytes().to_vec(), 30),
-            (_, Dtype::F32) => (tensor.bytes().to_vec(), 0),
-            (_, other) => panic!("no {other:?} here"),
+            (_, Format::Bf16) => (tensor.bytes().to_vec(), 30),
+            (_, Format::F32) => (tensor.bytes().to_vec(), 0),
+            (_, other) => panic!("no {other} here"),
         };
         for (part, heads) in [("q_proj", heads), ("k_proj", kv_heads)] {
             if architecture == "llama" && name.contains(part) {
@@ -310,25 +310,21 @@ fn q8_0_in_place_is_what_is_made_of_the_weights_at_load_time() {
         let from = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/fixtures").join(fixture);
         let config = Config::parse(&std::fs::read(from.join("config.json")).expect("reads")).expect("a config");
         let plain = Weights::open_dir(&from).expect("opens");
-        // Rows of bytes, as the loader gives the blocks of a GGUF file; the embeddings stay, as at load time.
-        let stored: Vec<(&str, Dtype, Vec<usize>, Vec<u8>)> = plain
-            .names()
-            .map(|name| {
-                let tensor = plain.get(name).expect("a tensor");
-                match tensor.shape() {
-                    &[rows, columns] if !name.contains("embed_tokens") => {
-                        (name, Dtype::U8, vec![rows, columns / 32 * 34], in_blocks(0, tensor.bytes()))
-                    }
-                    shape => (name, tensor.dtype(), shape.to_vec(), tensor.bytes().to_vec()),
+        // The embeddings stay, as at load time.
+        let mut file = GgufFile::default();
+        for name in plain.names() {
+            let tensor = plain.get(name).expect("a tensor");
+            let shape: Vec<u64> = tensor.shape().iter().map(|size| *size as u64).collect();
+            match (shape.len(), tensor.format()) {
+                (2, Format::F32) if !name.contains("embed_tokens") => {
+                    file.tensor(name, &shape, 8, in_blocks(0, tensor.bytes()));
                 }
-            })
-            .collect();
-        let views = stored.iter().map(|(name, dtype, shape, bytes)| {
-            (*name, TensorView::new(*dtype, shape.clone(), bytes).expect("sizes fit"))
-        });
+                (_, Format::F32) => file.tensor(name, &shape, 0, tensor.bytes().to_vec()),
+                (_, other) => panic!("{fixture} is stored as {other}"),
+            }
+        }
         let directory = tempfile::tempdir().expect("a directory");
-        let file = safetensors::serialize(views, None).expect("serialises");
-        std::fs::write(directory.path().join("model.safetensors"), file).expect("writes");
+        written(directory.path(), "model.gguf", &file);
         let blocks = Weights::open_dir(directory.path()).expect("opens");
         let (made, found) = (logits(&config, &plain, Some(Quantization::Q8_0)), logits(&config, &blocks, None));
         assert!(made == found, "{fixture}");
@@ -493,7 +489,9 @@ async fn what_nothing_here_computes_is_refused_by_name() {
         file
     };
     let mut quantised = demo();
-    quantised.tensor("blk.0.extra.weight", &[32], 2, vec![0; 18]);
+    let up = quantised.tensors.iter_mut().find(|tensor| tensor.name == "blk.0.ffn_up.weight").expect("a matrix");
+    let blocks = up.shape.iter().product::<u64>() as usize / 32;
+    (up.kind, up.bytes) = (2, vec![0; blocks * 18]);
     let mut divisors = demo();
     divisors.tensor("rope_freqs.weight", &[32], 0, vec![0; 128]);
     let mut lacking = demo();
@@ -511,7 +509,7 @@ async fn what_nothing_here_computes_is_refused_by_name() {
         ("experts", changed("qwen3.expert_count", Meta::U32(8)), ["qwen3.expert_count", "dense"]),
         ("rotation", changed("qwen3.rope.dimension_count", Meta::U32(32)), ["rope.dimension_count", "32"]),
         ("type", changed("qwen3.block_count", Meta::Text("five".into())), ["qwen3.block_count", "whole number"]),
-        ("kind", quantised, ["blk.0.extra.weight", "Q4_0"]),
+        ("kind", quantised, ["model.layers.0.mlp.up_proj.weight", "stored as Q4_0"]),
         ("no cuts", without("tokenizer.ggml.pre"), ["tokenizer.ggml.pre", "tokenizer.json"]),
         ("unknown", changed("qwen3.attention.temperature_scale", Meta::F32(0.5)), ["temperature_scale", "0.5"]),
         ("soft cap", changed("qwen3.attn_logit_softcapping", Meta::F32(50.0)), ["attn_logit_softcapping", "50"]),

@@ -17,7 +17,7 @@ use loader::Weights;
 use models::{Config, Decoder};
 use safetensors::SafeTensors;
 use serde_json::Value;
-use tensor::Float;
+use tensor::Format;
 
 /// What two right f32 answers may differ by.
 const LOGIT_TOLERANCE: f32 = 1e-4;
@@ -121,7 +121,7 @@ impl Fixture {
     }
 
     fn is_f32(&self) -> bool {
-        self.decoder.embeddings.float() == Float::F32
+        self.decoder.embeddings.format() == Format::F32
     }
 }
 
@@ -243,7 +243,7 @@ fn cpu_agrees_with_candle_where_both_keep_f32_keys() {
         for tokens in &fixture.sequences {
             let expected = forced(&mut fixture.candle(), tokens);
             // A tier that rounds what meets bf16 weights is held to their floor instead, above.
-            let rounds = |tier| tier == Tier::Avx512Bf16 && fixture.decoder.embeddings.float() == Float::Bf16;
+            let rounds = |tier| tier == Tier::Avx512Bf16 && fixture.decoder.embeddings.format() == Format::Bf16;
             for tier in Tier::ALL.into_iter().filter(|&tier| tier.is_available() && !rounds(tier)) {
                 let found = forced(&mut fixture.cpu(tier, KvCacheDtype::F32), tokens);
                 let worst = largest_difference(&found, &expected);

@@ -75,7 +75,7 @@ async fn read(mut events: Events) -> Vec<u32> {
 fn loaded(moved: bool) -> (Arc<Decoder>, Vec<Weak<Region>>) {
     let slow = if moved { Slow::changed("llama_untied") } else { Slow::new("llama_untied") };
     slow.parts().into_iter().for_each(|part| slow.fill(part));
-    let regions = slow.decoder.tensors().iter().map(|weight| Arc::downgrade(weight.tensor().region())).collect();
+    let regions = slow.pieces.values().map(|piece| Arc::downgrade(&piece.region)).collect();
     (Arc::clone(&slow.decoder), regions)
 }
 

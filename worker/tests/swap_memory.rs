@@ -11,12 +11,13 @@ mod worker_process;
 
 use client::PATIENCE;
 use loader::header;
-use models::{Config, Decoder, Slot};
+use models::{Config, Decoder};
 use safetensors::tensor::TensorView;
 use serde_json::json;
 use std::collections::BTreeMap;
 use std::path::Path;
 use std::time::{Duration, Instant};
+use tensor::Slot;
 use testkit::origin::{Generated, Origin};
 use wire::EXTENT_BYTES;
 use wire::digest::Digest;
@@ -47,7 +48,7 @@ fn write(folder: &Path, revision: u64) -> u64 {
         })
         .collect();
     let views = tensors.iter().map(|(slot, bytes)| {
-        (&slot.name, TensorView::new(loader::Dtype::BF16, slot.shape.clone(), bytes).expect("a view"))
+        (&slot.name, TensorView::new(safetensors::Dtype::BF16, slot.shape.clone(), bytes).expect("a view"))
     });
     let model = safetensors::serialize(views, None).expect("serialised");
     let mut files = BTreeMap::from([("config.json", config), (MODEL, model)]);

@@ -1,8 +1,9 @@
 //! Errors of a GGUF header. The file's name is known to the caller, who adds it.
 
+use tensor::Format;
 use thiserror::Error;
 
-use super::{ALIGNMENT_MAX, ELEMENTS_MAX, HEADER_BYTES_MAX, Kind, RANK_MAX, TENSORS_MAX, VALUES_MAX};
+use super::{ALIGNMENT_MAX, ELEMENTS_MAX, HEADER_BYTES_MAX, RANK_MAX, TENSORS_MAX, VALUES_MAX};
 
 /// Errors of a header: the problem, its place and the fix.
 #[derive(Debug, Clone, PartialEq, Eq, Error)]
@@ -80,15 +81,14 @@ pub enum GgufError {
     /// A tensor's size cannot be counted in 64 bits.
     #[error("the tensor `{tensor}` is larger than 64 bits can count; the file is damaged")]
     Overflow { tensor: String },
-    /// A kind that is none.
-    #[error("the tensor `{tensor}` is stored as kind {id}, which is not known; write the file again with F16 or BF16")]
+    /// A number that stands for no format.
+    #[error(
+        "the tensor `{tensor}` is stored in format {id}, which is not known; write the file again with F16 or BF16"
+    )]
     UnknownKind { tensor: String, id: u32 },
-    /// A kind that the format knows and we do not compute with.
-    #[error("the tensor `{tensor}` is stored as {kind}; F32, F16, BF16 and Q8_0 are read: take a file of one of these")]
-    Unsupported { tensor: String, kind: Kind },
     /// A row is no whole number of blocks.
-    #[error("the tensor `{tensor}` has rows of {row}, no multiple of the {block} elements of a block of {kind}")]
-    PartialBlock { tensor: String, row: usize, block: usize, kind: Kind },
+    #[error("the tensor `{tensor}` has rows of {row}, no multiple of the {block} numbers of a block of {format}")]
+    PartialBlock { tensor: String, row: usize, block: usize, format: Format },
     /// A tensor does not begin at a multiple of the alignment.
     #[error(
         "the tensor `{tensor}` begins at byte {offset} of the data, no multiple of {alignment}; write the file again"

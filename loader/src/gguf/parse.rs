@@ -4,8 +4,8 @@ use std::collections::BTreeMap;
 use std::collections::btree_map::Entry;
 
 use super::{
-    ALIGNMENT, ALIGNMENT_MAX, ELEMENTS_MAX, Gguf, GgufError, GgufTensor, HEADER_BYTES_MAX, KEY_BYTES_MAX, Kind,
-    NAME_BYTES_MAX, RANK_MAX, TENSORS_MAX, VALUES_MAX, Value,
+    ALIGNMENT, ALIGNMENT_MAX, ELEMENTS_MAX, Gguf, GgufError, GgufTensor, HEADER_BYTES_MAX, KEY_BYTES_MAX,
+    NAME_BYTES_MAX, RANK_MAX, TENSORS_MAX, VALUES_MAX, Value, ids,
 };
 
 const MAGIC: &[u8; 4] = b"GGUF";
@@ -230,14 +230,15 @@ impl<'a> Reader<'a> {
             shape.push(size);
         }
         let (id, offset) = (self.u32()?, self.u64()?);
-        let Some(kind) = Kind::of(id) else { return Err(GgufError::UnknownKind { tensor, id }) };
+        let Some(format) = ids::format(id) else { return Err(GgufError::UnknownKind { tensor, id }) };
         let row = shape[0];
-        if !row.is_multiple_of(kind.block) {
-            return Err(GgufError::PartialBlock { tensor, row, block: kind.block, kind });
+        let block = format.block().numbers;
+        if !row.is_multiple_of(block) {
+            return Err(GgufError::PartialBlock { tensor, row, block, format });
         }
         let size =
             |row_bytes| shape[1..].iter().try_fold(row_bytes, |bytes: u64, &size| bytes.checked_mul(size as u64));
-        let bytes = kind.row_bytes(row).and_then(size).filter(|bytes| *bytes <= TENSOR_BYTES_MAX);
+        let bytes = format.row_bytes(row).and_then(size).filter(|bytes| *bytes <= TENSOR_BYTES_MAX);
         let (Some(bytes), true) = (bytes, offset <= TENSOR_BYTES_MAX) else {
             return Err(GgufError::Overflow { tensor });
         };
@@ -246,7 +247,7 @@ impl<'a> Reader<'a> {
         }
         // The file lists the innermost dimension first.
         shape.reverse();
-        Ok(GgufTensor { name: tensor, kind, shape, range: offset..offset + bytes })
+        Ok(GgufTensor { name: tensor, format, shape, range: offset..offset + bytes })
     }
 }
 

@@ -2,8 +2,8 @@
 
 use std::collections::BTreeMap;
 
-use safetensors::Dtype;
 use serde_json::value::RawValue;
+use tensor::Format;
 
 use super::{HEADER_BYTES_MAX, Header, HeaderError, LENGTH_BYTES, NAME_BYTES_MAX, RANK_MAX, TensorInfo};
 use crate::json::Entries;
@@ -105,14 +105,13 @@ fn parse_tensor(tensor: String, raw: &RawValue, data_bytes: u64) -> Result<Tenso
         return Err(HeaderError::NameTooLong { start: shortened(&tensor), name_bytes: tensor.len() });
     }
     let fields = Fields::read(&tensor, raw)?;
-    let dtype: Dtype = match serde_json::from_str(fields.dtype.get()) {
-        Ok(dtype) => dtype,
-        Err(_) => return Err(HeaderError::UnknownDtype { tensor, dtype: shortened(fields.dtype.get()) }),
+    let Some(format) = format_of(fields.dtype.get()) else {
+        return Err(HeaderError::UnknownDtype { tensor, dtype: shortened(fields.dtype.get()) });
     };
     let Ok(shape) = serde_json::from_str::<Vec<usize>>(fields.shape.get()) else {
         return Err(HeaderError::Shape { tensor });
     };
-    let needed_bytes = tensor_bytes(&tensor, dtype, &shape)?;
+    let needed_bytes = tensor_bytes(&tensor, format, &shape)?;
     let Ok((begin, end)) = serde_json::from_str::<(u64, u64)>(fields.data_offsets.get()) else {
         return Err(HeaderError::Offsets { tensor });
     };
@@ -125,7 +124,7 @@ fn parse_tensor(tensor: String, raw: &RawValue, data_bytes: u64) -> Result<Tenso
     if end > data_bytes {
         return Err(HeaderError::Truncated { tensor, end, data_bytes });
     }
-    Ok(TensorInfo { name: tensor, dtype, shape, range: begin..end })
+    Ok(TensorInfo { name: tensor, format, shape, range: begin..end })
 }
 
 /// The three fields of a tensor's entry, unread.
@@ -161,7 +160,13 @@ impl<'a> Fields<'a> {
     }
 }
 
-fn tensor_bytes(tensor: &str, dtype: Dtype, shape: &[usize]) -> Result<u64, HeaderError> {
+/// The format of this JSON text, if it is one of safetensors' own names: GGML's blocks are not theirs.
+fn format_of(dtype: &str) -> Option<Format> {
+    let dtype: safetensors::Dtype = serde_json::from_str(dtype).ok()?;
+    Format::of_name(&dtype.to_string())
+}
+
+fn tensor_bytes(tensor: &str, format: Format, shape: &[usize]) -> Result<u64, HeaderError> {
     let tensor = || tensor.to_owned();
     if shape.len() > RANK_MAX {
         return Err(HeaderError::Rank { tensor: tensor(), rank: shape.len() });
@@ -169,13 +174,19 @@ fn tensor_bytes(tensor: &str, dtype: Dtype, shape: &[usize]) -> Result<u64, Head
     // A dimension of 0 makes the product 0 only if what stands before it has not overflowed; the
     // reference library multiplies in the same order, so both refuse the same shapes.
     let elements = shape.iter().try_fold(1_usize, |product, size| product.checked_mul(*size));
-    let Some(bits) = elements.and_then(|elements| elements.checked_mul(dtype.bitsize())) else {
+    let Some(bits) = elements.and_then(|elements| elements.checked_mul(bits_of_a_number(format))) else {
         return Err(HeaderError::Overflow { tensor: tensor(), shape: shape.to_vec() });
     };
     if bits % 8 != 0 {
         return Err(HeaderError::SubByte { tensor: tensor(), bits });
     }
     Ok((bits / 8) as u64)
+}
+
+/// Bits of a number: a whole number of them in every format of safetensors.
+fn bits_of_a_number(format: Format) -> usize {
+    let block = format.block();
+    8 * block.bytes / block.numbers
 }
 
 /// Sorts the tensors by place and checks that they cover the data part exactly.

@@ -50,7 +50,7 @@ fn scalars_empty_tensors_and_no_tensors_are_fine() {
 #[test]
 fn a_tensor_may_begin_at_any_byte() {
     let text = format!(r#"{{{}, "f": {{"dtype": "F32", "shape": [1], "data_offsets": [1, 5]}}}}"#, entry("odd", 0, 1));
-    assert_eq!(parse_file(&text, 5).unwrap().tensors[1].dtype, Dtype::F32);
+    assert_eq!(parse_file(&text, 5).unwrap().tensors[1].format, Format::F32);
 }
 
 #[test]

@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, HashSet};
 use std::time::Instant;
 
 use proptest::prelude::*;
-use safetensors::Dtype;
+use tensor::Format;
 
 use super::*;
 use crate::header::TensorInfo;
@@ -19,7 +19,7 @@ fn header(data_start: u64, tensors: &[(&str, &[usize])]) -> Header {
         .map(|(name, shape)| {
             let bytes = 2 * shape.iter().product::<usize>() as u64;
             at += bytes;
-            TensorInfo { name: (*name).to_owned(), dtype: Dtype::BF16, shape: shape.to_vec(), range: at - bytes..at }
+            TensorInfo { name: (*name).to_owned(), format: Format::Bf16, shape: shape.to_vec(), range: at - bytes..at }
         })
         .collect();
     Header { metadata: BTreeMap::new(), tensors, data_start }
@@ -106,11 +106,15 @@ fn slices_that_do_not_fit_are_refused() {
 }
 
 #[test]
-fn a_slice_within_a_byte_is_refused() {
+fn a_slice_within_a_block_is_refused() {
     let mut header = header(100, &[("a", &[4, 2])]);
-    header.tensors[0] = TensorInfo { name: "a".to_owned(), dtype: Dtype::F4, shape: vec![4, 2], range: 100..104 };
-    assert!(matches!(sliced(&header, "a", Slice::Columns(0..1)), Err(PlanError::SubByte { .. })));
+    header.tensors[0] = TensorInfo { name: "a".to_owned(), format: Format::F4, shape: vec![4, 2], range: 100..104 };
+    assert!(matches!(sliced(&header, "a", Slice::Columns(0..1)), Err(PlanError::CutBlock { .. })));
     assert_eq!(sliced(&header, "a", Slice::Rows(1..2)).expect("a row is a byte").wanted_bytes, 101);
+    header.tensors[0] = TensorInfo { name: "a".to_owned(), format: Format::Q8_0, shape: vec![4, 64], range: 100..372 };
+    assert_eq!(sliced(&header, "a", Slice::Columns(32..64)).expect("a block a row").wanted_bytes, 100 + 4 * 34);
+    assert_eq!(sliced(&header, "a", Slice::Rows(1..3)).expect("whole rows").wanted_bytes, 100 + 2 * 68);
+    assert!(matches!(sliced(&header, "a", Slice::Columns(0..33)), Err(PlanError::CutBlock { .. })));
 }
 
 #[test]

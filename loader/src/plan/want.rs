@@ -54,13 +54,16 @@ fn wanted<'a>(file: usize, tensor: &'a TensorInfo, slice: &Slice) -> Result<Want
 }
 
 fn rows_of(tensor: &TensorInfo, slice: &Slice, rows: &Range<usize>) -> Result<Range<u64>, PlanError> {
-    let Some(&count) = tensor.shape.first() else { return Err(misfit(tensor, slice)) };
+    let Some((&count, inner)) = tensor.shape.split_first() else { return Err(misfit(tensor, slice)) };
     if rows.start > rows.end || rows.end > count {
         return Err(misfit(tensor, slice));
     }
-    let row_bits = bits(tensor) / count.max(1) as u64;
-    let (begin, end) = (row_bits * rows.start as u64, row_bits * rows.end as u64);
-    Ok(tensor.range.start + whole_bytes(tensor, slice, begin)?..tensor.range.start + whole_bytes(tensor, slice, end)?)
+    if rows.is_empty() {
+        return Ok(tensor.range.start..tensor.range.start);
+    }
+    let row: usize = inner.iter().product();
+    let at = |number: usize| Ok(tensor.range.start + whole_blocks(tensor, slice, row * number)?);
+    Ok(at(rows.start)?..at(rows.end)?)
 }
 
 /// A piece of every row. The header's parser has seen to it that sizes do not overflow.
@@ -73,10 +76,10 @@ fn columns_of(tensor: &TensorInfo, slice: &Slice, columns: &Range<usize>) -> Res
     if row_count == 0 || columns.is_empty() {
         return Ok((Vec::new(), 0));
     }
-    let element_bits = tensor.dtype.bitsize() as u64;
-    let row = whole_bytes(tensor, slice, element_bits * width as u64)?;
-    let begin = tensor.range.start + whole_bytes(tensor, slice, element_bits * columns.start as u64)?;
-    let piece = whole_bytes(tensor, slice, element_bits * columns.len() as u64)?;
+    let row = whole_blocks(tensor, slice, width)?;
+    let before = whole_blocks(tensor, slice, columns.start)?;
+    let begin = tensor.range.start + before;
+    let piece = whole_blocks(tensor, slice, columns.end)? - before;
     if row - piece < EXTENT_BYTES {
         // No extent fits into a gap, so all of them are touched.
         let span = begin..begin + row * (row_count - 1) + piece;
@@ -86,15 +89,13 @@ fn columns_of(tensor: &TensorInfo, slice: &Slice, columns: &Range<usize>) -> Res
     Ok((pieces, piece * row_count))
 }
 
-fn bits(tensor: &TensorInfo) -> u64 {
-    (tensor.range.end - tensor.range.start) * 8
-}
-
-fn whole_bytes(tensor: &TensorInfo, slice: &Slice, bits: u64) -> Result<u64, PlanError> {
-    if bits.is_multiple_of(8) {
-        return Ok(bits / 8);
-    }
-    Err(PlanError::SubByte { tensor: tensor.name.clone(), dtype: format!("{:?}", tensor.dtype), slice: slice.clone() })
+/// The bytes of so many numbers, which must be whole blocks.
+fn whole_blocks(tensor: &TensorInfo, slice: &Slice, numbers: usize) -> Result<u64, PlanError> {
+    tensor.format.row_bytes(numbers).ok_or_else(|| PlanError::CutBlock {
+        tensor: tensor.name.clone(),
+        format: tensor.format,
+        slice: slice.clone(),
+    })
 }
 
 fn misfit(tensor: &TensorInfo, slice: &Slice) -> PlanError {

@@ -253,7 +253,7 @@ impl Look<'_> {
                 parsed => break parsed.map_err(gguf_error)?,
             }
         };
-        let header = gguf.header().map_err(gguf_error)?;
+        let header = gguf.header();
         head.truncate(usize::try_from(header.data_start).expect("a header has at most some hundred million bytes"));
         Ok((vec![Shard { object, header, head: head.into() }], Some(gguf)))
     }

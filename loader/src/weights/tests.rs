@@ -7,6 +7,7 @@ use std::fs;
 
 use safetensors::{Dtype, serialize, tensor::TensorView};
 use tempfile::TempDir;
+use tensor::Format;
 
 use super::*;
 
@@ -49,7 +50,7 @@ fn a_single_file_is_preferred_to_everything_else() {
     let weights = Weights::open_dir(directory.path()).unwrap();
     assert_eq!(weights.names().collect::<Vec<_>>(), ["a"]);
     let tensor = weights.get("a").unwrap();
-    assert_eq!((tensor.dtype(), tensor.shape(), tensor.elements()), (Dtype::U8, [2, 2].as_slice(), 4));
+    assert_eq!((tensor.format(), tensor.shape(), tensor.elements()), (Format::U8, [2, 2].as_slice(), 4));
     assert_eq!(tensor.bytes(), [7; 4]);
     assert!(weights.get("b").is_none());
     assert_eq!(weights.proof().to_string(), "trusted");

@@ -9,7 +9,7 @@ pub(crate) fn parse(bytes: &[u8]) -> Result<Gguf, GgufError> {
 }
 
 /// A file that is accepted is covered by its tensors but for padding, and every tensor has the bytes
-/// that its kind and shape take. A prefix of it gives the same or asks for more, never anything else.
+/// that its format and shape take. A prefix of it gives the same or asks for more, never anything else.
 pub(crate) fn check(bytes: &[u8]) {
     let Ok(gguf) = parse(bytes) else { return };
     let mut end = gguf.data_start;
@@ -20,9 +20,9 @@ pub(crate) fn check(bytes: &[u8]) {
         assert!(end <= bytes.len() as u64);
         let elements: usize = tensor.shape.iter().product();
         assert!(elements > 0);
-        let blocks = elements / tensor.kind.block;
-        assert_eq!((blocks * tensor.kind.block_bytes) as u64, tensor.range.end - tensor.range.start);
-        assert_eq!(tensor.shape[tensor.shape.len() - 1] % tensor.kind.block, 0, "rows are whole blocks");
+        assert_eq!(tensor.format.row_bytes(elements), Some(tensor.range.end - tensor.range.start));
+        let row = tensor.shape[tensor.shape.len() - 1];
+        assert!(tensor.format.row_bytes(row).is_some(), "rows are whole blocks");
     }
     assert!(bytes.len() as u64 - end < gguf::ALIGNMENT_MAX);
     for cut in [0, 4, 23, bytes.len() / 2, bytes.len()] {
@@ -35,7 +35,5 @@ pub(crate) fn check(bytes: &[u8]) {
             Err(other) => panic!("a prefix is refused where the whole is not: {other}"),
         }
     }
-    if let Ok(header) = gguf.header() {
-        assert_eq!(header.tensors.len(), gguf.tensors.len());
-    }
+    assert_eq!(gguf.header().tensors.len(), gguf.tensors.len());
 }

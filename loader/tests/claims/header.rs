@@ -20,7 +20,7 @@ pub(crate) fn check(bytes: &[u8]) {
         assert_eq!(tensor.range.start, end, "no hole and no overlap");
         end = tensor.range.end;
         let view = theirs.tensor(&tensor.name).expect("both know the name");
-        assert_eq!((view.dtype(), view.shape()), (tensor.dtype, tensor.shape.as_slice()));
+        assert_eq!((view.dtype().to_string().as_str(), view.shape()), (tensor.format.name(), tensor.shape.as_slice()));
         assert_eq!(view.data(), &bytes[tensor.range.start as usize..tensor.range.end as usize]);
     }
     assert_eq!(end, bytes.len() as u64);

@@ -1,11 +1,9 @@
 //! Waiting for the weights of a part of a model.
 
-use std::sync::Arc;
 use std::time::Duration;
 
 use crate::error::StepError;
-use models::Weight;
-use tensor::Part;
+use tensor::{Part, Weight};
 
 /// How long to wait for weights before asking whether anybody still wants the step: a tenth of
 /// what a person notices.
@@ -16,11 +14,11 @@ const ASK_EVERY: Duration = Duration::from_millis(20);
 pub(crate) fn wait(part: Part, weights: &[&Weight], wanted: &mut dyn FnMut(Part) -> bool) -> Result<(), StepError> {
     for weight in weights {
         loop {
-            let arrived = weight.tensor().wait_for(ASK_EVERY).map_err(|source| StepError::Weights {
+            let arrived = weight.view().wait_for(ASK_EVERY).map_err(|source| StepError::Weights {
                 part,
                 tensor: weight.name().to_owned(),
-                object: weight.tensor().region().name().to_owned(),
-                source: Arc::clone(&source),
+                object: source.object,
+                source: source.source,
             })?;
             if arrived {
                 break;

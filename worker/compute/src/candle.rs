@@ -20,9 +20,11 @@ use crate::kind::{BuildError, Built, Kind, Model, Rows, Sizes};
 use crate::memory::Need;
 use crate::results::{self, Outbox, Results, StepTimes};
 use crate::sampler::Scratch;
-use models::{Config, Decoder, Linear, Weight};
-use tensor::Format;
+use models::{Config, Decoder, Linear};
+use tensor::{Format, Weight};
 
+/// How long to wait for weights at a time.
+const PATIENCE: Duration = Duration::from_secs(1);
 /// Positions in a KV block, as on the `cpu` backend.
 const BLOCK_TOKENS: usize = 16;
 
@@ -300,12 +302,13 @@ impl Logits for CandleBackend {
 }
 
 fn copy(weight: &Weight) -> Result<Tensor> {
-    weight.tensor().wait().map_err(candle_core::Error::wrap)?;
+    while !weight.view().wait_for(PATIENCE).map_err(candle_core::Error::wrap)? {}
     let dtype = match weight.format() {
         Format::F32 => DType::F32,
         Format::F16 => DType::F16,
         Format::Bf16 => DType::BF16,
         Format::Q8_0 => return Tensor::from_vec(from_q8_0(weight.bytes()), weight.shape(), &Device::Cpu),
+        other => return Err(candle_core::Error::msg(format!("{other} is not read"))),
     };
     Tensor::from_raw_buffer(weight.bytes(), dtype, weight.shape(), &Device::Cpu)?.to_dtype(DType::F32)
 }

@@ -34,7 +34,7 @@ use crate::kind::{KvCacheDtype, Quantization};
 use crate::results::{self, Outbox, Results, StepTimes};
 use crate::sampler::Scratch;
 use models::{Config, Decoder};
-use tensor::{Float, Format};
+use tensor::Format;
 
 pub(crate) use self::kind::Cpu;
 pub use self::staged::Staged;
@@ -43,13 +43,13 @@ pub use crate::kernels::tier::Tier;
 
 /// The format of keys and values of a model whose matrices are stored as `stored`, on `tier`: where nobody asks for one,
 /// f32 for models stored as f32, bf16 for those whose activations the tier rounds to bf16 as well, f16 for others.
-fn kv_float(asked: KvCacheDtype, stored: Format, tier: Tier) -> Float {
+fn kv_float(asked: KvCacheDtype, stored: Format, tier: Tier) -> Format {
     match asked {
-        KvCacheDtype::Auto if stored == Format::F32 => Float::F32,
-        KvCacheDtype::Auto if tier.dots(stored) => Float::Bf16,
-        KvCacheDtype::Auto | KvCacheDtype::F16 => Float::F16,
-        KvCacheDtype::F32 => Float::F32,
-        KvCacheDtype::Bf16 => Float::Bf16,
+        KvCacheDtype::Auto if stored == Format::F32 => Format::F32,
+        KvCacheDtype::Auto if tier.dots(stored) => Format::Bf16,
+        KvCacheDtype::Auto | KvCacheDtype::F16 => Format::F16,
+        KvCacheDtype::F32 => Format::F32,
+        KvCacheDtype::Bf16 => Format::Bf16,
     }
 }
 
@@ -224,7 +224,7 @@ impl CpuBackend {
 
     /// The format of its keys and values.
     #[must_use]
-    pub fn kv_float(&self) -> Float {
+    pub fn kv_float(&self) -> Format {
         self.heads.float
     }
 
@@ -505,7 +505,7 @@ fn stored(decoder: &Decoder) -> Format {
     decoder.layers.first().map_or(Format::F32, |layer| layer.query.weight.format())
 }
 
-fn heads(config: &Config, float: Float) -> Heads {
+fn heads(config: &Config, float: Format) -> Heads {
     Heads { heads: config.heads, kv_heads: config.kv_heads, head_dim: config.head_dim, float }
 }
 

@@ -1,6 +1,5 @@
 //! Why a step, or an installation of other weights, failed.
 
-use loader::LoadError;
 use std::sync::Arc;
 use tensor::Part;
 use thiserror::Error;
@@ -31,7 +30,7 @@ pub enum StepError {
         object: String,
         /// Why the load failed.
         #[source]
-        source: Arc<LoadError>,
+        source: Arc<dyn std::error::Error + Send + Sync>,
     },
     /// Nobody wants the step any more; it ended before its time.
     #[error("waiting for the weights of {part}: the step is not wanted any more")]

@@ -12,7 +12,7 @@ use super::family::{AttentionBias, DEFAULT_HEADS, FAMILIES, Family, WindowRule};
 use super::fields::Fields;
 use super::known::{self, ADJACENT};
 use super::rope::{Rope, RopeScaling, Yarn};
-use tensor::Float;
+use tensor::Format;
 
 const VOCAB_MAX: usize = 1 << 22;
 const HIDDEN_MAX: usize = 1 << 17;
@@ -64,7 +64,7 @@ pub struct Config {
     /// Llama, rather than the two halves of a head.
     pub rope_adjacent_pairs: bool,
     /// The dtype the config declares, if it is one that kernels read. Tensors decide, not this.
-    pub dtype: Option<Float>,
+    pub dtype: Option<Format>,
 }
 
 impl Config {
@@ -391,12 +391,12 @@ fn yarn(scaling: &Fields<'_>, original: usize, max_position: usize) -> Result<Ya
     })
 }
 
-fn dtype(fields: &Fields<'_>) -> Option<Float> {
+fn dtype(fields: &Fields<'_>) -> Option<Format> {
     let name = fields.get("dtype").or_else(|| fields.get("torch_dtype"))?.as_str()?;
     match name {
-        "bfloat16" => Some(Float::Bf16),
-        "float16" => Some(Float::F16),
-        "float32" => Some(Float::F32),
+        "bfloat16" => Some(Format::Bf16),
+        "float16" => Some(Format::F16),
+        "float32" => Some(Format::F32),
         _ => None,
     }
 }

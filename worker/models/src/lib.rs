@@ -2,6 +2,7 @@
 //!
 //! This room knows files by what is in them. It computes nothing, and knows no kernel, request or engine.
 
+mod bind;
 pub mod config;
 mod config_error;
 pub mod demo;
@@ -15,11 +16,10 @@ mod split;
 pub mod synth;
 pub mod template;
 pub mod tokenizer;
-mod weight;
 
+pub use bind::{BindError, is_leftover};
 pub use config::Config;
 pub use config_error::ConfigError;
 pub use model::{Decoder, Layer, Linear};
 pub use rope::{Rope, RopeScaling};
 pub use split::{SplitError, order, slices};
-pub use weight::{BindError, Slot, Weight, is_leftover};

@@ -14,8 +14,9 @@ use std::convert::Infallible;
 
 use loader::Weights;
 
+use crate::bind::{self, BindError};
 use crate::config::Config;
-use crate::weight::{self, BindError, Slot, Weight};
+use tensor::{Slot, Weight};
 
 /// A matrix and, where there is one, its bias.
 #[derive(Debug, Clone)]
@@ -121,8 +122,8 @@ impl Decoder {
     /// [`crate::is_leftover`]). The error names it.
     pub fn bind(config: &Config, weights: &Weights) -> Result<Self, BindError> {
         let described = Decoder::<Slot>::describe(config);
-        let decoder = described.try_map(|slot| Weight::bind(slot, weights))?;
-        weight::refuse_extras(&described, weights)?;
+        let decoder = described.try_map(|slot| bind::fill(slot, weights))?;
+        bind::refuse_extras(&described, weights)?;
         Ok(decoder)
     }
 }

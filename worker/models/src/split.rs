@@ -4,16 +4,15 @@
 //! Pure functions of a config and, for slices, of the headers that say how tensors are stored; they know no file and
 //! no byte.
 
-use std::collections::HashSet;
+use std::collections::HashMap;
 use std::ops::Range;
 
 use loader::TensorInfo;
 use loader::plan::{Slice, Slices};
 use thiserror::Error;
 
-use crate::weight;
-use crate::{Config, Decoder, Slot};
-use tensor::{Format, Q8_0_NUMBERS};
+use crate::{Config, Decoder};
+use tensor::{Format, Slot};
 
 /// The names of a model's tensors in the order in which a step first reads them: embeddings,
 /// layers by number, final norm, head. A tied head is the embeddings, so it comes first.
@@ -43,15 +42,17 @@ pub enum SplitError {
         /// How many ranks.
         of: usize,
     },
-    /// A rank's share of a matrix begins or ends within a block of Q8_0.
+    /// A rank's share of a matrix begins or ends within a block.
     #[error(
-        "splitting a model over {of} ranks: inputs {} to {} of `{tensor}` cut a block of {Q8_0_NUMBERS} numbers (Q8_0); \
+        "splitting a model over {of} ranks: inputs {} to {} of `{tensor}` cut a block of {} numbers ({format}); \
          split over fewer ranks, or serve it as bf16",
-        .columns.start, .columns.end
+        .columns.start, .columns.end, .format.block().numbers
     )]
     CutBlock {
         /// The tensor.
         tensor: String,
+        /// How it is stored.
+        format: Format,
         /// The inputs that the rank needs.
         columns: Range<usize>,
         /// How many ranks.
@@ -63,7 +64,7 @@ pub enum SplitError {
 /// of queries, keys, values, gate and up, whole heads each; inputs of the attention's output and of
 /// down; rows of embeddings and head by vocabulary; norms and the biases of sums whole. Tensors
 /// that no computation reads are skipped. `tensors` are those of the headers: columns of one stored in
-/// blocks of Q8_0, which the loader has as rows of bytes, are the bytes of whole blocks.
+/// blocks are whole blocks.
 ///
 /// # Errors
 /// There is no such rank; heads, key heads, the inner width or the vocabulary do not divide; or a
@@ -84,7 +85,7 @@ pub fn slices<'a>(
     let inner = part("intermediate_size", config.intermediate_size)?;
     let vocab = part("vocab_size", config.vocab_size)?;
     let described = Decoder::<Slot>::describe(config);
-    let blocks = in_blocks(&described, tensors);
+    let formats = tensors.into_iter().map(|info| (info.name.as_str(), info.format)).collect();
     let mut slices = Slices { otherwise: Slice::Skip, ..Slices::default() };
     let mut put = |slot: &Slot, slice: Slice| {
         slices.by_name.insert(slot.name.clone(), slice);
@@ -105,7 +106,7 @@ pub fn slices<'a>(
             linear.bias.iter().for_each(|bias| put(bias, Slice::Rows(rows.clone())));
         }
         for (linear, columns) in [(&layer.output, &query), (&layer.down, &inner)] {
-            put(&linear.weight, Slice::Columns(stored_columns(&linear.weight, &blocks, columns, of)?));
+            put(&linear.weight, Slice::Columns(whole_blocks(&linear.weight, &formats, columns, of)?));
             // Added once, to the sum over all ranks.
             linear.bias.iter().for_each(|bias| put(bias, Slice::Whole));
         }
@@ -113,30 +114,18 @@ pub fn slices<'a>(
     Ok(slices)
 }
 
-/// The tensors that are stored in blocks of Q8_0.
-fn in_blocks<'a>(described: &Decoder<Slot>, tensors: impl IntoIterator<Item = &'a TensorInfo>) -> HashSet<&'a str> {
-    let expected = described.tensors();
-    let is_one = |info: &&TensorInfo| {
-        expected.iter().any(|slot| slot.name == info.name && weight::is_q8_0(slot, info.dtype, &info.shape))
-    };
-    let rows = tensors.into_iter().filter(|info| info.dtype == loader::Dtype::U8);
-    rows.filter(is_one).map(|info| info.name.as_str()).collect()
-}
-
-/// A matrix's columns as the loader has them: numbers, or bytes where they lie in blocks.
-fn stored_columns(
+/// A matrix's columns, if they cut no block of its format.
+fn whole_blocks(
     slot: &Slot,
-    blocks: &HashSet<&str>,
+    formats: &HashMap<&str, Format>,
     columns: &Range<usize>,
     of: usize,
 ) -> Result<Range<usize>, SplitError> {
-    if !blocks.contains(slot.name.as_str()) {
+    let Some(&format) = formats.get(slot.name.as_str()) else { return Ok(columns.clone()) };
+    if [columns.start, columns.end].into_iter().all(|column| format.row_bytes(column).is_some()) {
         return Ok(columns.clone());
     }
-    if !columns.start.is_multiple_of(Q8_0_NUMBERS) || !columns.end.is_multiple_of(Q8_0_NUMBERS) {
-        return Err(SplitError::CutBlock { tensor: slot.name.clone(), columns: columns.clone(), of });
-    }
-    Ok(Format::Q8_0.row_bytes(columns.start)..Format::Q8_0.row_bytes(columns.end))
+    Err(SplitError::CutBlock { tensor: slot.name.clone(), format, columns: columns.clone(), of })
 }
 
 fn share(field: &'static str, size: usize, rank: usize, of: usize) -> Result<Range<usize>, SplitError> {
@@ -241,21 +230,21 @@ mod tests {
         let config = Config::parse(config.to_string().as_bytes()).expect("a config");
         let described = Decoder::<Slot>::describe(&config);
         let info = |slot: &&Slot| {
-            let &[rows, columns] = &slot.shape[..] else { return None };
-            let shape = vec![rows, columns / 32 * 34];
-            Some(TensorInfo { name: slot.name.clone(), dtype: loader::Dtype::U8, shape, range: 0..0 })
+            let shape = slot.shape.clone();
+            let format = Format::Q8_0;
+            (shape.len() == 2).then(|| TensorInfo { name: slot.name.clone(), format, shape, range: 0..0 })
         };
         let infos = described.tensors().iter().filter_map(info).collect();
         (config, infos)
     }
 
     #[test]
-    fn columns_of_blocks_are_their_bytes() {
+    fn columns_of_blocks_are_whole_blocks() {
         let (config, infos) = in_q8_0(128);
         let slices = slices(&config, &infos, 1, 2).expect("64 inputs each: two blocks");
         let slice = |name: &str| slices.by_name.get(&format!("model.layers.1.{name}")).cloned().expect("a slice");
-        assert_eq!(slice("mlp.down_proj.weight"), Slice::Columns(68..136));
-        assert_eq!(slice("self_attn.o_proj.weight"), Slice::Columns(68..136));
+        assert_eq!(slice("mlp.down_proj.weight"), Slice::Columns(64..128));
+        assert_eq!(slice("self_attn.o_proj.weight"), Slice::Columns(64..128));
         assert_eq!(slice("mlp.up_proj.weight"), Slice::Rows(64..128), "rows are whole whatever lies in them");
     }
 
@@ -265,7 +254,7 @@ mod tests {
         assert!(slices(&config, &infos, 0, 2).is_ok(), "a block each");
         let error = slices(&config, &infos, 1, 4).expect_err("half a block each");
         let tensor = "model.layers.0.self_attn.o_proj.weight".to_owned();
-        assert_eq!(error, SplitError::CutBlock { tensor, columns: 16..32, of: 4 });
+        assert_eq!(error, SplitError::CutBlock { tensor, format: Format::Q8_0, columns: 16..32, of: 4 });
         assert!(error.to_string().contains("inputs 16 to 32 of `model.layers.0.self_attn.o_proj.weight` cut a block"));
         assert!(slices(&config, [], 1, 4).is_ok(), "plain numbers can be cut anywhere");
         let plain: Vec<TensorInfo> = infos.into_iter().filter(|info| !info.name.ends_with("o_proj.weight")).collect();

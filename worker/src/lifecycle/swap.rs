@@ -87,11 +87,11 @@ async fn look(context: &Context, source: &ModelSource, old: &Resident) -> Result
     let infos = || found.headers().flat_map(|header| &header.tensors);
     for weight in old.weights.iter().flat_map(|served| served.decoder.tensors()) {
         let Some(info) = infos().find(|info| info.name == weight.name()) else { continue };
-        if info.shape[..] != *weight.tensor().shape() {
+        if info.shape[..] != *weight.view().shape() {
             return differs(&format!("the shape of `{}`", weight.name()));
         }
-        if info.dtype != weight.tensor().dtype() {
-            return differs(&format!("the element type of `{}`", weight.name()));
+        if info.format != weight.format() {
+            return differs(&format!("the format of `{}`", weight.name()));
         }
     }
     Ok(found)

@@ -8,11 +8,13 @@ use std::sync::Arc;
 use compute::backend::Part;
 use loader::{Header, LoadError, Proof, Region, Weights, header};
 use models::{Config, Decoder};
+use safetensors::Dtype;
 use safetensors::tensor::TensorView;
+use tensor::Format;
 
 /// One part's region, and the bytes it is to have.
-struct Piece {
-    region: Arc<Region>,
+pub(crate) struct Piece {
+    pub(crate) region: Arc<Region>,
     bytes: Vec<u8>,
 }
 
@@ -21,7 +23,7 @@ pub(crate) struct Slow {
     pub(crate) decoder: Arc<Decoder>,
     /// The same model, all there.
     pub(crate) whole: Arc<Decoder>,
-    pieces: BTreeMap<Part, Piece>,
+    pub(crate) pieces: BTreeMap<Part, Piece>,
 }
 
 impl Slow {
@@ -60,7 +62,7 @@ impl Slow {
                 .collect();
             let views = names.iter().zip(&tensors).map(|(name, bytes)| {
                 let tensor = weights.get(name).expect("a tensor");
-                (name, TensorView::new(tensor.dtype(), tensor.shape().to_vec(), bytes).expect("a view"))
+                (name, TensorView::new(dtype(tensor.format()), tensor.shape().to_vec(), bytes).expect("a view"))
             });
             let bytes = safetensors::serialize(views, None).expect("serialised");
             let region = Region::anonymous(&format!("{part} of {fixture}"), bytes.len() as u64).expect("memory");
@@ -95,5 +97,15 @@ fn part_of(name: &str) -> Part {
         Some(number) => Part::Layer(number.parse().expect("a number")),
         None if name.starts_with("model.embed_tokens") => Part::Embeddings,
         None => Part::Head,
+    }
+}
+
+/// The fixtures' formats as the reference library has them.
+fn dtype(format: Format) -> Dtype {
+    match format {
+        Format::F32 => Dtype::F32,
+        Format::Bf16 => Dtype::BF16,
+        Format::F16 => Dtype::F16,
+        other => panic!("no fixture is stored as {other}"),
     }
 }

@@ -5,7 +5,7 @@ use super::operand;
 use crate::kernels::linear;
 use crate::kind::{Quantization, Rows};
 use models::{Config, Decoder, Layer};
-use tensor::Float;
+use tensor::Format;
 
 /// Bytes of one activation: f32.
 pub(super) const ACTIVATION_BYTES: usize = 4;
@@ -31,8 +31,8 @@ pub(super) fn rounded_bytes(config: &Config, rows: Rows) -> u64 {
 }
 
 /// Bytes of one KV block over all layers, keys and values together.
-pub(super) fn kv_block_bytes(config: &Config, kv_float: Float) -> u64 {
-    (2 * KV_BLOCK_TOKENS * config.kv_width() * config.layers * kv_float.bytes()) as u64
+pub(super) fn kv_block_bytes(config: &Config, kv_float: Format) -> u64 {
+    (2 * KV_BLOCK_TOKENS * config.kv_width() * config.layers * kv_float.block().bytes) as u64
 }
 
 /// Bytes of the copies that `quantization` makes of a decoder's matrices, beside the files.

@@ -4,11 +4,11 @@
 use std::sync::Arc;
 
 use crate::kernels::linear::{Matrix, Projection, Then, widen};
-use crate::kernels::stored::{Q8_0_NUMBERS, quantize};
+use crate::kernels::stored::{Q8_0_NUMBERS, quantize, row_bytes};
 use crate::kernels::tier::Instructions;
 use crate::kind::Quantization;
-use models::{Linear, Weight};
-use tensor::Format;
+use models::Linear;
+use tensor::{Format, Packing, Weight};
 
 /// A tensor, ready to compute with.
 pub(super) enum Operand {
@@ -48,6 +48,8 @@ impl Preparation {
     /// An operand of a tensor whose bytes have arrived. A matrix whose rows are not whole blocks, or
     /// are blocks already, stays in place.
     pub(super) fn prepare(self, weight: &Weight) -> Operand {
+        // Others come with the kernels that read their scales.
+        let Packing::Plain = weight.packing();
         match weight.shape() {
             &[outputs, inputs] if copied_bytes(weight, self.quantization) > 0 => {
                 Operand::Quantized(Arc::new(self.quantized(weight, outputs, inputs)))
@@ -62,11 +64,11 @@ impl Preparation {
     }
 
     fn quantized(self, weight: &Weight, outputs: usize, inputs: usize) -> Quantized {
-        let (format, row_bytes) = (weight.format(), Format::Q8_0.row_bytes(inputs));
-        let mut bytes = Vec::with_capacity(outputs * row_bytes);
+        let format = weight.format();
+        let mut bytes = Vec::with_capacity(outputs * row_bytes(Format::Q8_0, inputs));
         let (mut row, mut back) = (vec![0.0; inputs], vec![0.0; inputs]);
         let (mut lost, mut whole) = (0.0, 0.0);
-        for stored in weight.bytes().chunks(format.row_bytes(inputs).max(1)) {
+        for stored in weight.bytes().chunks(row_bytes(format, inputs).max(1)) {
             widen(self.on, stored, format, &mut row);
             let at = bytes.len();
             quantize(self.on, &row, &mut bytes);
@@ -87,7 +89,7 @@ pub(super) fn copied_bytes(weight: &Weight, quantization: Option<Quantization>) 
         (Some(Quantization::Q8_0), &[outputs, inputs])
             if inputs.is_multiple_of(Q8_0_NUMBERS) && weight.format() != Format::Q8_0 =>
         {
-            outputs * Format::Q8_0.row_bytes(inputs)
+            outputs * row_bytes(Format::Q8_0, inputs)
         }
         _ => 0,
     }

@@ -14,9 +14,8 @@ use super::operand::{Operand, Preparation, Quantized};
 use super::{CpuError, CpuOptions, instructions};
 use crate::arrival;
 use crate::backend::{QuantizationLoss, StepError};
-use models::{Config, Decoder, Layer, Weight};
-use tensor::Format;
-use tensor::Part;
+use models::{Config, Decoder, Layer};
+use tensor::{Format, Part, Weight};
 
 /// One model's operands.
 pub struct Staged {
@@ -54,7 +53,7 @@ impl Staged {
     /// Builds what has arrived.
     pub(super) fn build_arrived(&self) {
         for part in self.parts() {
-            if self.weights(part).iter().all(|weight| weight.tensor().is_ready()) {
+            if self.weights(part).iter().all(|weight| weight.view().is_ready()) {
                 self.build(part, &Copies::new());
             }
         }

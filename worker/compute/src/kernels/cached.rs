@@ -11,7 +11,7 @@ use std::marker::PhantomData;
 
 use super::kernel::Kernel;
 use super::lanes::{Bf16, Element, F16, F32, LANES, Lanes};
-use tensor::Float;
+use tensor::Format;
 
 /// Positions in a KV block: the lanes of a register, and what vLLM uses.
 pub(crate) const BLOCK_TOKENS: usize = LANES;
@@ -85,7 +85,7 @@ pub(super) trait OfCached {
 }
 
 /// Runs a kernel over blocks whose numbers are stored as `1`.
-pub(super) struct InBlocks<K>(pub(super) K, pub(super) Float);
+pub(super) struct InBlocks<K>(pub(super) K, pub(super) Format);
 
 impl<K: OfCached> Kernel for InBlocks<K> {
     #[inline(always)]
@@ -93,10 +93,11 @@ impl<K: OfCached> Kernel for InBlocks<K> {
         // SAFETY: passed on.
         unsafe {
             match self.1 {
-                Float::F32 => self.0.run::<V, Plain<F32>>(),
-                Float::F16 => self.0.run::<V, Plain<F16>>(),
-                Float::Bf16 if V::DOTS => self.0.run::<V, Paired>(),
-                Float::Bf16 => self.0.run::<V, Plain<Bf16>>(),
+                Format::F32 => self.0.run::<V, Plain<F32>>(),
+                Format::F16 => self.0.run::<V, Plain<F16>>(),
+                Format::Bf16 if V::DOTS => self.0.run::<V, Paired>(),
+                Format::Bf16 => self.0.run::<V, Plain<Bf16>>(),
+                other => unreachable!("keys and values are never kept as {other}"),
             }
         }
     }

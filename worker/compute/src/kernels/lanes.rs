@@ -4,6 +4,8 @@
 //! `tier`). Sixteen lanes on every tier, however many registers that takes, so that the order of
 //! additions is the same everywhere.
 
+use tensor::Format;
+
 /// Numbers that one [`Lanes`] holds.
 pub(crate) const LANES: usize = 16;
 
@@ -227,8 +229,10 @@ fn no_dots() -> ! {
 
 /// A stored number format, widened to f32 in registers.
 pub(crate) trait Element: Copy + Send + Sync + 'static {
+    /// Its name among all formats.
+    const FORMAT: Format;
     /// Bytes of one number.
-    const BYTES: usize;
+    const BYTES: usize = Self::FORMAT.block().bytes;
     /// Whether tiers with dots of bf16 pairs use them for it.
     const DOTS: bool = false;
     /// Reads sixteen.
@@ -271,7 +275,7 @@ pub(crate) struct F16;
 pub(crate) struct Bf16;
 
 impl Element for F32 {
-    const BYTES: usize = 4;
+    const FORMAT: Format = Format::F32;
     #[inline(always)]
     unsafe fn load<V: Lanes>(from: *const u8) -> V {
         // SAFETY: passed on.
@@ -285,7 +289,7 @@ impl Element for F32 {
 }
 
 impl Element for F16 {
-    const BYTES: usize = 2;
+    const FORMAT: Format = Format::F16;
     #[inline(always)]
     unsafe fn load<V: Lanes>(from: *const u8) -> V {
         // SAFETY: passed on.
@@ -299,7 +303,7 @@ impl Element for F16 {
 }
 
 impl Element for Bf16 {
-    const BYTES: usize = 2;
+    const FORMAT: Format = Format::Bf16;
     const DOTS: bool = true;
     #[inline(always)]
     unsafe fn load<V: Lanes>(from: *const u8) -> V {

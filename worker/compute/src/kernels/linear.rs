@@ -18,7 +18,7 @@ pub(crate) use self::dots::rounded_bytes;
 use super::kernel::Kernel;
 use super::lanes::{Bf16, F16, F32, LANES, Lanes};
 use super::pool::{Pool, Shard};
-use super::stored::{Q8_0, Q8_0_NUMBERS, Stored};
+use super::stored::{Q8_0, Stored, row_bytes};
 use super::tier::Instructions;
 use tensor::Format;
 
@@ -37,6 +37,9 @@ const TILE_OUTPUTS: usize = 8;
 /// The most rows in a tile.
 const TILE_ROWS: usize = 6;
 
+/// Why a match on formats has no other arm.
+const OTHERS_ARE_REFUSED: &str = "binding, and `Matrix::new`, refuse what no kernel reads";
+
 /// A stored matrix (outputs, inputs), row-major, at any alignment.
 #[derive(Clone, Copy)]
 pub(crate) struct Matrix<'a> {
@@ -50,16 +53,17 @@ impl<'a> Matrix<'a> {
     /// A matrix of `outputs` by `inputs` numbers.
     ///
     /// # Panics
-    /// `bytes` is not that long, or a row of Q8_0 is not whole blocks.
+    /// `bytes` is not that long, a row is not whole blocks, or no kernel reads the format.
     pub(crate) fn new(bytes: &'a [u8], format: Format, outputs: usize, inputs: usize) -> Self {
-        assert!(format != Format::Q8_0 || inputs.is_multiple_of(Q8_0_NUMBERS), "rows of whole blocks");
-        assert_eq!(bytes.len(), outputs * format.row_bytes(inputs), "a matrix of {outputs} × {inputs}");
+        assert!(Format::MATRICES.contains(&format), "no kernel reads {format}");
+        assert!(format.row_bytes(inputs).is_some(), "rows of whole blocks");
+        assert_eq!(bytes.len(), outputs * row_bytes(format, inputs), "a matrix of {outputs} × {inputs}");
         Self { bytes, format, outputs, inputs }
     }
 
     /// Widens row `index` into `out` (inputs).
     pub(crate) fn widen_row(&self, instructions: Instructions, index: usize, out: &mut [f32]) {
-        let row_bytes = self.format.row_bytes(self.inputs);
+        let row_bytes = row_bytes(self.format, self.inputs);
         widen(instructions, &self.bytes[index * row_bytes..][..row_bytes], self.format, out);
     }
 
@@ -71,7 +75,7 @@ impl<'a> Matrix<'a> {
     /// Outputs per task.
     fn chunk(&self, threads: usize, rows: usize) -> usize {
         let bytes = if rows < MANY_ROWS { CHUNK_BYTES } else { CHUNK_BYTES_MANY };
-        let most = (bytes / self.format.row_bytes(self.inputs).max(1)).clamp(1, CHUNK_OUTPUTS);
+        let most = (bytes / row_bytes(self.format, self.inputs).max(1)).clamp(1, CHUNK_OUTPUTS);
         // As many chunks for every thread.
         let chunks = self.outputs.div_ceil(most).next_multiple_of(2 * threads);
         self.outputs.div_ceil(chunks).next_multiple_of(TILE_OUTPUTS).min(CHUNK_OUTPUTS)
@@ -259,6 +263,7 @@ fn run_with<K: OfElement>(on: Instructions, format: Format, kernel: K) {
         Format::F16 => on.run(WithElement::<K, F16>(kernel, PhantomData)),
         Format::Bf16 => on.run(WithElement::<K, Bf16>(kernel, PhantomData)),
         Format::Q8_0 => on.run(WithElement::<K, Q8_0>(kernel, PhantomData)),
+        other => unreachable!("{OTHERS_ARE_REFUSED}: {other}"),
     }
 }
 
@@ -320,7 +325,7 @@ impl Kernel for Gated<'_> {
             unsafe {
                 for (matrix, bias, out, out_stride) in sides {
                     let part = Part {
-                        weights: matrix.bytes.as_ptr().add(first * matrix.format.row_bytes(matrix.inputs)),
+                        weights: matrix.bytes.as_ptr().add(first * row_bytes(matrix.format, matrix.inputs)),
                         inputs: matrix.inputs,
                         outputs: count,
                         bias: bias.map_or(std::ptr::null(), |bias| bias.as_ptr().add(first)),
@@ -336,6 +341,7 @@ impl Kernel for Gated<'_> {
                         Format::F16 => part.tiles_of_rows::<V, F16>(tile_rows),
                         Format::Bf16 => part.tiles_of_rows::<V, Bf16>(tile_rows),
                         Format::Q8_0 => part.tiles_of_rows::<V, Q8_0>(tile_rows),
+                        other => unreachable!("{OTHERS_ARE_REFUSED}: {other}"),
                     }
                 }
                 for tile_row in 0..tile_rows {
@@ -518,7 +524,7 @@ impl Part {
 /// # Panics
 /// The lengths differ.
 pub(crate) fn widen(on: Instructions, bytes: &[u8], format: Format, out: &mut [f32]) {
-    assert_eq!(bytes.len(), format.row_bytes(out.len()), "as many numbers as room for them");
+    assert_eq!(bytes.len(), row_bytes(format, out.len()), "as many numbers as room for them");
     run_with(on, format, Widen { bytes, out });
 }
 

@@ -8,7 +8,7 @@ use super::pool::{Pool, Shard};
 use super::tier::Instructions;
 use crate::step::Segment;
 use models::config::HEAD_DIM_MAX;
-use tensor::Float;
+use tensor::Format;
 
 pub(crate) use super::cached::BLOCK_TOKENS;
 
@@ -25,13 +25,13 @@ pub(crate) struct Heads {
     /// Width of a head.
     pub(crate) head_dim: usize,
     /// The format keys and values are stored in.
-    pub(crate) float: Float,
+    pub(crate) float: Format,
 }
 
 impl Heads {
     /// Bytes of one head's keys in one block; of its values as well.
     pub(super) fn half_bytes(&self) -> usize {
-        BLOCK_TOKENS * self.head_dim * self.float.bytes()
+        BLOCK_TOKENS * self.head_dim * self.float.block().bytes
     }
 
     /// Bytes of one block of one layer.

@@ -9,9 +9,23 @@ use super::kernel::Kernel;
 use super::lanes::{Element, LANES, Lanes};
 use super::tier::Instructions;
 
-pub(crate) use tensor::{Q8_0_BYTES, Q8_0_NUMBERS};
+use tensor::{Block, Format};
 
-/// A row's format.
+/// Numbers in a block of Q8_0.
+pub(crate) const Q8_0_NUMBERS: usize = Q8_0_BLOCK.numbers;
+/// Bytes of a block of Q8_0.
+pub(crate) const Q8_0_BYTES: usize = Q8_0_BLOCK.bytes;
+
+const Q8_0_BLOCK: Block = Format::Q8_0.block();
+
+/// Bytes of a row of `inputs` numbers, which are whole blocks.
+#[inline]
+pub(crate) const fn row_bytes(format: Format, inputs: usize) -> usize {
+    let block = format.block();
+    inputs / block.numbers * block.bytes
+}
+
+/// A row's format, known when the kernel is compiled.
 pub(crate) trait Stored: Copy + Send + Sync + 'static {
     /// Whether tiers with dots of bf16 pairs use them for it.
     const DOTS: bool;

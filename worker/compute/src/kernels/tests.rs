@@ -12,10 +12,10 @@ use super::rotate::{BLOCK_TOKENS, Heads, Rotation, Row, rotate_and_store};
 use super::stored::{Q8_0_BYTES, Q8_0_NUMBERS, quantize};
 use super::tier::{Instructions, Tier};
 use crate::step::{Input, Segment, Want};
-use tensor::{Float, Format};
+use tensor::Format;
 
-const FLOATS: [Float; 3] = [Float::F32, Float::F16, Float::Bf16];
-const FORMATS: [Format; 4] = [Format::F32, Format::F16, Format::Bf16, Format::Q8_0];
+const FLOATS: [Format; 3] = Format::VECTORS;
+const FORMATS: [Format; 4] = Format::MATRICES;
 
 fn instructions() -> Vec<Instructions> {
     Tier::ALL.into_iter().filter_map(Instructions::of).collect()
@@ -56,7 +56,7 @@ fn stored(format: Format, numbers: &[f32]) -> (Vec<u8>, Vec<f32>) {
                 bytes.extend(narrow.to_le_bytes());
                 meant.push(narrow.to_f32());
             }
-            Format::Bf16 | Format::Q8_0 => {
+            _ => {
                 let narrow = half::bf16::from_f32(number);
                 bytes.extend(narrow.to_le_bytes());
                 meant.push(narrow.to_f32());
@@ -112,7 +112,7 @@ fn exp_and_silu_are_within_rounding_of_f64() {
 
 #[test]
 fn large_numbers_saturate_when_stored_as_f16() {
-    let heads = Heads { heads: 1, kv_heads: 1, head_dim: 2, float: Float::F16 };
+    let heads = Heads { heads: 1, kv_heads: 1, head_dim: 2, float: Format::F16 };
     for on in instructions() {
         let mut pool = Pool::new(1).expect("no thread to start");
         let mut storage = vec![0u8; heads.block_bytes()];
@@ -325,7 +325,7 @@ proptest! {
         let sizes = Heads { heads, kv_heads, head_dim, float: FLOATS[float] };
         for on in instructions() {
             let filled = Filled::new(on, sizes, start + rows, seed);
-            let in_pairs = on.tier() == Tier::Avx512Bf16 && sizes.float == Float::Bf16;
+            let in_pairs = on.tier() == Tier::Avx512Bf16 && sizes.float == Format::Bf16;
             // A share rounded to bf16 is off by one part in 2^9 at most, and values are below one.
             let (allowed, meant) = match in_pairs {
                 true => (1.0 / 512.0 + 1e-4, stored(Format::Bf16, &filled.queries).1),
@@ -395,8 +395,8 @@ impl Filled {
         let (queries, keys) = (&mut self.queries, &mut self.keys);
         rotate_and_store(&mut pool, on, &rotation, queries, keys, &self.values, &mut self.storage);
         // What the storage holds is what counts.
-        self.keys = stored(self.sizes.float.into(), &self.keys).1;
-        self.values = stored(self.sizes.float.into(), &self.values).1;
+        self.keys = stored(self.sizes.float, &self.keys).1;
+        self.values = stored(self.sizes.float, &self.values).1;
     }
 
     fn attend(&self, pool: &mut Pool, on: Instructions, start: usize, rows: usize, window: Option<usize>) -> Vec<f32> {

@@ -81,9 +81,10 @@ fn todays_and_yesterdays_spellings_mean_the_same() {
         assert_eq!(json!(today.kv_heads), read["num_key_value_heads"], "{name}");
         assert_eq!(json!(today.tie_word_embeddings), read["tie_word_embeddings"], "{name}");
         let dtype = today.dtype.map(|dtype| match dtype {
-            Float::F32 => "float32",
-            Float::F16 => "float16",
-            Float::Bf16 => "bfloat16",
+            Format::F32 => "float32",
+            Format::F16 => "float16",
+            Format::Bf16 => "bfloat16",
+            other => panic!("{name}: no config says {other}"),
         });
         assert_eq!(json!(dtype), read["dtype"], "{name}");
     }

@@ -1,13 +1,15 @@
-//! Binding: what is missing, extra, misshapen or of another dtype is named.
+//! Binding: what is missing, extra, misshapen or stored in another format is named.
 
 use std::collections::BTreeMap;
 use std::path::Path;
 
-use loader::{Dtype, Weights};
+use loader::Weights;
+use safetensors::Dtype;
 use safetensors::tensor::TensorView;
 use serde_json::json;
 
 use super::*;
+use tensor::Rows;
 
 fn config(tied: bool) -> Config {
     let config = json!({
@@ -101,12 +103,77 @@ fn a_misshapen_tensor_is_named_with_both_shapes() {
 }
 
 #[test]
-fn an_unreadable_dtype_is_named() {
+fn a_format_that_nothing_computes_with_is_named() {
     let config = config(false);
-    for dtype in [Dtype::F64, Dtype::I8, Dtype::U32, Dtype::F8_E4M3] {
+    let refused = |name: &str, dtype: Dtype, shape: Vec<usize>| {
         let mut listing = listing(&config);
-        listing.insert("model.norm.weight".into(), (dtype, vec![8]));
+        listing.insert(name.into(), (dtype, shape));
         let message = refusal(&config, &listing);
-        assert!(message.contains("`model.norm.weight`") && message.contains(&format!("{dtype:?}")), "{message}");
+        let parts = [format!("`{name}`"), format!("stored as {dtype};"), "F32, F16, BF16".to_owned()];
+        assert!(parts.iter().all(|part| message.contains(part)), "{message}");
+    };
+    let others = [
+        Dtype::BOOL,
+        Dtype::F4,
+        Dtype::F6_E2M3,
+        Dtype::F6_E3M2,
+        Dtype::U8,
+        Dtype::I8,
+        Dtype::F8_E5M2,
+        Dtype::F8_E4M3,
+        Dtype::F8_E8M0,
+        Dtype::F8_E4M3FNUZ,
+        Dtype::F8_E5M2FNUZ,
+        Dtype::I16,
+        Dtype::U16,
+        Dtype::I32,
+        Dtype::U32,
+        Dtype::C64,
+        Dtype::F64,
+        Dtype::I64,
+        Dtype::U64,
+    ];
+    for dtype in others {
+        refused("model.norm.weight", dtype, vec![8]);
+        refused("model.layers.0.mlp.down_proj.weight", dtype, vec![8, 12]);
     }
+}
+
+/// Rows of bytes may have the size of rows of Q8_0, and are none: nothing is taken for what it does not say it is.
+#[test]
+fn bytes_of_the_size_of_blocks_are_no_blocks() {
+    let config = json!({
+        "architectures": ["LlamaForCausalLM"], "vocab_size": 64, "hidden_size": 64, "intermediate_size": 96,
+        "num_hidden_layers": 1, "num_attention_heads": 2, "num_key_value_heads": 1, "head_dim": 32,
+    });
+    let config = Config::parse(config.to_string().as_bytes()).expect("a config");
+    for (dtype, shape) in [
+        (Dtype::U8, vec![64, 96 / 32 * 34]),
+        (Dtype::I8, vec![64, 96 / 32 * 34]),
+        (Dtype::U8, vec![64, 96]),
+        (Dtype::F8_E4M3, vec![64, 96 / 32 * 34]),
+    ] {
+        let mut listing = listing(&config);
+        listing.insert("model.layers.0.mlp.down_proj.weight".into(), (dtype, shape));
+        let error = bind(&config, &listing).expect_err("no matrix");
+        let BindError::Format { tensor, found, wanted } = &error else { panic!("{error}") };
+        assert_eq!(
+            (tensor.as_str(), found.name()),
+            ("model.layers.0.mlp.down_proj.weight", dtype.to_string().as_str())
+        );
+        assert_eq!(wanted, "F32, F16, BF16, Q8_0");
+    }
+}
+
+/// A family may store its projections as one matrix: each is rows of it.
+#[test]
+fn slots_may_be_rows_of_one_stored_tensor() {
+    let listing: Listing = [("qkv_proj".to_owned(), (Dtype::BF16, vec![32, 8]))].into();
+    let folder = tempfile::tempdir().expect("a folder");
+    let weights = weights(&listing, folder.path());
+    let rows = |first, of| Slot::rows("qkv_proj", &[8, 8], Rows { first, of });
+    let bound = bind::fill(&rows(16, 32), &weights).expect("rows 16 to 24");
+    assert_eq!((bound.shape(), bound.bytes().len()), (&[8, 8][..], 8 * 8 * 2));
+    let error = bind::fill(&rows(16, 40), &weights).expect_err("of another size");
+    assert!(error.to_string().contains("[32, 8]") && error.to_string().contains("[40, 8]"), "{error}");
 }

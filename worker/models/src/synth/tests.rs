@@ -4,6 +4,7 @@ use std::path::Path;
 
 use loader::Weights;
 use tempfile::TempDir;
+use tensor::Format;
 use tokenizers::Tokenizer;
 
 use super::*;
@@ -27,15 +28,13 @@ fn open(directory: &Path) -> Weights {
 #[test]
 fn a_tiny_model_of_each_family_opens() {
     for arch in ARCHS {
-        for (dtype, expected) in
-            [("bf16", loader::Dtype::BF16), ("f16", loader::Dtype::F16), ("f32", loader::Dtype::F32)]
-        {
+        for (dtype, expected) in [("bf16", Format::Bf16), ("f16", Format::F16), ("f32", Format::F32)] {
             let (directory, summary) = written(&options(arch, dtype, "5GB", 0));
             let weights = open(directory.path());
             assert_eq!(summary.files, ["model.safetensors"]);
             assert_eq!(weights.names().count(), summary.tensors);
             assert_eq!(weights.total_bytes(), summary.bytes);
-            assert!(weights.names().all(|name| weights.get(name).expect("named").dtype() == expected));
+            assert!(weights.names().all(|name| weights.get(name).expect("named").format() == expected));
             assert_eq!(weights.get("model.layers.1.self_attn.q_norm.weight").is_some(), arch == "qwen3");
             assert_eq!(weights.get("model.layers.1.self_attn.q_proj.bias").is_some(), arch == "qwen2");
             assert_eq!(weights.get("lm_head.weight").is_some(), arch == "mistral");

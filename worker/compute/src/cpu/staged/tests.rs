@@ -1,6 +1,7 @@
 //! What quantizing loses is measured; nothing is quantized twice.
 
-use loader::{Dtype, Proof, Region, Weights, header};
+use loader::{Proof, Region, Weights, header};
+use safetensors::Dtype;
 use safetensors::tensor::TensorView;
 use serde_json::json;
 
@@ -8,7 +9,7 @@ use super::super::need::copies_bytes;
 use super::*;
 use crate::kernels::tier::Tier;
 use crate::kind::Quantization;
-use models::Slot;
+use tensor::Slot;
 
 fn config() -> Config {
     let config = json!({

@@ -1,0 +1,173 @@
+//! What a model expects of its files, and what it found there: slots and weights.
+
+use std::ops::Range;
+
+use crate::{Format, View};
+
+/// A tensor that a model expects: all of a stored one, or some of its rows.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Slot {
+    /// The name of the stored tensor.
+    pub name: String,
+    /// The shape the model computes with, outermost first.
+    pub shape: Vec<usize>,
+    /// Which rows of the stored tensor it is, where several slots share one.
+    pub rows: Option<Rows>,
+}
+
+/// Consecutive rows of a stored matrix, as of projections that a family stores as one.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Rows {
+    /// The first of them; the slot's shape says how many.
+    pub first: usize,
+    /// How many rows the stored tensor has.
+    pub of: usize,
+}
+
+impl Slot {
+    /// All of the tensor `name`.
+    #[must_use]
+    pub fn new(name: &str, shape: &[usize]) -> Self {
+        Self { name: name.to_owned(), shape: shape.to_vec(), rows: None }
+    }
+
+    /// Rows of the tensor `name`, which has `rows.of`.
+    #[must_use]
+    pub fn rows(name: &str, shape: &[usize], rows: Rows) -> Self {
+        Self { rows: Some(rows), ..Self::new(name, shape) }
+    }
+
+    /// How many numbers it holds.
+    #[must_use]
+    pub fn elements(&self) -> usize {
+        self.shape.iter().product()
+    }
+
+    /// The shape of the stored tensor.
+    #[must_use]
+    pub fn stored_shape(&self) -> Vec<usize> {
+        let mut shape = self.shape.clone();
+        if let (Some(outermost), Some(rows)) = (shape.first_mut(), self.rows) {
+            *outermost = rows.of;
+        }
+        shape
+    }
+}
+
+/// How a weight's numbers are read, beyond the format of the tensor they are in.
+///
+/// Scales and zero points of FP8, MXFP4, AWQ and GPTQ are tensors of their own; a variant that holds their views
+/// comes with the interpreters that read it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Packing {
+    /// The tensor has everything: plain numbers, or GGML's blocks.
+    Plain,
+}
+
+/// What fills a slot: numbers of a stored tensor and how to read them.
+#[derive(Debug, Clone)]
+pub struct Weight {
+    slot: Slot,
+    numbers: View,
+    packing: Packing,
+    /// Where the slot's bytes are in the view.
+    range: Range<usize>,
+}
+
+impl Weight {
+    /// Fills `slot` with `numbers`; `None` where shapes do not fit, or rows are no whole blocks.
+    #[must_use]
+    pub fn new(slot: &Slot, numbers: View) -> Option<Self> {
+        if numbers.shape() != slot.stored_shape() {
+            return None;
+        }
+        let row = slot.shape.last().copied().unwrap_or(1);
+        let of_rows = |rows: usize| usize::try_from(numbers.format().row_bytes(row)?).ok()?.checked_mul(rows);
+        let outer: usize = slot.shape.iter().rev().skip(1).product();
+        let range = match slot.rows {
+            None => 0..of_rows(outer)?,
+            Some(rows) => {
+                let first = of_rows(rows.first)?;
+                first..first.checked_add(of_rows(outer)?)?
+            }
+        };
+        let fits = range.end as u64 <= numbers.byte_count();
+        fits.then(|| Self { slot: slot.clone(), numbers, packing: Packing::Plain, range })
+    }
+
+    /// The name of the stored tensor.
+    #[must_use]
+    pub fn name(&self) -> &str {
+        &self.slot.name
+    }
+
+    /// The slot that it fills.
+    #[must_use]
+    pub fn slot(&self) -> &Slot {
+        &self.slot
+    }
+
+    /// Its shape, outermost first.
+    #[must_use]
+    pub fn shape(&self) -> &[usize] {
+        &self.slot.shape
+    }
+
+    /// The format of its numbers.
+    #[must_use]
+    pub fn format(&self) -> Format {
+        self.numbers.format()
+    }
+
+    /// How its numbers are read.
+    #[must_use]
+    pub fn packing(&self) -> Packing {
+        self.packing
+    }
+
+    /// The stored tensor, whose bytes may still be on their way.
+    #[must_use]
+    pub fn view(&self) -> &View {
+        &self.numbers
+    }
+
+    /// Its bytes as they lie in the mapping, at any alignment.
+    ///
+    /// # Panics
+    /// They have not arrived: see [`View::wait_for`].
+    #[must_use]
+    pub fn bytes(&self) -> &[u8] {
+        &self.numbers.bytes()[self.range.clone()]
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Arc;
+
+    use super::*;
+
+    fn view(format: Format, shape: &[usize], bytes: usize) -> View {
+        View::new(format, shape, Arc::new((0..bytes).map(|at| at as u8).collect::<Vec<u8>>()))
+    }
+
+    #[test]
+    fn rows_of_a_stored_tensor_are_a_part_of_its_bytes() {
+        let fused = view(Format::Bf16, &[6, 2], 24);
+        let slot = |first, count| Slot::rows("qkv", &[count, 2], Rows { first, of: 6 });
+        let bytes = |slot: &Slot| Weight::new(slot, fused.clone()).expect("it fits").bytes().to_vec();
+        assert_eq!(bytes(&slot(0, 2)), (0..8).collect::<Vec<u8>>());
+        assert_eq!(bytes(&slot(4, 2)), (16..24).collect::<Vec<u8>>());
+        assert!(Weight::new(&slot(5, 2), fused.clone()).is_none(), "beyond the end");
+        assert!(Weight::new(&slot(usize::MAX, 2), fused.clone()).is_none());
+        assert!(Weight::new(&Slot::new("qkv", &[5, 2]), fused).is_none(), "another shape");
+    }
+
+    #[test]
+    fn rows_of_blocks_are_whole_blocks() {
+        let stored = view(Format::Q8_0, &[4, 64], 4 * 68);
+        let half = Slot::rows("up", &[2, 64], Rows { first: 2, of: 4 });
+        assert_eq!(Weight::new(&half, stored).expect("it fits").bytes().len(), 2 * 68);
+        assert!(Weight::new(&Slot::new("up", &[4, 48]), view(Format::Q8_0, &[4, 48], 4 * 51)).is_none());
+    }
+}
