@@ -1,15 +1,22 @@
-//! The nouns that cross from storage to kernels: number formats, stored tensors, parts of a model, generations of weights.
+//! The nouns that cross from storage to kernels: number formats, stored tensors, decoders as data, parts of
+//! a model, generations of weights.
 //!
 //! This room knows no file, no model family and no kernel.
 
+mod decoder;
 mod format;
 mod part;
+mod rope;
 mod step;
 mod view;
 mod weight;
 
+pub use decoder::{
+    Attention, Body, Branch, Decoder, Dense, HEAD_DIM_MAX, Layer, Linear, Norm, Pairs, Rotation, Sees, Widths,
+};
 pub use format::{Block, Format};
 pub use part::{Location, Part};
+pub use rope::{Rope, RopeScaling, Yarn};
 pub use step::Generation;
 pub use view::{ArrivalError, Storage, View};
 pub use weight::{Packing, Rows, Slot, Weight};

@@ -23,9 +23,9 @@ use compute::backend::{Backend, Generation, Input, Results, Segment, Step, Want}
 use compute::cpu::{CpuBackend, CpuOptions, KV_BLOCK_TOKENS, Tier};
 use compute::sampler::Choice;
 use loader::Weights;
-use models::{Config, Decoder};
+use models::Config;
 use serde_json::json;
-use tensor::{Format, Weight};
+use tensor::{Decoder, Format, Weight};
 
 /// Memory of our own to read.
 const BUFFER_BYTES: usize = 1 << 30;
@@ -159,7 +159,7 @@ fn measure(arguments: &Arguments) -> Result<(), Failure> {
     let config = Config::parse(&std::fs::read(arguments.folder.join("config.json"))?)?;
     let begun = Instant::now();
     let weights = Weights::open_dir(&arguments.folder)?;
-    let decoder = Arc::new(Decoder::bind(&config, &weights)?);
+    let decoder = Arc::new(models::bind(&config, &weights)?);
     let opened = begun.elapsed();
     let mut run = start(arguments, &decoder)?;
 
@@ -218,7 +218,7 @@ fn start(arguments: &Arguments, decoder: &Arc<Decoder>) -> Result<Run, Failure> 
     let backend = CpuBackend::new(decoder, &options)?;
     let all: Vec<u32> = (0..options.kv_blocks as u32).collect();
     let blocks = all.chunks(own_blocks).map(<[u32]>::to_vec).collect();
-    Ok(Run { backend, blocks, results: Results::default(), vocab: decoder.config.vocab_size as u64 })
+    Ok(Run { backend, blocks, results: Results::default(), vocab: decoder.vocab_size as u64 })
 }
 
 /// Seconds of decoding steps, bytes per second of reading.
@@ -268,7 +268,7 @@ fn weight_bytes_per_token(decoder: &Decoder, quantization: Option<Quantization>)
         return if decoder.head.is_some() { all - bytes(&decoder.embeddings) } else { all } as f64;
     }
     let table = decoder.embeddings.bytes().len();
-    let row = table / decoder.config.vocab_size;
+    let row = table / decoder.vocab_size;
     (if decoder.head.is_some() { all - table + row } else { all + row }) as f64
 }
 

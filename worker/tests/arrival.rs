@@ -14,12 +14,12 @@ use compute::candle::{CandleBackend, CandleOptions};
 use compute::cpu::{CpuBackend, CpuOptions, Tier};
 use compute::sampler::Choice;
 use loader::LoadError;
-use models::Decoder;
 use slow::Slow;
 use std::num::NonZeroUsize;
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Instant;
+use tensor::Decoder;
 use worker::engine::{EngineHandle, Event, SubmitError};
 
 const FIXTURES: [&str; 4] = ["llama_untied", "llama_tied_bf16", "qwen3", "mistral_f16"];

@@ -12,7 +12,7 @@ use compute::backend::{Input, Logits, Segment, Want};
 use compute::cpu::{CpuBackend, CpuOptions};
 use compute::{KvCacheDtype, Quantization};
 use loader::{Tensor, Weights};
-use models::{Config, Decoder};
+use models::Config;
 use serde_json::{Value, json};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -294,7 +294,7 @@ async fn every_family_computes_the_same_from_a_gguf_file() {
 
 /// The logits of a prompt, computed by the `cpu` backend.
 fn logits(config: &Config, weights: &Weights, quantization: Option<Quantization>) -> Vec<f32> {
-    let decoder = Arc::new(Decoder::bind(config, weights).expect("they fit"));
+    let decoder = Arc::new(models::bind(config, weights).expect("they fit"));
     // Left to itself, the format of keys and values follows that of the weights.
     let options = CpuOptions { quantization, kv_dtype: KvCacheDtype::F32, ..CpuOptions::default() };
     let mut backend = CpuBackend::new(&decoder, &options).expect("builds");

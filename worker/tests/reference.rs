@@ -14,10 +14,10 @@ use compute::cpu::{CpuBackend, CpuOptions, KV_BLOCK_TOKENS, Tier};
 use compute::sampler::Choice;
 use compute::{KvCacheDtype, Quantization};
 use loader::Weights;
-use models::{Config, Decoder};
+use models::Config;
 use safetensors::SafeTensors;
 use serde_json::Value;
-use tensor::Format;
+use tensor::{Decoder, Format};
 
 /// What two right f32 answers may differ by.
 const LOGIT_TOLERANCE: f32 = 1e-4;
@@ -53,7 +53,7 @@ impl Fixture {
         let name = folder.file_name().expect("a folder").to_string_lossy().into_owned();
         let config = Config::parse(&fs::read(folder.join("config.json")).expect("config.json")).expect("a config");
         let weights = Weights::open_dir(folder).expect("weights");
-        let decoder = Arc::new(Decoder::bind(&config, &weights).expect("a model"));
+        let decoder = Arc::new(models::bind(&config, &weights).expect("a model"));
         let expected = fs::read(folder.join("expected.safetensors")).expect("expected.safetensors");
         let expected = SafeTensors::deserialize(&expected).expect("safetensors");
         let tensor = |name| expected.tensor(name).expect(name);
@@ -78,7 +78,7 @@ impl Fixture {
 
     /// Dynamic RoPE has no limit of its own; the fixture goes beyond what its config suggests.
     fn max_position(&self) -> Option<usize> {
-        Some(self.longest().max(self.decoder.config.max_position()))
+        Some(self.longest().max(self.decoder.max_position))
     }
 
     fn cpu(&self, tier: Tier, kv_dtype: KvCacheDtype) -> CpuBackend {
@@ -194,7 +194,7 @@ fn sixteen_bit_log_probabilities_are_within_the_floor_of_their_dtype() {
     let mut seen = 0;
     for fixture in folders().iter().map(|folder| Fixture::load(folder)).filter(|fixture| !fixture.is_f32()) {
         let floor = |name: &str| fixture.facts[name].as_f64().expect(name);
-        let vocab = fixture.decoder.config.vocab_size;
+        let vocab = fixture.decoder.vocab_size;
         for (name, mut backend) in fixture.backends() {
             let mut differences = Vec::new();
             for (tokens, expected) in fixture.sequences.iter().zip(&fixture.logits) {
@@ -272,7 +272,7 @@ const Q8_0_LOSS: f64 = 2e-3;
 fn eight_bits_cost_next_to_nothing_and_the_same_in_any_company() {
     let mut seen = 0;
     for fixture in folders().iter().map(|folder| Fixture::load(folder)).filter(|fixture| !fixture.is_f32()) {
-        let vocab = fixture.decoder.config.vocab_size;
+        let vocab = fixture.decoder.vocab_size;
         for tier in Tier::ALL.into_iter().filter(|tier| tier.is_available()) {
             let mut quantized = fixture.cpu_of(tier, KvCacheDtype::Auto, Some(Quantization::Q8_0));
             let (mut loss, mut rows) = (0.0, 0);
@@ -312,7 +312,7 @@ fn outcomes(backend: &mut dyn Logits, tokens: &[u32], want: Want<'_>) -> Outcome
 #[test]
 fn tokens_scores_and_hidden_states_across_the_seam_are_those_of_the_logits() {
     for fixture in folders().iter().map(|folder| Fixture::load(folder)).filter(Fixture::is_f32) {
-        let (tokens, vocab) = (&fixture.sequences[0], fixture.decoder.config.vocab_size);
+        let (tokens, vocab) = (&fixture.sequences[0], fixture.decoder.vocab_size);
         let hidden = outcomes(&mut fixture.candle(), tokens, Want::Hidden(Pooling::Every)).hidden;
         for (name, mut backend) in fixture.backends() {
             let logits = forced(&mut *backend, tokens);

@@ -15,11 +15,11 @@ use compute::cpu::{CpuBackend, CpuOptions};
 use compute::scripted::{ScriptedBackend, ScriptedOptions, other_script};
 use compute::{BackendKind, KindOptions, Model};
 use loader::Region;
-use models::Decoder;
 use slow::Slow;
 use std::num::NonZeroUsize;
 use std::sync::{Arc, Weak};
 use std::time::Duration;
+use tensor::Decoder;
 use worker::engine::{EngineHandle, Event, SwapError};
 
 const TOKENS: usize = 24;
@@ -33,7 +33,7 @@ fn cpu(decoder: &Arc<Decoder>) -> Box<dyn Backend> {
 
 /// A decoder as backends of a kind compute with it.
 fn prepared(kind: BackendKind, decoder: &Arc<Decoder>) -> Arc<dyn Prepared> {
-    let model = Model { vocab_size: decoder.config.vocab_size, decoder: Some(Arc::clone(decoder)) };
+    let model = Model { vocab_size: decoder.vocab_size, decoder: Some(Arc::clone(decoder)) };
     kind.configured(&KindOptions::default()).prepare(&model).expect("prepared")
 }
 

@@ -11,7 +11,7 @@ mod worker_process;
 
 use client::PATIENCE;
 use loader::header;
-use models::{Config, Decoder};
+use models::Config;
 use safetensors::tensor::TensorView;
 use serde_json::json;
 use std::collections::BTreeMap;
@@ -36,7 +36,7 @@ fn write(folder: &Path, revision: u64) -> u64 {
         "tie_word_embeddings": true, "max_position_embeddings": 512, "eos_token_id": 2047,
     });
     let config = config.to_string().into_bytes();
-    let decoder = Decoder::<Slot>::describe(&Config::parse(&config).expect("a config"));
+    let decoder = models::describe(&Config::parse(&config).expect("a config"));
     let tensors: Vec<(&Slot, Vec<u8>)> = decoder
         .tensors()
         .into_iter()

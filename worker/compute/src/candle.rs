@@ -20,8 +20,7 @@ use crate::kind::{BuildError, Built, Kind, Model, Rows, Sizes};
 use crate::memory::Need;
 use crate::results::{self, Outbox, Results, StepTimes};
 use crate::sampler::Scratch;
-use models::{Config, Decoder, Linear};
-use tensor::{Format, Weight};
+use tensor::{Attention, Body, Branch, Decoder, Dense, Format, Linear, Norm, Pairs, Rotation, Sees, Weight, Widths};
 
 /// How long to wait for weights at a time.
 const PATIENCE: Duration = Duration::from_secs(1);
@@ -50,19 +49,19 @@ impl Kind for Candle {
 
     fn need(&self, model: &Model, rows: Rows) -> Need {
         let Some(decoder) = &model.decoder else { return Need::default() };
-        let config = &decoder.config;
+        let (hidden, Widths { queries, keys: _, inner }) = (decoder.hidden_size, decoder.widths());
         let numbers: usize = decoder.tensors().iter().map(|weight| weight.shape().iter().product::<usize>()).sum();
         // Of a layer the feed-forward part is the widest, and of a step the logits; tensors live for an operation or two.
-        let widest = 4 * (config.hidden_size + config.query_width() + config.intermediate_size);
+        let widest = 4 * (hidden + queries + inner);
         let activations = rows.max_rows.saturating_mul(widest);
-        let logits = rows.max_logits_rows.saturating_mul(2 * config.vocab_size);
+        let logits = rows.max_logits_rows.saturating_mul(2 * decoder.vocab_size);
         let f32s = |count: usize| (count as u64).saturating_mul(size_of::<f32>() as u64);
         Need {
             copies_bytes: f32s(numbers),
             activation_bytes: f32s(activations.saturating_add(logits)),
-            kv_block_bytes: f32s(2 * BLOCK_TOKENS * config.kv_width() * config.layers),
+            kv_block_bytes: f32s(kv_block_numbers(decoder)),
             kv_block_tokens: BLOCK_TOKENS,
-            positions: config.max_position(),
+            positions: decoder.max_position,
         }
     }
 
@@ -157,21 +156,22 @@ impl CandleBackend {
     pub fn new(decoder: &Arc<Decoder>, options: &CandleOptions) -> std::result::Result<Self, CandleError> {
         let copied = decoder
             .try_map(|weight| copy(weight).map_err(|source| CandleError { name: weight.name().to_owned(), source }))?;
-        let config = &decoder.config;
-        let numbers = options.kv_blocks * BLOCK_TOKENS * config.kv_width();
-        let cache = || Cache { keys: vec![0.0; numbers], values: vec![0.0; numbers] };
+        let cache = |attention: &Attention<Weight>| {
+            let numbers = options.kv_blocks * BLOCK_TOKENS * attention.key_width();
+            Cache { keys: vec![0.0; numbers], values: vec![0.0; numbers] }
+        };
         let limits = Limits {
-            vocab_size: config.vocab_size,
-            max_position: options.max_position.unwrap_or_else(|| config.max_position()),
+            vocab_size: decoder.vocab_size,
+            max_position: options.max_position.unwrap_or(decoder.max_position),
             max_rows: options.max_rows,
             max_logits_rows: options.max_logits_rows,
             kv_block_tokens: BLOCK_TOKENS,
             kv_blocks: options.kv_blocks,
-            kv_block_bytes: 2 * BLOCK_TOKENS * config.kv_width() * config.layers * size_of::<f32>(),
-            hidden_size: config.hidden_size,
+            kv_block_bytes: kv_block_numbers(decoder) * size_of::<f32>(),
+            hidden_size: decoder.hidden_size,
             depth: 1,
         };
-        let caches = (0..config.layers).map(|_| cache()).collect();
+        let caches = decoder.attentions().map(cache).collect();
         let (outbox, scratch) = (Outbox::default(), Scratch::default());
         Ok(Self { decoder: copied, limits, caches, rows: Vec::new(), outbox, scratch })
     }
@@ -180,32 +180,24 @@ impl CandleBackend {
     fn segment(&mut self, segment: &Segment<'_>) -> Result<Option<Tensor>> {
         // At depth 1 every token is known.
         let Input::Tokens(tokens) = segment.input else { return Ok(None) };
-        let config = self.decoder.config.clone();
-        let angles = Angles::new(&config, segment)?;
+        let Self { decoder, caches, .. } = self;
+        let angles: Vec<Angles> =
+            decoder.rotations.iter().map(|rotation| Angles::new(rotation, segment)).collect::<Result<_>>()?;
         let tokens = Tensor::new(tokens, &Device::Cpu)?;
-        let mut stream = self.decoder.embeddings.index_select(&tokens, 0)?;
-        for (layer, cache) in self.decoder.layers.iter().zip(&mut self.caches) {
-            let normed = rms_norm(&stream, &layer.attention_norm, config.rms_norm_eps)?;
-            let heads = |x: &Tensor, count| x.reshape((segment.rows(), count, config.head_dim));
-            let mut queries = heads(&apply(&layer.query, &normed)?, config.heads)?;
-            let mut keys = heads(&apply(&layer.key, &normed)?, config.kv_heads)?;
-            let values = heads(&apply(&layer.value, &normed)?, config.kv_heads)?;
-            if config.rope_adjacent_pairs {
-                (queries, keys) = (halves(&queries)?, halves(&keys)?);
-            }
-            if let (Some(query_norm), Some(key_norm)) = (&layer.query_norm, &layer.key_norm) {
-                queries = rms_norm(&queries, query_norm, config.rms_norm_eps)?;
-                keys = rms_norm(&keys, key_norm, config.rms_norm_eps)?;
-            }
-            let (queries, keys) = (angles.rotate(&queries)?, angles.rotate(&keys)?);
-            cache.write(segment, &keys, &values)?;
-            let (keys, values) = cache.read(segment, &config)?;
-            let mixed = attend(&config, segment.start, layer.window, &queries, &keys, &values)?;
-            stream = (stream + apply(&layer.output, &mixed)?)?;
-
-            let normed = rms_norm(&stream, &layer.feed_forward_norm, config.rms_norm_eps)?;
-            let inner = (apply(&layer.gate, &normed)?.silu()? * apply(&layer.up, &normed)?)?;
-            stream = (stream + apply(&layer.down, &inner)?)?;
+        let mut stream = decoder.embeddings.index_select(&tokens, 0)?;
+        let mut caches = caches.iter_mut();
+        for Branch { before, body } in decoder.layers.iter().flat_map(|layer| &layer.branches) {
+            let normed = rms_norm(&stream, before)?;
+            let result = match body {
+                Body::Attention(attention) => {
+                    let cache = caches.next().expect("a cache for each");
+                    attend(attention, &angles[attention.rotation], cache, segment, &normed)?
+                }
+                Body::Dense(Dense { width: _, gate, up, down }) => {
+                    apply(down, &(apply(gate, &normed)?.silu()? * apply(up, &normed)?)?)?
+                }
+            };
+            stream = (stream + result)?;
         }
         let picked = segment.picked();
         let rows: Vec<u32> =
@@ -214,7 +206,7 @@ impl CandleBackend {
             return Ok(None);
         }
         let stream = stream.index_select(&Tensor::new(rows, &Device::Cpu)?, 0)?;
-        let normed = rms_norm(&stream, &self.decoder.norm, config.rms_norm_eps)?;
+        let normed = rms_norm(&stream, &self.decoder.norm)?;
         if results::wants_hidden(segment) {
             return Ok(Some(normed));
         }
@@ -301,6 +293,11 @@ impl Logits for CandleBackend {
     }
 }
 
+/// Numbers of one KV block over all layers, keys and values together.
+fn kv_block_numbers(decoder: &Decoder) -> usize {
+    2 * BLOCK_TOKENS * decoder.attentions().map(Attention::key_width).sum::<usize>()
+}
+
 fn copy(weight: &Weight) -> Result<Tensor> {
     while !weight.view().wait_for(PATIENCE).map_err(candle_core::Error::wrap)? {}
     let dtype = match weight.format() {
@@ -332,29 +329,29 @@ fn apply(linear: &Linear<Tensor>, x: &Tensor) -> Result<Tensor> {
 }
 
 /// Over the last dimension.
-fn rms_norm(x: &Tensor, weight: &Tensor, eps: f32) -> Result<Tensor> {
+fn rms_norm(x: &Tensor, Norm { weight, eps }: &Norm<Tensor>) -> Result<Tensor> {
     let mean_square = x.sqr()?.mean_keepdim(D::Minus1)?;
-    x.broadcast_div(&(mean_square + f64::from(eps))?.sqrt()?)?.broadcast_mul(weight)
+    x.broadcast_div(&(mean_square + f64::from(*eps))?.sqrt()?)?.broadcast_mul(weight)
 }
 
-/// Cosines and sines of a segment's rows: (rows, 1, head_dim / 2).
+/// Cosines and sines of a segment's rows: (rows, 1, width / 2).
 struct Angles {
     cosines: Tensor,
     sines: Tensor,
 }
 
 impl Angles {
-    fn new(config: &Config, segment: &Segment<'_>) -> Result<Self> {
-        let mut frequencies = vec![0f32; config.head_dim / 2];
+    fn new(Rotation { rope, width }: &Rotation, segment: &Segment<'_>) -> Result<Self> {
+        let mut frequencies = vec![0f32; width / 2];
         let end = segment.end();
-        config.rope.frequencies(&mut frequencies);
+        rope.frequencies(&mut frequencies);
         let pairs = frequencies.len();
         let frequencies = Tensor::from_vec(frequencies, (1, pairs), &Device::Cpu)?;
         let positions: Vec<f32> = (segment.start..end).map(|position| position as f32).collect();
         let rows = positions.len();
         let positions = Tensor::from_vec(positions, (rows, 1), &Device::Cpu)?;
         let angles = positions.matmul(&frequencies)?.reshape((rows, 1, pairs))?;
-        let factor = f64::from(config.rope.attention_factor());
+        let factor = f64::from(rope.attention_factor());
         Ok(Self { cosines: (angles.cos()? * factor)?, sines: (angles.sin()? * factor)? })
     }
 
@@ -388,11 +385,11 @@ impl Cache {
     }
 
     /// All keys and values up to the segment's end, both (kv_heads, positions, head_dim).
-    fn read(&self, segment: &Segment<'_>, config: &Config) -> Result<(Tensor, Tensor)> {
-        let (width, end) = (config.kv_width(), segment.end());
+    fn read(&self, segment: &Segment<'_>, attention: &Attention<Tensor>) -> Result<(Tensor, Tensor)> {
+        let (width, end) = (attention.key_width(), segment.end());
         let gather = |stored: &[f32]| {
             let rows = (0..end).flat_map(|position| &stored[slot(segment, position) * width..][..width]);
-            let shape = (end, config.kv_heads, config.head_dim);
+            let shape = (end, attention.kv_heads, attention.head_dim);
             Tensor::from_vec(rows.copied().collect(), shape, &Device::Cpu)?.transpose(0, 1)?.contiguous()
         };
         Ok((gather(&self.keys)?, gather(&self.values)?))
@@ -404,36 +401,67 @@ fn slot(segment: &Segment<'_>, position: usize) -> usize {
     segment.blocks[position / BLOCK_TOKENS] as usize * BLOCK_TOKENS + position % BLOCK_TOKENS
 }
 
+/// What attention makes of the normed stream (rows, hidden): as much to add to it.
+fn attend(
+    attention: &Attention<Tensor>,
+    angles: &Angles,
+    cache: &mut Cache,
+    segment: &Segment<'_>,
+    normed: &Tensor,
+) -> Result<Tensor> {
+    let heads = |x: &Tensor, count| x.reshape((segment.rows(), count, attention.head_dim));
+    let mut queries = heads(&apply(&attention.query, normed)?, attention.heads)?;
+    let mut keys = heads(&apply(&attention.key, normed)?, attention.kv_heads)?;
+    let values = heads(&apply(&attention.value, normed)?, attention.kv_heads)?;
+    match attention.pairs {
+        Pairs::Halves => {}
+        Pairs::Neighbours => (queries, keys) = (halves(&queries)?, halves(&keys)?),
+    }
+    if let Some(norm) = &attention.query_norm {
+        queries = rms_norm(&queries, norm)?;
+    }
+    if let Some(norm) = &attention.key_norm {
+        keys = rms_norm(&keys, norm)?;
+    }
+    let (queries, keys) = (angles.rotate(&queries)?, angles.rotate(&keys)?);
+    cache.write(segment, &keys, &values)?;
+    let (keys, values) = cache.read(segment, attention)?;
+    apply(&attention.output, &mix(attention, segment.start, &queries, &keys, &values)?)
+}
+
 /// Queries (rows, heads, head_dim) over keys and values (kv_heads, positions, head_dim) give
 /// (rows, heads · head_dim).
-fn attend(
-    config: &Config,
+fn mix(
+    attention: &Attention<Tensor>,
     start: usize,
-    window: Option<usize>,
     queries: &Tensor,
     keys: &Tensor,
     values: &Tensor,
 ) -> Result<Tensor> {
     let (rows, positions) = (queries.dim(0)?, keys.dim(1)?);
-    let group = config.heads / config.kv_heads;
-    let shape = (config.kv_heads, group * rows, config.head_dim);
+    let Attention { heads, kv_heads, head_dim, .. } = *attention;
+    let group = heads / kv_heads;
     // Query heads that share a key head lie side by side: (kv_heads, group · rows, head_dim).
-    let queries = queries.transpose(0, 1)?.reshape(shape)?;
-    let scores = (queries.matmul(&keys.transpose(1, 2)?.contiguous()?)? / (config.head_dim as f64).sqrt())?;
-    let scores = scores.reshape((config.kv_heads, group, rows, positions))?;
-    let scores = scores.broadcast_add(&mask(start, rows, positions, window)?)?;
+    let queries = queries.transpose(0, 1)?.reshape((kv_heads, group * rows, head_dim))?;
+    let scores = (queries.matmul(&keys.transpose(1, 2)?.contiguous()?)? * f64::from(attention.scale))?;
+    let scores = scores.reshape((kv_heads, group, rows, positions))?;
+    let scores = scores.broadcast_add(&mask(start, rows, positions, attention.sees)?)?;
     let shares = scores.broadcast_sub(&scores.max_keepdim(D::Minus1)?)?.exp()?;
     let shares = shares.broadcast_div(&shares.sum_keepdim(D::Minus1)?)?;
-    let mixed = shares.reshape((config.kv_heads, group * rows, positions))?.matmul(values)?;
-    let mixed = mixed.reshape((config.heads, rows, config.head_dim))?.transpose(0, 1)?;
-    mixed.reshape((rows, config.query_width()))
+    let mixed = shares.reshape((kv_heads, group * rows, positions))?.matmul(values)?;
+    let mixed = mixed.reshape((heads, rows, head_dim))?.transpose(0, 1)?;
+    mixed.reshape((rows, attention.query_width()))
 }
 
 /// Zero where a row sees a position, minus infinity elsewhere: (rows, positions).
-fn mask(start: usize, rows: usize, positions: usize, window: Option<usize>) -> Result<Tensor> {
+fn mask(start: usize, rows: usize, positions: usize, sees: Sees) -> Result<Tensor> {
     let visible = |row: usize, seen: usize| {
         let position = start + row;
-        seen <= position && window.is_none_or(|window| position < seen + window)
+        seen <= position
+            && match sees {
+                Sees::All => true,
+                Sees::Window(window) => position < seen + window,
+            }
     };
     let hidden = |row, seen| if visible(row, seen) { 0.0 } else { f32::NEG_INFINITY };
     let mask: Vec<f32> = (0..rows).flat_map(|row| (0..positions).map(move |seen| hidden(row, seen))).collect();

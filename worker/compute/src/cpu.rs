@@ -27,14 +27,13 @@ use crate::kernels::buffer::Buffer;
 use crate::kernels::linear::{Inputs, Matrix, Projection, Then, project, project_gated};
 use crate::kernels::norm::rms_norm;
 use crate::kernels::pool::Pool;
-use crate::kernels::rotate::{BLOCK_TOKENS, Heads, Rotation, Row, part_pairs, rotate_and_store};
+use crate::kernels::rotate::{BLOCK_TOKENS, HeadNorm, Heads, Rotation, Row, part_pairs, rotate_and_store};
 use crate::kernels::stream;
 use crate::kernels::tier::Instructions;
 use crate::kind::{KvCacheDtype, Quantization};
 use crate::results::{self, Outbox, Results, StepTimes};
 use crate::sampler::Scratch;
-use models::{Config, Decoder};
-use tensor::Format;
+use tensor::{Body, Branch, Decoder, Dense, Format, Norm, Pairs, Sees};
 
 pub(crate) use self::kind::Cpu;
 pub use self::staged::Staged;
@@ -66,7 +65,7 @@ pub struct CpuOptions {
     pub kv_blocks: usize,
     /// The format of keys and values.
     pub kv_dtype: KvCacheDtype,
-    /// The longest sequence in tokens; what the config says ([`Config::max_position`]) if none.
+    /// The longest sequence in tokens; what the model is made for if none.
     pub max_position: Option<usize>,
     /// Which instructions; the best the machine has if none.
     pub instruction_set: Option<Tier>,
@@ -146,7 +145,8 @@ pub struct CpuBackend {
     /// Which of them the current step uses.
     current: usize,
     limits: Limits,
-    heads: Heads,
+    /// The format of keys and values.
+    kv_float: Format,
     instructions: Instructions,
     pool: Pool,
     arena: Arena,
@@ -181,19 +181,20 @@ impl CpuBackend {
         let instructions = instructions(options)?;
         let threads = threads(options);
         let pool = Pool::new(threads).map_err(|source| CpuError::Threads { threads, source })?;
-        let config = staged.config();
-        let heads = heads(config, kv_float(options.kv_dtype, staged.stored(), instructions.tier()));
-        let limits = limits(config, &heads, options);
+        let decoder = staged.source();
+        let kv_float = kv_float(options.kv_dtype, staged.stored(), instructions.tier());
+        let limits = limits(decoder, kv_float, options);
         let bytes = limits.kv_block_bytes.saturating_mul(limits.kv_blocks);
         let blocks = options.kv_blocks;
         let storage = Buffer::zeroed(bytes).map_err(|source| CpuError::KvStorage { bytes, blocks, source })?;
-        let arena = Arena::new(config, &limits).map_err(|source| CpuError::Arena { rows: options.max_rows, source })?;
+        let arena =
+            Arena::new(decoder, &limits).map_err(|source| CpuError::Arena { rows: options.max_rows, source })?;
         let models = vec![(Generation::default(), staged)];
         Ok(Self {
             models,
             current: 0,
             limits,
-            heads,
+            kv_float,
             instructions,
             pool,
             arena,
@@ -225,7 +226,7 @@ impl CpuBackend {
     /// The format of its keys and values.
     #[must_use]
     pub fn kv_float(&self) -> Format {
-        self.heads.float
+        self.kv_float
     }
 
     /// Bytes of its activations.
@@ -255,11 +256,17 @@ impl CpuBackend {
         self.location.enter(Some(Part::Embeddings));
         self.models[current].1.need(Part::Embeddings, wanted)?;
         self.embed(segments);
-        for layer in 0..self.models[current].1.config().layers {
+        let model = Arc::clone(&self.models[current].1);
+        let mut kv_at = 0;
+        for layer in 0..model.source().layers.len() {
             self.location.enter(Some(Part::Layer(layer)));
-            self.models[current].1.need(Part::Layer(layer), wanted)?;
-            self.attention(layer, segments);
-            self.feed_forward(layer);
+            model.need(Part::Layer(layer), wanted)?;
+            for Branch { before, body } in &model.layer(layer).branches {
+                match body {
+                    Body::Attention(body) => self.attention(before, body, &mut kv_at, segments),
+                    Body::Dense(body) => self.dense(before, body),
+                }
+            }
         }
         if !self.arena.wanted.is_empty() {
             self.location.enter(Some(Part::Head));
@@ -315,104 +322,127 @@ impl CpuBackend {
     /// Fills in every row's embedding and angles.
     fn embed(&mut self, segments: &[Segment<'_>]) {
         let model = &self.models[self.current].1;
-        let Config { hidden_size, head_dim, rope, .. } = model.config();
-        let embeddings = matrix(model.embeddings());
-        let half = head_dim / 2;
-        let factor = rope.attention_factor();
+        let (hidden, embeddings) = (model.source().hidden_size, matrix(model.embeddings()));
         let mut row = 0;
         for segment in segments {
             // At depth 1 every token is known.
             let Input::Tokens(tokens) = segment.input else { continue };
-            for (offset, &token) in tokens.iter().enumerate() {
-                let stream = &mut self.arena.stream[row * hidden_size..][..*hidden_size];
+            for &token in tokens {
+                let stream = &mut self.arena.stream[row * hidden..][..hidden];
                 embeddings.widen_row(self.instructions, token as usize, stream);
-                let position = (segment.start + offset) as f32;
-                let (cosines, sines) = self.arena.angles[row * head_dim..][..*head_dim].split_at_mut(half);
-                for (pair, frequency) in self.arena.frequencies.iter().enumerate() {
-                    let (sine, cosine) = (position * frequency).sin_cos();
+                row += 1;
+            }
+        }
+        for index in 0..model.source().rotations.len() {
+            self.turn(index, segments);
+        }
+    }
+
+    /// Fills in every row's angles of one rotation.
+    fn turn(&mut self, index: usize, segments: &[Segment<'_>]) {
+        let rotation = &self.models[self.current].1.source().rotations[index];
+        let (width, rope) = (rotation.width, &rotation.rope);
+        let (angles, frequencies) = (&mut self.arena.angles[index], &self.arena.frequencies[index]);
+        let factor = rope.attention_factor();
+        let mut rows = angles.chunks_exact_mut(width);
+        for segment in segments {
+            for (position, row) in (segment.start..segment.end()).zip(&mut rows) {
+                let (cosines, sines) = row.split_at_mut(width / 2);
+                for (pair, frequency) in frequencies.iter().enumerate() {
+                    let (sine, cosine) = (position as f32 * frequency).sin_cos();
                     (cosines[pair], sines[pair]) = (cosine * factor, sine * factor);
                 }
-                row += 1;
             }
         }
     }
 
-    /// The attention half of a layer: reads the stream and adds to it.
-    fn attention(&mut self, index: usize, segments: &[Segment<'_>]) {
-        let model = &self.models[self.current].1;
-        let (config, layer) = (model.config(), model.layer(index));
+    /// A branch of attention: reads the stream and adds to it. Its keys and values are kept from `kv_at` on in the
+    /// storage; moves that behind them.
+    fn attention(
+        &mut self,
+        before: &Norm<Operand>,
+        body: &tensor::Attention<Operand>,
+        kv_at: &mut usize,
+        segments: &[Segment<'_>],
+    ) {
+        let hidden = self.limits.hidden_size;
+        let heads = heads(body, self.kv_float);
         let (pool, on, arena) = (&mut self.pool, self.instructions, &mut self.arena);
         let rows = arena.rows.len();
-        let (stream, normed) = (&mut arena.stream[..rows * config.hidden_size], rows * config.hidden_size);
-        let normed = &mut arena.normed[..normed];
-        rms_norm(pool, on, stream, layer.attention_norm.vector(), config.rms_norm_eps, normed);
-        let queries = &mut arena.queries[..rows * config.query_width()];
-        let keys = &mut arena.keys[..rows * config.kv_width()];
-        let values = &mut arena.values[..rows * config.kv_width()];
+        let stream = &mut arena.stream[..rows * hidden];
+        let normed = &mut arena.normed[..rows * hidden];
+        rms_norm(pool, on, stream, before.weight.vector(), before.eps, normed);
+        let queries = &mut arena.queries[..rows * body.query_width()];
+        let keys = &mut arena.keys[..rows * body.key_width()];
+        let values = &mut arena.values[..rows * body.key_width()];
         let set = |linear, out| operand::projection(linear, out, Then::Set);
-        let mut projections = [set(&layer.query, queries), set(&layer.key, keys), set(&layer.value, values)];
+        let mut projections = [set(&body.query, queries), set(&body.key, keys), set(&body.value, values)];
         let mut inputs = Inputs { x: normed, rows, room: arena.rounded.as_mut_slice() };
         project(pool, on, &mut inputs, &mut projections);
-        if config.rope_adjacent_pairs {
-            part_pairs(queries, config.head_dim);
-            part_pairs(keys, config.head_dim);
+        match body.pairs {
+            Pairs::Halves => {}
+            Pairs::Neighbours => {
+                [&mut *queries, &mut *keys].into_iter().for_each(|rows| part_pairs(rows, body.head_dim))
+            }
         }
 
-        let layer_bytes = self.heads.block_bytes() * self.limits.kv_blocks;
-        let storage = &mut self.storage.as_mut_slice()[index * layer_bytes..][..layer_bytes];
+        let bytes = heads.block_bytes() * self.limits.kv_blocks;
+        let storage = &mut self.storage.as_mut_slice()[*kv_at..][..bytes];
+        *kv_at += bytes;
         let rotation = Rotation {
-            heads: self.heads,
-            query_norm: layer.query_norm.as_ref().map(Operand::vector),
-            key_norm: layer.key_norm.as_ref().map(Operand::vector),
-            eps: config.rms_norm_eps,
-            angles: &arena.angles[..rows * config.head_dim],
+            heads,
+            query_norm: body.query_norm.as_ref().map(head_norm),
+            key_norm: body.key_norm.as_ref().map(head_norm),
+            scale: body.scale,
+            angles: &arena.angles[body.rotation][..rows * body.head_dim],
             rows: &arena.rows,
             segments,
         };
         rotate_and_store(pool, on, &rotation, queries, keys, values, storage);
-        let (heads, window, rows_of) = (self.heads, layer.window, &arena.rows);
-        let attention = Attention { heads, window, rows: rows_of, segments, queries, storage };
-        let mixed = &mut arena.mixed[..rows * config.query_width()];
+        let window = match body.sees {
+            Sees::All => None,
+            Sees::Window(positions) => Some(positions),
+        };
+        let attention = Attention { heads, window, rows: &arena.rows, segments, queries, storage };
+        let mixed = &mut arena.mixed[..rows * body.query_width()];
         attend(pool, on, &attention, mixed);
-        let mut output = [operand::projection(&layer.output, stream, Then::Add)];
+        let mut output = [operand::projection(&body.output, stream, Then::Add)];
         let mut inputs = Inputs { x: mixed, rows, room: arena.rounded.as_mut_slice() };
         project(pool, on, &mut inputs, &mut output);
     }
 
-    /// The feed-forward half of a layer: reads the stream and adds to it.
-    fn feed_forward(&mut self, index: usize) {
-        let model = &self.models[self.current].1;
-        let (config, layer) = (model.config(), model.layer(index));
+    /// A feed-forward branch: reads the stream and adds to it.
+    fn dense(&mut self, before: &Norm<Operand>, body: &Dense<Operand>) {
+        let hidden = self.limits.hidden_size;
         let (pool, on, arena) = (&mut self.pool, self.instructions, &mut self.arena);
         let rows = arena.rows.len();
-        let stream = &mut arena.stream[..rows * config.hidden_size];
-        let normed = &mut arena.normed[..rows * config.hidden_size];
-        rms_norm(pool, on, stream, layer.feed_forward_norm.vector(), config.rms_norm_eps, normed);
-        let inner = &mut arena.inner[..rows * config.intermediate_size];
-        let (gate, up) = (operand::parts(&layer.gate), operand::parts(&layer.up));
+        let stream = &mut arena.stream[..rows * hidden];
+        let normed = &mut arena.normed[..rows * hidden];
+        rms_norm(pool, on, stream, before.weight.vector(), before.eps, normed);
+        let inner = &mut arena.inner[..rows * body.width];
+        let (gate, up) = (operand::parts(&body.gate), operand::parts(&body.up));
         let room = arena.rounded.as_mut_slice();
         project_gated(pool, on, &mut Inputs { x: normed, rows, room }, gate, up, inner);
-        let down = operand::projection(&layer.down, stream, Then::Add);
+        let down = operand::projection(&body.down, stream, Then::Add);
         project(pool, on, &mut Inputs { x: inner, rows, room }, &mut [down]);
     }
 
     /// The final norm of the picked rows, and their logits where any are wanted.
     fn head(&mut self, segments: &[Segment<'_>]) {
         let model = &self.models[self.current].1;
-        let config = model.config();
         let arena = &mut self.arena;
-        let (hidden, rows) = (config.hidden_size, arena.wanted.len());
+        let (hidden, vocab, rows) = (self.limits.hidden_size, self.limits.vocab_size, arena.wanted.len());
         for (to, &from) in arena.wanted.iter().enumerate() {
             arena.picked[to * hidden..][..hidden].copy_from_slice(&arena.stream[from * hidden..][..hidden]);
         }
         let picked = &arena.picked[..rows * hidden];
         let normed = &mut arena.normed_picked[..rows * hidden];
         let (pool, on) = (&mut self.pool, self.instructions);
-        rms_norm(pool, on, picked, model.norm().vector(), config.rms_norm_eps, normed);
+        rms_norm(pool, on, picked, model.norm().weight.vector(), model.norm().eps, normed);
         if segments.iter().all(results::wants_hidden) {
             return;
         }
-        let out = &mut arena.logits[..rows * config.vocab_size];
+        let out = &mut arena.logits[..rows * vocab];
         let head: Matrix<'_> = matrix(model.head());
         let mut inputs = Inputs { x: normed, rows, room: arena.rounded.as_mut_slice() };
         project(pool, on, &mut inputs, &mut [Projection { matrix: head, bias: None, out, then: Then::Set }]);
@@ -459,7 +489,7 @@ impl Backend for CpuBackend {
             return Err(InstallError::Unsupported { backend: self.name() });
         };
         let (newest, model) = self.models.last().expect("a backend has weights");
-        if let Some(field) = model.config().difference(staged.config()) {
+        if let Some(field) = model.source().difference(staged.source()) {
             return Err(InstallError::Differs { field });
         }
         // What keys and values are kept in may follow from the weights' own format.
@@ -502,23 +532,27 @@ fn threads(options: &CpuOptions) -> usize {
 
 /// The format of most of a model: that of its first query projection.
 fn stored(decoder: &Decoder) -> Format {
-    decoder.layers.first().map_or(Format::F32, |layer| layer.query.weight.format())
+    decoder.attentions().next().map_or(Format::F32, |attention| attention.query.weight.format())
 }
 
-fn heads(config: &Config, float: Format) -> Heads {
-    Heads { heads: config.heads, kv_heads: config.kv_heads, head_dim: config.head_dim, float }
+fn head_norm(norm: &Norm<Operand>) -> HeadNorm<'_> {
+    HeadNorm { weight: norm.weight.vector(), eps: norm.eps }
 }
 
-fn limits(config: &Config, heads: &Heads, options: &CpuOptions) -> Limits {
+fn heads<W>(body: &tensor::Attention<W>, float: Format) -> Heads {
+    Heads { heads: body.heads, kv_heads: body.kv_heads, head_dim: body.head_dim, float }
+}
+
+fn limits(decoder: &Decoder, kv_float: Format, options: &CpuOptions) -> Limits {
     Limits {
-        vocab_size: config.vocab_size,
-        max_position: options.max_position.unwrap_or_else(|| config.max_position()),
+        vocab_size: decoder.vocab_size,
+        max_position: options.max_position.unwrap_or(decoder.max_position),
         max_rows: options.max_rows,
         max_logits_rows: options.max_logits_rows,
         kv_block_tokens: BLOCK_TOKENS,
         kv_blocks: options.kv_blocks,
-        kv_block_bytes: heads.block_bytes() * config.layers,
-        hidden_size: config.hidden_size,
+        kv_block_bytes: decoder.attentions().map(|body| heads(body, kv_float).block_bytes()).sum(),
+        hidden_size: decoder.hidden_size,
         depth: 1,
     }
 }

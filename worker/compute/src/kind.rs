@@ -6,11 +6,11 @@ use crate::backend::Backend;
 use crate::kernels::buffer::Pages;
 use crate::memory::Need;
 use crate::prepared::Prepared;
-use models::Decoder;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use std::error::Error;
 use std::sync::Arc;
+use tensor::Decoder;
 use thiserror::Error;
 
 /// A kind of backend, as configured.

@@ -7,8 +7,9 @@ use std::collections::HashSet;
 use loader::Weights;
 use thiserror::Error;
 
-use crate::model::Decoder;
-use tensor::{Format, Slot, Weight};
+use crate::config::Config;
+use crate::describe::describe;
+use tensor::{Decoder, Format, Slot, Weight};
 
 /// Why tensors and config do not make a model.
 #[derive(Debug, Error)]
@@ -53,8 +54,20 @@ pub enum BindError {
     },
 }
 
+/// Joins a config with the tensors it describes. Copies nothing: the decoder shares the mapped regions.
+///
+/// # Errors
+/// A tensor is missing, has another shape or a format that nothing computes with; or there is a tensor that the
+/// config does not describe (save for a few known leftovers, see [`is_leftover`]). The error names it.
+pub fn bind(config: &Config, weights: &Weights) -> Result<Decoder, BindError> {
+    let described = describe(config);
+    let decoder = described.try_map(|slot| fill(slot, weights))?;
+    refuse_extras(config, &described, weights)?;
+    Ok(decoder)
+}
+
 /// Fills a slot with the stored tensor of its name.
-pub(crate) fn fill(slot: &Slot, weights: &Weights) -> Result<Weight, BindError> {
+fn fill(slot: &Slot, weights: &Weights) -> Result<Weight, BindError> {
     let expected = slot.stored_shape();
     let Some(tensor) = weights.get(&slot.name) else {
         return Err(BindError::Missing { name: slot.name.clone(), shape: expected });
@@ -77,17 +90,19 @@ pub fn is_leftover(name: &str, tied: bool) -> bool {
 }
 
 /// Refuses a checkpoint with a tensor that is neither described nor a known leftover.
-pub(crate) fn refuse_extras(described: &Decoder<Slot>, weights: &Weights) -> Result<(), BindError> {
+fn refuse_extras(config: &Config, described: &Decoder<Slot>, weights: &Weights) -> Result<(), BindError> {
     let known: HashSet<&str> = described.tensors().iter().map(|slot| slot.name.as_str()).collect();
-    let tied = described.config.tie_word_embeddings;
+    let tied = config.tie_word_embeddings;
     let mut extras: Vec<&str> =
         weights.names().filter(|name| !known.contains(name) && !is_leftover(name, tied)).collect();
     extras.sort_unstable();
     match extras.first() {
         None => Ok(()),
-        Some(name) => Err(BindError::Extra {
-            name: crate::fields::short(name),
-            architecture: described.config.family.architecture,
-        }),
+        Some(name) => {
+            Err(BindError::Extra { name: crate::fields::short(name), architecture: config.family.architecture })
+        }
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -11,16 +11,13 @@ use super::config_error::{CONFIG_BYTES_MAX, ConfigError};
 use super::family::{AttentionBias, DEFAULT_HEADS, FAMILIES, Family, WindowRule};
 use super::fields::Fields;
 use super::known::{self, ADJACENT};
-use super::rope::{Rope, RopeScaling, Yarn};
-use tensor::Format;
+use tensor::{Format, HEAD_DIM_MAX, Rope, RopeScaling, Yarn};
 
 const VOCAB_MAX: usize = 1 << 22;
 const HIDDEN_MAX: usize = 1 << 17;
 const INTERMEDIATE_MAX: usize = 1 << 19;
 const LAYERS_MAX: usize = 1 << 10;
 const HEADS_MAX: usize = 1 << 10;
-/// The widest head.
-pub const HEAD_DIM_MAX: usize = 1 << 10;
 const POSITIONS_MAX: usize = 1 << 27;
 const SCALE_MAX: f64 = 1e6;
 

@@ -11,14 +11,15 @@ use loader::TensorInfo;
 use loader::plan::{Slice, Slices};
 use thiserror::Error;
 
-use crate::{Config, Decoder};
-use tensor::{Format, Slot};
+use crate::config::Config;
+use crate::describe::describe;
+use tensor::{Attention, Body, Branch, Decoder, Dense, Format, Layer, Linear, Slot};
 
 /// The names of a model's tensors in the order in which a step first reads them: embeddings,
 /// layers by number, final norm, head. A tied head is the embeddings, so it comes first.
 #[must_use]
 pub fn order(config: &Config) -> Vec<String> {
-    Decoder::<Slot>::describe(config).tensors().into_iter().map(|slot| slot.name.clone()).collect()
+    describe(config).tensors().into_iter().map(|slot| slot.name.clone()).collect()
 }
 
 /// Why a model cannot be split.
@@ -84,32 +85,51 @@ pub fn slices<'a>(
     let kv = scaled(part("num_key_value_heads", config.kv_heads)?);
     let inner = part("intermediate_size", config.intermediate_size)?;
     let vocab = part("vocab_size", config.vocab_size)?;
-    let described = Decoder::<Slot>::describe(config);
+    let described = describe(config);
     let formats = tensors.into_iter().map(|info| (info.name.as_str(), info.format)).collect();
+    let columns = |linear: &Linear<Slot>, columns: &Range<usize>| {
+        whole_blocks(&linear.weight, &formats, columns, of).map(Slice::Columns)
+    };
     let mut slices = Slices { otherwise: Slice::Skip, ..Slices::default() };
     let mut put = |slot: &Slot, slice: Slice| {
         slices.by_name.insert(slot.name.clone(), slice);
     };
-    for table in [&described.embeddings].into_iter().chain(&described.head) {
+    let Decoder { vocab_size: _, hidden_size: _, max_position: _, embeddings, rotations: _, layers, norm, head } =
+        &described;
+    for table in [embeddings].into_iter().chain(head) {
         put(table, Slice::Rows(vocab.clone()));
     }
-    put(&described.norm, Slice::Whole);
-    for layer in &described.layers {
-        for norm in [&layer.attention_norm, &layer.feed_forward_norm] {
-            put(norm, Slice::Whole);
+    put(&norm.weight, Slice::Whole);
+    for Branch { before, body } in layers.iter().flat_map(|Layer { branches }| branches) {
+        put(&before.weight, Slice::Whole);
+        let (outputs, sum, inputs) = match body {
+            Body::Attention(attention) => {
+                let Attention {
+                    heads: _,
+                    kv_heads: _,
+                    head_dim: _,
+                    query: q,
+                    key: k,
+                    value: v,
+                    query_norm,
+                    key_norm,
+                    output,
+                    rotation: _,
+                    pairs: _,
+                    scale: _,
+                    sees: _,
+                } = attention;
+                [query_norm, key_norm].into_iter().flatten().for_each(|norm| put(&norm.weight, Slice::Whole));
+                (vec![(q, &query), (k, &kv), (v, &kv)], output, &query)
+            }
+            Body::Dense(Dense { width: _, gate, up, down }) => (vec![(gate, &inner), (up, &inner)], down, &inner),
+        };
+        for (Linear { weight, bias }, rows) in outputs {
+            [weight].into_iter().chain(bias).for_each(|slot| put(slot, Slice::Rows(rows.clone())));
         }
-        layer.query_norm.iter().chain(&layer.key_norm).for_each(|norm| put(norm, Slice::Whole));
-        let (outputs, up) =
-            ([(&layer.query, &query), (&layer.key, &kv), (&layer.value, &kv)], [&layer.gate, &layer.up]);
-        for (linear, rows) in outputs.into_iter().chain(up.map(|linear| (linear, &inner))) {
-            put(&linear.weight, Slice::Rows(rows.clone()));
-            linear.bias.iter().for_each(|bias| put(bias, Slice::Rows(rows.clone())));
-        }
-        for (linear, columns) in [(&layer.output, &query), (&layer.down, &inner)] {
-            put(&linear.weight, Slice::Columns(whole_blocks(&linear.weight, &formats, columns, of)?));
-            // Added once, to the sum over all ranks.
-            linear.bias.iter().for_each(|bias| put(bias, Slice::Whole));
-        }
+        put(&sum.weight, columns(sum, inputs)?);
+        // Added once, to the sum over all ranks.
+        sum.bias.iter().for_each(|bias| put(bias, Slice::Whole));
     }
     Ok(slices)
 }
@@ -170,7 +190,7 @@ mod tests {
         for architecture in ["LlamaForCausalLM", "Qwen2ForCausalLM", "Qwen3ForCausalLM"] {
             let config = config(architecture, false);
             let ranks: Vec<Slices> = (0..2).map(|rank| slices(&config, [], rank, 2).expect("slices")).collect();
-            for slot in Decoder::<Slot>::describe(&config).tensors() {
+            for slot in describe(&config).tensors() {
                 let of = |rank: usize| ranks[rank].by_name.get(&slot.name).expect("a slice");
                 match (of(0), of(1)) {
                     (Slice::Whole, Slice::Whole) => assert_eq!(slot.shape.len(), 1, "{}", slot.name),
@@ -228,7 +248,7 @@ mod tests {
             "num_hidden_layers": 2, "num_attention_heads": 4, "num_key_value_heads": 4, "head_dim": width / 4,
         });
         let config = Config::parse(config.to_string().as_bytes()).expect("a config");
-        let described = Decoder::<Slot>::describe(&config);
+        let described = describe(&config);
         let info = |slot: &&Slot| {
             let shape = slot.shape.clone();
             let format = Format::Q8_0;

@@ -32,7 +32,8 @@ use models::demo;
 use models::gguf;
 use models::template::ChatTemplate;
 use models::tokenizer::Tokenizer;
-use models::{Config, Decoder, order};
+use models::{Config, order};
+use tensor::Decoder;
 
 /// A served model's parts: kept while it is served, compared with the revision that is to replace it.
 pub(super) struct Resident {
@@ -180,7 +181,7 @@ pub(super) async fn look(context: &Context, source: &ModelSource) -> Result<Look
         None
     };
     let decoder = match &opened {
-        Some(opened) => Some(Arc::new(Decoder::bind(&config, &opened.weights).map_err(ModelError::Bind)?)),
+        Some(opened) => Some(Arc::new(models::bind(&config, &opened.weights).map_err(ModelError::Bind)?)),
         None => None,
     };
     let model = Model { vocab_size: config.vocab_size, decoder };
@@ -222,7 +223,7 @@ impl Looked {
         let weights_open = if total == 0 { Duration::ZERO } else { weights_open + computed.took };
         let prepared = Arc::clone(&computed.prepared);
         let quantizing = prepared.has_work().then(|| Quantizing::begin(&prepared, None));
-        let positions_a_row = decoder.as_ref().map_or(0, |decoder| decoder.config.positions_a_row());
+        let positions_a_row = decoder.as_ref().map_or(0, |_| config.positions_a_row());
         let proof = opened.as_ref().map_or_else(|| "none".to_owned(), |opened| opened.weights.proof().to_string());
         let facts = Facts { proof, weights_bytes: total, weights_open, positions_a_row };
         let served = serve(context, &name, computed, text, &facts)?;

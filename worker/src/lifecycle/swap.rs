@@ -22,7 +22,7 @@ use crate::engine::Identity;
 use crate::server::{ServerModel, SwapRefusal, SwapRequest};
 use compute::Model;
 use compute::backend::{Generation, Prepared};
-use models::Decoder;
+use tensor::Decoder;
 
 /// Answers a request as soon as it is known whether the revision fits, and carries it out.
 pub(super) async fn handle(context: Arc<Context>, request: SwapRequest) {
@@ -169,7 +169,7 @@ async fn bring(context: &Context, name: &str, found: Found, old: &Arrived) -> Re
     if let Some(load) = &opened.load {
         arrive(context, name, load).await.map_err(ModelError::Arrival)?;
     }
-    let decoder = Arc::new(Decoder::bind(&config, &opened.weights).map_err(ModelError::Bind)?);
+    let decoder = Arc::new(models::bind(&config, &opened.weights).map_err(ModelError::Bind)?);
     let model = Model { vocab_size: config.vocab_size, decoder: Some(Arc::clone(&decoder)) };
     let prepared = prepare(context, &model)?;
     if prepared.has_work() {

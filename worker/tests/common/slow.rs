@@ -7,10 +7,10 @@ use std::sync::Arc;
 
 use compute::backend::Part;
 use loader::{Header, LoadError, Proof, Region, Weights, header};
-use models::{Config, Decoder};
+use models::Config;
 use safetensors::Dtype;
 use safetensors::tensor::TensorView;
-use tensor::Format;
+use tensor::{Decoder, Format};
 
 /// One part's region, and the bytes it is to have.
 pub(crate) struct Piece {
@@ -46,7 +46,7 @@ impl Slow {
         let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/fixtures").join(fixture);
         let config = Config::parse(&fs::read(folder.join("config.json")).expect("config.json")).expect("a config");
         let weights = Weights::open_dir(&folder).expect("weights");
-        let whole = Arc::new(Decoder::bind(&config, &weights).expect("a model"));
+        let whole = Arc::new(models::bind(&config, &weights).expect("a model"));
         let mut names: BTreeMap<Part, Vec<&str>> = BTreeMap::new();
         weights.names().for_each(|name| names.entry(part_of(name)).or_default().push(name));
         let mut pieces = BTreeMap::new();
@@ -70,7 +70,7 @@ impl Slow {
             pieces.insert(part, Piece { region, bytes });
         }
         let over = Weights::over(headers.iter().map(|(region, header)| (region, header)), Proof::Trusted);
-        let decoder = Arc::new(Decoder::bind(&config, &over.expect("weights")).expect("a model"));
+        let decoder = Arc::new(models::bind(&config, &over.expect("weights")).expect("a model"));
         Self { decoder, whole, pieces }
     }
 

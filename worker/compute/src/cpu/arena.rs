@@ -7,7 +7,7 @@ use crate::backend::Limits;
 use crate::kernels::buffer::Buffer;
 use crate::kernels::rotate::Row;
 use crate::kind::Rows;
-use models::Config;
+use tensor::{Decoder, Widths};
 
 /// Activations of one step. `R` is `max_rows`, `L` is `max_logits_rows`.
 pub(super) struct Arena {
@@ -29,10 +29,10 @@ pub(super) struct Arena {
     pub(super) mixed: Vec<f32>,
     /// Inside the feed-forward part, (R, intermediate).
     pub(super) inner: Vec<f32>,
-    /// Cosines and sines, (R, 2, head_dim / 2).
-    pub(super) angles: Vec<f32>,
-    /// Of the rotation, (head_dim / 2); computed anew only where they depend on a length.
-    pub(super) frequencies: Vec<f32>,
+    /// Of each of the decoder's rotations: cosines and sines, (R, 2, width / 2).
+    pub(super) angles: Vec<Vec<f32>>,
+    /// Of each of the decoder's rotations, (width / 2).
+    pub(super) frequencies: Vec<Vec<f32>>,
     /// The wanted rows of the stream, (L, hidden).
     pub(super) picked: Vec<f32>,
     /// The same, normalised, (L, hidden).
@@ -52,28 +52,32 @@ impl Arena {
     ///
     /// # Errors
     /// The system has no address space to give.
-    pub(super) fn new(config: &Config, limits: &Limits) -> io::Result<Self> {
+    pub(super) fn new<W>(decoder: &Decoder<W>, limits: &Limits) -> io::Result<Self> {
         let (rows, logits_rows) = (limits.max_rows, limits.max_logits_rows);
         let zeros = |rows: usize, width: usize| vec![0f32; rows * width];
-        let mut frequencies = zeros(1, config.head_dim / 2);
-        config.rope.frequencies(&mut frequencies);
+        let frequencies = decoder.rotations.iter().map(|rotation| {
+            let mut frequencies = zeros(1, rotation.width / 2);
+            rotation.rope.frequencies(&mut frequencies);
+            frequencies
+        });
+        let (hidden, Widths { queries, keys, inner }) = (decoder.hidden_size, decoder.widths());
         let largest = Rows { max_rows: rows, max_logits_rows: logits_rows };
-        let rounded = need::rounded_bytes(config, largest);
+        let rounded = need::rounded_bytes(decoder, largest);
         Ok(Self {
             rows: Vec::with_capacity(rows),
             wanted: Vec::with_capacity(logits_rows),
-            stream: zeros(rows, config.hidden_size),
-            normed: zeros(rows, config.hidden_size),
-            queries: zeros(rows, config.query_width()),
-            keys: zeros(rows, config.kv_width()),
-            values: zeros(rows, config.kv_width()),
-            mixed: zeros(rows, config.query_width()),
-            inner: zeros(rows, config.intermediate_size),
-            angles: zeros(rows, config.head_dim),
-            frequencies,
-            picked: zeros(logits_rows, config.hidden_size),
-            normed_picked: zeros(logits_rows, config.hidden_size),
-            logits: zeros(logits_rows, config.vocab_size),
+            stream: zeros(rows, hidden),
+            normed: zeros(rows, hidden),
+            queries: zeros(rows, queries),
+            keys: zeros(rows, keys),
+            values: zeros(rows, keys),
+            mixed: zeros(rows, queries),
+            inner: zeros(rows, inner),
+            angles: decoder.rotations.iter().map(|rotation| zeros(rows, rotation.width)).collect(),
+            frequencies: frequencies.collect(),
+            picked: zeros(logits_rows, hidden),
+            normed_picked: zeros(logits_rows, hidden),
+            logits: zeros(logits_rows, decoder.vocab_size),
             rounded: Buffer::zeroed(usize::try_from(rounded).unwrap_or(usize::MAX))?,
             written: vec![0; limits.kv_blocks],
             step: 0,
@@ -96,10 +100,27 @@ impl Arena {
     /// Bytes of its activations: what [`need::activation_bytes`] says they are.
     pub(super) fn bytes(&self) -> usize {
         let rounded = self.rounded.bytes();
-        let Self { stream, normed, queries, keys, values, mixed, inner, angles, .. } = self;
-        let Self { frequencies, picked, normed_picked, logits, .. } = self;
-        let first = [stream, normed, queries, keys, values, mixed, inner, angles];
-        let numbers = first.into_iter().chain([frequencies, picked, normed_picked, logits]).map(Vec::len);
+        let Self {
+            rows: _,
+            wanted: _,
+            stream,
+            normed,
+            queries,
+            keys,
+            values,
+            mixed,
+            inner,
+            angles,
+            frequencies,
+            picked,
+            normed_picked,
+            logits,
+            rounded: _,
+            written: _,
+            step: _,
+        } = self;
+        let alone = [stream, normed, queries, keys, values, mixed, inner, picked, normed_picked, logits];
+        let numbers = alone.into_iter().chain(angles).chain(frequencies).map(Vec::len);
         numbers.sum::<usize>() * ACTIVATION_BYTES + rounded
     }
 }

@@ -66,14 +66,13 @@ impl Kind for Cpu {
 
     fn need(&self, model: &Model, rows: Rows) -> Need {
         let Some(decoder) = &model.decoder else { return Need::default() };
-        let config = &decoder.config;
         let float = kv_float(self.kv_dtype, stored(decoder), Tier::best());
         Need {
             copies_bytes: need::copies_bytes(decoder, self.quantization),
-            activation_bytes: need::activation_bytes(config, rows),
-            kv_block_bytes: need::kv_block_bytes(config, float),
+            activation_bytes: need::activation_bytes(decoder, rows),
+            kv_block_bytes: need::kv_block_bytes(decoder, float),
             kv_block_tokens: super::KV_BLOCK_TOKENS,
-            positions: config.max_position(),
+            positions: decoder.max_position,
         }
     }
 

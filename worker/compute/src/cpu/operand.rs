@@ -7,8 +7,7 @@ use crate::kernels::linear::{Matrix, Projection, Then, widen};
 use crate::kernels::stored::{Q8_0_NUMBERS, quantize, row_bytes};
 use crate::kernels::tier::Instructions;
 use crate::kind::Quantization;
-use models::Linear;
-use tensor::{Format, Packing, Weight};
+use tensor::{Format, Linear, Packing, Weight};
 
 /// A tensor, ready to compute with.
 pub(super) enum Operand {

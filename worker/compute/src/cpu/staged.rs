@@ -14,8 +14,7 @@ use super::operand::{Operand, Preparation, Quantized};
 use super::{CpuError, CpuOptions, instructions};
 use crate::arrival;
 use crate::backend::{QuantizationLoss, StepError};
-use models::{Config, Decoder, Layer};
-use tensor::{Format, Part, Weight};
+use tensor::{Decoder, Format, Layer, Norm, Part, Weight};
 
 /// One model's operands.
 pub struct Staged {
@@ -28,7 +27,7 @@ pub struct Staged {
 
 /// What makes logits of the stream.
 struct Tail {
-    norm: Operand,
+    norm: Norm<Operand>,
     head: Operand,
 }
 
@@ -134,9 +133,9 @@ impl Staged {
         loss
     }
 
-    /// Sizes and switches.
-    pub(super) fn config(&self) -> &Config {
-        &self.source.config
+    /// The decoder that it is made of.
+    pub(super) fn source(&self) -> &Decoder {
+        &self.source
     }
 
     /// How its operands are made.
@@ -160,7 +159,7 @@ impl Staged {
     }
 
     /// The final norm, which a step has needed.
-    pub(super) fn norm(&self) -> &Operand {
+    pub(super) fn norm(&self) -> &Norm<Operand> {
         &self.tail().norm
     }
 
@@ -190,7 +189,7 @@ impl Staged {
         match part {
             Part::Embeddings => vec![&self.source.embeddings],
             Part::Layer(number) => self.source.layers[number].tensors(),
-            Part::Head => vec![&self.source.norm, self.source.head()],
+            Part::Head => vec![&self.source.norm.weight, self.source.head()],
         }
     }
 
@@ -199,7 +198,7 @@ impl Staged {
         match part {
             Part::Embeddings => self.embeddings.get().into_iter().collect(),
             Part::Layer(number) => self.layers[number].get().map(Layer::tensors).unwrap_or_default(),
-            Part::Head => self.tail.get().map(|tail| vec![&tail.norm, &tail.head]).unwrap_or_default(),
+            Part::Head => self.tail.get().map(|tail| vec![&tail.norm.weight, &tail.head]).unwrap_or_default(),
         }
     }
 
@@ -229,7 +228,10 @@ impl Staged {
                 self.layers[number].get_or_init(|| source.layers[number].map(&mut make));
             }
             Part::Head => {
-                self.tail.get_or_init(|| Tail { norm: make(&source.norm), head: make(source.head()) });
+                self.tail.get_or_init(|| Tail {
+                    norm: Norm { weight: make(&source.norm.weight), eps: source.norm.eps },
+                    head: make(source.head()),
+                });
             }
         }
     }

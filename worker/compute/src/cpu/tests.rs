@@ -11,13 +11,14 @@ use crate::backend::{Outcome, Pooling, Want};
 use crate::kernels::allocations;
 use crate::kind::Rows;
 use crate::sampler::{Choice, Params};
+use models::{Config, bind};
 
 const FIXTURES: [&str; 4] = ["qwen2_sliding", "qwen3_bf16", "mistral_f16", "llama_yarn"];
 
 fn decoder(name: &str) -> Arc<Decoder> {
     let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("../tests/fixtures").join(name);
     let config = Config::parse(&fs::read(folder.join("config.json")).expect("config.json")).expect("a config");
-    Arc::new(Decoder::bind(&config, &Weights::open_dir(&folder).expect("weights")).expect("a model"))
+    Arc::new(bind(&config, &Weights::open_dir(&folder).expect("weights")).expect("a model"))
 }
 
 fn backend(decoder: &Arc<Decoder>, tier: Tier) -> CpuBackend {
@@ -153,9 +154,9 @@ fn the_arena_is_as_large_as_planned() {
         let backend = backend(&decoder, Tier::best());
         assert_eq!(
             backend.arena_bytes() as u64,
-            need::activation_bytes(&decoder.config, Rows { max_rows: 160, max_logits_rows: 160 })
+            need::activation_bytes(&decoder, Rows { max_rows: 160, max_logits_rows: 160 })
         );
-        let block_bytes = need::kv_block_bytes(&decoder.config, backend.kv_float());
+        let block_bytes = need::kv_block_bytes(&decoder, backend.kv_float());
         assert_eq!(backend.limits().kv_block_bytes as u64, block_bytes);
     }
 }
@@ -182,7 +183,7 @@ fn a_step_allocates_nothing_once_late_weights_have_come() {
     let header = loader::header::parse(&bytes, bytes.len() as u64).expect("a header");
     let weights = Weights::over([(&region, &header)], loader::Proof::Trusted).expect("weights");
     let config = Config::parse(&fs::read(folder.join("config.json")).expect("config.json")).expect("a config");
-    let mut backend = backend(&Arc::new(Decoder::bind(&config, &weights).expect("a model")), Tier::best());
+    let mut backend = backend(&Arc::new(bind(&config, &weights).expect("a model")), Tier::best());
     let mut arrive = |_| {
         region.fill_extent(0, &bytes);
         true

@@ -13,7 +13,7 @@ use super::pool::{Pool, Shard};
 use super::rotate::{Heads, Row};
 use super::tier::Instructions;
 use crate::step::Segment;
-use models::config::HEAD_DIM_MAX;
+use tensor::HEAD_DIM_MAX;
 
 /// The most queries in a tile, where registers hold as many sums.
 const TILE: usize = 8;

@@ -7,8 +7,7 @@ use super::norm::rms_norm_row;
 use super::pool::{Pool, Shard};
 use super::tier::Instructions;
 use crate::step::Segment;
-use models::config::HEAD_DIM_MAX;
-use tensor::Format;
+use tensor::{Format, HEAD_DIM_MAX};
 
 pub(crate) use super::cached::BLOCK_TOKENS;
 
@@ -49,16 +48,25 @@ pub(crate) struct Row {
     pub(crate) position: usize,
 }
 
+/// A norm of heads.
+#[derive(Clone, Copy)]
+pub(crate) struct HeadNorm<'a> {
+    /// Shape (head_dim).
+    pub(crate) weight: &'a [f32],
+    /// Added to the mean square.
+    pub(crate) eps: f32,
+}
+
 /// Norms and rotation of a step's rows in one layer.
 pub(crate) struct Rotation<'a> {
     /// Sizes.
     pub(crate) heads: Heads,
-    /// Norm of every query head (head_dim), if any.
-    pub(crate) query_norm: Option<&'a [f32]>,
-    /// Norm of every key head (head_dim), if any.
-    pub(crate) key_norm: Option<&'a [f32]>,
-    /// Added to a norm's mean square.
-    pub(crate) eps: f32,
+    /// Norm of every query head, if any.
+    pub(crate) query_norm: Option<HeadNorm<'a>>,
+    /// Norm of every key head, if any.
+    pub(crate) key_norm: Option<HeadNorm<'a>>,
+    /// What rotated queries, and thereby scores, are multiplied with.
+    pub(crate) scale: f32,
     /// Cosines and sines of every row: (rows, 2, head_dim / 2).
     pub(crate) angles: &'a [f32],
     /// The rows.
@@ -90,7 +98,7 @@ pub(crate) fn rotate_and_store(
     assert_eq!(values.len(), keys.len(), "rows of values");
     assert_eq!(rotation.angles.len(), rows * head_dim, "an angle per row and pair");
     let norms = [rotation.query_norm, rotation.key_norm];
-    assert!(norms.into_iter().flatten().all(|norm| norm.len() == head_dim), "norms of a head");
+    assert!(norms.into_iter().flatten().all(|norm| norm.weight.len() == head_dim), "norms of a head");
     let blocks = storage.len() / rotation.heads.block_bytes();
     let (queries, keys, storage) = (Shard::of(queries), Shard::of(keys), Shard::of(storage));
     pool.run(rows.div_ceil(TASK_ROWS), &|task| {
@@ -142,25 +150,24 @@ impl OfCached for OneRow<'_> {
     /// this slot of this block.
     #[inline(always)]
     unsafe fn run<V: Lanes, C: Cached>(self) {
-        let Rotation { heads: sizes, query_norm, key_norm, eps, angles, .. } = self.rotation;
+        let Rotation { heads: sizes, query_norm, key_norm, scale, angles, .. } = self.rotation;
         let Heads { heads, kv_heads, head_dim, .. } = *sizes;
         let half = head_dim / 2;
-        let scale = 1.0 / (head_dim as f32).sqrt();
         // SAFETY: the caller vouches for rows of these shapes.
         unsafe {
             let cosines = angles.as_ptr().add(self.row * head_dim);
             for head in 0..heads {
                 let query = self.queries.add((self.row * heads + head) * head_dim);
                 if let Some(norm) = query_norm {
-                    rms_norm_row::<V>(query, norm.as_ptr(), head_dim, *eps, query);
+                    rms_norm_row::<V>(query, norm.weight.as_ptr(), head_dim, norm.eps, query);
                 }
-                rotate_head::<V>(query, cosines, half, scale);
+                rotate_head::<V>(query, cosines, half, *scale);
             }
             for head in 0..kv_heads {
                 let offset = (self.row * kv_heads + head) * head_dim;
                 let key = self.keys.add(offset);
                 if let Some(norm) = key_norm {
-                    rms_norm_row::<V>(key, norm.as_ptr(), head_dim, *eps, key);
+                    rms_norm_row::<V>(key, norm.weight.as_ptr(), head_dim, norm.eps, key);
                 }
                 rotate_head::<V>(key, cosines, half, 1.0);
                 let stored = self.block.add(2 * head * sizes.half_bytes());

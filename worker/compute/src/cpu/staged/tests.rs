@@ -9,6 +9,7 @@ use super::super::need::copies_bytes;
 use super::*;
 use crate::kernels::tier::Tier;
 use crate::kind::Quantization;
+use models::{Config, bind, describe};
 use tensor::Slot;
 
 fn config() -> Config {
@@ -36,7 +37,7 @@ fn normal(mut state: u64) -> impl Iterator<Item = f32> {
 
 /// A model of normal numbers; `change` may make others of one tensor.
 fn decoder(dtype: Dtype, change: impl Fn(&str, Vec<f32>) -> Vec<f32>) -> Decoder {
-    let described = Decoder::<Slot>::describe(&config());
+    let described = describe(&config());
     let stored = |numbers: Vec<f32>| -> Vec<u8> {
         let bytes = numbers.into_iter().map(|number| match dtype {
             Dtype::F32 => number.to_le_bytes().to_vec(),
@@ -59,7 +60,7 @@ fn decoder(dtype: Dtype, change: impl Fn(&str, Vec<f32>) -> Vec<f32>) -> Decoder
     let header = header::parse(&bytes, bytes.len() as u64).expect("a header");
     assert!(region.fill_extent(0, &bytes));
     let weights = Weights::over([(&region, &header)], Proof::Trusted).expect("weights");
-    Decoder::bind(&config(), &weights).expect("a model")
+    bind(&config(), &weights).expect("a model")
 }
 
 fn staged(source: Decoder, tier: Tier) -> Staged {

@@ -131,7 +131,7 @@ impl Yarn {
     /// The attention factor where a config names none: from `factor`, and from `mscale` and
     /// `mscale_all_dim` where both are there.
     #[must_use]
-    pub(crate) fn default_attention_factor(factor: f64, mscale: Option<f64>, mscale_all_dim: Option<f64>) -> f64 {
+    pub fn default_attention_factor(factor: f64, mscale: Option<f64>, mscale_all_dim: Option<f64>) -> f64 {
         let scale = |mscale: f64| if factor <= 1.0 { 1.0 } else { 0.1 * mscale * factor.ln() + 1.0 };
         match (mscale, mscale_all_dim) {
             (Some(mscale), Some(all)) if mscale != 0.0 && all != 0.0 => scale(mscale) / scale(all),

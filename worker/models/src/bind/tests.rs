@@ -24,7 +24,7 @@ fn config(tied: bool) -> Config {
 type Listing = BTreeMap<String, (Dtype, Vec<usize>)>;
 
 fn listing(config: &Config) -> Listing {
-    let described = Decoder::<Slot>::describe(config);
+    let described = describe(config);
     described.tensors().into_iter().map(|slot| (slot.name.clone(), (Dtype::BF16, slot.shape.clone()))).collect()
 }
 
@@ -42,23 +42,23 @@ fn weights(listing: &Listing, folder: &Path) -> Weights {
     Weights::open_dir(folder).expect("opened")
 }
 
-fn bind(config: &Config, listing: &Listing) -> Result<Decoder, BindError> {
+fn bound(config: &Config, listing: &Listing) -> Result<Decoder, BindError> {
     let folder = tempfile::tempdir().expect("a folder");
-    Decoder::bind(config, &weights(listing, folder.path()))
+    bind(config, &weights(listing, folder.path()))
 }
 
 fn refusal(config: &Config, listing: &Listing) -> String {
-    bind(config, listing).map_or_else(|error| error.to_string(), |_| panic!("bound"))
+    bound(config, listing).map_or_else(|error| error.to_string(), |_| panic!("bound"))
 }
 
 #[test]
 fn binds_what_the_config_describes() {
     for tied in [false, true] {
         let config = config(tied);
-        let decoder = bind(&config, &listing(&config)).expect("a model");
+        let decoder = bound(&config, &listing(&config)).expect("a model");
         assert_eq!(decoder.tensors().len(), 2 + usize::from(!tied) + 2 * 11);
         assert_eq!(decoder.head().name(), if tied { "model.embed_tokens.weight" } else { "lm_head.weight" });
-        assert_eq!(decoder.layers[1].query.weight.shape(), [16, 8]);
+        assert_eq!(decoder.attentions().nth(1).expect("two layers").query.weight.shape(), [16, 8]);
     }
 }
 
@@ -88,7 +88,7 @@ fn leftovers_of_older_releases_are_ignored() {
     let mut listing = listing(&config);
     listing.insert("model.layers.0.self_attn.rotary_emb.inv_freq".into(), (Dtype::F32, vec![2]));
     listing.insert("lm_head.weight".into(), (Dtype::BF16, vec![20, 8]));
-    assert!(bind(&config, &listing).is_ok());
+    assert!(bound(&config, &listing).is_ok());
 }
 
 #[test]
@@ -155,7 +155,7 @@ fn bytes_of_the_size_of_blocks_are_no_blocks() {
     ] {
         let mut listing = listing(&config);
         listing.insert("model.layers.0.mlp.down_proj.weight".into(), (dtype, shape));
-        let error = bind(&config, &listing).expect_err("no matrix");
+        let error = bound(&config, &listing).expect_err("no matrix");
         let BindError::Format { tensor, found, wanted } = &error else { panic!("{error}") };
         assert_eq!(
             (tensor.as_str(), found.name()),
@@ -172,8 +172,8 @@ fn slots_may_be_rows_of_one_stored_tensor() {
     let folder = tempfile::tempdir().expect("a folder");
     let weights = weights(&listing, folder.path());
     let rows = |first, of| Slot::rows("qkv_proj", &[8, 8], Rows { first, of });
-    let bound = bind::fill(&rows(16, 32), &weights).expect("rows 16 to 24");
+    let bound = fill(&rows(16, 32), &weights).expect("rows 16 to 24");
     assert_eq!((bound.shape(), bound.bytes().len()), (&[8, 8][..], 8 * 8 * 2));
-    let error = bind::fill(&rows(16, 40), &weights).expect_err("of another size");
+    let error = fill(&rows(16, 40), &weights).expect_err("of another size");
     assert!(error.to_string().contains("[32, 8]") && error.to_string().contains("[40, 8]"), "{error}");
 }
