@@ -27,18 +27,18 @@ pub use parse::parse;
 /// million bytes.
 pub const HEADER_BYTES_MAX: u64 = 128 << 20;
 /// The most named values. Published files have some fifty.
-pub const VALUES_MAX: u64 = 4096;
+pub(crate) const VALUES_MAX: u64 = 4096;
 /// The most elements of all lists together: four times the largest vocabulary with its merges. What
 /// they take of memory is thereby bounded, however small they are in the file.
-pub const ELEMENTS_MAX: u64 = 1 << 22;
+pub(crate) const ELEMENTS_MAX: u64 = 1 << 22;
 /// The most tensors. Mixtures of experts have some thousands.
 pub const TENSORS_MAX: u64 = 1 << 17;
 /// The most dimensions of a tensor, the format's own limit.
-pub const RANK_MAX: usize = 4;
+pub(crate) const RANK_MAX: usize = 4;
 /// The longest name of a tensor. The format says 64; published files keep to it.
 pub const NAME_BYTES_MAX: usize = 64;
 /// The longest key, the format's own limit.
-pub const KEY_BYTES_MAX: usize = 65_535;
+pub(crate) const KEY_BYTES_MAX: usize = 65_535;
 /// The alignment of tensors where the file does not say.
 pub const ALIGNMENT: u64 = 32;
 /// The largest alignment: a large page.

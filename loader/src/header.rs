@@ -24,13 +24,13 @@ pub use parse::parse;
 pub const HEADER_BYTES_MAX: u64 = 100_000_000;
 
 /// The most dimensions a tensor may have. Weights in the wild have at most five.
-pub const RANK_MAX: usize = 16;
+pub(crate) const RANK_MAX: usize = 16;
 
 /// The longest name a tensor may have. Names in the wild stay under two hundred bytes.
 pub const NAME_BYTES_MAX: usize = 1024;
 
 /// The length of the field at the start of a file that holds the header's length.
-pub const LENGTH_BYTES: u64 = 8;
+pub(crate) const LENGTH_BYTES: u64 = 8;
 
 /// A checked header: what the file holds and where.
 #[derive(Debug, Clone, PartialEq, Eq)]

@@ -229,12 +229,6 @@ impl CpuBackend {
         self.kv_float
     }
 
-    /// Bytes of its activations.
-    #[must_use]
-    pub fn arena_bytes(&self) -> usize {
-        self.arena.bytes()
-    }
-
     /// Reads all of `bytes` with the threads and the widest loads that steps use, and returns a
     /// number that depends on every byte: what decoding speed is measured against.
     pub fn read_through(&mut self, bytes: &[u8]) -> u64 {

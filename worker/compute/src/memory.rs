@@ -13,7 +13,7 @@ pub use split::{Demand, split};
 use thiserror::Error;
 
 /// The KV storage where nobody asks for a size: what vLLM takes on CPUs.
-pub const KV_BYTES_DEFAULT: u64 = 4 << 30;
+pub(crate) const KV_BYTES_DEFAULT: u64 = 4 << 30;
 
 /// A backend's memory for a model, beside the mapped weights.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]

@@ -324,7 +324,7 @@ fn take_largest(logits: &[f32], count: usize, scratch: &mut Scratch) {
 
 /// A number in [0, 1) from a seed and a counter: two rounds of splitmix64 (Steele et al. 2014).
 #[must_use]
-pub fn uniform(seed: u64, counter: u64) -> f64 {
+pub(crate) fn uniform(seed: u64, counter: u64) -> f64 {
     let mixed = splitmix64(splitmix64(seed) ^ counter.wrapping_mul(0x9E37_79B9_7F4A_7C15));
     #[expect(clippy::cast_precision_loss, reason = "53 bits are exactly a double's")]
     let numerator = (mixed >> 11) as f64;

@@ -58,7 +58,7 @@ pub enum BindError {
 ///
 /// # Errors
 /// A tensor is missing, has another shape or a format that nothing computes with; or there is a tensor that the
-/// config does not describe (save for a few known leftovers, see [`is_leftover`]). The error names it.
+/// config does not describe (save for a few known leftovers). The error names it.
 pub fn bind(config: &Config, weights: &Weights) -> Result<Decoder, BindError> {
     let described = describe(config);
     let decoder = described.try_map(|slot| fill(slot, weights))?;
@@ -83,8 +83,7 @@ fn fill(slot: &Slot, weights: &Weights) -> Result<Weight, BindError> {
 
 /// Tensors that published checkpoints carry and that no computation reads: tables older releases
 /// saved beside the weights, and a second copy of the embeddings where the head is tied.
-#[must_use]
-pub fn is_leftover(name: &str, tied: bool) -> bool {
+fn is_leftover(name: &str, tied: bool) -> bool {
     let tables = ["rotary_emb.inv_freq", "rotary_emb.cos_cached", "rotary_emb.sin_cached", "attn.masked_bias"];
     tables.iter().any(|table| name.ends_with(table)) || (tied && name == "lm_head.weight")
 }

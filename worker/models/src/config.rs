@@ -25,7 +25,7 @@ const SCALE_MAX: f64 = 1e6;
 /// `kv_heads`, `head_dim` is even.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Config {
-    /// The family: a row of [`FAMILIES`](crate::family::FAMILIES).
+    /// The family: a row of the table of families.
     pub family: &'static Family,
     /// Rows of the embedding table; logits per position.
     pub vocab_size: usize,

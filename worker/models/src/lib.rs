@@ -16,7 +16,7 @@ pub mod synth;
 pub mod template;
 pub mod tokenizer;
 
-pub use bind::{BindError, bind, is_leftover};
+pub use bind::{BindError, bind};
 pub use config::Config;
 pub use config_error::ConfigError;
 pub use describe::describe;

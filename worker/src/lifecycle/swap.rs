@@ -22,7 +22,6 @@ use crate::engine::Identity;
 use crate::server::{ServerModel, SwapRefusal, SwapRequest};
 use compute::Model;
 use compute::backend::{Generation, Prepared};
-use tensor::Decoder;
 
 /// Answers a request as soon as it is known whether the revision fits, and carries it out.
 pub(super) async fn handle(context: Arc<Context>, request: SwapRequest) {

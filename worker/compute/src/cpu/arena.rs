@@ -2,7 +2,7 @@
 
 use std::io;
 
-use super::need::{self, ACTIVATION_BYTES};
+use super::need;
 use crate::backend::Limits;
 use crate::kernels::buffer::Buffer;
 use crate::kernels::rotate::Row;
@@ -98,6 +98,7 @@ impl Arena {
     }
 
     /// Bytes of its activations: what [`need::activation_bytes`] says they are.
+    #[cfg(test)]
     pub(super) fn bytes(&self) -> usize {
         let rounded = self.rounded.bytes();
         let Self {
@@ -121,6 +122,6 @@ impl Arena {
         } = self;
         let alone = [stream, normed, queries, keys, values, mixed, inner, picked, normed_picked, logits];
         let numbers = alone.into_iter().chain(angles).chain(frequencies).map(Vec::len);
-        numbers.sum::<usize>() * ACTIVATION_BYTES + rounded
+        numbers.sum::<usize>() * need::ACTIVATION_BYTES + rounded
     }
 }

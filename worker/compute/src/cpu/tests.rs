@@ -153,7 +153,7 @@ fn the_arena_is_as_large_as_planned() {
         let decoder = decoder(name);
         let backend = backend(&decoder, Tier::best());
         assert_eq!(
-            backend.arena_bytes() as u64,
+            backend.arena.bytes() as u64,
             need::activation_bytes(&decoder, Rows { max_rows: 160, max_logits_rows: 160 })
         );
         let block_bytes = need::kv_block_bytes(&decoder, backend.kv_float());

@@ -47,6 +47,7 @@ impl Buffer {
     }
 
     /// How many there are.
+    #[cfg(test)]
     pub(crate) fn bytes(&self) -> usize {
         self.mapping.bytes
     }

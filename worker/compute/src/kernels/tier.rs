@@ -50,7 +50,7 @@ impl Tier {
 
     /// Whether it multiplies weights of this format with rounded activations, in dots of pairs.
     #[must_use]
-    pub fn dots(self, format: Format) -> bool {
+    pub(crate) fn dots(self, format: Format) -> bool {
         self == Self::Avx512Bf16 && matches!(format, Format::Bf16 | Format::Q8_0)
     }
 

@@ -5,8 +5,9 @@ use serde_json::{Map, Value as Json, json};
 use super::keys::{refuse_unknown_keys, shown};
 use super::{GgufModelError, Metadata};
 use crate::known::ADJACENT;
-use crate::rope::Yarn;
 use loader::gguf::Gguf;
+use tensor::Yarn;
+use tensor::Yarn;
 
 /// GGUF's architectures and ours.
 const ARCHITECTURES: [(&str, &str); 3] =
