@@ -76,7 +76,7 @@ impl<'a> Matrix<'a> {
     fn chunk(&self, threads: usize, rows: usize) -> usize {
         let bytes = if rows < MANY_ROWS { CHUNK_BYTES } else { CHUNK_BYTES_MANY };
         let most = (bytes / row_bytes(self.format, self.inputs).max(1)).clamp(1, CHUNK_OUTPUTS);
-        // As many chunks for every thread.
+        // As many chunks for every thread, two at least: who is done early takes one of another's.
         let chunks = self.outputs.div_ceil(most).next_multiple_of(2 * threads);
         self.outputs.div_ceil(chunks).next_multiple_of(TILE_OUTPUTS).min(CHUNK_OUTPUTS)
     }
@@ -485,6 +485,8 @@ impl Part {
                 }
                 for n in 0..N {
                     let at = weights.add(n * stride);
+                    // With a row or two memory is the bound: ask for the next outputs' weights. With more, the second pass
+                    // over a chunk finds them in the cache.
                     if M <= 2 {
                         V::prefetch(at.wrapping_add(N * stride + E::row_bytes(k)));
                     }
@@ -495,6 +497,7 @@ impl Part {
                 }
                 k += LANES;
             }
+            // The rest of a row that is no multiple of sixteen; the other lanes are zero.
             if k < self.inputs {
                 let rest = self.inputs - k;
                 for m in 0..M {

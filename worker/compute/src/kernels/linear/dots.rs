@@ -72,6 +72,7 @@ pub(super) fn round_rows(pool: &mut Pool, on: Instructions, x: &[f32], width: us
     let room = Shard::of(room);
     pool.run(rows.div_ceil(task_rows), &|task| {
         for row in task * task_rows..rows.min((task + 1) * task_rows) {
+            // A packed row begins at its tile, in the register that is its turn; one that is not lies by itself.
             let tile = if packed(rows) { row % TILE_ROWS } else { 0 };
             let to = (row - tile) * row_bytes(width) + tile * PAIRS_BYTES;
             let step = if packed(rows) { TILE_ROWS * PAIRS_BYTES } else { PAIRS_BYTES };
@@ -102,6 +103,7 @@ impl Kernel for RoundRow<'_> {
             }
             if at < count {
                 let first = V::load_some(x.add(at), count - at);
+                // Zeros fill the last register: a product with whatever weights stand there adds nothing.
                 let second = match (count - at).checked_sub(LANES) {
                     Some(left) if left > 0 => V::load_some(x.add(at + LANES), left),
                     _ => V::zero(),
@@ -149,6 +151,7 @@ impl Dots {
                     self.block::<V, S, TILE_OUTPUTS>(output, rows);
                 }
             }
+            // Fewer than four outputs are left, one at a time. A packed row is reached in the steps of its tile.
             for output in whole..self.outputs {
                 for row in (0..rows).step_by(TILE_ROWS) {
                     let tile_rows = TILE_ROWS.min(rows - row);
@@ -195,6 +198,8 @@ impl Dots {
     #[inline(always)]
     unsafe fn block<V: Lanes, S: Stored, const N: usize>(self, output: usize, rows: usize) {
         let tiles = rows.div_ceil(TILE_ROWS);
+        // The weights of the next block of outputs, which the tiles of this one ask for bit by bit: memory is busy while
+        // the registers are.
         let mut ahead = self.weights.wrapping_add((output + N) * S::row_bytes(self.inputs));
         let mut row = 0;
         // SAFETY: passed on.
@@ -243,6 +248,7 @@ impl Dots {
                     V::prefetch(ahead.wrapping_add(64 * line));
                 }
                 ahead = ahead.wrapping_add(S::row_bytes(PAIRS) * AHEAD);
+                // The first value only makes the array: every element is replaced.
                 let mut pairs = [V::load_pairs(x.add(2 * k)); N];
                 for n in 0..N {
                     pairs[n] = S::pairs::<V>(weights.add(n * stride), k, self.inputs - k);
@@ -271,17 +277,20 @@ impl Dots {
         let mut panel = Panel { weights: MaybeUninit::uninit(), start: 0, width: 0 };
         let mut sums = MaybeUninit::<[[[V; TILE_OUTPUTS]; BLOCK_ROWS]; PANEL_TILES]>::uninit();
         let sums: *mut [V; TILE_OUTPUTS] = sums.as_mut_ptr().cast();
+        // Sums are put down here between panels. They are left uninitialised, since the first panel writes them all.
         let (outputs, stride) = (side * TILE_OUTPUTS, S::row_bytes(self.inputs));
         let weights = self.weights.wrapping_add(output * stride);
         while panel.start < self.inputs {
             panel.width = PANEL.min(self.inputs - panel.start);
             let end = panel.start + panel.width;
+            // What is asked for meanwhile: the same outputs further on, or after the last panel the next outputs.
             let next = weights.wrapping_add(if end < self.inputs { S::row_bytes(end) } else { outputs * stride });
             // SAFETY: passed on; `sums` holds as many rows as there are, whole tiles of them, of as many tiles.
             unsafe {
                 panel.fill::<V, S>(weights, outputs, self.inputs);
                 for row in (0..rows).step_by(TILE_ROWS) {
                     for beside in 0..side {
+                        // Every pass asks for another output's row, so that all have been asked for at the end.
                         let pass = row / TILE_ROWS * side + beside;
                         let ahead = next.wrapping_add(pass % outputs * stride);
                         let at = Place { output: output + beside * TILE_OUTPUTS, beside, row };
@@ -319,6 +328,7 @@ impl Dots {
             let mut weights = panel.weights.as_ptr().cast::<u8>().add(at.beside * TILE_OUTPUTS * PANEL * 2);
             let mut x = self.x.add(at.row * row_bytes(self.inputs) + panel.start * TILE_ROWS * 2);
             let mut tile = [[V::zero(); TILE_OUTPUTS]; M];
+            // Sums go on where the panel before put them down: the same additions as without panels.
             if panel.start > 0 {
                 for m in 0..M {
                     tile[m] = *sums.add(m);
@@ -360,6 +370,7 @@ impl Dots {
         unsafe {
             let mut four = [V::zero(); TILE_OUTPUTS];
             four[..N].copy_from_slice(sums);
+            // Four registers are folded together in as many steps as one alone, and in the same order.
             let folded = if N == TILE_OUTPUTS { V::sum_four(four) } else { [four[0].sum(), 0.0, 0.0, 0.0] };
             let out = self.out.add(row * self.out_stride + output);
             for n in 0..N {
