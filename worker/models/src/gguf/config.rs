@@ -7,7 +7,6 @@ use super::{GgufModelError, Metadata};
 use crate::known::ADJACENT;
 use loader::gguf::Gguf;
 use tensor::Yarn;
-use tensor::Yarn;
 
 /// GGUF's architectures and ours.
 const ARCHITECTURES: [(&str, &str); 3] =
