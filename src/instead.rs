@@ -12,8 +12,6 @@ pub(crate) struct OfServers {
     host: Option<Infallible>,
     #[arg(long, hide = true, value_parser = model)]
     model: Option<Infallible>,
-    #[arg(long, hide = true, value_parser = name)]
-    served_model_name: Option<Infallible>,
 }
 
 /// For commands that ask a server.
@@ -38,10 +36,6 @@ fn listen_host(host: &str) -> Never {
 
 fn model(model: &str) -> Never {
     Err(format!("models are named without a flag, e.g. forebay serve {model}"))
-}
-
-fn name(name: &str) -> Never {
-    Err(format!("a name is written before the model, e.g. {name}=./MODEL"))
 }
 
 fn url_port(port: &str) -> Never {

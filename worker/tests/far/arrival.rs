@@ -1,7 +1,7 @@
 //! Requests before, during and after a load.
 
 use crate::client::PATIENCE;
-use crate::model::{LAST, Revision, answer, at, greedy, hold, let_go, scripted, text};
+use crate::model::{LAST, LOOKS, Revision, answer, at, greedy, hold, let_go, scripted, text};
 use crate::worker_process::{Running, begin, chat, start, storage};
 use serde_json::json;
 use std::time::{Duration, Instant};
@@ -109,7 +109,7 @@ async fn a_load_that_fails_ends_who_waits_with_its_reason() {
         }
     });
     until(&worker, "a waiting step", |model| model.waiting_for.is_some()).await;
-    origin.set_faults(scripted(&format!("m/{LAST}"), 3, Fault::Missing));
+    origin.set_faults(scripted(&format!("m/{LAST}"), LOOKS + 1, Fault::Missing));
     let reply = asked.await.expect("an answer");
     assert!(reply.status >= 500 && reply.text().contains(LAST), "{} {}", reply.status, reply.text());
     let error = tokio::time::timeout(PATIENCE, loaded).await.expect("ends in time").expect_err("fails");

@@ -136,7 +136,7 @@ pub(crate) fn at(origin: &Origin, folder: &str) -> ModelSource {
 /// Lets headers through, and refuses what comes after them: retries go on until it is let go.
 pub(crate) fn hold(origin: &Origin, object: &str) {
     let fault = Fault::Status { status: 503, retry_after_seconds: None };
-    origin.set_faults(scripted(object, 3, fault));
+    origin.set_faults(scripted(object, LOOKS + 1, fault));
 }
 
 /// Everything is answered again.
@@ -144,8 +144,10 @@ pub(crate) fn let_go(origin: &Origin) {
     origin.set_faults(Faults::default());
 }
 
-/// A fault of every request for an object from the `first` on; the first two are the look at its size and at its
-/// header.
+/// Requests of the first look at a shard file: one for its size, and two for its header, which nothing else proves yet.
+pub(crate) const LOOKS: u64 = 3;
+
+/// A fault of every request for an object from the `first` on.
 pub(crate) fn scripted(object: &str, first: u64, fault: Fault) -> Faults {
     let script = Script { object: Some(object.to_owned()), first, last: u64::MAX, fault };
     Faults { scripts: vec![script], ..Faults::default() }

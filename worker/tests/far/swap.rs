@@ -2,7 +2,7 @@
 
 use crate::arrival::{status, until};
 use crate::client::PATIENCE;
-use crate::model::{CHANGED_FILE, LAST, Revision, WHOLE, answer, at, greedy, let_go, scripted, text};
+use crate::model::{CHANGED_FILE, LAST, LOOKS, Revision, WHOLE, answer, at, greedy, let_go, scripted, text};
 use crate::worker_process::{Running, begin, chat, storage};
 use serde_json::{Value, json};
 use std::sync::Arc;
@@ -34,7 +34,7 @@ fn two_revisions() -> Origin {
 
 /// Requests for a shard file of the new revision beyond the look at it.
 fn fetches(origin: &Origin, file: &str) -> u64 {
-    origin.account().objects.get(&format!("new/{file}")).map_or(0, |object| object.requests).saturating_sub(2)
+    origin.account().objects.get(&format!("new/{file}")).map_or(0, |object| object.requests).saturating_sub(LOOKS)
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -88,9 +88,9 @@ async fn only_what_changed_is_fetched_and_what_is_the_same_is_shared() {
     let swapped = until(&worker, "the end of the swap", |model| model.phase == ModelPhase::Ready).await;
     assert_eq!((swapped.error, swapped.proof.as_str()), (None, "proven"));
     assert_eq!(swapped.bytes_loaded, new.weight_bytes());
-    // The look at the header, and the extent that holds the header and the matrix that changed.
+    // The two looks at the header, and the extent that holds the header and the matrix that changed.
     assert!(new.weight_bytes() > 2 * EXTENT_BYTES, "there is more to fetch");
-    assert!(sent() <= EXTENT_BYTES + HEADER_READ_BYTES, "{} bytes were sent", sent());
+    assert!(sent() <= EXTENT_BYTES + 2 * HEADER_READ_BYTES, "{} bytes were sent", sent());
     let swapped = answer(&worker, TOKENS).await;
     assert_eq!(swapped, answer(&serve(&origin, "new").await, TOKENS).await);
 }
@@ -126,7 +126,7 @@ async fn a_swap_that_fails_leaves_the_old_revision_serving() {
     let origin = two_revisions();
     let worker = serve(&origin, "old").await;
     let expected = answer(&worker, TOKENS).await;
-    origin.set_faults(scripted(&format!("new/{CHANGED_FILE}"), 3, Fault::Missing));
+    origin.set_faults(scripted(&format!("new/{CHANGED_FILE}"), LOOKS + 1, Fault::Missing));
     let accepted = worker.post(SWAP, &source(&origin, "new")).await;
     assert_eq!(accepted.status, 202, "{}", accepted.text());
     let failed = until(&worker, "the end of the swap", |model| model.phase == ModelPhase::Ready).await;
