@@ -153,7 +153,7 @@ fn without_copies(weights: WeightsMemory) -> &'static str {
 /// Plans a model's memory.
 ///
 /// The KV storage is what was asked for; else what the budget leaves, to the block; else, without a budget, enough
-/// for `max_num_seqs` sequences of the longest kind, at most [`KV_BYTES_DEFAULT`] and at most what the limit leaves.
+/// for `max_num_seqs` sequences of the longest kind, at most `KV_BYTES_DEFAULT` and at most what the limit leaves.
 /// Where no `max_model_len` was asked for, it is cut to what the storage holds.
 ///
 /// # Errors

@@ -1,6 +1,6 @@
 //! A conversation to the text the model was trained on, through the chat template its makers ship.
 //!
-//! Templates are Jinja2, written for transformers; the [engine] renders them alike, within bounds. A template that uses
+//! Templates are Jinja2, written for transformers; the engine here renders them alike, within bounds. A template that uses
 //! something the engine lacks does not keep a model from being served: it is known by what it lacks, and conversations
 //! are refused with those words. Tokens and HTTP are not known here.
 

@@ -77,6 +77,20 @@ pub(super) struct TokenReport {
     pub(super) end: usize,
 }
 
+impl TokenReport {
+    /// Moves the start behind `text`, which the tokens before it left to be shown.
+    fn begin_after(&mut self, text: &str) {
+        self.offset += u32::try_from(text.chars().count()).unwrap_or(u32::MAX);
+        self.start += text.len();
+    }
+}
+
+/// The beginning of `text` that is not the token's own: replacement characters of tokens before it, whose bytes this
+/// one has shown to be no character.
+fn flushed<'a>(text: &'a str, token: &[u8]) -> &'a str {
+    std::str::from_utf8(token).ok().and_then(|own| text.strip_suffix(own)).unwrap_or_default()
+}
+
 /// One of the likeliest tokens at a place.
 #[derive(Debug, Clone, PartialEq)]
 pub(super) struct Rival {
@@ -166,9 +180,19 @@ impl Choice {
             let entries = std::iter::once(None).chain(echo.entries.iter().map(Some));
             for (&id, entry) in echo.tokens.iter().zip(entries) {
                 let mut report = self.report(id, entry);
+                // A special token that the prompt spells out is part of its text; one that was added is not.
+                match echo.text.get(self.made.bytes..) {
+                    Some(rest) if self.tokenizer.is_special(id) && rest.as_bytes().starts_with(&report.bytes) => {
+                        self.made.add(&rest[..report.bytes.len()]);
+                    }
+                    _ => {
+                        let text = detokenizer.push(id);
+                        report.begin_after(flushed(&text, &report.bytes));
+                        self.made.add(&text);
+                    }
+                }
                 // A text whose tokens spell it differently is no shorter for it.
                 report.offset = report.offset.min(whole.characters);
-                self.made.add(&detokenizer.push(id));
                 reports.push(report);
             }
         }
@@ -185,6 +209,7 @@ impl Choice {
             if let Some(entry) = &logprobs {
                 let mut report = self.report(id, Some(entry));
                 report.end = report.start + text.len();
+                report.begin_after(flushed(&text, &report.bytes));
                 self.held.push(report);
             }
         }
