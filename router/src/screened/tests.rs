@@ -11,7 +11,7 @@ use wire::openai::scan::{Limits, scan};
 use wire::openai::{CHAT, channels::Kind};
 use wire::sse::{Decoder, Framer};
 
-/// How many answers are screened. More were, once: `CASES=100000 cargo test -p forebay-router --release screened`.
+/// How many answers are screened; `CASES=100000 cargo test -p forebay-router --release screened` screens more.
 const CASES: u64 = 3_000;
 
 const PHRASES: [&str; 3] = ["ab", "a b c", "毒"];
