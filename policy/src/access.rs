@@ -24,7 +24,7 @@ impl Identified {
         &self.tenant
     }
 
-    /// Whether no key was brought, or none was wanted.
+    /// True if no key was brought, or none was wanted.
     #[must_use]
     pub fn is_anonymous(&self) -> bool {
         self.index == ANONYMOUS_INDEX as usize

@@ -117,13 +117,13 @@ impl KeyDigest {
         Some(Self(digest))
     }
 
-    /// Whether this is what `presented` hashes to.
+    /// True if this is what `presented` hashes to.
     #[must_use]
     pub fn opens_for(&self, presented: Presented<'_>) -> bool {
         matches!(presented, Presented::Key(key) if self.ct_eq(&Self::of(key)).into())
     }
 
-    /// Whether it is the digest of nothing or of a few characters of white space: what
+    /// True if it is the digest of nothing or of a few characters of white space: what
     /// `sha256sum` says of an unset variable, with `echo` or without.
     pub(crate) fn is_of_blank(&self) -> bool {
         let mut blanks = vec![String::new()];

@@ -97,7 +97,7 @@ impl Admitted {
         &self.tenant
     }
 
-    /// Whether a list is active, so that the answer has to be screened.
+    /// True if a list is active, so that the answer has to be screened.
     #[must_use]
     pub const fn is_screened(&self) -> bool {
         self.deny_list.is_some()
@@ -268,7 +268,7 @@ impl Policy {
     }
 }
 
-/// Whether the list denies the prompt: one of its texts, or what a worker may make of two. The
+/// True if the list denies the prompt: one of its texts, or what a worker may make of two. The
 /// content of messages is read in order, then everything beside it, and each name beside a
 /// message with that message's content, before and behind it, as some templates write them.
 fn denies(list: &DenyList, facts: &Facts<'_>) -> bool {

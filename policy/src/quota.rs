@@ -196,7 +196,7 @@ impl Quotas {
         Ok(Some((Lease { bucket: Arc::clone(bucket), serial }, limits)))
     }
 
-    /// Whether a tenant has a limit.
+    /// True if a tenant has a limit.
     pub(crate) fn is_limited(&self, tenant: usize) -> bool {
         self.0.get(tenant).is_some_and(Option::is_some)
     }

@@ -67,7 +67,7 @@ impl Metrics {
         self.probes.with_label_values(&[outcome.label()]).inc();
     }
 
-    /// Whether a worker takes requests.
+    /// True if a worker takes requests.
     pub(crate) fn worker_up(&self, worker: &Worker) -> Gauge {
         self.worker_up.with_label_values(&[worker.name.as_str()])
     }

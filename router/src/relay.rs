@@ -35,7 +35,7 @@ pub(crate) struct Relay {
     pub(crate) meter: Meter,
     pub(crate) slot: Slot,
     pub(crate) bounds: Bounds,
-    /// Whether the client asked for a stream.
+    /// True if the client asked for a stream.
     pub(crate) is_stream: bool,
     pub(crate) span: tracing::Span,
 }
@@ -87,7 +87,7 @@ impl Relay {
     }
 }
 
-/// Whether the content type is what was asked for: a stream, or JSON. One that says nothing is
+/// True if the content type is what was asked for: a stream, or JSON. One that says nothing is
 /// believed.
 fn is_right_kind(headers: &HeaderMap, is_stream: bool) -> bool {
     let Some(kind) = headers.get(CONTENT_TYPE) else { return true };

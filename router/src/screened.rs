@@ -44,7 +44,7 @@ pub(crate) struct Garbage;
 #[derive(Debug, Default)]
 pub(crate) struct Passed {
     pub(crate) bytes: Screened,
-    /// Whether there is model text among them.
+    /// True if there is model text among them.
     pub(crate) has_text: bool,
     /// Why nothing can follow; `None` while the answer goes on.
     pub(crate) end: Option<End>,
@@ -172,7 +172,7 @@ impl Gate {
         if self.denies_any(&all_texts(&body)) { Err(Garbage) } else { Ok(Screened(body)) }
     }
 
-    /// Whether a list denies any of the texts, or what they make when joined.
+    /// True if a list denies any of the texts, or what they make when joined.
     fn denies_any(&self, texts: &[String]) -> bool {
         matches!(self, Self::Listed(choices) if choices.denies_any(texts))
     }

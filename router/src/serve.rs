@@ -92,7 +92,7 @@ async fn fulfil(core: Arc<Core>, asked: Asked, mut meter: Meter, span: tracing::
     }
 }
 
-/// Whether an answer of this status was none, for no fault of the client's.
+/// True if an answer of this status was none, for no fault of the client's.
 fn is_refunded(status: StatusCode) -> bool {
     status.is_server_error() || status == StatusCode::TOO_MANY_REQUESTS
 }

@@ -100,7 +100,7 @@ impl View {
         self.storage.byte_count()
     }
 
-    /// Whether its bytes have arrived and are verified.
+    /// True if its bytes have arrived and are verified.
     #[must_use]
     pub fn is_ready(&self) -> bool {
         self.storage.bytes().is_some()

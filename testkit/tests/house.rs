@@ -315,7 +315,7 @@ impl File {
     }
 }
 
-/// Whether a line has a text that is this name, or JSON within a text that has it as a key.
+/// True if a line has a text that is this name, or JSON within a text that has it as a key.
 fn spells(line: &str, name: &str) -> bool {
     line.contains(&format!("\"{name}\"")) || line.contains(&format!("\\\"{name}\\\""))
 }

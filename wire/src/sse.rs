@@ -13,7 +13,7 @@ use thiserror::Error;
 /// The data that ends an OpenAI stream.
 pub const DONE: &str = "[DONE]";
 
-/// Whether `data` ends an OpenAI stream: its clients look at how the data begins, and some servers
+/// True if `data` ends an OpenAI stream: its clients look at how the data begins, and some servers
 /// put white space around it.
 #[must_use]
 pub fn is_done(data: &str) -> bool {
@@ -98,7 +98,7 @@ impl Decoder {
         Ok(())
     }
 
-    /// Whether bytes of an unfinished event are held: at the end of a stream, a truncation.
+    /// True if bytes of an unfinished event are held: at the end of a stream, a truncation.
     #[must_use]
     pub fn is_mid_event(&self) -> bool {
         self.has_data || !self.line.is_empty()
@@ -116,7 +116,7 @@ impl Decoder {
         Ok(last)
     }
 
-    /// Whether no line of an event is held, complete or not.
+    /// True if no line of an event is held, complete or not.
     fn is_between_events(&self) -> bool {
         !self.has_lines && self.line.is_empty()
     }

@@ -96,7 +96,7 @@ pub struct ModelStatus {
 pub struct WeightsIdentity {
     /// 64 hexadecimal digits.
     pub digest: String,
-    /// Whether every worker with the same weights has it. A directory that nobody hashed has one of its own, for as long
+    /// True if every worker with the same weights has it. A directory that nobody hashed has one of its own, for as long
     /// as its files are the same ones and the process lives.
     pub is_public: bool,
 }

@@ -29,7 +29,7 @@ pub struct ModelProgress {
 }
 
 impl ModelProgress {
-    /// Whether all its weights are there.
+    /// True if all its weights are there.
     #[must_use]
     pub fn is_ready(&self) -> bool {
         matches!(self.phase, ModelPhase::Ready | ModelPhase::Swapping)

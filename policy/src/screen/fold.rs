@@ -50,7 +50,7 @@ enum Before {
 }
 
 impl Before {
-    /// Whether an edge follows, unless a word goes on.
+    /// True if an edge follows, unless a word goes on.
     fn is_open(self) -> bool {
         matches!(self, Self::Word | Self::Syllable)
     }
@@ -203,7 +203,7 @@ impl Jamo {
     }
 }
 
-/// Whether a character is its own folding: Han and other letters without case that fill whole texts.
+/// True if a character is its own folding: Han and other letters without case that fill whole texts.
 fn is_plain(character: char) -> bool {
     matches!(u32::from(character), 0x3400..=0x9FFF | 0x0E01..=0x0E30 | 0x0E40..=0x0E45)
 }

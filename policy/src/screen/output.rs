@@ -9,7 +9,7 @@ use std::sync::Arc;
 pub struct Release {
     /// Text that may be shown: it continues exactly where the last release ended.
     pub text: String,
-    /// Whether a phrase was found. Nothing is released after that.
+    /// True if a phrase was found. Nothing is released after that.
     pub blocked: bool,
 }
 
@@ -93,7 +93,7 @@ impl OutputScreen {
         self.cursor.unsettled().into_iter().chain(inner).min().unwrap_or(self.cursor.position)
     }
 
-    /// Whether text is held back.
+    /// True if text is held back.
     #[must_use]
     pub fn is_holding(&self) -> bool {
         !self.held.is_empty()

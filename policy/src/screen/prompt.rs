@@ -25,7 +25,7 @@ impl<'l> PromptScreen<'l> {
     }
 
     /// Reads the next text; `continues` where a worker may read it right after the one before.
-    /// Whether it holds a phrase, or one lies over the joint.
+    /// True if it holds a phrase, or one lies over the joint.
     #[must_use]
     pub fn denies(&mut self, text: &str, continues: bool) -> bool {
         let mut alone = Cursor::new(self.list);
@@ -50,7 +50,7 @@ impl<'l> PromptScreen<'l> {
         alone.finish(self.list, end).is_some()
     }
 
-    /// Whether a phrase lies over the joint to `text`, which is not read as the next one.
+    /// True if a phrase lies over the joint to `text`, which is not read as the next one.
     #[must_use]
     pub fn denies_next(&self, text: &str) -> bool {
         self.open.iter().zip(JOINERS).any(|(open, joiner)| {
@@ -78,7 +78,7 @@ fn read_over(list: &DenyList, cursor: &mut Cursor, text: &str, joint: usize) -> 
 }
 
 impl Cursor {
-    /// Whether what may become a phrase began before `joint`.
+    /// True if what may become a phrase began before `joint`.
     fn reaches_before(&self, joint: usize) -> bool {
         self.unsettled().is_some_and(|start| start < joint)
     }

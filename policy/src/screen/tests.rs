@@ -69,7 +69,7 @@ fn edges(character: char) -> u8 {
     }
 }
 
-/// Whether a character goes on from the one before it.
+/// True if a character goes on from the one before it.
 fn goes_on(character: char) -> bool {
     is_mark(character) || matches!(character, '\u{1161}'..='\u{11FF}')
 }

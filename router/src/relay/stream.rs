@@ -100,7 +100,7 @@ pub(crate) struct Stream {
     phase: Phase,
     bounds: Bounds,
     timer: Pin<Box<Sleep>>,
-    /// Whether the timer runs: only while we wait for the worker, not while the client reads.
+    /// True if the timer runs: only while we wait for the worker, not while the client reads.
     is_waiting: bool,
     span: tracing::Span,
 }

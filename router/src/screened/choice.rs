@@ -42,7 +42,7 @@ pub(super) struct Part<'j> {
     pub(super) before: Vec<String>,
     /// The chunk; borrowed where it passes byte for byte, `None` where nothing of it passes now.
     pub(super) chunk: Option<Cow<'j, str>>,
-    /// Whether there is model text in them.
+    /// True if there is model text in them.
     pub(super) has_text: bool,
 }
 
@@ -74,7 +74,7 @@ impl Choices {
         self.blocked() >= self.expected
     }
 
-    /// Whether the list denies any of the texts, or what they make when joined.
+    /// True if the list denies any of the texts, or what they make when joined.
     pub(super) fn denies_any(&self, texts: &[String]) -> bool {
         let Some(mut screen) = self.admitted.text_screen() else { return false };
         texts.iter().any(|text| screen.denies(text, true))
@@ -187,7 +187,7 @@ impl Choices {
         Ok(true)
     }
 
-    /// Whether the list denies one of the texts by itself: the rivals of a token do not follow it.
+    /// True if the list denies one of the texts by itself: the rivals of a token do not follow it.
     fn denies_any_alone(&self, texts: &[String]) -> bool {
         let Some(mut screen) = self.admitted.text_screen() else { return false };
         texts.iter().any(|text| screen.denies(text, false))
@@ -204,7 +204,7 @@ struct Texts<'j> {
 }
 
 impl Texts<'_> {
-    /// Whether there was text and none of it passes now.
+    /// True if there was text and none of it passes now.
     fn is_held_whole(&self) -> bool {
         self.came.iter().any(|text| !text.is_empty()) && self.passed.iter().all(String::is_empty)
     }

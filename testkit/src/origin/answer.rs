@@ -19,7 +19,7 @@ pub(super) struct Answer {
     pub(super) reply: Option<Reply>,
     /// How long to wait before the head.
     pub(super) wait: Duration,
-    /// Whether the books must be told when it is over.
+    /// True if the books must be told when it is over.
     pub(super) in_flight: bool,
 }
 

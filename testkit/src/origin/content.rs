@@ -42,7 +42,7 @@ impl Generated {
         self.len
     }
 
-    /// Whether it holds nothing.
+    /// True if it holds nothing.
     #[must_use]
     pub fn is_empty(&self) -> bool {
         self.len == 0

@@ -52,7 +52,7 @@ pub struct Faults {
     pub shifted: f64,
     /// Rate of bodies with one bit flipped at a drawn place.
     pub flip: f64,
-    /// Whether a flipped range stays flipped in every attempt, rather than being drawn anew.
+    /// True if a flipped range stays flipped in every attempt, rather than being drawn anew.
     pub flip_always: bool,
     /// Rate of answers that say the object does not exist.
     pub missing: f64,

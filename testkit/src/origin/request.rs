@@ -42,7 +42,7 @@ impl Request {
             .map(|(_, value)| decoded(&value.replace('+', " ")))
     }
 
-    /// Whether only the head is wanted.
+    /// True if only the head is wanted.
     pub(super) fn is_head(&self) -> bool {
         self.method == "HEAD"
     }
@@ -220,7 +220,7 @@ pub(super) fn condition(request: &Request, etag: &str, modified: SystemTime) -> 
     }
 }
 
-/// Whether a list of tags names this one; a weak tag matches only where weak comparison will do.
+/// True if a list of tags names this one; a weak tag matches only where weak comparison will do.
 fn names(list: &str, etag: &str, weak: bool) -> bool {
     list.split(',').map(str::trim).any(|given| {
         let given = if weak { given.strip_prefix("W/").unwrap_or(given) } else { given };
@@ -229,7 +229,7 @@ fn names(list: &str, etag: &str, weak: bool) -> bool {
     })
 }
 
-/// Whether an HTTP date lies before a time; one we cannot read does not.
+/// True if an HTTP date lies before a time; one we cannot read does not.
 fn is_before(given: &str, modified: SystemTime) -> bool {
     let seconds = modified.duration_since(UNIX_EPOCH).unwrap_or_default().as_secs();
     read_date(given).is_some_and(|given| given < seconds)

@@ -148,7 +148,7 @@ impl State {
         self.stopping.store(true, Ordering::SeqCst);
     }
 
-    /// Whether everyone was told to stop.
+    /// True if everyone was told to stop.
     pub(super) fn is_stopping(&self) -> bool {
         self.stopping.load(Ordering::SeqCst)
     }

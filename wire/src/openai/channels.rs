@@ -62,7 +62,7 @@ pub struct Choice {
     pub finish_reason: Option<String>,
     /// Values that may hold text and are no channel.
     pub asides: Vec<Span>,
-    /// Whether it holds anything besides texts: a role, a tool call's id.
+    /// True if it holds anything besides texts: a role, a tool call's id.
     pub has_more: bool,
     /// All of it.
     span: Span,
@@ -77,7 +77,7 @@ pub struct Choice {
 }
 
 impl Answer {
-    /// Whether it adds text to a choice.
+    /// True if it adds text to a choice.
     #[must_use]
     pub fn has_text(&self) -> bool {
         self.choices.iter().flat_map(|choice| &choice.texts).any(|text| !text.raw.is_empty())

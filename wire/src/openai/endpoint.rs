@@ -33,7 +33,7 @@ pub struct Endpoint {
     pub max_tokens: Option<u32>,
     /// The shape of its errors.
     pub errors: ErrorShape,
-    /// Whether a request may be sent again that may have begun elsewhere.
+    /// True if a request may be sent again that may have begun elsewhere.
     pub replay: Replay,
 }
 

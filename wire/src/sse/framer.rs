@@ -13,7 +13,7 @@ pub struct Frame {
     pub raw: Bytes,
     /// The event; `None` for comments, empty lines, and events without data.
     pub event: Option<Event>,
-    /// Whether the bytes hold what is not in the event: comments, ids, fields nobody knows.
+    /// True if the bytes hold what is not in the event: comments, ids, fields nobody knows.
     pub has_more: bool,
 }
 

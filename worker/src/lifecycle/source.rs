@@ -63,7 +63,7 @@ impl FromStr for ModelSource {
     }
 }
 
-/// Whether this can be a model's name: no URL, and no path that begins as one.
+/// True if this can be a model's name: no URL, and no path that begins as one.
 fn is_name(text: &str) -> bool {
     !text.is_empty() && !text.contains("://") && !text.starts_with(['/', '.', '~'])
 }

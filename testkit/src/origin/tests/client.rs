@@ -56,7 +56,7 @@ impl Client {
         self.ask("GET", path, headers, b"")
     }
 
-    /// Whether nothing comes for a while.
+    /// True if nothing comes for a while.
     pub(super) fn is_quiet(&mut self, time: Duration) -> bool {
         self.stream.set_read_timeout(Some(time)).expect("a timeout");
         let outcome = self.stream.read(&mut [0]);

@@ -15,7 +15,7 @@ const DEPTH_MAX: u16 = 64;
 pub struct Fault {
     /// The words.
     pub message: String,
-    /// Whether OpenAI's clients see that it is an error: it has a member `error`.
+    /// True if OpenAI's clients see that it is an error: it has a member `error`.
     pub is_openai: bool,
 }
 
@@ -76,7 +76,7 @@ impl Clues {
     }
 }
 
-/// Whether a value is one that JavaScript and Python take for true.
+/// True if a value is one that JavaScript and Python take for true.
 fn says_something(value: &[u8]) -> bool {
     !matches!(value, b"null" | b"false" | b"0" | b"\"\"" | b"{}" | b"[]")
 }

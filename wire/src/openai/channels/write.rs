@@ -19,7 +19,7 @@ pub struct Edits {
 }
 
 impl Edits {
-    /// Whether nothing is changed.
+    /// True if nothing is changed.
     #[must_use]
     pub fn is_empty(&self) -> bool {
         self.edits.is_empty()

@@ -222,7 +222,7 @@ impl<'b> Lexer<'b> {
         Ok(())
     }
 
-    /// Whether another member or element follows in what was opened; if not, closes it. `is_first` is right after
+    /// True if another member or element follows in what was opened; if not, closes it. `is_first` is right after
     /// `open`.
     pub(in crate::openai) fn another(&mut self, close: u8, is_first: bool) -> Result<bool, Fault> {
         if self.eat(close) {

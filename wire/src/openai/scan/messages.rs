@@ -143,7 +143,7 @@ impl Scanner<'_> {
     }
 }
 
-/// Whether some chat template writes a message of `role` into one turn with the one before it: the same role twice
+/// True if some chat template writes a message of `role` into one turn with the one before it: the same role twice
 /// (Mistral), and the system's words before the user's (Gemma, Llama 2).
 fn joins(before: Option<TextRole>, role: TextRole) -> bool {
     before.is_some_and(|before| before == role || (before == TextRole::System && role == TextRole::User))

@@ -28,7 +28,7 @@ impl Span {
         (self.end - self.start) as usize
     }
 
-    /// Whether it holds nothing.
+    /// True if it holds nothing.
     #[must_use]
     pub const fn is_empty(self) -> bool {
         self.start == self.end

@@ -84,7 +84,7 @@ impl Pages {
         self.mapping.bytes
     }
 
-    /// Whether the buffer is gone: nobody needs them.
+    /// True if the buffer is gone: nobody needs them.
     #[must_use]
     pub fn is_orphaned(&self) -> bool {
         Arc::strong_count(&self.mapping) == 1

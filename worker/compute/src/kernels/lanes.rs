@@ -23,9 +23,9 @@ pub(crate) const F16_MAX: f32 = 65504.0;
 /// for what the method says it reads or writes; no alignment is needed. All are `inline(always)`,
 /// to become single instructions inside functions compiled for the tier.
 pub(crate) trait Lanes: Copy {
-    /// Whether registers hold two dozen sums at a time.
+    /// True if registers hold two dozen sums at a time.
     const MANY_REGISTERS: bool;
-    /// Whether the tier multiplies bf16 pairs: only then may the methods about pairs be called.
+    /// True if the tier multiplies bf16 pairs: only then may the methods about pairs be called.
     const DOTS: bool;
     /// Thirty-two bf16, two to a lane.
     type Pairs: Copy;
@@ -233,7 +233,7 @@ pub(crate) trait Element: Copy + Send + Sync + 'static {
     const FORMAT: Format;
     /// Bytes of one number.
     const BYTES: usize = Self::FORMAT.block().bytes;
-    /// Whether tiers with dots of bf16 pairs use them for it.
+    /// True if tiers with dots of bf16 pairs use them for it.
     const DOTS: bool = false;
     /// Reads sixteen.
     ///

@@ -67,7 +67,7 @@ impl<'a> Matrix<'a> {
         widen(instructions, &self.bytes[index * row_bytes..][..row_bytes], self.format, out);
     }
 
-    /// Whether the tier multiplies it in dots.
+    /// True if the tier multiplies it in dots.
     fn in_dots(&self, on: Instructions) -> bool {
         on.dots(self.format)
     }

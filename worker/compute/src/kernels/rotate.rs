@@ -141,7 +141,7 @@ struct OneRow<'a> {
     values: *const f32,
     block: *mut u8,
     slot: usize,
-    /// Whether it is its segment's last.
+    /// True if it is its segment's last.
     last: bool,
 }
 

@@ -27,7 +27,7 @@ pub(crate) const fn row_bytes(format: Format, inputs: usize) -> usize {
 
 /// A row's format, known when the kernel is compiled.
 pub(crate) trait Stored: Copy + Send + Sync + 'static {
-    /// Whether tiers with dots of bf16 pairs use them for it.
+    /// True if tiers with dots of bf16 pairs use them for it.
     const DOTS: bool;
     /// Bytes of a row.
     fn row_bytes(inputs: usize) -> usize;

@@ -24,7 +24,7 @@ impl Tier {
     /// Every tier, slowest first.
     pub const ALL: [Self; 4] = [Self::Portable, Self::Avx2, Self::Avx512, Self::Avx512Bf16];
 
-    /// Whether this machine has it.
+    /// True if this machine has it.
     #[must_use]
     pub fn is_available(self) -> bool {
         match self {
@@ -48,7 +48,7 @@ impl Tier {
         Self::ALL.into_iter().rev().find(|tier| tier.is_available()).unwrap_or(Self::Portable)
     }
 
-    /// Whether it multiplies weights of this format with rounded activations, in dots of pairs.
+    /// True if it multiplies weights of this format with rounded activations, in dots of pairs.
     #[must_use]
     pub(crate) fn dots(self, format: Format) -> bool {
         self == Self::Avx512Bf16 && matches!(format, Format::Bf16 | Format::Q8_0)

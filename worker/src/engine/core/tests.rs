@@ -93,9 +93,9 @@ struct Simulation {
     in_flight: VecDeque<(u64, Generation)>,
     rows: usize,
     preempted: usize,
-    /// Whether the device computes what is no number.
+    /// True if the device computes what is no number.
     is_broken: bool,
-    /// Whether sequences may be refused.
+    /// True if sequences may be refused.
     may_fail: bool,
     /// Of 100 launches and collections, how many fail: the step is then computed sequence by sequence.
     faults: u64,

@@ -50,7 +50,7 @@ pub(crate) const fn rounded_bytes(rows: usize, width: usize) -> usize {
     rows.div_ceil(TILE_ROWS).saturating_mul(TILE_ROWS * row_bytes(width))
 }
 
-/// Whether so many rows are packed.
+/// True if so many rows are packed.
 pub(super) const fn packed(rows: usize) -> bool {
     rows > DIRECT_ROWS
 }
@@ -125,7 +125,7 @@ pub(super) struct Dots {
     pub(super) bias: *const f32,
     /// The rounded rows.
     pub(super) x: *const u8,
-    /// Whether they are packed: then they begin with a tile.
+    /// True if they are packed: then they begin with a tile.
     pub(super) packed: bool,
     pub(super) out: *mut f32,
     pub(super) out_stride: usize,
