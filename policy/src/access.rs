@@ -78,6 +78,11 @@ impl Access {
         Ok(Self { names, keys, anonymous })
     }
 
+    /// True if somebody has a key.
+    pub(crate) fn has_keys(&self) -> bool {
+        !self.keys.is_empty()
+    }
+
     /// The tenant of a presented key. Without any configured key what is presented is ignored:
     /// OpenAI's clients always send one. Where there are keys a wrong one is refused even if
     /// anonymous requests are allowed, or a typing error would silently change the tenant.

@@ -24,6 +24,8 @@ pub struct PolicyConfig {
     pub tenants: Vec<TenantConfig>,
     /// What applies to requests without a key.
     pub anonymous: AnonymousConfig,
+    /// How many wrong keys a client may send.
+    pub wrong_keys: WrongKeysConfig,
     /// Phrases that may neither be asked nor answered. Empty by default: text is relayed untouched.
     pub deny_list: DenyListConfig,
 }
@@ -53,6 +55,41 @@ pub struct AnonymousConfig {
     pub allowed: Option<bool>,
     /// How many of them per minute, all clients together; unlimited where absent.
     pub requests_per_minute: Option<u32>,
+}
+
+/// How many wrong keys a client may send before it has to wait. Clients are told apart by their
+/// addresses: IPv4 addresses, and networks of 64 bits of IPv6.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields, default)]
+pub struct WrongKeysConfig {
+    /// How many different wrong keys per minute; 0 for no limit. A client that sent more gets 429, whatever key it
+    /// brings, until one of them has come back. 60: no typing error gets there, and a search for a key gets nowhere. A
+    /// wrong key that is only repeated counts once: a program with an old key does not lock out others at its address.
+    pub per_minute: u32,
+    /// The addresses and networks of balancers and proxies in front of this server. Of what comes from one of them the
+    /// client is the last address in `x-forwarded-for` that is none of them; where there is no such address nothing is
+    /// counted, or one client's wrong keys would lock out all. By default all networks that are not public.
+    pub proxies: Vec<String>,
+    /// The most addresses that are remembered, at most 65,536, of some 80 bytes each; beyond it those that may guess
+    /// again are forgotten, and where there are none, all.
+    pub addresses_max: usize,
+}
+
+impl Default for WrongKeysConfig {
+    fn default() -> Self {
+        let proxies = [
+            "127.0.0.0/8",
+            "10.0.0.0/8",
+            "172.16.0.0/12",
+            "192.168.0.0/16",
+            "100.64.0.0/10",
+            "169.254.0.0/16",
+            "::1",
+            "fc00::/7",
+            "fe80::/10",
+        ];
+        Self { per_minute: 60, proxies: proxies.map(String::from).into(), addresses_max: 16_384 }
+    }
 }
 
 /// Phrases that may neither be asked nor answered.

@@ -5,6 +5,7 @@
 //! hop changes it. A header that should carry a key and does not is a wrong key, never an absent
 //! one: a typing error must not turn a request into somebody else's.
 
+use crate::guesses::NO_KEY;
 use sha2::{Digest, Sha256};
 use std::fmt;
 use subtle::ConstantTimeEq;
@@ -47,6 +48,17 @@ impl<'a> Presented<'a> {
             presented = presented.and(one);
         }
         presented
+    }
+
+    /// A number that tells presented keys apart, for counting those that are wrong; never shown.
+    pub(crate) fn fingerprint(self) -> u64 {
+        match self {
+            Self::Key(key) => {
+                let KeyDigest([a, b, c, d, e, f, g, h, ..]) = KeyDigest::of(key);
+                u64::from_be_bytes([a, b, c, d, e, f, g, h])
+            }
+            Self::Nothing | Self::Invalid => NO_KEY,
+        }
     }
 
     /// Both at once: headers that carry keys have to agree.

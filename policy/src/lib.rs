@@ -7,6 +7,7 @@
 
 mod access;
 mod config;
+mod guesses;
 mod key;
 mod policy;
 mod quota;
@@ -15,7 +16,8 @@ mod secret;
 pub mod trust;
 
 pub use access::Identified;
-pub use config::{AnonymousConfig, ConfigError, DenyListConfig, PolicyConfig, TenantConfig};
+pub use config::{AnonymousConfig, ConfigError, DenyListConfig, PolicyConfig, TenantConfig, WrongKeysConfig};
+pub use guesses::Client;
 pub use key::{KeyDigest, Presented, hash_key};
 pub use policy::{Admitted, BucketId, Facts, LeaseNeed, Needs, Policy, Rejection, Reservation};
 pub use quota::{Limits, Moment};

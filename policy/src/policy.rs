@@ -5,9 +5,11 @@
 
 use crate::access::{Access, Identified, Unidentified};
 use crate::config::{ConfigError, PolicyConfig};
+use crate::guesses::{Client, Guesses};
 use crate::key::Presented;
 use crate::quota::{Exceeded, Lease, Limits, Moment, Quotas};
 use crate::screen::{DenyList, OutputScreen, PromptScreen};
+use core::net::IpAddr;
 use std::sync::Arc;
 use std::time::Duration;
 use thiserror::Error;
@@ -19,6 +21,7 @@ use wire::openai::{ApiError, ErrorKind};
 #[derive(Debug)]
 pub struct Policy {
     access: Access,
+    guesses: Guesses,
     quotas: Quotas,
     deny_list: Option<Arc<DenyList>>,
 }
@@ -126,6 +129,12 @@ pub enum Rejection {
     /// The key belongs to nobody.
     #[error("the API key is not known here")]
     WrongKey,
+    /// The client sent so many wrong keys that none is looked at now.
+    #[error("too many wrong API keys came from this address; try again in {retry_after:?} with the right one")]
+    TooManyWrongKeys {
+        /// When a key is looked at again.
+        retry_after: Duration,
+    },
     /// The tenant made all its requests.
     #[error("{} requests per minute are used up; try again in {retry_after:?}", limits.limit)]
     QuotaExceeded {
@@ -155,6 +164,7 @@ impl Rejection {
         match self {
             Self::MissingKey => "missing_key",
             Self::WrongKey => "wrong_key",
+            Self::TooManyWrongKeys { .. } => "too_many_wrong_keys",
             Self::QuotaExceeded { .. } => "quota",
             Self::PromptBlocked { .. } => "prompt_blocked",
             Self::PromptNotScreenable { .. } => "prompt_not_screenable",
@@ -176,7 +186,7 @@ impl Rejection {
         let message = self.to_string();
         match self {
             Self::MissingKey | Self::WrongKey => ApiError::new(ErrorKind::InvalidApiKey, message),
-            Self::QuotaExceeded { retry_after, .. } => {
+            Self::QuotaExceeded { retry_after, .. } | Self::TooManyWrongKeys { retry_after } => {
                 let mut error = ApiError::new(ErrorKind::RateLimitExceeded, message);
                 error.retry_after = Some(*retry_after);
                 error
@@ -195,20 +205,58 @@ impl Policy {
     pub fn new(config: &PolicyConfig) -> Result<Self, ConfigError> {
         Ok(Self {
             access: Access::new(config)?,
+            guesses: Guesses::new(&config.wrong_keys)?,
             quotas: Quotas::new(config)?,
             deny_list: DenyList::new(&config.deny_list)?.map(Arc::new),
         })
     }
 
-    /// Says who asks, before anything of the request's body is read.
+    /// Says who asks, before anything of the request's body is read. `client` is where the key comes
+    /// from, as far as that is known.
     ///
     /// # Errors
-    /// No key where one is needed, or a wrong one.
-    pub fn identify(&self, presented: Presented<'_>) -> Result<Identified, Rejection> {
+    /// No key where one is needed, a wrong one, or one after too many wrong ones.
+    pub fn identify(
+        &self,
+        presented: Presented<'_>,
+        client: Option<Client>,
+        now: Moment,
+    ) -> Result<Identified, Rejection> {
+        if presented != Presented::Nothing && self.access.has_keys() {
+            self.check_guesses(client, now)?;
+        }
         self.access.identify(presented).map_err(|reason| match reason {
             Unidentified::MissingKey => Rejection::MissingKey,
-            Unidentified::WrongKey => Rejection::WrongKey,
+            Unidentified::WrongKey => {
+                self.note_wrong_key(presented, client, now);
+                Rejection::WrongKey
+            }
         })
+    }
+
+    /// The client at the other end of a connection from `peer`; `forwarded` are the values of the
+    /// request's `x-forwarded-for`, which count where the peer is a proxy. `None` where it is unknown.
+    pub fn client<'a>(&self, peer: IpAddr, forwarded: impl Iterator<Item = &'a [u8]>) -> Option<Client> {
+        self.guesses.client(peer, forwarded)
+    }
+
+    /// Refuses a client that sent too many wrong keys to have another one looked at.
+    ///
+    /// # Errors
+    /// It has to wait.
+    pub fn check_guesses(&self, client: Option<Client>, now: Moment) -> Result<(), Rejection> {
+        self.guesses.wait(client, now).map_or(Ok(()), |retry_after| Err(Rejection::TooManyWrongKeys { retry_after }))
+    }
+
+    /// Records a wrong key.
+    pub fn note_wrong_key(&self, presented: Presented<'_>, client: Option<Client>, now: Moment) {
+        self.guesses.note(client, presented.fingerprint(), now);
+    }
+
+    /// How many addresses are remembered for wrong keys.
+    #[must_use]
+    pub fn guessing_addresses(&self) -> usize {
+        self.guesses.addresses()
     }
 
     /// Says what a request of `who` has to hold.
@@ -314,7 +362,7 @@ mod tests {
     fn decide(policy: &Policy, body: &str) -> Result<Admitted, Rejection> {
         let endpoint = if body.contains("\"messages\"") { &CHAT } else { &COMPLETIONS };
         let scan = scan(body.as_bytes(), endpoint, &ScanLimits::default()).expect("a body");
-        let who = policy.identify(Presented::Nothing).expect("anonymous");
+        let who = policy.identify(Presented::Nothing, None, Moment(Duration::ZERO)).expect("anonymous");
         policy.decide(&Facts { who: &who, endpoint, body: body.as_bytes(), scan: &scan })
     }
 
@@ -387,7 +435,7 @@ mod tests {
                             {{"name":"blue","key_sha256":["{blue}"]}}]}}"#
         ));
         let ask = |key, s| {
-            let who = policy.identify(Presented::Key(key)).expect("known");
+            let who = policy.identify(Presented::Key(key), None, Moment(Duration::ZERO)).expect("known");
             policy.lease(&policy.needs(&who), Moment(Duration::from_secs(s)))
         };
         let limits = ask("red", 1).expect("first").limits().expect("limited");

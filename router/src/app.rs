@@ -1,5 +1,6 @@
 //! The router as a whole: what it is made of, its routes, and how it runs.
 
+use crate::access::{identify, require_key_or_no_page, require_operator};
 use crate::budget::RetryBudget;
 use crate::config::RouterConfig;
 use crate::connections::Limits;
@@ -7,19 +8,19 @@ use crate::core::Core;
 use crate::fleet::{Change, Fleet};
 use crate::health;
 use crate::meter::{Metrics, Slots};
-use crate::serve::{chat, completions, identify};
+use crate::serve::{chat, completions};
 use crate::strikes::Digester;
 use crate::support;
 use crate::worker::{Address, State as WorkerState, Worker};
 use axum::extract::{Path, Request, State};
-use axum::middleware::{Next, from_fn_with_state};
+use axum::middleware::from_fn_with_state;
 use axum::response::{IntoResponse, Response};
 use axum::routing::{get, post};
 use axum::{Json, body::Body};
 use futures_util::future::join_all;
 use http::header::CONTENT_TYPE;
-use http::{HeaderMap, HeaderValue, StatusCode};
-use listen::{Bodies, Drain, Listener, Memory, operator, refuse_pages};
+use http::{HeaderValue, StatusCode};
+use listen::{Bodies, Drain, Listener, Memory};
 use parking_lot::Mutex;
 use policy::{Moment, Policy, Secret};
 use serde::Serialize;
@@ -233,37 +234,17 @@ pub async fn serve(
     Ok(result?)
 }
 
-/// For what changes the process or tells its insides.
-async fn require_operator(State(core): State<Arc<Core>>, request: Request, next: Next) -> Response {
-    match operator(&request, core.admin_api_key()) {
-        Ok(_) => next.run(request).await,
-        Err(error) => listen::error_response(&error),
-    }
-}
-
-/// For what tells of the process: operators, those who may ask for models, and no web page that brings no key.
-async fn require_key_or_no_page(State(core): State<Arc<Core>>, request: Request, next: Next) -> Response {
-    if operator(&request, core.admin_api_key()).is_ok() {
-        return next.run(request).await;
-    }
-    match identify(&core, request.headers()) {
-        Ok(who) if !who.is_anonymous() => next.run(request).await,
-        Ok(_) => refuse_pages(request, next).await,
-        Err(error) => listen::error_response(&error),
-    }
-}
-
-async fn models(State(core): State<Arc<Core>>, headers: HeaderMap) -> Response {
-    match identify(&core, &headers) {
+async fn models(State(core): State<Arc<Core>>, request: Request) -> Response {
+    match identify(&core, request.headers(), request.extensions()) {
         Ok(_) => Json(ModelList::new(core.fleet.snapshot().models().to_vec())).into_response(),
         Err(error) => listen::error_response(&error),
     }
 }
 
-async fn model(State(core): State<Arc<Core>>, Path(id): Path<String>, headers: HeaderMap) -> Response {
+async fn model(State(core): State<Arc<Core>>, Path(id): Path<String>, request: Request) -> Response {
     let snapshot = core.fleet.snapshot();
     let found = || snapshot.models().iter().find(|model| model.id == id).cloned();
-    match identify(&core, &headers).map(|_| found()) {
+    match identify(&core, request.headers(), request.extensions()).map(|_| found()) {
         Ok(Some(model)) => Json(model).into_response(),
         Ok(None) => listen::error_response(&ApiError::model_not_found(&id)),
         Err(error) => listen::error_response(&error),

@@ -5,6 +5,7 @@
 //! worker is an OpenAI server, ours or another's. What may be asked and said is decided in
 //! `policy`; this room obeys.
 
+mod access;
 mod app;
 mod begin;
 mod breaker;

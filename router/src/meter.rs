@@ -32,6 +32,7 @@ pub(crate) struct Metrics {
     pub(crate) strikes: Gauge,
     pub(crate) upstream_errors: IntCounterVec,
     pub(crate) rejections: IntCounterVec,
+    pub(crate) wrong_key_addresses: Gauge,
     pub(crate) output_blocks: IntCounter,
 }
 
@@ -53,6 +54,7 @@ impl Metrics {
             strikes: registry.gauge(&names::ROUTER_STRIKES).with_label_values::<&str>(&[]),
             upstream_errors: registry.counter(&names::ROUTER_UPSTREAM_ERRORS),
             rejections: registry.counter(&names::POLICY_REJECTIONS),
+            wrong_key_addresses: registry.gauge(&names::POLICY_WRONG_KEY_ADDRESSES).with_label_values::<&str>(&[]),
             output_blocks: alone(&names::POLICY_OUTPUT_BLOCKS),
         }
     }

@@ -1,5 +1,6 @@
 //! The sentence: identify, read, lease, decide, pick and send, relay.
 
+use crate::access::{identify, reject};
 use crate::begin;
 use crate::core::Core;
 use crate::dispatch::{Refused, dispatch};
@@ -13,7 +14,7 @@ use axum::extract::{Request, State};
 use axum::response::Response;
 use http::{HeaderMap, HeaderValue, StatusCode};
 use listen::Access;
-use policy::{Admitted, Facts, Identified, Limits, Presented, Rejection, Reservation};
+use policy::{Admitted, Facts, Limits, Reservation};
 use std::borrow::Cow;
 use std::sync::Arc;
 use tracing::Instrument;
@@ -120,7 +121,7 @@ async fn admit(
     if core.drain.is_refusing() {
         return Err(hold::shutting_down());
     }
-    let who = identify(core, &parts.headers)?;
+    let who = identify(core, &parts.headers, &parts.extensions)?;
     meter.observed.tenant(who.tenant());
     let slot = core.slots.take().ok_or_else(|| {
         let message = format!("{} requests are being answered, the most this server takes", core.config.in_flight_max);
@@ -174,16 +175,6 @@ async fn read(endpoint: &'static Endpoint, body: bytes::Bytes) -> Result<Scan, A
 fn cache_salt(tenant: &str) -> HeaderValue {
     // Hexadecimal is always a header's value.
     HeaderValue::try_from(policy::hash_key(tenant)).unwrap_or(HeaderValue::from_static(""))
-}
-
-/// The tenant that asks, by the headers that carry keys.
-pub(crate) fn identify(core: &Core, headers: &HeaderMap) -> Result<Identified, ApiError> {
-    core.policy.identify(Presented::read(listen::key_headers(headers))).map_err(|rejection| reject(core, rejection))
-}
-
-fn reject(core: &Core, rejection: Rejection) -> ApiError {
-    core.metrics.rejections.with_label_values(&[rejection.reason()]).inc();
-    rejection.to_api_error()
 }
 
 fn write_limits(headers: &mut HeaderMap, limits: Option<Limits>) {

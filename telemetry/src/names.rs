@@ -135,6 +135,12 @@ pub const ROUTER_UPSTREAM_ERRORS: Def =
 /// Requests that policy refused.
 pub const POLICY_REJECTIONS: Def =
     Def::counter("forebay_policy_rejections_total", "Requests that policy refused", &["reason"]);
+/// Addresses that are remembered for wrong keys.
+pub const POLICY_WRONG_KEY_ADDRESSES: Def = Def::gauge(
+    "forebay_policy_wrong_key_addresses",
+    "Addresses that are remembered for wrong keys; at most wrong_keys.addresses_max",
+    &[],
+);
 /// Choices that the output screen ended.
 pub const POLICY_OUTPUT_BLOCKS: Def =
     Def::counter("forebay_policy_output_blocks_total", "Choices that the output screen ended", &[]);

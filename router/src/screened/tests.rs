@@ -1,12 +1,13 @@
 //! Streams of random answers: whatever cuts their bytes, the same text passes and the same choices end.
 
 use super::*;
-use policy::{Facts, Policy, Presented};
+use policy::{Facts, Moment, Policy, Presented};
 use rand::rngs::StdRng;
 use rand::seq::IndexedRandom;
 use rand::{Rng, SeedableRng};
 use serde_json::{Value, json};
 use std::collections::BTreeMap;
+use std::time::Duration;
 use wire::openai::scan::{Limits, scan};
 use wire::openai::{CHAT, channels::Kind};
 use wire::sse::{Decoder, Framer};
@@ -21,7 +22,7 @@ fn admitted() -> Admitted {
     let policy = Policy::new(&serde_json::from_value(config).expect("a configuration")).expect("valid");
     let body = br#"{"model":"m","messages":[]}"#;
     let scan = scan(body, &CHAT, &Limits::default()).expect("a request");
-    let who = policy.identify(Presented::Nothing).expect("anonymous");
+    let who = policy.identify(Presented::Nothing, None, Moment(Duration::ZERO)).expect("anonymous");
     policy.decide(&Facts { who: &who, endpoint: &CHAT, body, scan: &scan }).expect("admitted")
 }
 

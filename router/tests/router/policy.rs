@@ -212,3 +212,74 @@ async fn a_denied_prompt_does_not_reach_a_worker() {
     assert_eq!(front.chat(&chat()).await.status, 200);
     assert_eq!(front.metric("forebay_policy_rejections_total{reason=\"prompt_blocked\"}"), 3.0);
 }
+
+#[tokio::test]
+async fn a_client_that_guesses_at_keys_has_to_wait_even_with_the_right_one() {
+    let worker = FaultyWorker::start(&["m"], Answer::whole_chat("hi")).await;
+    let front = Front::start(&[&worker], |config| {
+        config.policy.tenants = vec![tenant("red", "sk-red", None)];
+        config.policy.wrong_keys.per_minute = 3;
+    })
+    .await;
+    let ask = async |from: &str, key: &str| {
+        let bearer = format!("Bearer {key}");
+        let headers = [("authorization", bearer.as_str()), ("x-forwarded-for", from)];
+        front.send(http::Method::POST, "/v1/chat/completions", &headers, chat().to_string().into_bytes()).await
+    };
+    for _ in 0..9 {
+        assert_eq!(ask("203.0.113.1", "sk-revoked").await.status, 401, "a program that repeats itself guesses once");
+    }
+    assert_eq!(ask("203.0.113.1", "sk-red").await.status, 200, "its neighbour is let in");
+    for guess in ["sk-rea", "sk-reb"] {
+        assert_eq!(ask("203.0.113.1", guess).await.status, 401);
+    }
+    for key in ["sk-rec", "sk-red", "sk-revoked"] {
+        let reply = ask("203.0.113.1", key).await;
+        assert_eq!((reply.status, reply.error("code").as_str()), (429, "rate_limit_exceeded"), "{key}");
+        let wait: u64 = reply.headers["retry-after"].to_str().expect("text").parse().expect("seconds");
+        assert!((1..=20).contains(&wait), "{wait}");
+    }
+    assert_eq!(ask("203.0.113.1, 10.0.0.7", "sk-red").await.status, 429, "behind a second proxy, too");
+    assert_eq!(ask("203.0.113.1, 203.0.113.2", "sk-red").await.status, 200, "an address that a client made up");
+    for number in 0..9 {
+        let reply = front.chat_as(&format!("sk-{number}"), &chat()).await;
+        assert_eq!(reply.status, 401, "a proxy that names no client locks nobody out");
+    }
+    assert_eq!(front.metric("forebay_policy_rejections_total{reason=\"too_many_wrong_keys\"}"), 4.0);
+    assert_eq!(front.metric("forebay_policy_wrong_key_addresses"), 1.0);
+}
+
+#[tokio::test]
+async fn the_operators_key_cannot_be_guessed_either() {
+    let worker = FaultyWorker::start(&["m"], Answer::whole_chat("hi")).await;
+    for tenants in [vec![], vec![tenant("red", "sk-red", None)]] {
+        let front = Front::start(&[&worker], |config| {
+            config.policy.tenants = tenants.clone();
+            config.policy.wrong_keys.per_minute = 2;
+            config.admin_api_key = Some(policy::Secret::new("boss"));
+        })
+        .await;
+        let ask = async |path: &str, from: &str, more: &[(&str, &str)]| {
+            let headers = [&[("x-forwarded-for", from), ("host", "router.example")], more].concat();
+            front.send(http::Method::GET, path, &headers, Vec::new()).await.status
+        };
+        for (path, from) in [("/admin/workers", "203.0.113.1"), ("/status", "203.0.113.2")] {
+            assert_eq!(ask(path, from, &[("authorization", "Bearer boss")]).await, 200);
+            // A second header or a second value hides no guess.
+            for more in [
+                vec![("authorization", "Bearer a"), ("x-api-key", "x")],
+                vec![("authorization", "Bearer b"), ("authorization", "Bearer x")],
+            ] {
+                assert!(matches!(ask(path, from, &more).await, 401 | 403), "{path} {more:?}");
+            }
+            assert_ne!(ask(path, from, &[("authorization", "Bearer boss")]).await, 200, "{path}");
+            assert_eq!(ask(path, "203.0.113.9", &[("authorization", "Bearer boss")]).await, 200);
+        }
+        // A tenant's key is no guess at the operators' where both are let in.
+        if !tenants.is_empty() {
+            for _ in 0..9 {
+                assert_eq!(ask("/status", "203.0.113.3", &[("authorization", "Bearer sk-red")]).await, 200);
+            }
+        }
+    }
+}

@@ -1,0 +1,95 @@
+//! Who asks: the tenant by its key, an operator by where it is or by its own key. Wrong keys count against the client's
+//! address; the rules are `policy`'s and `listen`'s.
+
+use crate::core::Core;
+use axum::extract::{Request, State};
+use axum::middleware::Next;
+use axum::response::Response;
+use http::header::AUTHORIZATION;
+use http::{Extensions, HeaderMap};
+use listen::{Peer, operator, refuse_pages};
+use policy::{Client, Identified, Presented, Rejection};
+use std::sync::Arc;
+use wire::openai::ApiError;
+
+/// The header in which proxies name the clients that they speak for.
+const FORWARDED_FOR: &str = "x-forwarded-for";
+
+/// The tenant that asks, by the headers that carry keys.
+pub(crate) fn identify(core: &Core, headers: &HeaderMap, extensions: &Extensions) -> Result<Identified, ApiError> {
+    let presented = Presented::read(listen::key_headers(headers));
+    let client = client(core, headers, extensions);
+    core.policy.identify(presented, client, core.now()).map_err(|rejection| reject(core, rejection))
+}
+
+/// Counts a rejection, and says it in an error's words.
+pub(crate) fn reject(core: &Core, rejection: Rejection) -> ApiError {
+    core.metrics.rejections.with_label_values(&[rejection.reason()]).inc();
+    if rejection == Rejection::WrongKey {
+        count_addresses(core);
+    }
+    rejection.to_api_error()
+}
+
+/// For what changes the process or tells its insides.
+pub(crate) async fn require_operator(State(core): State<Arc<Core>>, request: Request, next: Next) -> Response {
+    match as_operator(&core, &request) {
+        Ok(()) => next.run(request).await,
+        Err(error) => {
+            note_wrong_key(&core, &request);
+            listen::error_response(&error)
+        }
+    }
+}
+
+/// For what tells of the process: operators, those who may ask for models, and no web page that brings no key.
+pub(crate) async fn require_key_or_no_page(State(core): State<Arc<Core>>, request: Request, next: Next) -> Response {
+    if as_operator(&core, &request).is_ok() {
+        return next.run(request).await;
+    }
+    let who = identify(&core, request.headers(), request.extensions());
+    if who.as_ref().is_ok_and(|who| !who.is_anonymous()) {
+        return next.run(request).await;
+    }
+    // A key that is no tenant's may be a guess at the operators'.
+    note_wrong_key(&core, &request);
+    match who {
+        Ok(_) => refuse_pages(request, next).await,
+        Err(error) => listen::error_response(&error),
+    }
+}
+
+/// Says whether an operator asks; not to clients that guessed too often at its key.
+fn as_operator(core: &Core, request: &Request) -> Result<(), ApiError> {
+    if operator_key(core, request).is_some() {
+        let client = client(core, request.headers(), request.extensions());
+        core.policy.check_guesses(client, core.now()).map_err(|rejection| reject(core, rejection))?;
+    }
+    operator(request, core.admin_api_key()).map(|_| ())
+}
+
+fn note_wrong_key(core: &Core, request: &Request) {
+    if let Some(presented) = operator_key(core, request) {
+        let client = client(core, request.headers(), request.extensions());
+        core.policy.note_wrong_key(presented, client, core.now());
+        count_addresses(core);
+    }
+}
+
+/// The key that may be meant for the operators'; `None` where they have none. It stands in the first `authorization`,
+/// where `operator` looks.
+fn operator_key<'a>(core: &Core, request: &'a Request) -> Option<Presented<'a>> {
+    core.admin_api_key()?;
+    let value = request.headers().get(AUTHORIZATION)?;
+    Some(Presented::read([("authorization", value.as_bytes())]))
+}
+
+fn client(core: &Core, headers: &HeaderMap, extensions: &Extensions) -> Option<Client> {
+    let peer = extensions.get::<Peer>()?;
+    core.policy.client(peer.0.ip(), headers.get_all(FORWARDED_FOR).iter().map(http::HeaderValue::as_bytes))
+}
+
+fn count_addresses(core: &Core) {
+    #[expect(clippy::cast_precision_loss, reason = "at most 65,536")]
+    core.metrics.wrong_key_addresses.set(core.policy.guessing_addresses() as f64);
+}
