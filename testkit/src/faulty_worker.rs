@@ -5,12 +5,13 @@
 //! reached by any client, and no more, so that it can break off wherever a test wants: before the
 //! head, inside an event, inside a character. It knows neither the router nor our worker.
 
+use parking_lot::Mutex;
 use rand::rngs::StdRng;
 use rand::{Rng, SeedableRng};
 use serde_json::{Value, json};
 use std::collections::{BTreeMap, VecDeque};
 use std::net::SocketAddr;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream};
@@ -217,70 +218,62 @@ impl FaultyWorker {
 
     /// Answers every request that is not scripted with `answer` from now on.
     pub fn always(&self, answer: Answer) {
-        self.lock().always = answer;
+        self.script.lock().always = answer;
     }
 
     /// Answers the next unscripted request with `answer`.
     pub fn next(&self, answer: Answer) {
-        self.lock().next.push_back(answer);
+        self.script.lock().next.push_back(answer);
     }
 
     /// Answers `GET /status` with this, as a worker of ours does; without it, with 404.
     pub fn status(&self, status: Value) {
-        self.lock().status = Some(status);
+        self.script.lock().status = Some(status);
     }
 
     /// Answers health checks with 500, or no longer.
     pub fn refuse_checks(&self, is_refusing: bool) {
-        self.lock().is_refusing_checks = is_refusing;
+        self.script.lock().is_refusing_checks = is_refusing;
     }
 
     /// Answers `GET /v1/models` with these bytes.
     pub fn models_body(&self, body: &[u8]) {
-        self.lock().models_body = Some(body.to_vec());
+        self.script.lock().models_body = Some(body.to_vec());
     }
 
     /// Stops or resumes everything, like a stopped process: connections are accepted, and no byte
     /// is sent on any.
     pub fn freeze(&self, is_frozen: bool) {
-        self.lock().is_frozen = is_frozen;
+        self.script.lock().is_frozen = is_frozen;
     }
 
     /// Closes connections without a word on their second request, like a server whose idle timeout
     /// meets a request.
     pub fn drop_reused(&self, drops: bool) {
-        self.lock().drops_reused = drops;
+        self.script.lock().drops_reused = drops;
     }
 
     /// Answers every request whose body holds `needle` with `answer`, before anything scripted.
     pub fn poison(&self, needle: &str, answer: Answer) {
-        self.lock().poison = Some((needle.as_bytes().to_vec(), answer));
+        self.script.lock().poison = Some((needle.as_bytes().to_vec(), answer));
     }
 
     /// The generation requests so far.
     #[must_use]
     pub fn received(&self) -> Vec<Received> {
-        self.lock().received.clone()
+        self.script.lock().received.clone()
     }
 
     /// When clients closed their connection before the answer's end.
     #[must_use]
     pub fn left(&self) -> Vec<Instant> {
-        self.lock().left.clone()
+        self.script.lock().left.clone()
     }
 
     /// Closes the socket and every connection: the process died.
     pub async fn die(&mut self) {
         self.tasks.shutdown().await;
     }
-
-    fn lock(&self) -> MutexGuard<'_, Script> {
-        lock(&self.script)
-    }
-}
-
-fn lock(script: &Mutex<Script>) -> MutexGuard<'_, Script> {
-    script.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 async fn accept(listener: TcpListener, script: Arc<Mutex<Script>>) {
@@ -303,7 +296,7 @@ async fn connection(mut socket: TcpStream, script: Arc<Mutex<Script>>) {
     let mut is_reused = false;
     while let Some(request) = read_request(&mut socket, &mut buffer).await {
         thawed(&script).await;
-        let drops = lock(&script).drops_reused && !matches!(request.path.as_str(), "/v1/models" | "/status");
+        let drops = script.lock().drops_reused && !matches!(request.path.as_str(), "/v1/models" | "/status");
         if drops && std::mem::replace(&mut is_reused, true) {
             return;
         }
@@ -314,7 +307,7 @@ async fn connection(mut socket: TcpStream, script: Arc<Mutex<Script>>) {
             Written::Closed => return,
             Written::ClientLeft => {
                 if is_scripted {
-                    lock(&script).left.push(Instant::now());
+                    script.lock().left.push(Instant::now());
                 }
                 return;
             }
@@ -324,14 +317,14 @@ async fn connection(mut socket: TcpStream, script: Arc<Mutex<Script>>) {
 
 /// Waits as long as the worker is frozen.
 async fn thawed(script: &Mutex<Script>) {
-    while lock(script).is_frozen {
+    while script.lock().is_frozen {
         tokio::time::sleep(Duration::from_millis(5)).await;
     }
 }
 
 /// The answer, and whether it was to a generation request.
 fn answer_to(request: Received, script: &Mutex<Script>) -> (Answer, bool) {
-    let mut script = lock(script);
+    let mut script = script.lock();
     let answer = match request.path.as_str() {
         "/v1/models" | "/status" if script.is_refusing_checks => Answer::error(500, "unwell"),
         "/v1/models" if script.models_body.is_some() => {

@@ -10,10 +10,11 @@ use axum::http::StatusCode;
 use axum::response::{IntoResponse, Response};
 use axum::routing::{get, post};
 use axum::serve::ListenerExt;
+use parking_lot::Mutex;
 use serde_json::{Value, json};
 use std::net::SocketAddr;
+use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 use tokio::net::TcpListener;
 use tokio::sync::mpsc;
@@ -137,13 +138,13 @@ impl OpenAiServer {
     /// The bodies of the chat completions asked for so far.
     #[must_use]
     pub fn bodies(&self) -> Vec<Value> {
-        self.shared.bodies.lock().unwrap_or_else(PoisonError::into_inner).clone()
+        self.shared.bodies.lock().clone()
     }
 
     /// The `authorization` headers of those requests that had one.
     #[must_use]
     pub fn authorizations(&self) -> Vec<String> {
-        self.shared.authorizations.lock().unwrap_or_else(PoisonError::into_inner).clone()
+        self.shared.authorizations.lock().clone()
     }
 }
 
@@ -162,9 +163,9 @@ async fn chat(State(shared): State<Arc<Shared>>, headers: http::HeaderMap, body:
     let number = shared.requests.fetch_add(1, Ordering::SeqCst);
     let body: Value = serde_json::from_slice(&body).unwrap_or_default();
     let stream = body["stream"] == true;
-    shared.bodies.lock().unwrap_or_else(PoisonError::into_inner).push(body);
+    shared.bodies.lock().push(body);
     if let Some(Ok(value)) = headers.get(http::header::AUTHORIZATION).map(http::HeaderValue::to_str) {
-        shared.authorizations.lock().unwrap_or_else(PoisonError::into_inner).push(value.to_owned());
+        shared.authorizations.lock().push(value.to_owned());
     }
     match (shared.script)(number, shared.started.elapsed()) {
         Behaviour::Answer(answer) if stream => streamed(answer).await,
