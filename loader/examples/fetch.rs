@@ -5,6 +5,8 @@
 //! The second argument is how often; further ones are `KEY=VALUE` of the fetch configuration, such as
 //! `concurrency_start=16`, and `out=FILE` to land in a file. The first run also warms memory.
 
+#![expect(clippy::print_stdout, reason = "an example prints what it measures")]
+
 use std::path::Path;
 use std::sync::Arc;
 

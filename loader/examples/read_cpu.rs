@@ -6,6 +6,8 @@
 //! BUFFER is the sockets' receive buffer in bytes, the kernel's choice if absent. MODE is `warm` (into memory touched before, the default), `cold` (into fresh memory) or
 //! `plain` (without hashing). Compare with `time curl -o /dev/null URL/NAME`.
 
+#![expect(clippy::print_stdout, reason = "an example prints what it measures")]
+
 use std::error::Error;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};

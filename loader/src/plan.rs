@@ -6,6 +6,8 @@
 //! that are wanted at about the same time, and never asks for an extent twice. It knows no source,
 //! no network and no clock.
 
+#![warn(clippy::disallowed_methods)]
+
 mod cut;
 mod print;
 mod want;
@@ -255,4 +257,5 @@ fn planned(tensor: &want::Wanted<'_>, files: &[PlanFile<'_>], cut: &cut::Cut) ->
 }
 
 #[cfg(test)]
+#[expect(clippy::disallowed_methods, reason = "tests measure")]
 mod tests;

@@ -1,5 +1,7 @@
 //! Processes that are killed while they load into the cache, and processes that load the same at
 //! the same time. The test binary runs itself as those processes.
+
+#![expect(clippy::print_stdout, reason = "the killed process says how far it is")]
 #![expect(clippy::unwrap_used, reason = "a test whose set-up fails should fail there")]
 
 use std::collections::BTreeSet;

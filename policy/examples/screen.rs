@@ -1,6 +1,8 @@
 //! What the deny list costs, in nanoseconds a byte: `cargo run --release -p forebay-policy --example screen`.
 //! `evals/bench/policy/run` compares two commits.
 
+#![expect(clippy::print_stdout, reason = "an example prints what it measures")]
+
 use policy::{DenyList, DenyListConfig};
 use std::hint::black_box;
 use std::time::Instant;

@@ -5,6 +5,8 @@
 //! what time it is (`Moment`). It knows HTTP only as far as the words of an error, and it emits no
 //! metric; the router does, from the verdicts.
 
+#![warn(clippy::disallowed_methods)]
+
 mod access;
 mod config;
 mod guesses;

@@ -3,6 +3,8 @@
 //! A fault that a request can provoke ejects nobody. Many faults raise a *suspicion*: the router
 //! sends a small request of its own (`probe`), which decides.
 
+#![warn(clippy::disallowed_methods)]
+
 use crate::outcome::{Fault, Outcome, Scope};
 use policy::Moment;
 use std::collections::VecDeque;

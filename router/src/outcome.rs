@@ -3,6 +3,8 @@
 //! It decides whose fault a failure is and does nothing about it: `breaker` keeps the books of one
 //! (worker, model) pair, `dispatch` tries again, `relay` tells the client.
 
+#![warn(clippy::disallowed_methods)]
+
 use http::{HeaderMap, StatusCode};
 use std::time::Duration;
 

@@ -4,6 +4,8 @@
 //! (Mitzenmacher, "The power of two choices in randomized load balancing"), so that the cost of a
 //! pick does not grow with the fleet.
 
+#![warn(clippy::disallowed_methods)]
+
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 

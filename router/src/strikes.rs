@@ -4,6 +4,8 @@
 //! killed), so the request may go to one more worker. After the second it is answered with an
 //! error. Pure: time is an argument. The number of files is bounded.
 
+#![warn(clippy::disallowed_methods)]
+
 use policy::Moment;
 use std::collections::{HashMap, VecDeque};
 use std::hash::{BuildHasher, RandomState};

@@ -3,6 +3,8 @@
 //!
 //! This room knows no file, no model family and no kernel.
 
+#![warn(clippy::disallowed_methods)]
+
 mod decoder;
 mod format;
 mod part;

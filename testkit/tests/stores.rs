@@ -4,6 +4,7 @@
 //! is not named says that it was skipped. What needs no server but ours is in `sources` and
 //! `credentials`.
 
+#![expect(clippy::print_stdout, reason = "a skipped suite says so")]
 #![expect(clippy::unwrap_used, reason = "a test whose set-up fails should fail there")]
 
 #[path = "stores/store.rs"]

@@ -4,6 +4,8 @@
 //! This room does no I/O, starts no task and reads no clock. It knows neither axum nor tokio, so
 //! that the router, the worker, the harness and a fuzzer can all speak the same words.
 
+#![warn(clippy::disallowed_methods)]
+
 mod chain;
 pub mod digest;
 pub mod evidence;

@@ -11,6 +11,8 @@
 //! with the same threads, and medians are compared. Reading is tried on the mapped weights and on
 //! memory of our own; the faster of the two is the yardstick.
 
+#![expect(clippy::print_stdout, clippy::print_stderr, reason = "an example prints what it measures")]
+
 use std::num::NonZeroUsize;
 use std::ops::Range;
 use std::path::PathBuf;

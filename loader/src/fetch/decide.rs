@@ -1,5 +1,7 @@
 //! Decides what follows a failed attempt: pure, with time and randomness as arguments.
 
+#![warn(clippy::disallowed_methods)]
+
 use std::ops::Range;
 use std::time::{Duration, Instant};
 
@@ -259,4 +261,5 @@ impl Position<'_> {
 }
 
 #[cfg(test)]
+#[expect(clippy::disallowed_methods, reason = "a test starts at some moment")]
 mod tests;

@@ -3,6 +3,8 @@
 //!
 //! Pure: time, and what others have received meanwhile, are arguments.
 
+#![warn(clippy::disallowed_methods)]
+
 use std::time::{Duration, Instant};
 
 use super::config::FetchConfig;
@@ -319,6 +321,7 @@ impl Pulse {
 const CRAWL: u64 = 320;
 
 #[cfg(test)]
+#[expect(clippy::disallowed_methods, reason = "a test starts at some moment")]
 mod tests {
     use proptest::prelude::*;
 

@@ -6,6 +6,8 @@
 //! while a store that serves each connection slowly gets as many as are allowed. Time is an
 //! argument.
 
+#![warn(clippy::disallowed_methods)]
+
 use std::time::{Duration, Instant};
 
 use super::config::FetchConfig;
@@ -157,6 +159,7 @@ impl Window {
 }
 
 #[cfg(test)]
+#[expect(clippy::disallowed_methods, reason = "a test starts at some moment")]
 mod tests {
     use proptest::prelude::*;
 

@@ -1,6 +1,8 @@
 //! `forebay-origin`: the fault origin over a directory, for benchmarks and by hand. It only reads
 //! flags; everything it does is in `testkit::origin`.
 
+#![expect(clippy::print_stdout, clippy::print_stderr, reason = "a command speaks to its user")]
+
 use clap::{Parser, ValueEnum};
 use std::net::SocketAddr;
 use std::path::PathBuf;

@@ -595,4 +595,5 @@ fn line_and_column(body: &[u8], at: usize) -> (usize, usize) {
 }
 
 #[cfg(test)]
+#[expect(clippy::disallowed_methods, reason = "tests measure")]
 mod tests;

@@ -4,6 +4,7 @@
 //! The pool's own file is compiled here against loom's threads and atomics instead of the standard ones. There is no
 //! test harness: it would run the pool's unit tests too, and those want real threads.
 
+#![expect(clippy::print_stdout, reason = "there is no harness that would print")]
 #![expect(unsafe_code, reason = "the pool's own file")]
 
 #[path = "../src/kernels/pool.rs"]

@@ -2,6 +2,8 @@
 //!
 //! This room knows files by what is in them. It computes nothing, and knows no kernel, request or engine.
 
+#![warn(clippy::disallowed_methods)]
+
 mod bind;
 pub mod config;
 mod config_error;

@@ -7,6 +7,8 @@
 //! up, wants nothing of the steps in flight, and the device computes them in order: what they write into blocks that were
 //! given back is overwritten by whoever got those.
 
+#![warn(clippy::disallowed_methods)]
+
 use super::admission::Prospects;
 use super::attempt::Fault;
 use super::blocks::{BlockPool, Change};
@@ -503,4 +505,5 @@ fn freed_by<R: Reader>(running: &[Sequence<R>], pool: &BlockPool) -> impl FnMut(
 }
 
 #[cfg(test)]
+#[expect(clippy::disallowed_methods, reason = "a test starts at some moment")]
 mod tests;

@@ -7,6 +7,8 @@
 //! gives its own back and is computed again later (vLLM's recompute). A waiting sequence that could never be computed is
 //! refused, so that nobody waits behind it for ever.
 
+#![warn(clippy::disallowed_methods)]
+
 use super::capacity::{Capacity, Misfit};
 
 /// The share of prompts in a step that also decodes: a bound on how much they slow running streams.
