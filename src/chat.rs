@@ -145,7 +145,7 @@ async fn whole(body: Incoming) -> anyhow::Result<Bytes> {
     Ok(body.map_err(|cause| anyhow!("reading the answer: {cause}"))?.to_bytes())
 }
 
-/// What a chunk adds to what the model says: its answer, or why it gives none.
+/// A chunk's part of the model's text: its answer, or its refusal.
 fn said(chunk: &Answer, json: &str) -> String {
     let texts = chunk.choices.iter().flat_map(|choice| &choice.texts);
     texts.filter(|text| matches!(text.channel.kind, Kind::Text | Kind::Refusal)).map(|text| text.read(json)).collect()

@@ -1,4 +1,4 @@
-//! What the fuzz targets check: for each parser of foreign bytes, one plain function that must not
+//! The claims of the fuzz targets: for each parser of foreign bytes, one plain function that must not
 //! panic whatever it is given.
 //!
 //! The claims themselves stand beside the property tests of their rooms, which search them without
@@ -83,7 +83,7 @@ pub fn oms_bundle(data: &[u8]) {
     oms::bundle(data);
 }
 
-/// What a `model.sig` signs.
+/// The statement that a `model.sig` signs.
 pub fn oms_statement(data: &[u8]) {
     oms::statement(data);
 }

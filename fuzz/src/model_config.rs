@@ -1,4 +1,4 @@
-//! What must hold for any bytes that claim to be a `config.json`.
+//! Claims about any bytes that pose as a `config.json`.
 
 use models::Config;
 

@@ -1,4 +1,4 @@
-//! What must hold for any bytes that claim to say how a model's text is read and written.
+//! Claims about any bytes that pose as the files for a model's text: tokenizer, settings, template.
 
 use loader::gguf;
 use models::Config;
@@ -45,7 +45,7 @@ pub(crate) fn check_gguf(bytes: &[u8]) {
     check_files(&TextFiles { gguf: Some(&said), ..TextFiles::new(&own) });
 }
 
-/// What is accepted has defaults that a request could have, spells every token, and renders within its bounds.
+/// An accepted model has defaults that a request could have, spells every token, and renders within its bounds.
 fn check_files(files: &TextFiles<'_>) {
     let Ok(tokenizer) = Tokenizer::parse(files) else { return };
     let defaults = tokenizer.defaults();

@@ -150,7 +150,7 @@ fn container(prefix: &str) -> String {
     format!("az://{}/{}/{prefix}", store::EMULATOR_ACCOUNT, store::BUCKET)
 }
 
-/// What signing costs: the same bytes from the same server, read as S3 and as plain web pages.
+/// The cost of signing: the same bytes from the same server, read as S3 and as plain web pages.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 #[ignore = "a measurement; run it with --ignored on a quiet machine"]
 async fn what_signing_costs() {

@@ -34,7 +34,7 @@ fn two_workers_share_the_load_and_one_may_die() {
     eventually("the dead worker is seen", || ready_workers() == 1);
 }
 
-/// What the configuration says of a tenant with this key.
+/// The configuration of a tenant with this key.
 fn tenant(name: &str, key: &str) -> String {
     let mut child =
         forebay().args(["policy", "hash-key"]).stdin(Stdio::piped()).stdout(Stdio::piped()).spawn().expect("runs");

@@ -13,7 +13,7 @@ pub(super) const ANSWER_BYTES_MAX: usize = 64 << 20;
 /// How much of a body that says what went wrong is kept.
 const DETAIL_CHARS_MAX: usize = 300;
 
-/// Why an answer was given up: its outcome, and the reason in words.
+/// The reason why an answer was given up: its outcome, and the reason in words.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) struct Fault(pub(super) Outcome, pub(super) String);
 
@@ -109,7 +109,7 @@ pub(super) fn take_whole(now_ns: u64, body: &[u8], event: &mut RequestEvent) -> 
     }
 }
 
-/// What an error response says, shortened.
+/// The message of an error response, shortened.
 pub(super) fn error_detail(status: u16, body: &[u8]) -> String {
     let short: String = error_message(body).chars().take(DETAIL_CHARS_MAX).collect();
     format!("HTTP {status}: {short}")

@@ -23,13 +23,13 @@ pub struct RequestEvent {
     pub end_ns: Option<u64>,
     /// The response's HTTP status.
     pub status: Option<u16>,
-    /// Why the model stopped.
+    /// The model's reason to stop.
     pub finish_reason: Option<String>,
     /// Tokens, as the server counted them.
     pub usage: Option<Usage>,
     /// How it ended.
     pub outcome: Outcome,
-    /// What went wrong, in words.
+    /// The failure in words.
     pub detail: Option<String>,
 }
 

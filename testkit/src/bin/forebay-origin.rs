@@ -25,7 +25,7 @@ struct Flags {
     /// Serve BYTES bytes computed from the seed under NAME; may be given again
     #[arg(long, value_name = "NAME=BYTES", value_parser = generated)]
     generated: Vec<(String, u64)>,
-    /// Whose manners to have
+    /// The store to imitate
     #[arg(long, value_enum, default_value = "http")]
     shape: Manners,
     /// Seed of every draw

@@ -341,7 +341,7 @@ fn policies(objects: &[Object]) -> impl Iterator<Item = &k8s_openapi::api::netwo
     })
 }
 
-/// What a document says of other documents is true.
+/// References between documents hold.
 fn references(object: &Object, workloads: &[Workload], objects: &[Object]) -> Vec<String> {
     match object {
         Object::Namespace(namespace) => {

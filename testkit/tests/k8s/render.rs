@@ -1,4 +1,4 @@
-//! What `kubectl kustomize` would print, for the features that `k8s/` uses: resources, strategic
+//! The output of `kubectl kustomize`, for the features that `k8s/` uses: resources, strategic
 //! merge patches, generators (without the hash in their names). Anything else is an error.
 
 use serde::Deserialize;

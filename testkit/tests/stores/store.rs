@@ -21,7 +21,7 @@ use object_store::{ClientOptions, ObjectStore, ObjectStoreExt};
 
 /// The bucket or container of every test server.
 pub(crate) const BUCKET: &str = "forebay-test";
-/// What `evals/storage/run` tells the S3 server to accept.
+/// The credentials that `evals/storage/run` gives the S3 server.
 pub(crate) const KEY_ID: &str = "forebay-test-key";
 /// See [`KEY_ID`].
 pub(crate) const SECRET: &str = "forebay-test-secret";
