@@ -5,6 +5,8 @@
 
 #![expect(clippy::print_stdout, reason = "an entry without need is printed")]
 
+#[path = "house/counts.rs"]
+mod counts;
 #[path = "house/items.rs"]
 mod items;
 #[path = "house/uses.rs"]
@@ -44,7 +46,7 @@ const ROOMS: [(&str, &[&str], &[&str]); 13] = [
 const UNSAFE_ROOMS: [&str; 4] =
     ["loader/src/region", "worker/compute/src/kernels", "worker/compute/src/cuda", "worker/compute/src/kernels.rs"];
 
-/// What is a pure function of its arguments: a room by its `lib.rs`, or one file; the folder beside it too. Each with
+/// Pure functions of their arguments: rooms by their `lib.rs`, and single files with the folders beside them. Each with
 /// what it may do all the same.
 const PURE: [(&str, &[&str]); 14] = [
     ("policy/src/lib.rs", &[]),
@@ -67,7 +69,7 @@ const PURE: [(&str, &[&str]); 14] = [
 /// The faults of rules that are younger than they: to be mended room by room, never added to.
 const KNOWN: &str = "testkit/tests/house/known.txt";
 
-/// Who may know candle.
+/// The files that may know candle.
 const CANDLE: &str = "worker/compute/src/candle";
 
 /// Fields of OpenAI's answers, by which a reader of answers gives itself away: only `wire/openai` spells them. Names
@@ -91,7 +93,7 @@ const NAMES: &str = "telemetry/src/names.rs";
 const METRIC_PREFIXES: [&str; 6] =
     ["forebay_router_", "forebay_worker_", "forebay_loader_", "forebay_policy_", "forebay_listen_", "vllm:"];
 
-/// What belongs to one machine or one workplace, not to the project: home folders and the hosts of
+/// Words of one machine or one workplace, foreign to the project: home folders and the hosts of
 /// package registries. Split, so that this file does not break its own rule.
 const FOREIGN: [&str; 6] = [
     concat!("/ho", "me/"),
@@ -291,24 +293,6 @@ fn the_tree_names_no_machine_and_no_registry() {
     report(faults);
 }
 
-/// A compass, not a fence: it prints where files and functions outgrow the eye.
-#[test]
-fn lengths_are_printed_for_the_reader() {
-    let files = rust_files("/src/");
-    let mut lines: Vec<(usize, String)> =
-        files.iter().map(|file| (product_part(&file.text).lines().count(), file.path.clone())).collect();
-    let mut functions: Vec<(usize, String)> = files.iter().flat_map(function_lengths).collect();
-    for (what, target, lengths) in [("file", 700, &mut lines), ("function", 45, &mut functions)] {
-        lengths.sort_unstable();
-        let p95 = lengths.get((lengths.len() * 95).div_ceil(100).saturating_sub(1)).map_or(0, |entry| entry.0);
-        println!("{} {what}s: p95 {p95} lines, meant to be under {target}; the longest:", lengths.len());
-        for (count, place) in lengths.iter().rev().take(8) {
-            println!("  {count:>5}  {place}");
-        }
-    }
-    assert!(!lines.is_empty() && !functions.is_empty(), "the compass found nothing to measure");
-}
-
 #[test]
 fn a_spelled_field_is_seen_in_texts_alone() {
     assert!(spells("chunk.get(\"choices\")", "choices") && spells(r#"json!({"choices": []})"#, "choices"));
@@ -366,7 +350,12 @@ fn report_new(rule: &str, faults: Vec<(Vec<String>, String)>) {
 }
 
 fn root() -> PathBuf {
-    Path::new(env!("CARGO_MANIFEST_DIR")).join("..")
+    unpacked().unwrap_or_else(|| Path::new(env!("CARGO_MANIFEST_DIR")).join(".."))
+}
+
+/// Another tree to read than the one this test was built in: `evals/measure/house` has one to count.
+fn unpacked() -> Option<PathBuf> {
+    std::env::var_os("FOREBAY_HOUSE").map(PathBuf::from)
 }
 
 fn manifest(room: &str) -> toml::Table {
@@ -375,7 +364,7 @@ fn manifest(room: &str) -> toml::Table {
     text.parse().unwrap_or_else(|error| panic!("{}: {error}", path.display()))
 }
 
-/// What a crate's product needs, as (name in code, package); development dependencies are free.
+/// The dependencies of a crate's product, as (name in code, package); development dependencies are free.
 fn dependencies(manifest: &toml::Table) -> BTreeMap<String, String> {
     let targets = manifest.get("target").and_then(toml::Value::as_table);
     let tables = std::iter::once(manifest)
@@ -412,14 +401,14 @@ fn rust_files(part: &str) -> Vec<File> {
     files
 }
 
-/// What git tracks or would track; in an unpacked archive without git, everything but build output.
+/// The files that git tracks or would track; in an unpacked archive without git, everything but build output.
 fn tracked_files() -> Vec<String> {
     let listing = Command::new("git")
         .args(["ls-files", "-z", "--cached", "--others", "--exclude-standard"])
         .current_dir(root())
         .output();
     match listing {
-        Ok(output) if output.status.success() && !output.stdout.is_empty() => {
+        Ok(output) if unpacked().is_none() && output.status.success() && !output.stdout.is_empty() => {
             let mut paths: Vec<String> =
                 String::from_utf8_lossy(&output.stdout).split_terminator('\0').map(str::to_owned).collect();
             paths.sort();
@@ -538,21 +527,4 @@ fn quoted(text: &str, quote: char) -> usize {
         }
     }
     text.len()
-}
-
-/// The functions of a formatted file, each from its `fn` line to the brace of the same indent.
-fn function_lengths(file: &File) -> Vec<(usize, String)> {
-    let lines: Vec<&str> = product_part(&file.code).lines().collect();
-    let mut lengths = Vec::new();
-    for (start, line) in lines.iter().enumerate() {
-        let indent = &line[..line.len() - line.trim_start().len()];
-        if !has_word(line, "fn") || line.trim_end().ends_with(';') || line.contains("Fn(") {
-            continue;
-        }
-        let close = format!("{indent}}}");
-        if let Some(count) = lines[start..].iter().position(|line| line.trim_end() == close) {
-            lengths.push((count + 1, format!("{}:{}", file.path, start + 1)));
-        }
-    }
-    lengths
 }

@@ -9,11 +9,11 @@ use std::collections::BTreeSet;
 use super::uses::room_of;
 use super::{File, NAMES, product_part, strip};
 
-/// What a public item may begin with, after `pub`.
+/// The words that a public item may begin with, after `pub`.
 const KINDS: [&str; 8] = ["fn", "struct", "enum", "trait", "const", "static", "type", "mod"];
 
 /// A public item.
-struct Item {
+pub(super) struct Item {
     kind: &'static str,
     name: String,
     line: usize,
@@ -58,7 +58,7 @@ fn words(code: &str) -> impl Iterator<Item = &str> {
 }
 
 /// The items that a file declares with a plain `pub`.
-fn public(code: &str) -> Vec<Item> {
+pub(super) fn public(code: &str) -> Vec<Item> {
     let lines = code.lines().zip(1..);
     let items = lines.filter_map(|(text, line)| {
         let rest = text.trim_start().strip_prefix("pub ")?;

@@ -1,4 +1,4 @@
-//! What `use` lines say: which room a file reaches for, and which file of its own room.
+//! Reads `use` lines: which room a file reaches for, and which file of its own room.
 //!
 //! Only product code counts, not the tests at a file's end. A re-export is an address, not a need: `pub use` makes no
 //! edge, and an import that goes through one ends at the file that defines the name.
