@@ -33,12 +33,13 @@ use tokio::signal::unix::{Signal, SignalKind, signal};
 /// The files of a run's folder.
 const FILES: [&str; 3] = ["events.jsonl", "summary.json", "report.html"];
 
-/// Runs the load test and returns its report; with `--out`, also writes the report's files. Ctrl-C and SIGTERM break it
-/// off: what was measured by then is reported. Prints nothing but progress, and that only where stderr is a terminal.
+/// Runs the load test and returns its report; with `--out`, also writes the report's files. Ctrl-C, SIGTERM and a
+/// terminal that closes break it off: what was measured by then is reported. So it is where the files cannot be written,
+/// and the report says that they were not. Prints nothing but progress, and that only where stderr is a terminal.
 ///
 /// # Errors
 /// `UsageError` for arguments that cannot be honoured (exit code 2); otherwise a server that does
-/// not answer the warm-up, or files that cannot be written.
+/// not answer the warm-up, or a folder that cannot be made.
 pub async fn run(args: LoadArgs) -> anyhow::Result<LoadReport> {
     run_until(args, Interrupts::watch()?.next()).await
 }
@@ -70,9 +71,9 @@ pub async fn run_until(args: LoadArgs, interrupted: impl Future<Output = ()>) ->
         () = &mut interrupted => bail!("interrupted while warming up: nothing was measured"),
     };
     let run = pace::run(target.clone(), bodies, schedule_ns, args.max_in_flight, interrupted).await?;
-    let report = LoadReport::new(&args, base_url, model, &run);
+    let mut report = LoadReport::new(&args, base_url, model, &run);
     if let Some(folder) = &args.out {
-        write_files(folder, &report, &run.events)?;
+        report.unwritten = write_files(folder, &report, &run.events).err().map(|error| format!("{error:#}"));
     }
     Ok(report)
 }
@@ -81,18 +82,24 @@ pub async fn run_until(args: LoadArgs, interrupted: impl Future<Output = ()>) ->
 struct Interrupts {
     interrupt: Signal,
     terminate: Signal,
+    hang_up: Signal,
 }
 
 impl Interrupts {
     fn watch() -> anyhow::Result<Self> {
         let watch = |kind| signal(kind).context("watching for signals");
-        Ok(Self { interrupt: watch(SignalKind::interrupt())?, terminate: watch(SignalKind::terminate())? })
+        Ok(Self {
+            interrupt: watch(SignalKind::interrupt())?,
+            terminate: watch(SignalKind::terminate())?,
+            hang_up: watch(SignalKind::hangup())?,
+        })
     }
 
     async fn next(mut self) {
         tokio::select! {
             _ = self.interrupt.recv() => {}
             _ = self.terminate.recv() => {}
+            _ = self.hang_up.recv() => {}
         }
     }
 }

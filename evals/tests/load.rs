@@ -222,6 +222,25 @@ async fn a_run_that_is_broken_off_keeps_what_was_measured() {
     assert!(events.lines().count() >= 4 && out.join("report.html").is_file());
 }
 
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_run_whose_files_cannot_be_written_is_reported_all_the_same() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let rival = folder.path().join("summary.json");
+    let write = rival.clone();
+    // Another run takes the folder while this one measures.
+    let server = OpenAiServer::start(move |_, _| {
+        std::fs::write(&write, "{}").expect("writes");
+        Behaviour::Answer(Answer::steady(2, Duration::from_millis(1)))
+    })
+    .await;
+    let mut args = args(&server, "--rate 20 --arrivals constant --duration 250ms --warm-up 0");
+    args.out = Some(folder.path().to_owned());
+    let report = run(args).await.expect("what was measured is reported");
+    assert_eq!((report.summary.ok, report.exit_code()), (5, 1), "{report}");
+    assert!(report.to_string().contains("NOT WRITTEN: creating") && report.to_string().contains("E2E"), "{report}");
+    assert_eq!(std::fs::read_to_string(rival).expect("is there"), "{}", "not written over");
+}
+
 #[tokio::test]
 async fn a_run_that_is_there_is_not_written_over() {
     let server = OpenAiServer::start(|_, _| Behaviour::Silent).await;

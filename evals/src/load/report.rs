@@ -7,6 +7,9 @@ use super::schedule::Arrivals;
 use serde::Serialize;
 use std::fmt::{Display, Formatter, Result as FmtResult};
 
+/// The fewest values whose 99th percentile, by nearest rank, is not their maximum.
+const P99_VALUES_MIN: usize = 100;
+
 /// The parameters of a run, and its numbers. Field names are stable: programs read them.
 #[derive(Debug, Clone, PartialEq, Serialize)]
 pub struct LoadReport {
@@ -36,6 +39,8 @@ pub struct LoadReport {
     pub valid: bool,
     /// True if the run is valid and few enough requests failed.
     pub passed: bool,
+    /// The reason why the files of `--out` were not all written, if so.
+    pub unwritten: Option<String>,
     /// The numbers.
     #[serde(flatten)]
     pub summary: Summary,
@@ -63,14 +68,15 @@ impl LoadReport {
             interrupted: run.is_interrupted,
             valid,
             passed: valid && summary.error_rate <= args.max_error_rate,
+            unwritten: None,
             summary,
         }
     }
 
-    /// 0 when the run passed, 1 otherwise.
+    /// 0 when the run passed and its files were written, 1 otherwise.
     #[must_use]
     pub fn exit_code(&self) -> u8 {
-        u8::from(!self.passed)
+        u8::from(!self.passed || self.unwritten.is_some())
     }
 
     /// The latencies, each with its name, most important first.
@@ -133,6 +139,9 @@ impl Display for LoadReport {
             }
             writeln!(f, "{:>11}", row.count)?;
         }
+        if self.rows().iter().any(|(_, row)| row.is_some_and(|row| row.count < P99_VALUES_MIN)) {
+            writeln!(f, "(p99 of fewer than {P99_VALUES_MIN} values is their maximum)")?;
+        }
         writeln!(
             f,
             "\n{} of {} requests answered in {:.2} s: {:.2} requests/s, {:.1} output tokens/s",
@@ -152,6 +161,9 @@ impl Display for LoadReport {
         for (outcome, count) in summary.outcomes.iter().filter(|(outcome, _)| **outcome != "ok") {
             let example = summary.examples.get(outcome).map(|example| format!(", such as: {example}"));
             writeln!(f, "{count} × {outcome}{}", example.unwrap_or_default())?;
+        }
+        if let Some(reason) = &self.unwritten {
+            writeln!(f, "NOT WRITTEN: {reason}")?;
         }
         writeln!(f, "{}", self.verdict())
     }
