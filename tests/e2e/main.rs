@@ -5,6 +5,7 @@ mod client;
 mod commands;
 mod deployment;
 mod files;
+mod held;
 mod living;
 mod process;
 mod serving;
