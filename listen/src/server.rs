@@ -106,6 +106,7 @@ impl Listener {
     /// Counts connections in `registry`, under this listener's name.
     #[must_use]
     pub fn with_metrics(mut self, registry: &Registry, listener: &str) -> Self {
+        registry.begin(&names::LISTEN_ENDED, &[listener]);
         self.meters = Some(Meters {
             connections: registry.gauge(&names::LISTEN_CONNECTIONS).with_label_values(&[listener]),
             refused: registry.counter(&names::LISTEN_REFUSED).with_label_values(&[listener]),

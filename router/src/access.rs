@@ -24,7 +24,7 @@ pub(crate) fn identify(core: &Core, headers: &HeaderMap, extensions: &Extensions
 
 /// Counts a rejection, and says it in an error's words.
 pub(crate) fn reject(core: &Core, rejection: Rejection) -> ApiError {
-    core.metrics.rejections.with_label_values(&[rejection.reason()]).inc();
+    core.metrics.rejection(rejection.reason());
     if rejection == Rejection::WrongKey {
         count_addresses(core);
     }

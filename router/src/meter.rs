@@ -31,7 +31,7 @@ pub(crate) struct Metrics {
     pub(crate) ejections: IntCounter,
     pub(crate) strikes: Gauge,
     pub(crate) upstream_errors: IntCounterVec,
-    pub(crate) rejections: IntCounterVec,
+    rejections: IntCounterVec,
     pub(crate) wrong_key_addresses: Gauge,
     pub(crate) output_blocks: IntCounter,
 }
@@ -39,6 +39,7 @@ pub(crate) struct Metrics {
 impl Metrics {
     pub(crate) fn new(registry: &Registry) -> Self {
         let alone = |def| registry.counter(def).with_label_values::<&str>(&[]);
+        names::ROUTER_PROBES.values.iter().for_each(|outcome| registry.begin(&names::ROUTER_TRIES, &[outcome]));
         Self {
             requests: registry.counter(&names::ROUTER_REQUESTS),
             ttft: registry.histogram(&names::ROUTER_TTFT),
@@ -66,6 +67,7 @@ impl Metrics {
 
     /// Counts a request of our own, by its outcome.
     pub(crate) fn probe(&self, outcome: Outcome) {
+        debug_assert!(names::ROUTER_PROBES.values.contains(&outcome.label()), "{outcome:?} is not in `names`");
         self.probes.with_label_values(&[outcome.label()]).inc();
     }
 
@@ -74,7 +76,14 @@ impl Metrics {
         self.worker_up.with_label_values(&[worker.name.as_str()])
     }
 
+    /// Counts a request that policy refused.
+    pub(crate) fn rejection(&self, reason: &str) {
+        debug_assert!(names::POLICY_REJECTIONS.values.contains(&reason), "{reason} is not in `names`");
+        self.rejections.with_label_values(&[reason]).inc();
+    }
+
     pub(crate) fn upstream_error(&self, kind: &str) {
+        debug_assert!(names::ROUTER_UPSTREAM_ERRORS.values.contains(&kind), "{kind} is not in `names`");
         self.upstream_errors.with_label_values(&[kind]).inc();
     }
 }

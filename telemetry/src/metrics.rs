@@ -25,7 +25,7 @@ pub struct Def {
     pub labels: &'static [&'static str],
     /// Counter, gauge or histogram.
     pub kind: Kind,
-    /// The values of the one label, where they are few and known.
+    /// The values of the last label, where they are few and known.
     pub values: &'static [&'static str],
 }
 
@@ -66,18 +66,19 @@ impl Def {
 }
 
 impl Def {
-    /// The same, with the values that its one label takes.
+    /// The same, with the values that its last label takes.
     #[must_use]
     pub const fn of(mut self, values: &'static [&'static str]) -> Self {
         self.values = values;
         self
     }
 
-    /// The label values that are there from the start.
-    fn first_values(&self) -> Vec<Vec<&'static str>> {
-        match self.labels {
-            [] => vec![Vec::new()],
-            [_] => self.values.iter().map(|value| vec![*value]).collect(),
+    /// The label values that are there from the start, where its labels but the last have the values `first`. None where
+    /// those are not all that there are, or the last one's are not known.
+    fn first_values<'a>(&self, first: &[&'a str]) -> Vec<Vec<&'a str>> {
+        match self.labels.len().checked_sub(first.len()) {
+            Some(0) => vec![first.to_vec()],
+            Some(1) => self.values.iter().map(|value| [first, &[*value]].concat()).collect(),
             _ => Vec::new(),
         }
     }
@@ -126,11 +127,29 @@ pub const TOKENS_EDGES: &[f64] = &[
     1_000_000.0,
 ];
 
+/// Upper edges for the choices that one request asks for (vLLM's).
+pub(crate) const CHOICES_EDGES: &[f64] = &[1.0, 2.0, 5.0, 10.0, 20.0];
+/// Upper edges for the tokens of one step (vLLM's).
+pub(crate) const STEP_TOKENS_EDGES: &[f64] =
+    &[1.0, 8.0, 16.0, 32.0, 64.0, 128.0, 256.0, 512.0, 1024.0, 2048.0, 4096.0, 8192.0, 16_384.0];
+
 #[derive(Debug, Clone)]
 enum Metric {
     Counter(IntCounterVec),
     Gauge(GaugeVec),
     Histogram(HistogramVec),
+}
+
+impl Metric {
+    fn begin(&self, series: &[Vec<&str>]) {
+        for values in series {
+            match self {
+                Self::Counter(counter) => drop(counter.with_label_values(values)),
+                Self::Gauge(gauge) => drop(gauge.with_label_values(values)),
+                Self::Histogram(histogram) => drop(histogram.with_label_values(values)),
+            }
+        }
+    }
 }
 
 /// The metrics of a process: of one role, or of several that share it. Clones share.
@@ -211,32 +230,31 @@ impl Registry {
         out
     }
 
+    /// Makes the series of `def` whose labels but the last have the values `first`, at 0: alerts ask for rates, and a
+    /// counter that appears with its first event hides that one.
+    ///
+    /// # Panics
+    /// Where `def` is malformed: a bug in `names`.
+    pub fn begin(&self, def: &Def, first: &[&str]) {
+        self.metric(def).begin(&def.first_values(first));
+    }
+
     fn metric(&self, def: &Def) -> Metric {
         self.lock().entry(def.name).or_insert_with(|| self.make(def)).clone()
     }
 
     fn make(&self, def: &Def) -> Metric {
         let opts = Opts::new(def.name, def.help);
-        // What has no labels, or labels of few known values, is there from the start: who asks for a rate finds 0.
-        let values = def.first_values();
-        match def.kind {
-            Kind::Counter => {
-                let counter = self.register(def, IntCounterVec::new(opts, def.labels));
-                values.iter().for_each(|values| drop(counter.with_label_values(values)));
-                Metric::Counter(counter)
-            }
-            Kind::Gauge => {
-                let gauge = self.register(def, GaugeVec::new(opts, def.labels));
-                values.iter().for_each(|values| drop(gauge.with_label_values(values)));
-                Metric::Gauge(gauge)
-            }
+        let metric = match def.kind {
+            Kind::Counter => Metric::Counter(self.register(def, IntCounterVec::new(opts, def.labels))),
+            Kind::Gauge => Metric::Gauge(self.register(def, GaugeVec::new(opts, def.labels))),
             Kind::Histogram(edges) => {
                 let opts = HistogramOpts::from(opts).buckets(edges.to_vec());
-                let histogram = self.register(def, HistogramVec::new(opts, def.labels));
-                values.iter().for_each(|values| drop(histogram.with_label_values(values)));
-                Metric::Histogram(histogram)
+                Metric::Histogram(self.register(def, HistogramVec::new(opts, def.labels)))
             }
-        }
+        };
+        metric.begin(&def.first_values(&[]));
+        metric
     }
 
     fn register<C: Collector + Clone + 'static>(&self, def: &Def, made: prometheus::Result<C>) -> C {
@@ -271,10 +289,18 @@ mod tests {
     fn counters_are_there_from_the_start() {
         const ALONE: Def = Def::counter("forebay_alone_total", "Alone", &[]);
         const BY_REASON: Def = Def::counter("forebay_by_reason_total", "By reason", &["reason"]).of(&["a", "b"]);
+        const BY_MODEL: Def = Def::counter("forebay_by_model_total", "By both", &["model", "reason"]).of(&["a", "b"]);
         let registry = Registry::new();
         let _ = (registry.counter(&ALONE), registry.counter(&BY_REASON));
+        registry.begin(&BY_MODEL, &["m"]);
         let text = registry.render();
-        for line in ["forebay_alone_total 0", "forebay_by_reason_total{reason=\"a\"} 0", "reason=\"b\"} 0"] {
+        for line in [
+            "forebay_alone_total 0",
+            "forebay_by_reason_total{reason=\"a\"} 0",
+            "forebay_by_reason_total{reason=\"b\"} 0",
+            "forebay_by_model_total{model=\"m\",reason=\"a\"} 0",
+            "forebay_by_model_total{model=\"m\",reason=\"b\"} 0",
+        ] {
             assert!(text.contains(line), "{line}: {text}");
         }
     }

@@ -3,7 +3,10 @@
 //! Units are seconds, bytes and ratios. A counter's name ends in `_total`. vLLM's names are kept
 //! letter for letter, so that dashboards and autoscalers made for it work unchanged.
 
-use crate::metrics::{Def, ITL_EDGES_S, REQUEST_EDGES_S, STEP_OVERHEAD_EDGES_S, TOKENS_EDGES, TTFT_EDGES_S};
+use crate::metrics::{
+    CHOICES_EDGES, Def, ITL_EDGES_S, REQUEST_EDGES_S, STEP_OVERHEAD_EDGES_S, STEP_TOKENS_EDGES, TOKENS_EDGES,
+    TTFT_EDGES_S,
+};
 
 // --- process ------------------------------------------------------------------------------------
 
@@ -51,7 +54,8 @@ pub const LISTEN_ENDED: Def = Def::counter(
     "forebay_listen_ended_connections_total",
     "Connections that this server ended: unused ones, heads and readers that were too slow, clients that left",
     &["listener", "reason"],
-);
+)
+.of(&["idle", "head", "write", "client_left"]);
 
 // --- router -------------------------------------------------------------------------------------
 
@@ -89,7 +93,22 @@ pub const ROUTER_IN_FLIGHT_MAX: Def =
     Def::gauge("forebay_router_in_flight_requests_max", "The bound on requests being answered", &[]);
 /// Further tries at another worker.
 pub const ROUTER_RETRIES: Def =
-    Def::counter("forebay_router_retries_total", "Further tries at another worker", &["reason"]);
+    Def::counter("forebay_router_retries_total", "Further tries at another worker", &["reason"]).of(&[
+        "success",
+        "stale",
+        "back_pressure",
+        "down",
+        "key_refused",
+        "gone",
+        "broke",
+        "stuck",
+        "slow",
+        "garbage",
+        "failed",
+        "request_fault",
+        "ours",
+        "client_left",
+    ]);
 /// Further tries that the retry budget did not allow.
 pub const ROUTER_RETRY_BUDGET_EXHAUSTED: Def = Def::counter(
     "forebay_router_retry_budget_exhausted_total",
@@ -113,10 +132,28 @@ pub const ROUTER_TRIES: Def = Def::counter(
     "forebay_router_tries_total",
     "Sendings of requests to workers, by outcome and by how far they came",
     &["outcome", "phase"],
-);
+)
+.of(&["not_begun", "head_sent", "first_byte", "after"]);
 /// Requests of the router's own, which decide over suspicions.
 pub const ROUTER_PROBES: Def =
-    Def::counter("forebay_router_probes_total", "One-token requests of the router's own, by outcome", &["outcome"]);
+    Def::counter("forebay_router_probes_total", "One-token requests of the router's own, by outcome", &["outcome"]).of(
+        &[
+            "success",
+            "stale",
+            "back_pressure",
+            "down",
+            "key_refused",
+            "gone",
+            "broke",
+            "stuck",
+            "slow",
+            "garbage",
+            "failed",
+            "request_fault",
+            "ours",
+            "client_left",
+        ],
+    );
 /// Models at workers that were ejected because a probe failed.
 pub const ROUTER_EJECTIONS: Def =
     Def::counter("forebay_router_ejections_total", "Models at workers that were ejected by a failed probe", &[]);
@@ -128,13 +165,41 @@ pub const ROUTER_STRIKES: Def = Def::gauge(
 );
 /// Failures between router and worker.
 pub const ROUTER_UPSTREAM_ERRORS: Def =
-    Def::counter("forebay_router_upstream_errors_total", "Failures of workers, by kind", &["kind"]);
+    Def::counter("forebay_router_upstream_errors_total", "Failures of workers, by kind", &["kind"]).of(&[
+        "stale",
+        "back_pressure",
+        "down",
+        "key_refused",
+        "gone",
+        "broke",
+        "stuck",
+        "slow",
+        "garbage",
+        "failed",
+        "request_fault",
+        "ours",
+        "client_left",
+        "encoded",
+        "too_large",
+        "broken_mid_answer",
+        "stalled",
+        "truncated",
+        "withheld",
+        "error_event",
+    ]);
 
 // --- policy (decided there, counted by the router) -------------------------------------------------
 
 /// Requests that policy refused.
 pub const POLICY_REJECTIONS: Def =
-    Def::counter("forebay_policy_rejections_total", "Requests that policy refused", &["reason"]);
+    Def::counter("forebay_policy_rejections_total", "Requests that policy refused", &["reason"]).of(&[
+        "missing_key",
+        "wrong_key",
+        "too_many_wrong_keys",
+        "quota",
+        "prompt_blocked",
+        "prompt_not_screenable",
+    ]);
 /// Addresses that are remembered for wrong keys.
 pub const POLICY_WRONG_KEY_ADDRESSES: Def = Def::gauge(
     "forebay_policy_wrong_key_addresses",
@@ -242,7 +307,8 @@ pub const WORKER_STEP_FAULTS: Def = Def::counter(
     "forebay_worker_step_faults_total",
     "Sequences ended by a failure in a step: panic, error, weights, logits (not a number), given_up (step_retries_max)",
     &["model", "kind"],
-);
+)
+.of(&["panic", "error", "weights", "logits", "given_up"]);
 /// 1 for an engine that shows no life.
 pub const WORKER_WEDGED: Def = Def::gauge(
     "forebay_worker_wedged",
@@ -260,9 +326,16 @@ pub const WORKER_FINISHED: Def = Def::counter(
     "forebay_worker_finished_total",
     "Ended sequences by reason: stop, length, abort (the reader left), error",
     &["model", "reason"],
-);
+)
+.of(&["stop", "length", "abort", "error"]);
 /// Bytes of mapped weights.
 pub const WORKER_WEIGHTS_BYTES: Def = Def::gauge("forebay_worker_weights_bytes", "Bytes of mapped weights", &["model"]);
+/// Progress of hashing in the background.
+pub const WORKER_HASHED_BYTES: Def = Def::gauge(
+    "forebay_worker_hashed_bytes",
+    "Bytes of a trusted directory's weights that were hashed since it is served, of forebay_worker_weights_bytes",
+    &["model"],
+);
 /// Bytes of quantized copies.
 pub const WORKER_QUANTIZED_BYTES: Def = Def::gauge(
     "forebay_worker_quantized_bytes",
@@ -280,7 +353,8 @@ pub const WORKER_SWAPS: Def = Def::counter(
     "forebay_worker_swaps_total",
     "Swaps of a model's weights for another revision's, by outcome: done, refused, failed",
     &["model", "outcome"],
-);
+)
+.of(&["done", "refused", "failed"]);
 /// Phases of a model's load.
 pub const WORKER_LOAD_SECONDS: Def = Def::gauge(
     "forebay_worker_load_seconds",
@@ -298,7 +372,8 @@ pub const LOADER_REQUESTS: Def = Def::counter(
     "forebay_loader_requests_total",
     "Ranged reads by outcome: ok, failed, throttled, stalled, corrupt, overtaken (by a hedge or the request it hedged)",
     &["outcome"],
-);
+)
+.of(&["ok", "failed", "throttled", "stalled", "corrupt", "overtaken"]);
 /// Tries after a failure.
 pub const LOADER_RETRIES: Def = Def::counter("forebay_loader_retries_total", "Tries of a fetch after a failure", &[]);
 /// Hedges of slow reads.
@@ -353,7 +428,8 @@ pub const LOADER_WRITTEN_BYTES: Def = Def::counter(
     "forebay_loader_written_bytes_total",
     "Bytes written to the cache's files: direct (past the page cache), page_cache",
     &["how"],
-);
+)
+.of(&["direct", "page_cache"]);
 
 // --- loader: cache --------------------------------------------------------------------------------
 
@@ -371,7 +447,8 @@ pub const LOADER_CACHE_LOOKUPS: Def = Def::counter(
     "forebay_loader_cache_lookups_total",
     "Loads that asked the cache: hit, resumed (some was there), miss",
     &["outcome"],
-);
+)
+.of(&["hit", "resumed", "miss"]);
 /// Models and broken-off loads that made room.
 pub const LOADER_CACHE_EVICTIONS: Def =
     Def::counter("forebay_loader_cache_evictions_total", "Models and broken-off loads that made room", &[]);
@@ -380,7 +457,7 @@ pub const LOADER_CACHE_FAILURES: Def = Def::counter(
     "forebay_loader_cache_failures_total",
     "What the cache could not do for a load: full (loaded into memory), journal (cannot be gone on with), sync (not kept)",
     &["reason"],
-);
+).of(&["full", "journal", "sync"]);
 
 // --- vLLM's names for the same facts -------------------------------------------------------------
 
@@ -426,7 +503,8 @@ pub const VLLM_GENERATION_TOKENS: Def = Def::counter("vllm:generation_tokens_tot
 pub const VLLM_PREEMPTIONS: Def = Def::counter("vllm:num_preemptions_total", "Sequences preempted", &["model_name"]);
 /// Sequences served to their end.
 pub const VLLM_SUCCESS: Def =
-    Def::counter("vllm:request_success_total", "Sequences served to their end", &["model_name", "finished_reason"]);
+    Def::counter("vllm:request_success_total", "Sequences served to their end", &["model_name", "finished_reason"])
+        .of(&["stop", "length"]);
 /// Deprecated by vLLM for `vllm:inter_token_latency_seconds`; older dashboards ask for it.
 pub const VLLM_TPOT: Def = Def::histogram(
     "vllm:time_per_output_token_seconds",
@@ -447,4 +525,93 @@ pub const VLLM_REQUEST_PROMPT_TOKENS: Def = Def::histogram(
     "Prompt tokens of the sequences that started",
     &["model_name"],
     TOKENS_EDGES,
+);
+/// Prompts' lengths, less what was cached.
+pub const VLLM_REQUEST_PREFILL_TOKENS: Def = Def::histogram(
+    "vllm:request_prefill_kv_computed_tokens",
+    "Prompt tokens of the sequences that started, less those found in the prefix cache",
+    &["model_name"],
+    TOKENS_EDGES,
+);
+/// Answers' lengths.
+pub const VLLM_REQUEST_GENERATION_TOKENS: Def = Def::histogram(
+    "vllm:request_generation_tokens",
+    "Sampled tokens of the sequences that finished",
+    &["model_name"],
+    TOKENS_EDGES,
+);
+/// The longest answer of a prompt.
+pub const VLLM_REQUEST_MAX_GENERATION_TOKENS: Def = Def::histogram(
+    "vllm:request_max_num_generation_tokens",
+    "Sampled tokens of the longest of a prompt's choices, once all have finished",
+    &["model_name"],
+    TOKENS_EDGES,
+);
+/// Choices asked for.
+pub const VLLM_REQUEST_N: Def =
+    Def::histogram("vllm:request_params_n", "Choices asked for, per prompt", &["model_name"], CHOICES_EDGES);
+/// Tokens asked for.
+pub const VLLM_REQUEST_MAX_TOKENS: Def = Def::histogram(
+    "vllm:request_params_max_tokens",
+    "The most tokens to generate, per prompt: what was asked for, or what fits",
+    &["model_name"],
+    TOKENS_EDGES,
+);
+/// From the first step to the first token.
+pub const VLLM_PREFILL_TIME: Def = Def::histogram(
+    "vllm:request_prefill_time_seconds",
+    "From the first step that a sequence takes part in to its first token",
+    &["model_name"],
+    REQUEST_EDGES_S,
+);
+/// From the first token to the last.
+pub const VLLM_DECODE_TIME: Def = Def::histogram(
+    "vllm:request_decode_time_seconds",
+    "From a sequence's first token to its last",
+    &["model_name"],
+    REQUEST_EDGES_S,
+);
+/// Prefill and decode together.
+pub const VLLM_INFERENCE_TIME: Def = Def::histogram(
+    "vllm:request_inference_time_seconds",
+    "From the first step that a sequence takes part in to its last token",
+    &["model_name"],
+    REQUEST_EDGES_S,
+);
+/// The mean of `vllm:inter_token_latency_seconds` over one sequence.
+pub const VLLM_REQUEST_TPOT: Def = Def::histogram(
+    "vllm:request_time_per_output_token_seconds",
+    "Mean time between two tokens of a sequence, for sequences of two tokens and more",
+    &["model_name"],
+    ITL_EDGES_S,
+);
+/// The size of steps.
+pub const VLLM_ITERATION_TOKENS: Def = Def::histogram(
+    "vllm:iteration_tokens_total",
+    "Tokens of prompts and tokens being generated in one step",
+    &["model_name"],
+    STEP_TOKENS_EDGES,
+);
+/// As `forebay_worker_prefix_cache_hits_total`.
+pub const VLLM_PROMPT_TOKENS_CACHED: Def =
+    Def::counter("vllm:prompt_tokens_cached_total", "Prompt tokens found in the prefix cache", &["model_name"]);
+/// Prompt tokens, computed or found.
+pub const VLLM_PROMPT_TOKENS_BY_SOURCE: Def = Def::counter(
+    "vllm:prompt_tokens_by_source_total",
+    "Prompt tokens of the sequences that started, by where their keys and values come from",
+    &["model_name", "source"],
+)
+.of(&["local_compute", "local_cache_hit", "external_kv_transfer"]);
+/// As `forebay_worker_waiting`: a sequence of ours waits for room and for nothing else.
+pub const VLLM_WAITING_BY_REASON: Def = Def::gauge(
+    "vllm:num_requests_waiting_by_reason",
+    "Sequences that wait to be scheduled, by reason",
+    &["model_name", "reason"],
+)
+.of(&["capacity", "deferred"]);
+/// As `forebay_worker_step_faults_total` of the kind `logits`.
+pub const VLLM_CORRUPTED: Def = Def::counter(
+    "vllm:corrupted_requests_total",
+    "Sequences ended because what was computed of them is not a number",
+    &["model_name"],
 );

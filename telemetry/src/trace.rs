@@ -9,6 +9,7 @@ use crate::terminal::{self, LogWriter};
 use http::{HeaderMap, HeaderName, HeaderValue};
 use opentelemetry::propagation::{Extractor, Injector, TextMapPropagator};
 use opentelemetry::trace::{TraceContextExt, TracerProvider};
+use opentelemetry::{Array, Value};
 use opentelemetry_sdk::propagation::TraceContextPropagator;
 use opentelemetry_sdk::trace::SdkTracerProvider;
 use std::time::Duration;
@@ -162,6 +163,16 @@ pub fn ends_now(span: &tracing::Span) {
 /// Names a span anew, where its name is known only later.
 pub fn rename(span: &tracing::Span, name: &str) {
     span.context().span().update_name(name.to_owned());
+}
+
+/// Adds an attribute to a span's export. The log does not show it.
+pub fn attribute(span: &tracing::Span, name: &'static str, value: impl Into<Value>) {
+    span.set_attribute(name, value);
+}
+
+/// Adds a list of words to a span's export.
+pub fn attribute_list(span: &tracing::Span, name: &'static str, words: impl Iterator<Item = &'static str>) {
+    span.set_attribute(name, Value::Array(Array::String(words.map(Into::into).collect())));
 }
 
 /// Marks a span as failed: `error.type` is a word of a small set.

@@ -75,6 +75,14 @@ fn attribute(span: &Span, name: &str) -> String {
         Some(Value::StringValue(text)) => text.clone(),
         Some(Value::IntValue(number)) => number.to_string(),
         Some(Value::BoolValue(bool)) => bool.to_string(),
+        Some(Value::DoubleValue(number)) => number.to_string(),
+        Some(Value::ArrayValue(list)) => {
+            let texts = list.values.iter().filter_map(|value| match &value.value {
+                Some(Value::StringValue(text)) => Some(text.as_str()),
+                _ => None,
+            });
+            texts.collect::<Vec<_>>().join(",")
+        }
         _ => String::new(),
     }
 }
@@ -129,8 +137,7 @@ fn a_stream_that_dies_is_an_error_in_its_span_and_in_the_log() {
     assert_eq!(attribute(&span, "http.response.status_code"), "502");
     assert!(!attribute(&span, "error.type").is_empty(), "{span:?}");
     assert_eq!(span.status.as_ref().map(|status| status.code), Some(2), "an error");
-    let lines = log.lines().filter_map(|line| serde_json::from_str::<serde_json::Value>(line).ok());
-    let lines: Vec<_> = lines.filter(|line| line["target"] == "access" && line["method"] == "POST").collect();
+    let lines = access_lines(&log);
     assert_eq!(lines.len(), 1, "one line a request: {log}");
     let line = &lines[0];
     for (field, value) in [("outcome", "error"), ("model", "demo"), ("tenant", "anonymous")] {
@@ -139,6 +146,61 @@ fn a_stream_that_dies_is_an_error_in_its_span_and_in_the_log() {
     assert_eq!(line["status"], 502);
     assert!(line["worker"].is_string() && line["trace_id"].is_string() && line["fault"].is_string(), "{line}");
     assert!(!log.contains("What is Forebay"), "content in the log");
+}
+
+#[test]
+fn a_workers_span_says_what_was_asked_and_what_came_of_it() {
+    let collector = Collector::default();
+    let endpoint = collector.start();
+    let environment = [("OTEL_EXPORTER_OTLP_ENDPOINT", endpoint.as_str())];
+    let worker = Server::start_with(&["worker", "demo"], &environment);
+    eventually("ready", || try_get(&format!("{}/readyz", worker.url)).is_ok_and(|answer| answer.status == 200));
+    let asked = r#","top_p":0.9,"top_k":5,"seed":-7,"max_tokens":3,"ignore_eos":true,"n":2,
+        "presence_penalty":0.1,"stop":["canaryword"]"#;
+    let (_, is_done) = joined(stream(&worker.url, "What is Forebay?", asked));
+    assert!(is_done);
+    worker.signal("-TERM");
+    let (_, log) = worker.wait();
+    eventually("the worker's span", || collector.of_role("worker").is_some());
+    let span = collector.of_role("worker").expect("there");
+    assert_eq!(span.name, "chat demo");
+    for (name, value) in [
+        ("gen_ai.operation.name", "chat"),
+        ("gen_ai.provider.name", "forebay"),
+        ("gen_ai.output.type", "text"),
+        ("gen_ai.request.model", "demo"),
+        ("gen_ai.request.stream", "true"),
+        ("gen_ai.request.choice.count", "2"),
+        ("gen_ai.request.temperature", "0"),
+        ("gen_ai.request.top_p", "0.9"),
+        ("gen_ai.request.top_k", "5"),
+        ("gen_ai.request.seed", "-7"),
+        ("gen_ai.request.max_tokens", "3"),
+        ("gen_ai.request.presence_penalty", "0.1"),
+        ("gen_ai.request.frequency_penalty", ""),
+        ("gen_ai.response.model", "demo"),
+        ("gen_ai.response.finish_reasons", "length,length"),
+        ("gen_ai.usage.output_tokens", "6"),
+        ("http.response.status_code", "200"),
+        ("error.type", ""),
+    ] {
+        assert_eq!(attribute(&span, name), value, "{name}");
+    }
+    assert!(attribute(&span, "gen_ai.response.id").starts_with("chatcmpl-"));
+    for name in ["gen_ai.usage.input_tokens", "gen_ai.response.time_to_first_chunk"] {
+        assert!(attribute(&span, name).parse::<f64>().is_ok_and(|number| number > 0.0), "{name}");
+    }
+    let bytes = collector.bytes.lock();
+    assert!(!bytes.windows(10).any(|window| window == b"canaryword"), "a client's text in a trace");
+    let line = access_lines(&log).pop().expect("a line");
+    assert_eq!((&line["model"], &line["outcome"], &line["status"]), (&"demo".into(), &"ok".into(), &200.into()));
+    assert!(line["trace_id"].is_string(), "{line}");
+}
+
+/// The lines of the access log, of requests that ask for something.
+fn access_lines(log: &str) -> Vec<serde_json::Value> {
+    let lines = log.lines().filter_map(|line| serde_json::from_str::<serde_json::Value>(line).ok());
+    lines.filter(|line| line["target"] == "access" && line["method"] == "POST").collect()
 }
 
 #[test]

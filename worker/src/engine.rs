@@ -176,7 +176,7 @@ impl EngineHandle {
     }
 
     /// Publishes the blocks of a generation of weights from now on, by names that are rooted in its identity. A second
-    /// identity of one generation changes nothing.
+    /// identity of one generation takes the names of the first back.
     pub fn identify(&self, generation: Generation, identity: Identity) {
         // An engine that has ended publishes nothing.
         let _ = self.inbox.send(Message::Identify(generation, identity));

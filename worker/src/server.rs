@@ -2,7 +2,7 @@
 //!
 //! `handle` takes a request through: `generate` turns it into sequences, `choice` turns a sequence's tokens back into
 //! text (detokenised, stop strings cut), `chat` and `completion` write that in the API's shapes,
-//! `reply` carries it over HTTP; `admin` is for operators on the same machine. It knows no tenant,
+//! `reply` carries it over HTTP, `observed` is what tells of it; `admin` is for operators on the same machine. It knows no tenant,
 //! quota or screen; the router has those. It knows no loader either: it asks for a swap and is
 //! given models.
 
@@ -14,23 +14,28 @@ mod completion;
 mod generate;
 mod handle;
 mod health;
+mod illness;
 mod kv_events;
+mod meters;
+mod observed;
 mod reply;
 mod stop;
 
 pub use app::app;
 pub(crate) use health::watch;
+pub(crate) use meters::RequestMeters;
 
 use crate::config::WorkerConfig;
 use crate::engine::{EngineHandle, Wedge};
 use crate::progress::{Board, ModelProgress};
-use health::Illness;
+use illness::Illness;
 use listen::{Bodies, Drain};
 use models::template::ChatTemplate;
 use models::tokenizer::Tokenizer;
+use parking_lot::RwLock;
 use policy::{KeyDigest, Secret};
 use std::collections::BTreeMap;
-use std::sync::{Arc, PoisonError, RwLock};
+use std::sync::Arc;
 use std::time::Duration;
 use telemetry::metrics::Registry;
 use tokio::sync::{mpsc, oneshot};
@@ -64,9 +69,10 @@ pub(crate) enum SwapRefusal {
 
 /// One model that takes requests.
 #[derive(Debug)]
-pub struct ServerModel {
+pub(crate) struct ServerModel {
     pub(crate) id: String,
     pub(crate) engine: EngineHandle,
+    pub(crate) meters: RequestMeters,
     pub(crate) tokenizer: Arc<Tokenizer>,
     pub(crate) template: Option<ChatTemplate>,
     pub(crate) created_unix_s: u64,
@@ -128,12 +134,11 @@ impl Server {
 
     /// Takes requests for a model from now on, or for another revision of it.
     pub(crate) fn add(&self, model: ServerModel) {
-        let mut models = self.models.write().unwrap_or_else(PoisonError::into_inner);
-        models.insert(model.id.clone(), Arc::new(model));
+        self.models.write().insert(model.id.clone(), Arc::new(model));
     }
 
     fn models(&self) -> Vec<Arc<ServerModel>> {
-        self.models.read().unwrap_or_else(PoisonError::into_inner).values().cloned().collect()
+        self.models.read().values().cloned().collect()
     }
 
     fn knows(&self, id: &str) -> bool {
@@ -151,7 +156,7 @@ impl Server {
                 ApiError::invalid("model", "`model` is required: this server has several, see GET /v1/models")
             })?,
         };
-        let found = self.models.read().unwrap_or_else(PoisonError::into_inner).get(&id).cloned();
+        let found = self.models.read().get(&id).cloned();
         match (found, self.board.of(&id)) {
             (_, Some(ModelProgress { phase: ModelPhase::Failed, error, .. })) => {
                 let why = error.unwrap_or_default();
@@ -202,7 +207,7 @@ impl Server {
 
     fn status(&self) -> WorkerStatus {
         let models = self.board.all().into_iter().map(|progress| {
-            let found = self.models.read().unwrap_or_else(PoisonError::into_inner).get(&progress.id).cloned();
+            let found = self.models.read().get(&progress.id).cloned();
             let status = status_of(progress, found.as_deref(), self.liveness_timeout);
             ModelStatus { aliases: self.aliases.clone(), ..status }
         });

@@ -16,6 +16,8 @@ mod cache;
 mod errors;
 #[path = "api/life.rs"]
 mod life;
+#[path = "api/metrics.rs"]
+mod metrics;
 #[path = "api/requests.rs"]
 mod requests;
 #[path = "api/stops.rs"]

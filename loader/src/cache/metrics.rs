@@ -30,6 +30,9 @@ pub(super) struct Metrics {
 
 impl Metrics {
     pub(super) fn new(registry: &Registry) -> Self {
+        for def in [&names::LOADER_CACHE_LOOKUPS, &names::LOADER_CACHE_FAILURES, &names::LOADER_CACHE_EVICTIONS] {
+            registry.begin(def, &[]);
+        }
         Self { registry: registry.clone() }
     }
 

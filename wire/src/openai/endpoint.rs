@@ -27,6 +27,10 @@ pub struct Endpoint {
     pub paths: &'static [&'static str],
     /// The field that holds the prompt.
     pub prompt: &'static str,
+    /// The field that says how many log probabilities there are.
+    pub logprobs: &'static str,
+    /// The beginning of the ids of its answers.
+    pub id_prefix: &'static str,
     /// Every field that a published API of this endpoint has, as lists whose names differ.
     pub fields: &'static [&'static [Field]],
     /// The most tokens to generate where a request says nothing; `None`: what fits.

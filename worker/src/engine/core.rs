@@ -20,7 +20,7 @@ use super::prefix::{Identity, Key};
 use super::reader::Reader;
 use super::scheduler::{Budget, Plan, Run, Running, schedule};
 use super::sequence::Event;
-use super::state::{End, Request, Sequence};
+use super::state::{End, Life, Request, Sequence};
 use compute::backend::{Generation, Limits, NotFinite, Outcome, Results, Segment};
 use std::collections::{HashMap, VecDeque};
 use std::time::{Duration, Instant};
@@ -37,8 +37,8 @@ pub(super) enum Notice {
     First(Duration),
     /// Another token, this long after the one before.
     Next(Duration),
-    /// It left, this long after its submission.
-    Ended(End, Duration),
+    /// It left.
+    Ended(End, Life),
     /// NaN or infinity was computed for it; it leaves.
     NotFinite,
 }
@@ -112,13 +112,17 @@ impl<R: Reader> Core<R> {
         self.generations.push(Weights { generation, identity: None });
     }
 
-    /// Publishes the blocks of some weights from now on: first those that are there.
+    /// Publishes the blocks of some weights by names that are rooted in this identity from now on: first those that are
+    /// there. Names that are rooted in another one, of before, are taken back.
     pub(super) fn identify(&mut self, generation: Generation, identity: Identity) {
         self.publish();
         let weights = self.generations.iter_mut().find(|weights| weights.generation == generation);
-        let Some(weights) = weights.filter(|weights| weights.identity.is_none()) else { return };
-        weights.identity = Some(identity);
+        let Some(weights) = weights.filter(|weights| weights.identity != Some(identity)) else { return };
         let named = self.pool.named_of(generation);
+        if let Some(before) = weights.identity.replace(identity) {
+            let removed = named.iter().rev().map(|named| KvChange::of(Change::Removed(named.key), &before));
+            self.published.extend(removed);
+        }
         self.published.extend(named.into_iter().map(|named| KvChange::of(Change::Stored(named), &identity)));
     }
 
@@ -178,7 +182,7 @@ impl<R: Reader> Core<R> {
         let notices = &mut self.notices;
         self.waiting.retain(|sequence| {
             let end = sequence.unwanted();
-            notices.extend(end.map(|end| Notice::Ended(end, now.duration_since(sequence.queued_at))));
+            notices.extend(end.map(|end| Notice::Ended(end, sequence.life(now))));
             end.is_none()
         });
     }
@@ -259,7 +263,7 @@ impl<R: Reader> Core<R> {
         let notices = &mut self.notices;
         self.waiting.retain(|sequence| {
             let end = sequence.end;
-            notices.extend(end.map(|end| Notice::Ended(end, now.duration_since(sequence.queued_at))));
+            notices.extend(end.map(|end| Notice::Ended(end, sequence.life(now))));
             end.is_none()
         });
     }
@@ -280,6 +284,7 @@ impl<R: Reader> Core<R> {
         if sequence.generation.is_none() {
             sequence.generation = Some(generation);
             let (waited, cached) = (now.duration_since(sequence.queued_at), sequence.computed);
+            sequence.started_at = Some(now);
             self.notices.push(Notice::Started { waited, prompt: sequence.prompt_tokens, cached });
             if cached > 0 {
                 sequence.send(Event::Cached(cached));
@@ -405,7 +410,10 @@ impl<R: Reader> Core<R> {
         let sequence = &mut self.running[index];
         if sequence.advance(tokens, outcome) {
             self.notices.push(match sequence.last_token_at.replace(now) {
-                None => Notice::First(now.duration_since(sequence.queued_at)),
+                None => {
+                    sequence.first_token_at = Some(now);
+                    Notice::First(now.duration_since(sequence.queued_at))
+                }
                 Some(last) => Notice::Next(now.duration_since(last)),
             });
         }
@@ -448,7 +456,7 @@ impl<R: Reader> Core<R> {
             let Some(end) = self.running[index].end else { continue };
             let mut sequence = self.running.remove(index);
             self.pool.give_back(&mut sequence.blocks);
-            self.notices.push(Notice::Ended(end, now.duration_since(sequence.queued_at)));
+            self.notices.push(Notice::Ended(end, sequence.life(now)));
         }
     }
 

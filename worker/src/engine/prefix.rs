@@ -59,6 +59,11 @@ impl Identity {
         Self { digest: random, is_public: false }
     }
 
+    /// True if every worker with the same weights has it.
+    pub(crate) const fn is_public(&self) -> bool {
+        self.is_public
+    }
+
     /// As `/status` says it.
     #[must_use]
     pub fn status(&self) -> WeightsIdentity {

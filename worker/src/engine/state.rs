@@ -10,7 +10,7 @@ use super::sequence::{Event, FinishReason, SequenceParams};
 use compute::backend::{DEPTH_MAX, Generation, Input, Outcome, Segment, Want};
 use compute::sampler::{Choice, Chosen, History, Logprobs};
 use std::collections::VecDeque;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 /// A sequence to generate, as the core gets it.
 #[derive(Debug)]
@@ -52,6 +52,9 @@ pub(super) struct Sequence<R> {
     /// Prompt positions whose log probabilities were reported; a preemption does not repeat them.
     reported: usize,
     pub(super) queued_at: Instant,
+    /// When it first took part in a step.
+    pub(super) started_at: Option<Instant>,
+    pub(super) first_token_at: Option<Instant>,
     pub(super) last_token_at: Option<Instant>,
     pub(super) paused_since: Option<Instant>,
     pub(super) end: Option<End>,
@@ -77,6 +80,17 @@ pub(super) enum End {
     Failed,
 }
 
+/// Times and tokens of a sequence that left.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub(super) struct Life {
+    /// From its submission to its end.
+    pub(super) total: Duration,
+    /// From its first step to its first token, and from there to its last one; none where no token came.
+    pub(super) inference: Option<(Duration, Duration)>,
+    /// Number of its tokens that were sampled.
+    pub(super) generated: usize,
+}
+
 impl<R: Reader> Sequence<R> {
     pub(super) fn new(ask: Request<R>, order: Order, length_max: usize, now: Instant) -> Self {
         Self {
@@ -97,10 +111,20 @@ impl<R: Reader> Sequence<R> {
             found: 0,
             reported: 0,
             queued_at: now,
+            started_at: None,
+            first_token_at: None,
             last_token_at: None,
             paused_since: None,
             end: None,
         }
+    }
+
+    /// Its times and tokens, at its end.
+    pub(super) fn life(&self, now: Instant) -> Life {
+        let times = self.started_at.zip(self.first_token_at).zip(self.last_token_at);
+        let inference =
+            times.map(|((started, first), last)| (first.duration_since(started), last.duration_since(first)));
+        Life { total: now.duration_since(self.queued_at), inference, generated: self.generated().len() }
     }
 
     pub(super) fn generated(&self) -> &[u32] {

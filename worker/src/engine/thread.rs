@@ -380,6 +380,7 @@ impl<'a> Engine<'a> {
         let mut record = step.record;
         record.took_us = microseconds(step.begun.elapsed());
         self.has_wholly_failed |= record.failed > 0 && record.failed == record.sequences;
+        self.meters.step_tokens.observe(f64::from(record.prefill_tokens) + f64::from(record.decode_tokens));
         let kept = self.shared.record(record);
         self.meters.recorder_steps.set(f64::from(narrow(kept)));
     }
@@ -453,7 +454,9 @@ fn report(notice: Notice, meters: &Meters, shared: &Shared) {
         Notice::Started { waited, prompt, cached } => {
             observe(&meters.queue_s, waited.as_secs_f64());
             meters.prompt_lengths.observe(f64::from(narrow(prompt)));
+            meters.prefill_lengths.observe(f64::from(narrow(prompt - cached)));
             add(&meters.prompt_tokens, prompt);
+            add(&meters.prompt_computed, prompt - cached);
             add(&meters.prefix_queries, prompt);
             add(&meters.prefix_hits, cached);
         }
@@ -469,12 +472,13 @@ fn report(notice: Notice, meters: &Meters, shared: &Shared) {
         Notice::NotFinite => {
             tracing::error!("a sequence ends: what was computed of it is no number");
             meters.step_fault(Fault::NotFinite.kind());
+            meters.corrupted.inc();
         }
-        Notice::Ended(end, took) => {
+        Notice::Ended(end, life) => {
             let reason = match end {
                 End::Finished(reason) => {
-                    observe(&meters.e2e_s, took.as_secs_f64());
-                    shared.note_pace(took);
+                    meters.lived(life);
+                    shared.note_pace(life.total);
                     reason.as_str()
                 }
                 End::Abandoned => "abort",

@@ -24,7 +24,7 @@ use super::room::Room;
 use super::source::ModelSource;
 use crate::config::SchedulingPolicy;
 use crate::engine::{BesideDecodes, EngineHandle, EngineOptions, FaultOptions, Identity, Meters};
-use crate::server::ServerModel;
+use crate::server::{RequestMeters, ServerModel};
 use compute::Model;
 use compute::backend::{Generation, Prepared};
 use compute::memory::Demand;
@@ -299,6 +299,7 @@ fn serve(
             recorder_dir: config.flight_recorder_dir.clone(),
         },
     };
+    registry.begin(&names::WORKER_SWAPS, &[name]);
     let meters = Meters::new(registry, name);
     let engine = EngineHandle::start(computed.backend, options, meters, name).map_err(ModelError::Thread)?;
     let info = registry.gauge(&names::VLLM_CACHE_CONFIG);
@@ -311,6 +312,7 @@ fn serve(
     Ok(ServerModel {
         id: name.into(),
         engine,
+        meters: RequestMeters::new(registry, name),
         tokenizer: Arc::new(text.tokenizer),
         template: text.template,
         created_unix_s: now_unix_s(),

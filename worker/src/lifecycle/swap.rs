@@ -130,6 +130,7 @@ async fn carry_out(context: &Context, name: &str, found: Found, old: Arc<Residen
     context.server.add(ServerModel {
         id: name.to_owned(),
         engine: served.engine.clone(),
+        meters: served.meters.clone(),
         tokenizer: Arc::new(text.tokenizer),
         template: text.template,
         created_unix_s: now_unix_s(),

@@ -65,8 +65,8 @@ fn endpoints() -> axum::Router<Arc<Server>> {
     let mut router = axum::Router::new();
     for &endpoint in ENDPOINTS {
         for path in endpoint.paths {
-            let handler = move |State(server), Extension(RequestId(id)), headers, body| {
-                handle::handle(endpoint, server, id, headers, body)
+            let handler = move |State(server), Extension(RequestId(id)), Extension(access), headers, body| {
+                handle::handle(endpoint, server, id, access, headers, body)
             };
             router = router.route(path, post(handler));
         }

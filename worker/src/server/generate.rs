@@ -1,14 +1,14 @@
 //! From a validated request to sequences in the engine.
 
-use super::ServerModel;
 use super::choice::{Choice, PreparedPrompt};
+use super::{RequestMeters, ServerModel};
 use crate::engine::{CacheSalt, Cancel, Event, Misfit, SequenceParams, Submission, SubmitError};
 use compute::sampler::Params;
 use http::HeaderMap;
 use std::time::Duration;
 use tokio::sync::mpsc;
 use wire::headers::CACHE_SALT;
-use wire::openai::{ApiError, ErrorKind, Sampling};
+use wire::openai::{ApiError, ErrorKind, Sampling, Usage};
 
 /// Events that may wait for a reader, per sequence. A full channel pauses its sequences.
 const EVENTS_PER_SEQUENCE: usize = 64;
@@ -21,6 +21,21 @@ pub(super) struct Generation {
     pub(super) prompt_tokens: u32,
     /// Choices per prompt, at least one.
     pub(super) choices_per_prompt: usize,
+    meters: RequestMeters,
+}
+
+impl Generation {
+    /// The tokens of a generation that is over, which is then measured.
+    pub(super) fn sum_up(&self) -> Usage {
+        let per_prompt = || self.choices.chunks(self.choices_per_prompt);
+        for choices in per_prompt() {
+            self.meters.finished(choices.iter().map(|choice| choice.generated).max().unwrap_or(0));
+        }
+        let completion_tokens = self.choices.iter().map(|choice| choice.generated).sum();
+        // A prompt's further choices share what the first one computed: that is not what a client asks about.
+        let cached = per_prompt().filter_map(|choices| Some(choices.first()?.cached)).sum();
+        Usage::new(self.prompt_tokens, completion_tokens).with_cached(cached)
+    }
 }
 
 /// Runs `work` on a thread for blocking work. Tokenising megabytes takes seconds, and the runtime's few threads carry
@@ -59,8 +74,10 @@ pub(super) fn submit(
     let mut submissions = Vec::with_capacity(count);
     let mut choices = Vec::with_capacity(count);
     let mut prompt_tokens = 0;
+    let mut lengths_max = Vec::with_capacity(prompts.len());
     for prompt in prompts {
         let max_tokens = check_length(model, &prompt.tokens, sampling, param)?;
+        lengths_max.push(max_tokens);
         prompt_tokens += u32::try_from(prompt.tokens.len()).unwrap_or(u32::MAX);
         for _ in 0..n {
             let index = u32::try_from(submissions.len()).unwrap_or(u32::MAX);
@@ -80,7 +97,9 @@ pub(super) fn submit(
         }
     }
     model.engine.submit(submissions).map_err(|error| refused(error, param))?;
-    Ok(Generation { events, choices, prompt_tokens, choices_per_prompt: n.max(1) })
+    lengths_max.into_iter().for_each(|max_tokens| model.meters.asked(sampling.n, max_tokens));
+    let meters = model.meters.clone();
+    Ok(Generation { events, choices, prompt_tokens, choices_per_prompt: n.max(1), meters })
 }
 
 /// Refuses a priority that would have no effect, as vLLM does.
@@ -93,10 +112,10 @@ fn check_priority(model: &ServerModel, sampling: &Sampling) -> Result<(), ApiErr
     Err(ApiError::unsupported("priority", message))
 }
 
-/// The salt of a request's prefixes: its tenant, as a router names it, and its own `cache_salt`.
+/// The salt of a request's prefixes: its tenant, as a router names it in whatever bytes, and its own `cache_salt`.
 fn salt(headers: &HeaderMap, sampling: &Sampling) -> CacheSalt {
-    let tenant = headers.get(CACHE_SALT).and_then(|value| value.to_str().ok()).unwrap_or_default();
-    CacheSalt::new(tenant, &sampling.cache_salt)
+    let tenant = headers.get(CACHE_SALT).map(|value| value.as_bytes().escape_ascii().to_string());
+    CacheSalt::new(&tenant.unwrap_or_default(), &sampling.cache_salt)
 }
 
 /// Refuses a bias on a token that does not exist: it would have no effect.

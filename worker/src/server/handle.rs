@@ -3,19 +3,20 @@
 use super::chat::ChatWriter;
 use super::choice::PreparedPrompt;
 use super::completion::CompletionWriter;
-use super::generate::{apart, submit};
-use super::reply::{ChunkWriter, annotate, collect, streamed, whole};
+use super::generate::{Generation, apart, submit};
+use super::observed::Observed;
+use super::reply::{ChunkWriter, annotate, collect, failed, streamed, whole};
 use super::{Server, ServerModel};
 use axum::body::Body;
 use axum::response::Response;
 use bytes::Bytes;
 use http::HeaderMap;
-use listen::error_response;
+use listen::Access;
 use models::template::TemplateError;
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
-use tracing::{Instrument, Span, field, info_span};
-use wire::openai::generate::Input;
+use tracing::Instrument;
+use wire::openai::generate::{Input, Output};
 use wire::openai::scan::Limits;
 use wire::openai::{ApiError, CHAT, Endpoint, ErrorKind, Generate, Prompt, parse, scan};
 
@@ -27,64 +28,75 @@ pub(super) async fn handle(
     endpoint: &'static Endpoint,
     server: Arc<Server>,
     id: String,
+    access: Access,
     headers: HeaderMap,
     body: Body,
 ) -> Response {
-    let span = request_span(endpoint.name, &id);
-    telemetry::trace::parent_from(&span, &headers);
-    let answer = answer(endpoint, server, id, &headers, body, span.clone()).instrument(span);
-    answer.await.unwrap_or_else(|error| error_response(&error))
+    let observed = Observed::begin(endpoint, &id, &headers, access);
+    let span = observed.span.clone();
+    let answered = async move {
+        match begin(endpoint, &server, &id, &headers, body, &observed).await {
+            Ok(begun) => begun.answer(server.comment_interval, observed).await,
+            Err(error) => failed(observed, &error),
+        }
+    };
+    answered.instrument(span).await
 }
 
-/// The span of a request; content is never part of it (OpenTelemetry's GenAI conventions).
-fn request_span(operation: &str, id: &str) -> Span {
-    info_span!(
-        "worker.request",
-        otel.name = operation,
-        otel.kind = "server",
-        otel.status_code = field::Empty,
-        otel.status_description = field::Empty,
-        error.type = field::Empty,
-        forebay.role = "worker",
-        gen_ai.provider.name = "forebay",
-        gen_ai.operation.name = operation,
-        gen_ai.request.model = field::Empty,
-        gen_ai.usage.input_tokens = field::Empty,
-        gen_ai.usage.output_tokens = field::Empty,
-        request_id = id,
-    )
+/// A request whose sequences the engine has.
+struct Begun {
+    model: Arc<ServerModel>,
+    generation: Generation,
+    writer: Box<dyn ChunkWriter>,
+    output: Output,
+    /// Names of what nobody knows in it.
+    ignored: Vec<String>,
 }
 
-async fn answer(
+async fn begin(
     endpoint: &'static Endpoint,
-    server: Arc<Server>,
-    id: String,
+    server: &Server,
+    id: &str,
     headers: &HeaderMap,
     body: Body,
-    span: Span,
-) -> Result<Response, ApiError> {
-    refuse_when_ending(&server)?;
+    observed: &Observed,
+) -> Result<Begun, ApiError> {
+    refuse_when_ending(server)?;
     let body = server.bodies.read(headers, body).await?;
     let (request, ignored) = read(endpoint, body, server.sequences_max).await?;
     let model = server.model(request.model.as_deref())?;
-    span.record("gen_ai.request.model", model.id.as_str());
+    observed.model(&model.id);
+    observed.asked(&request);
     let (request, prompts) = apart({
         let model = Arc::clone(&model);
         move || prompts(&model, &request).map(|prompts| (request, prompts))
     })
     .await?;
     if !request.output.stream {
-        check_size(&server, &model, &request, &prompts)?;
+        check_size(endpoint, server, &model, &request, &prompts)?;
     }
     let generation = submit(&model, prompts, &request.sampling, endpoint.prompt, headers)?;
-    let mut writer = writer(endpoint, &id, &model, &request, generation.choices.len());
-    let response = if request.output.stream {
-        streamed(generation, writer, request.output.include_usage, server.comment_interval, span)
-    } else {
-        let parts = collect(generation).await?;
-        whole(&span, parts, writer.as_mut())
-    };
-    Ok(annotate(response, &model, &ignored))
+    // The answer's model is the one that was asked for, whichever of its names that is.
+    let name = request.model.clone().unwrap_or_else(|| model.id.clone());
+    let id = format!("{}-{id}", endpoint.id_prefix);
+    observed.answered_as(&id, &name);
+    let writer = writer(endpoint, id, name, &request, generation.choices.len());
+    Ok(Begun { model, generation, writer, output: request.output, ignored })
+}
+
+impl Begun {
+    async fn answer(self, comment_interval: Duration, observed: Observed) -> Response {
+        let Self { model, generation, mut writer, output, ignored } = self;
+        let response = if output.stream {
+            streamed(generation, writer, output.include_usage, comment_interval, observed)
+        } else {
+            match collect(generation).await {
+                Ok(parts) => whole(observed, parts, writer.as_mut()),
+                Err(error) => failed(observed, &error),
+            }
+        };
+        annotate(response, &model, &ignored)
+    }
 }
 
 /// Refuses work while the process is ending.
@@ -157,6 +169,7 @@ const LOGPROB_BYTES: usize = 128;
 
 /// Refuses a whole answer whose log probabilities could outgrow what routers relay, before it is computed.
 fn check_size(
+    endpoint: &Endpoint,
     server: &Server,
     model: &ServerModel,
     request: &Generate,
@@ -179,33 +192,18 @@ fn check_size(
          streamed; set `stream`, or lower `max_tokens`, `n` or the number of log probabilities",
         server.answer_bytes_max
     );
-    Err(ApiError::invalid("logprobs", message))
+    Err(ApiError::invalid(endpoint.logprobs, message))
 }
 
-fn writer(
-    endpoint: &Endpoint,
-    id: &str,
-    model: &ServerModel,
-    request: &Generate,
-    choices: usize,
-) -> Box<dyn ChunkWriter> {
-    // The answer's model is the one that was asked for, whichever of its names that is.
-    let name = request.model.clone().unwrap_or_else(|| model.id.clone());
+fn writer(endpoint: &Endpoint, id: String, model: String, request: &Generate, choices: usize) -> Box<dyn ChunkWriter> {
     let created = now_unix_s();
     let include_usage = request.output.include_usage;
     let wants_logprobs = request.sampling.logprobs.is_some();
     if *endpoint == CHAT {
-        let id = format!("chatcmpl-{id}");
-        return Box::new(ChatWriter {
-            id,
-            created,
-            model: name,
-            include_usage,
-            wants_logprobs,
-            has_begun: vec![false; choices],
-        });
+        let has_begun = vec![false; choices];
+        return Box::new(ChatWriter { id, created, model, include_usage, wants_logprobs, has_begun });
     }
-    Box::new(CompletionWriter { id: format!("cmpl-{id}"), created, model: name, include_usage, wants_logprobs })
+    Box::new(CompletionWriter { id, created, model, include_usage, wants_logprobs })
 }
 
 fn now_unix_s() -> u64 {

@@ -5,7 +5,6 @@
 //! `liveness_timeout_ms` is not.
 
 use std::collections::BTreeSet;
-use std::fmt;
 use std::sync::{Arc, Weak};
 use std::time::Duration;
 
@@ -17,40 +16,11 @@ use tokio::task::spawn_blocking;
 use tokio::time::sleep;
 
 use super::Server;
-use crate::engine::Wedge;
 
 /// The longest time between two looks at the engines: a second late is early enough for a hang.
 const LOOK_EVERY_MAX: Duration = Duration::from_secs(1);
 /// The shortest: a look costs nothing to speak of.
 const LOOK_EVERY_MIN: Duration = Duration::from_millis(10);
-
-/// A sign that an engine does not live.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub(super) enum Illness {
-    /// Its thread has ended.
-    Ended,
-    /// A step does not end.
-    Wedged(Wedge),
-}
-
-impl Illness {
-    /// The cause that a dump is named after.
-    const fn cause(&self) -> &'static str {
-        match self {
-            Self::Ended => "ended",
-            Self::Wedged(_) => "wedge",
-        }
-    }
-}
-
-impl fmt::Display for Illness {
-    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            Self::Ended => formatter.write_str("the engine has ended; the log says why"),
-            Self::Wedged(wedge) => wedge.fmt(formatter),
-        }
-    }
-}
 
 /// `GET /livez`: fails while any engine shows no life, and says what it was doing.
 pub(super) async fn livez(State(server): State<Arc<Server>>) -> Response {

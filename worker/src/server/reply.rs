@@ -3,8 +3,9 @@
 mod pieces;
 
 use super::ServerModel;
-use super::choice::{Choice, Piece};
+use super::choice::Piece;
 use super::generate::Generation;
+use super::observed::Observed;
 use axum::body::Body;
 use axum::response::Response;
 use bytes::Bytes;
@@ -15,7 +16,6 @@ use std::collections::VecDeque;
 use std::convert::Infallible;
 use std::time::Duration;
 use tokio::time::{Instant, Interval, MissedTickBehavior, interval_at};
-use tracing::Span;
 use wire::headers;
 use wire::openai::{ApiError, ErrorKind, Usage};
 use wire::sse;
@@ -42,6 +42,13 @@ pub(super) struct Whole {
     pub(super) usage: Usage,
 }
 
+impl Whole {
+    /// The reason of each choice's end.
+    fn reasons(&self) -> Vec<&'static str> {
+        self.pieces.iter().filter_map(|piece| piece.finish).collect()
+    }
+}
+
 /// Waits for every choice.
 ///
 /// # Errors
@@ -55,7 +62,7 @@ pub(super) async fn collect(mut generation: Generation) -> Result<Whole, ApiErro
         whole.reports.extend(piece.reports);
         whole.finish = whole.finish.or(piece.finish);
     }
-    Ok(Whole { pieces, usage: usage(&generation) })
+    Ok(Whole { pieces, usage: generation.sum_up() })
 }
 
 async fn next(generation: &mut Generation) -> Result<(u32, Piece), ApiError> {
@@ -69,29 +76,24 @@ async fn next(generation: &mut Generation) -> Result<(u32, Piece), ApiError> {
     Ok((index, piece))
 }
 
-fn usage(generation: &Generation) -> Usage {
-    let completion_tokens = generation.choices.iter().map(|choice: &Choice| choice.generated).sum();
-    // A prompt's further choices share what the first one computed: that is not what a client asks about.
-    let firsts = generation.choices.iter().step_by(generation.choices_per_prompt);
-    Usage::new(generation.prompt_tokens, completion_tokens).with_cached(firsts.map(|choice| choice.cached).sum())
-}
-
-fn record(span: &Span, usage: Usage) {
-    span.record("gen_ai.usage.input_tokens", usage.prompt_tokens);
-    span.record("gen_ai.usage.output_tokens", usage.completion_tokens);
-}
-
 /// The whole answer's response.
-pub(super) fn whole(span: &Span, parts: Whole, writer: &mut dyn ChunkWriter) -> Response {
-    record(span, parts.usage);
+pub(super) fn whole(mut observed: Observed, parts: Whole, writer: &mut dyn ChunkWriter) -> Response {
+    let (usage, reasons) = (parts.usage, parts.reasons());
     match writer.whole(parts) {
         Ok(json) => {
+            observed.ended(usage, reasons.into_iter());
             let mut response = Response::new(Body::from(json));
             response.headers_mut().insert(CONTENT_TYPE, HeaderValue::from_static("application/json"));
             response
         }
-        Err(cause) => error_response(&ApiError::new(ErrorKind::Internal, format!("writing the answer: {cause}"))),
+        Err(cause) => failed(observed, &ApiError::new(ErrorKind::Internal, format!("writing the answer: {cause}"))),
     }
+}
+
+/// The response to a request that was refused or failed.
+pub(super) fn failed(mut observed: Observed, error: &ApiError) -> Response {
+    observed.failed(error);
+    error_response(error)
 }
 
 struct Streaming {
@@ -102,7 +104,7 @@ struct Streaming {
     is_over: bool,
     /// Ticks while nothing else is sent.
     silence: Interval,
-    span: Span,
+    observed: Observed,
 }
 
 /// The streamed answer's response. Dropping its body drops the generation, and with it the
@@ -115,12 +117,12 @@ pub(super) fn streamed(
     writer: Box<dyn ChunkWriter>,
     include_usage: bool,
     comment_interval: Duration,
-    span: Span,
+    observed: Observed,
 ) -> Response {
     let mut silence = interval_at(Instant::now() + comment_interval, comment_interval);
     silence.set_missed_tick_behavior(MissedTickBehavior::Delay);
     let ready = VecDeque::new();
-    let state = Streaming { generation, writer, include_usage, ready, is_over: false, silence, span };
+    let state = Streaming { generation, writer, include_usage, ready, is_over: false, silence, observed };
     let body = stream::unfold(state, |mut state| async move {
         loop {
             if let Some(bytes) = state.ready.pop_front() {
@@ -141,12 +143,6 @@ pub(super) fn streamed(
     response
 }
 
-impl Drop for Streaming {
-    fn drop(&mut self) {
-        telemetry::trace::ends_now(&self.span);
-    }
-}
-
 impl Streaming {
     async fn advance(&mut self) {
         let next = tokio::select! {
@@ -161,6 +157,7 @@ impl Streaming {
             Ok((_, piece)) if piece.is_empty() => {}
             Ok((index, piece)) => {
                 self.silence.reset();
+                self.observed.chunk();
                 for piece in pieces::split(piece) {
                     let chunks = self.writer.chunk(index, piece);
                     chunks.iter().for_each(|chunk| self.send(chunk));
@@ -170,7 +167,7 @@ impl Streaming {
                 }
             }
             Err(error) => {
-                telemetry::trace::failed(&self.span, &error.kind.status().to_string(), "the answer failed");
+                self.observed.failed(&error);
                 // An error event ends the stream; no `[DONE]` follows it.
                 self.send(&error.to_json());
                 self.is_over = true;
@@ -179,8 +176,8 @@ impl Streaming {
     }
 
     fn end(&mut self) {
-        let usage = usage(&self.generation);
-        record(&self.span, usage);
+        let usage = self.generation.sum_up();
+        self.observed.ended(usage, self.generation.choices.iter().filter_map(|choice| choice.finish));
         if self.include_usage {
             let chunk = self.writer.usage(usage);
             self.send(&chunk);

@@ -10,6 +10,8 @@ pub static CHAT: Endpoint = Endpoint {
     name: "chat",
     paths: &["/v1/chat/completions"],
     prompt: "messages",
+    logprobs: "top_logprobs",
+    id_prefix: "chatcmpl",
     fields: &[FIELDS, GENERATION, HINTS, UNDONE],
     max_tokens: None,
     errors: ErrorShape::OpenAi,

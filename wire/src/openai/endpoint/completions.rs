@@ -14,6 +14,8 @@ pub static COMPLETIONS: Endpoint = Endpoint {
     name: "text_completion",
     paths: &["/v1/completions"],
     prompt: "prompt",
+    logprobs: "logprobs",
+    id_prefix: "cmpl",
     fields: &[FIELDS, GENERATION, HINTS, UNDONE],
     // OpenAI's default.
     max_tokens: Some(16),

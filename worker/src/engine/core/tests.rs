@@ -708,6 +708,22 @@ fn events_wait_for_the_identity_and_begin_with_what_is_there() {
 }
 
 #[test]
+fn a_second_name_of_the_same_weights_takes_the_first_ones_back() {
+    let mut simulation = Simulation::new(&ROOMY);
+    simulation.submit(ask(prompt(1, 40, 0, 0), 1, 9));
+    simulation.finish();
+    let before = simulation.published.clone();
+    simulation.identity = identity_of(1);
+    // Who follows the events knows the cache at every turn.
+    simulation.turn();
+    let mut other = Simulation::new(&ROOMY).identified(identity_of(1));
+    other.submit(ask(prompt(1, 40, 0, 0), 1, 9));
+    other.finish();
+    assert_eq!(simulation.published, other.published);
+    assert!(simulation.published.is_disjoint(&before) && !before.is_empty());
+}
+
+#[test]
 fn what_is_stored_and_removed_before_there_is_a_name_is_published_once_or_never() {
     let mut simulation = Simulation::new(&Sizes { kv_blocks: 24, ..ROOMY }).identified(None);
     for seed in 0..4 {
