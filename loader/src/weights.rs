@@ -15,10 +15,12 @@ use std::path::{Path, PathBuf};
 use std::sync::{Arc, OnceLock};
 
 use wire::digest::Digest;
+use wire::extent::EXTENT_BYTES;
 
 use wire::proof::Proof;
 
 use crate::header::Header;
+use crate::identity::{self, FileDigests};
 use crate::{LoadError, Region, Tensor, gguf, header};
 
 pub(crate) use index::Index;
@@ -154,6 +156,31 @@ impl Weights {
     #[must_use]
     pub fn identity(&self) -> Option<Digest> {
         self.identity.get().copied()
+    }
+
+    /// Hashes the bytes of all files, extent by extent: the identity of weights that nobody hashed while they came.
+    /// `go_on` is told the size of each extent that is done, and may end the work. Blocks.
+    ///
+    /// None where it was ended, or a file has not arrived.
+    #[must_use]
+    pub fn hash(&self, go_on: &mut dyn FnMut(u64) -> bool) -> Option<Digest> {
+        let mut digests: Vec<Vec<Digest>> = Vec::with_capacity(self.regions.len());
+        for region in &self.regions {
+            let mut extents = Vec::new();
+            for bytes in region.bytes()?.chunks(EXTENT_BYTES as usize) {
+                extents.push(Digest(blake3::hash(bytes).into()));
+                if !go_on(bytes.len() as u64) {
+                    return None;
+                }
+            }
+            digests.push(extents);
+        }
+        let files = self.regions.iter().zip(&digests).map(|(region, extents)| FileDigests {
+            name: region.name(),
+            bytes: region.len(),
+            extents,
+        });
+        Some(identity::of(files.collect()))
     }
 
     /// The tensor of this name, once its bytes have arrived and are verified.

@@ -88,6 +88,23 @@ pub struct ModelStatus {
     /// What its keys and values are known by; absent until that is known.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub identity: Option<WeightsIdentity>,
+    /// Digests of what it is made of; absent before its files were read, and from releases that did not say.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub digests: Option<ModelDigests>,
+}
+
+/// Digests of a model's parts, each as `blake3:` and 64 hexadecimal digits. They are equal exactly where the parts are.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ModelDigests {
+    /// The bytes of all weight files; absent until they were hashed.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub weights: Option<String>,
+    /// The tokenizer, its special tokens and the chat template.
+    #[serde(default)]
+    pub text: String,
+    /// The layout of a KV block's bytes. Blocks of one name may be exchanged between workers that have it in common.
+    #[serde(default)]
+    pub kv_layout: String,
 }
 
 /// What the keys and values of a model follow from besides tokens: a digest of the weights' bytes, of the model's
@@ -162,6 +179,7 @@ impl ModelStatus {
             wedged: None,
             quantization: None,
             identity: None,
+            digests: None,
         }
     }
 }

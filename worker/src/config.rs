@@ -70,6 +70,10 @@ pub struct WorkerConfig {
     /// memory holds the copies beside the mapped file; `/status` says what was lost. Where absent, weights are
     /// computed with in place, as a GGUF file of Q8_0 always is.
     pub quantization: Option<Quantization>,
+    /// The pace at which the weights of a trusted directory are hashed once it is served, in bytes a second, by a thread of
+    /// the lowest priority: its KV blocks then have the names that all workers with the same weights use. 0 never hashes, and the names
+    /// stay this process's own. 256 MiB: a hundredth of what a machine's memory gives, and a minute for 16 GB.
+    pub hash_bytes_per_second: u64,
     /// Keep full KV blocks, and share them among requests that begin alike. On: it costs a hash per
     /// sixteen tokens.
     pub enable_prefix_caching: bool,
@@ -88,7 +92,7 @@ pub struct WorkerConfig {
     /// The largest answer that is not streamed, in bytes, by which log probabilities are refused beforehand. 16 MiB is
     /// what a router takes (`router.answer_bytes_max`).
     pub answer_bytes_max: usize,
-    /// How often a stream that has nothing to say yet sends a comment, in milliseconds. 10 s: three of them within the
+    /// The interval of comments in a stream that has nothing to say yet, in milliseconds. 10 s: three of them within the
     /// 30 s after which a router takes a silent stream of ours for dead.
     pub comment_interval_ms: u64,
     /// The time for which a stream's reader may read nothing before its sequences are ended, in milliseconds.
@@ -152,6 +156,7 @@ impl Default for WorkerConfig {
             kv_cache_populate: None,
             kv_cache_dtype: KvCacheDtype::Auto,
             quantization: None,
+            hash_bytes_per_second: 256 << 20,
             enable_prefix_caching: true,
             scheduling_policy: SchedulingPolicy::Priority,
             priority_level_ms: 10_000,
@@ -171,8 +176,7 @@ impl Default for WorkerConfig {
 
 impl WorkerConfig {
     /// Returns true if the memory of KV caches is taken at the start.
-    #[must_use]
-    pub fn takes_kv_cache(&self) -> bool {
+    pub(crate) fn takes_kv_cache(&self) -> bool {
         let sized = self.kv_cache_memory_bytes.is_some() || self.memory_bytes.is_some();
         self.kv_cache_populate.unwrap_or(sized || self.gpu_memory_utilization.is_some())
     }

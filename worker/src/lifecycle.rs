@@ -5,14 +5,17 @@
 //! `/readyz` says yes when every weight of every model has arrived, so that a router sends nothing
 //! before; a client that asks a worker directly gets the first token as early as the link allows. A model
 //! that cannot be served fails the start. A served model may be swapped for another revision
-//! (`swap`).
+//! (`swap`). Weights that nobody hashed are hashed while they are served (`hashing`).
 
 mod computed;
+mod context;
 mod error;
 mod files;
+mod hashing;
 mod identity;
 mod load;
 mod quantize;
+mod resident;
 mod room;
 mod source;
 mod swap;
@@ -23,11 +26,10 @@ pub use source::ModelSource;
 use crate::config::{StorageConfig, WorkerConfig};
 use crate::progress::{Board, ModelProgress};
 use crate::server::{self, Server, SwapRequest};
-use compute::Kind;
 use compute::memory::MemoryError;
+use context::Context;
 use identity::Private;
 use listen::{Drain, ListenError, Listener};
-use load::Resident;
 use loader::Loader;
 use loader::remote::Env;
 use parking_lot::Mutex;
@@ -43,22 +45,6 @@ use wire::status::ModelPhase;
 const SWAPS_WAITING_MAX: usize = 8;
 
 type Loaded = Option<Result<(), Arc<StartError>>>;
-
-/// State shared by all loads.
-struct Context {
-    config: WorkerConfig,
-    /// The configured kind of backend.
-    kind: Arc<dyn Kind>,
-    loader: Loader,
-    trust: Trust,
-    /// Names of weights that nobody hashed.
-    private: Private,
-    registry: Registry,
-    server: Arc<Server>,
-    board: Arc<Board>,
-    /// The models that are ready, by name.
-    residents: Mutex<BTreeMap<String, Arc<Resident>>>,
-}
 
 /// A worker: models loading or loaded, and the server before them.
 #[derive(Debug)]
@@ -131,7 +117,7 @@ impl Worker {
         }
     }
 
-    /// How far the models are, to be watched: changes come a few times a second while weights
+    /// The progress of the models, to be watched: changes come a few times a second while weights
     /// arrive.
     #[must_use]
     pub fn progress(&self) -> watch::Receiver<Vec<ModelProgress>> {

@@ -1,18 +1,18 @@
-//! How far each model is: for `/status`, the terminal and whoever waits.
+//! Progress of each model: for `/status`, the terminal and callers that wait.
 //!
-//! Values only: who loads writes them, who asks reads them.
+//! Values only: loads and swaps write them, and they know neither.
 
 use std::time::Duration;
 
 use tokio::sync::watch;
-use wire::status::{ModelPhase, Quantization};
+use wire::status::{ModelDigests, ModelPhase, Quantization};
 
-/// How far one model is.
+/// Progress of one model.
 #[derive(Debug, Clone, PartialEq)]
 pub struct ModelProgress {
     /// The name requests use.
     pub id: String,
-    /// What is happening to its weights.
+    /// The phase of its weights.
     pub phase: ModelPhase,
     /// Bytes of weights that have arrived and are verified.
     pub bytes_loaded: u64,
@@ -20,11 +20,13 @@ pub struct ModelProgress {
     pub bytes_total: u64,
     /// Time until the rest has arrived, at the present rate.
     pub eta: Option<Duration>,
-    /// How long it took until all weights were there; none before.
+    /// The time until all weights were there; none before.
     pub ready_after: Option<Duration>,
-    /// What quantizing its weights made and lost; none before, and where it was not asked for.
+    /// The result of quantizing its weights; none before, and where it was not asked for.
     pub quantization: Option<Quantization>,
-    /// Why the last load or swap failed.
+    /// Digests of what it is made of; none before its files were read.
+    pub digests: Option<ModelDigests>,
+    /// The error of the last load or swap that failed.
     pub error: Option<String>,
 }
 
@@ -36,12 +38,12 @@ impl ModelProgress {
     }
 }
 
-/// How far all models of a worker are.
+/// Progress of all models of a worker.
 #[derive(Debug)]
 pub(crate) struct Board(watch::Sender<Vec<ModelProgress>>);
 
 impl Board {
-    /// Nothing has begun.
+    /// A board on which nothing has begun.
     pub(crate) fn new(ids: impl IntoIterator<Item = String>) -> Self {
         let fresh = |id| ModelProgress {
             id,
@@ -51,6 +53,7 @@ impl Board {
             eta: None,
             ready_after: None,
             quantization: None,
+            digests: None,
             error: None,
         };
         Self(watch::Sender::new(ids.into_iter().map(fresh).collect()))
@@ -74,7 +77,7 @@ impl Board {
         });
     }
 
-    /// Begins a swap, where nothing else is under way. Whether it was begun.
+    /// Begins a swap, where nothing else is under way. Returns true if it was begun.
     pub(crate) fn begin_swap(&self, id: &str) -> bool {
         self.0.send_if_modified(|models| {
             let Some(model) = models.iter_mut().find(|model| model.id == id) else { return false };
@@ -96,7 +99,7 @@ impl Board {
         self.0.borrow().iter().find(|model| model.id == id).cloned()
     }
 
-    /// Tells of every change.
+    /// A receiver of every change.
     pub(crate) fn watch(&self) -> watch::Receiver<Vec<ModelProgress>> {
         self.0.subscribe()
     }

@@ -239,6 +239,7 @@ fn status_of(progress: ModelProgress, model: Option<&ServerModel>, liveness_time
         ready_after_ms: progress.ready_after.map_or(0.0, |took| took.as_secs_f64() * 1e3),
         eta_ms: progress.eta.map(|eta| u64::try_from(eta.as_millis()).unwrap_or(u64::MAX)),
         quantization: progress.quantization,
+        digests: progress.digests,
         error: progress.error.or_else(|| fault.map(str::to_owned)),
         ..ModelStatus::unknown(progress.id)
     };

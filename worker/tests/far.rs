@@ -10,6 +10,8 @@ mod worker_process;
 
 #[path = "far/arrival.rs"]
 mod arrival;
+#[path = "far/hashing.rs"]
+mod hashing;
 #[path = "far/model.rs"]
 mod model;
 #[path = "far/quantized.rs"]

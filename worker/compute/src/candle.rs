@@ -47,6 +47,12 @@ impl Kind for Candle {
         "stored"
     }
 
+    fn kv_layout(&self, model: &Model) -> String {
+        let widths =
+            model.decoder.iter().flat_map(|decoder| decoder.attentions()).map(|body| body.key_width().to_string());
+        format!("candle 1; {BLOCK_TOKENS} tokens; f32; {}", widths.collect::<Vec<_>>().join(" "))
+    }
+
     fn need(&self, model: &Model, rows: Rows) -> Need {
         let Some(decoder) = &model.decoder else { return Need::default() };
         let (hidden, Widths { queries, keys: _, inner }) = (decoder.hidden_size, decoder.widths());

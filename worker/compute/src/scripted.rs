@@ -55,6 +55,10 @@ impl Kind for Scripted {
         "scripted"
     }
 
+    fn kv_layout(&self, _model: &Model) -> String {
+        format!("scripted 1; {BLOCK_TOKENS} tokens")
+    }
+
     fn need(&self, _model: &Model, _rows: Rows) -> Need {
         Need {
             copies_bytes: 0,

@@ -1,4 +1,4 @@
-//! Why a worker, or one of its models, could not be started or swapped.
+//! Errors of starting a worker, and of loading or swapping one of its models.
 
 use std::sync::Arc;
 
@@ -15,7 +15,7 @@ use models::gguf::GgufModelError;
 use models::tokenizer::TextError;
 use models::{BindError, ConfigError};
 
-/// Why a worker could not be started.
+/// Errors of starting a worker.
 #[derive(Debug, Error)]
 pub enum StartError {
     /// A configuration that cannot be honoured.
@@ -24,9 +24,9 @@ pub enum StartError {
     /// A MODEL argument that means nothing.
     #[error("the model `{source_text}` {problem}")]
     Source {
-        /// What was given.
+        /// The argument as given.
         source_text: String,
-        /// What is wrong and how to mend it.
+        /// The problem, and the fix.
         problem: String,
     },
     /// A MODEL argument that is no URL.
@@ -41,9 +41,9 @@ pub enum StartError {
     /// One model cannot be served.
     #[error("loading the model `{model}`")]
     Load {
-        /// Which.
+        /// The model's name.
         model: String,
-        /// Why.
+        /// The cause.
         #[source]
         source: Box<ModelError>,
     },
@@ -52,7 +52,7 @@ pub enum StartError {
     Lost,
 }
 
-/// Why a model cannot be served.
+/// Errors of loading or swapping one model.
 #[derive(Debug, Error)]
 pub enum ModelError {
     /// The first look failed.
@@ -64,9 +64,9 @@ pub enum ModelError {
     /// A file is missing.
     #[error("reading {place}: there is no {name}; {advice}")]
     NoFile {
-        /// Which.
+        /// The file's name.
         name: &'static str,
-        /// Where.
+        /// The model's place.
         place: String,
         /// The way out.
         advice: &'static str,
@@ -107,7 +107,7 @@ pub enum ModelError {
     /// A revision that cannot replace what is served.
     #[error("{field} differs from the model being served; start a worker with the new one instead")]
     Differs {
-        /// What differs.
+        /// The part that differs.
         field: String,
     },
     /// The backend has no weights to swap, or the engine refused.

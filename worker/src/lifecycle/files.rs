@@ -9,6 +9,8 @@ use super::error::ModelError;
 use models::demo;
 use models::gguf::{self, GgufText};
 use models::tokenizer::TextFiles;
+use serde_json::json;
+use wire::digest::Digest;
 
 type Bytes = Cow<'static, [u8]>;
 
@@ -23,7 +25,7 @@ pub(super) struct Files {
     added_tokens: Option<Bytes>,
     chat_template_jinja: Option<Cow<'static, str>>,
     chat_template_json: Option<Bytes>,
-    /// What a GGUF file says beside its vocabulary.
+    /// A GGUF file's metadata beside its vocabulary.
     gguf: Option<GgufText>,
 }
 
@@ -89,6 +91,27 @@ impl Files {
             chat_template_json: self.chat_template_json.as_deref(),
             gguf: self.gguf.as_ref(),
         }
+    }
+
+    /// A digest of all that makes tokens of a text, and text of tokens: tokenizer, special tokens and chat template.
+    pub(super) fn text_digest(&self) -> Digest {
+        let gguf = self.gguf.as_ref().map(|gguf| json!([gguf.names, gguf.chat_template]).to_string());
+        let parts = [
+            Some(&*self.tokenizer),
+            self.tokenizer_config.as_deref(),
+            self.special_tokens_map.as_deref(),
+            self.added_tokens.as_deref(),
+            self.chat_template_jinja.as_deref().map(str::as_bytes),
+            self.chat_template_json.as_deref(),
+            gguf.as_deref().map(str::as_bytes),
+        ];
+        let mut hasher = blake3::Hasher::new_derive_key("forebay text 1");
+        for part in parts {
+            // A length goes first, and one that no file has for a file that is not there.
+            let length = part.map_or(u64::MAX, |part| part.len() as u64);
+            hasher.update(&length.to_le_bytes()).update(part.unwrap_or_default());
+        }
+        Digest(hasher.finalize().into())
     }
 
     /// The first file of another revision that would make other tokens of the same text.

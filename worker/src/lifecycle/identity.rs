@@ -2,7 +2,8 @@
 //! prefixes.
 //!
 //! Weights whose bytes were hashed have an identity that every worker with the same bytes, description and preparation
-//! has. A trusted directory was not hashed: it has a random one for as long as its files are the same ones.
+//! has. A trusted directory was not hashed: it has a random one for as long as its files are the same ones, until it was
+//! hashed in the background.
 
 use crate::engine::Identity;
 use compute::Kind;
@@ -11,6 +12,7 @@ use models::Config;
 use parking_lot::Mutex;
 use std::path::Path;
 use std::time::SystemTime;
+use wire::digest::Digest;
 
 /// Directories that are remembered: more than a worker swaps between.
 const REMEMBERED_MAX: usize = 64;
@@ -29,10 +31,20 @@ impl Stamp {
     /// The stamp of a file; none where it cannot be looked at.
     #[cfg(unix)]
     pub(super) fn of(folder: &Path, name: &str) -> Option<Self> {
+        Self::at(&folder.join(name), name)
+    }
+
+    #[cfg(unix)]
+    fn at(path: &Path, name: &str) -> Option<Self> {
         use std::os::unix::fs::MetadataExt;
-        let found = folder.join(name).metadata().ok()?;
+        let found = path.metadata().ok()?;
         let modified = found.modified().ok();
         Some(Self { name: name.to_owned(), device: found.dev(), inode: found.ino(), bytes: found.len(), modified })
+    }
+
+    /// True if the file at this path is still the one that was stamped.
+    pub(super) fn is_of(&self, path: &Path) -> bool {
+        Self::at(path, &self.name).as_ref() == Some(self)
     }
 }
 
@@ -56,7 +68,17 @@ impl Private {
     pub(super) fn identity(&self, files: Option<Vec<Stamp>>, config: &Config, kind: &dyn Kind) -> Identity {
         let new = Identity::private(rand::random());
         let Some(files) = files else { return new };
-        let key = Key { files, description: describe(config), preparation: kind.preparation() };
+        self.known_or(Key::of(files, config, kind), new)
+    }
+
+    /// Gives these files the identity that their bytes were found to have, while they are the same files.
+    pub(super) fn publish(&self, files: Vec<Stamp>, config: &Config, kind: &dyn Kind, identity: Identity) {
+        let key = Key::of(files, config, kind);
+        self.known.lock().retain(|(other, _)| *other != key);
+        self.known_or(key, identity);
+    }
+
+    fn known_or(&self, key: Key, new: Identity) -> Identity {
         let mut known = self.known.lock();
         if let Some((_, identity)) = known.iter().find(|(other, _)| *other == key) {
             return *identity;
@@ -69,9 +91,20 @@ impl Private {
     }
 }
 
+impl Key {
+    fn of(files: Vec<Stamp>, config: &Config, kind: &dyn Kind) -> Self {
+        Self { files, description: describe(config), preparation: kind.preparation() }
+    }
+}
+
 /// The identity of weights whose bytes were hashed; none where they were not, or not yet.
 pub(super) fn public(weights: &Weights, config: &Config, kind: &dyn Kind) -> Option<Identity> {
-    weights.identity().map(|digest| Identity::of(&digest.0, &describe(config), kind.preparation()))
+    weights.identity().map(|digest| of_bytes(&digest, config, kind))
+}
+
+/// The identity of weights whose bytes have this digest.
+pub(super) fn of_bytes(digest: &Digest, config: &Config, kind: &dyn Kind) -> Identity {
+    Identity::of(&digest.0, &describe(config), kind.preparation())
 }
 
 /// The identity of weights that are compiled into the binary: their bytes are hashed here, a few megabytes.
@@ -124,11 +157,18 @@ mod tests {
         let stamp = Stamp::of(folder.path(), "model.safetensors");
         let quantized = BackendKind::Cpu.configured(&options);
         assert_ne!(private.identity(stamp.map(|stamp| vec![stamp]), &config(), &*quantized), first);
+        // Hashed, they have the name that was found, for as long as they are the same files.
+        let found = Identity::of(&[7; 32], "a description", "stored");
+        let stamp = Stamp::of(folder.path(), "model.safetensors").expect("a file");
+        assert!(stamp.is_of(&file));
+        private.publish(vec![stamp.clone()], &config(), &*stored, found);
+        assert_eq!(of(&private), found);
         // The same bytes in another file.
         let other = folder.path().join("other");
         std::fs::write(&other, b"some weights").expect("writes");
         std::fs::rename(&other, &file).expect("renames");
-        assert_ne!(of(&private), first);
+        assert!(!stamp.is_of(&file));
+        assert!(of(&private) != first && of(&private) != found);
         assert_ne!(private.identity(None, &config(), &*stored), private.identity(None, &config(), &*stored));
     }
 

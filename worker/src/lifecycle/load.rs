@@ -11,51 +11,31 @@ use loader::{Load, LoadError, OpenOptions, Probe, Weights};
 use telemetry::names;
 use tokio::task::{JoinHandle, spawn_blocking};
 use tracing::{Instrument, info_span};
+use wire::digest::Digest;
 use wire::evidence::Verdict;
-use wire::status::ModelPhase;
+use wire::status::{ModelDigests, ModelPhase};
 
-use super::Context;
 use super::computed::{Computed, Share, compute, demand};
+use super::context::Context;
 use super::error::ModelError;
 use super::files::Files;
+use super::hashing;
 use super::identity::{self, Stamp};
 use super::quantize::Quantizing;
+use super::resident::{Arrived, Opened, Resident};
 use super::room::Room;
 use super::source::ModelSource;
 use crate::config::SchedulingPolicy;
 use crate::engine::{BesideDecodes, EngineHandle, EngineOptions, FaultOptions, Identity, Meters};
 use crate::server::{RequestMeters, ServerModel};
 use compute::Model;
-use compute::backend::{Generation, Prepared};
+use compute::backend::Generation;
 use compute::memory::Demand;
 use models::demo;
 use models::gguf;
 use models::template::ChatTemplate;
 use models::tokenizer::Tokenizer;
 use models::{Config, order};
-use tensor::Decoder;
-
-/// A served model's parts: kept while it is served, compared with the revision that is to replace it.
-pub(super) struct Resident {
-    pub(super) files: Arc<Files>,
-    pub(super) config: Config,
-    /// None where the backend has no weights. A revision with equal weights shares them.
-    pub(super) weights: Option<Arc<Arrived>>,
-    /// Root of its KV block names.
-    pub(super) identity: Identity,
-}
-
-/// Weights that a backend uses.
-pub(super) struct Arrived {
-    pub(super) decoder: Arc<Decoder>,
-    /// The same, prepared for the backend.
-    pub(super) prepared: Arc<dyn Prepared>,
-    pub(super) weights: Weights,
-    /// Dropping it would cancel what is on its way, to memory or to the cache's disk.
-    pub(super) load: Option<Load>,
-    /// The files they lie in; none where those are elsewhere.
-    stamps: Option<Vec<Stamp>>,
-}
 
 /// A model's small files and place, before its weights are opened.
 pub(super) struct Found {
@@ -67,36 +47,6 @@ pub(super) struct Found {
 enum Place {
     Demo,
     Elsewhere(Box<Probe>, Verdict),
-}
-
-/// Weights that are opened; their bytes may still be on their way.
-pub(super) struct Opened {
-    pub(super) weights: Weights,
-    pub(super) load: Option<Load>,
-    stamps: Option<Vec<Stamp>>,
-}
-
-impl Opened {
-    /// With what is computed with them.
-    pub(super) fn arrived(self, decoder: Arc<Decoder>, prepared: Arc<dyn Prepared>) -> Arrived {
-        let Self { weights, load, stamps } = self;
-        Arrived { decoder, prepared, weights, load, stamps }
-    }
-}
-
-impl Arrived {
-    /// The identity of these weights; none before it is known.
-    fn known_identity(&self, context: &Context, config: &Config) -> Option<Identity> {
-        let kind = &*context.kind;
-        let embedded = || self.load.is_none().then(|| identity::of_embedded(&self.weights, config, kind));
-        identity::public(&self.weights, config, kind).or_else(embedded)
-    }
-
-    /// The same once all of them have arrived: a name of their own where nobody hashed them.
-    pub(super) fn identity(&self, context: &Context, config: &Config) -> Identity {
-        let private = || context.private.identity(self.stamps.clone(), config, &*context.kind);
-        self.known_identity(context, config).unwrap_or_else(private)
-    }
 }
 
 /// Looks at a model and decides whom to believe.
@@ -212,6 +162,7 @@ impl Looked {
         let total = self.weights_bytes();
         let Self { name, files, config, model, opened, text, begun, weights_open } = self;
         let decoder = model.decoder.clone();
+        let kv_layout = Digest(blake3::hash(context.kind.kv_layout(&model).as_bytes()).into()).to_string();
         let computed = spawn_blocking({
             let (kind, config) = (Arc::clone(&context.kind), context.config.clone());
             move || compute(&*kind, &config, &model, total, share)
@@ -232,14 +183,25 @@ impl Looked {
         let arrived = |(opened, decoder): (Opened, _)| Arc::new(opened.arrived(decoder, prepared));
         let weights = opened.zip(decoder).map(arrived);
         let known = match &weights {
-            Some(weights) => weights.known_identity(context, &config),
+            Some(weights) => weights.known_identity(&config, &*context.kind),
             None => Some(identity::of_nothing(&config, &*context.kind)),
         };
         if let Some(identity) = known {
             engine.identify(Generation::default(), identity);
         }
+        let digests = ModelDigests { weights: None, text: files.text_digest().to_string(), kv_layout };
+        context.board.update(&name, |progress| progress.digests = Some(digests));
+        note_digest(context, &name, weights.as_deref());
         Ok(Begun { name, files, config, weights, engine, identity: known, quantizing, room, begun })
     }
+}
+
+/// Notes the digest of a model's weights, once it is known.
+pub(super) fn note_digest(context: &Context, name: &str, weights: Option<&Arrived>) {
+    let weights = weights.and_then(|arrived| arrived.weights.identity()).map(|digest| digest.to_string());
+    context.board.update(name, |progress| {
+        progress.digests.iter_mut().for_each(|digests| digests.weights.clone_from(&weights));
+    });
 }
 
 /// A tokenizer and its template, and how long they took to read.
@@ -343,7 +305,7 @@ pub(super) struct Begun {
 
 impl Begun {
     /// Waits for the rest of its weights, for those that are being quantized, and for memory.
-    pub(super) async fn finish(self, context: &Context) -> Result<(), ModelError> {
+    pub(super) async fn finish(self, context: &Arc<Context>) -> Result<(), ModelError> {
         let Self { name, files, config, weights, engine, identity, quantizing, room, begun } = self;
         let arrival = async {
             let load = weights.as_ref().and_then(|weights| weights.load.as_ref());
@@ -359,14 +321,15 @@ impl Begun {
         let took = begun.elapsed();
         let identity = match (identity, &weights) {
             (Some(identity), _) => identity,
-            (None, Some(weights)) => weights.identity(context, &config),
+            (None, Some(weights)) => weights.identity(&context.private, &config, &*context.kind),
             (None, None) => identity::of_nothing(&config, &*context.kind),
         };
         // Where it was known at once, this changes nothing.
         engine.identify(Generation::default(), identity);
-        let resident = Resident { files, config, weights, identity };
-        context.residents.lock().insert(name.clone(), Arc::new(resident));
+        note_digest(context, &name, weights.as_deref());
+        context.settle(&name, Resident { files, config, weights, generation: Generation::default(), identity });
         context.board.ready(&name, took);
+        hashing::begin(context, &name, &engine);
         let seconds = context.registry.gauge(&names::WORKER_LOAD_SECONDS);
         seconds.with_label_values(&[&name, "total"]).set(took.as_secs_f64());
         tracing::info!(model = name, ready_after_ms = took.as_secs_f64() * 1e3, "a model is ready");

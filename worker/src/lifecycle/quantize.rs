@@ -10,7 +10,7 @@ use telemetry::names;
 use tokio::task::{JoinHandle, spawn_blocking};
 use wire::status::Quantization;
 
-use super::Context;
+use super::context::Context;
 use super::error::ModelError;
 use compute::backend::{Prepared, StepError};
 

@@ -13,10 +13,12 @@ use tokio::task::spawn_blocking;
 use tracing::{Instrument, info_span};
 use wire::status::ModelPhase;
 
-use super::Context;
+use super::context::Context;
 use super::error::{ModelError, StartError, describe};
-use super::load::{Arrived, Found, Resident, arrive, find, now_unix_s, read_text};
+use super::hashing;
+use super::load::{Found, arrive, find, note_digest, now_unix_s, read_text};
 use super::quantize::Quantizing;
+use super::resident::{Arrived, Resident};
 use super::source::ModelSource;
 use crate::engine::Identity;
 use crate::server::{ServerModel, SwapRefusal, SwapRequest};
@@ -50,8 +52,8 @@ fn count(context: &Context, model: &str, outcome: &str) {
 /// Finds the revision and what it is to replace, if it can.
 async fn fit(context: &Context, model: &str, source: &str) -> Result<(Found, Arc<Resident>), SwapRefusal> {
     let source: ModelSource = source.parse().map_err(|error: StartError| SwapRefusal::Source(error.to_string()))?;
-    let old = context.residents.lock().get(model).cloned();
-    let old = old.ok_or_else(|| SwapRefusal::Busy(format!("the model `{model}` is still loading")))?;
+    let old =
+        context.resident(model).ok_or_else(|| SwapRefusal::Busy(format!("the model `{model}` is still loading")))?;
     if !context.board.begin_swap(model) {
         return Err(SwapRefusal::Busy(format!("a swap of `{model}` is under way")));
     }
@@ -97,7 +99,7 @@ async fn look(context: &Context, source: &ModelSource, old: &Resident) -> Result
 }
 
 /// Brings the weights, installs them and lets go of the old ones.
-async fn carry_out(context: &Context, name: &str, found: Found, old: Arc<Resident>) -> Result<(), ModelError> {
+async fn carry_out(context: &Arc<Context>, name: &str, found: Found, old: Arc<Resident>) -> Result<(), ModelError> {
     let begun = Instant::now();
     let (files, config) = (Arc::clone(&found.files), found.config.clone());
     let text = spawn_blocking({
@@ -110,15 +112,18 @@ async fn carry_out(context: &Context, name: &str, found: Found, old: Arc<Residen
     };
     let text = text.await.map_err(|_| ModelError::Lost)??;
     let Ok(served) = context.server.model(Some(name)) else { return Err(ModelError::Lost) };
+    // Their name may have become a public one meanwhile.
+    let served_identity = context.resident(name).map_or(old.identity, |resident| resident.identity);
     let (generation, weights, identity) = match weights {
-        // Nothing is installed: keys and values of the old weights are those of the new.
-        Some(arrived) if arrived.identity(context, &config) == old.identity => {
-            (None, old.weights.clone(), old.identity)
-        }
         Some(arrived) => {
-            let identity = arrived.identity(context, &config);
-            let generation = install(&served, Arc::clone(&arrived.prepared), identity).await?;
-            (Some(generation), Some(Arc::new(arrived)), identity)
+            let identity = arrived.identity(&context.private, &config, &*context.kind);
+            if identity == served_identity {
+                // Nothing is installed: keys and values of the old weights are those of the new.
+                (None, old.weights.clone(), identity)
+            } else {
+                let generation = install(&served, Arc::clone(&arrived.prepared), identity).await?;
+                (Some(generation), Some(Arc::new(arrived)), identity)
+            }
         }
         None => {
             let prepared = prepare(context, &Model { vocab_size: config.vocab_size, decoder: None })?;
@@ -138,8 +143,16 @@ async fn carry_out(context: &Context, name: &str, found: Found, old: Arc<Residen
         weights_bytes: weights.as_ref().map_or(0, |arrived| arrived.weights.total_bytes()),
         weights_open: served.weights_open,
     });
-    let resident = Resident { files, config, weights, identity };
-    context.residents.lock().insert(name.to_owned(), Arc::new(resident));
+    let text = files.text_digest().to_string();
+    context
+        .board
+        .update(name, |progress| progress.digests.iter_mut().for_each(|digests| digests.text.clone_from(&text)));
+    if generation.is_some() {
+        note_digest(context, name, weights.as_deref());
+    }
+    let now = generation.unwrap_or(old.generation);
+    context.settle(name, Resident { files, config, weights, generation: now, identity });
+    hashing::begin(context, name, &served.engine);
     // The last sequence of the old weights ends, the engine lets go of them, and then so do we.
     if let Some(generation) = generation {
         served.engine.drained(generation).await;

@@ -64,6 +64,14 @@ impl Kind for Cpu {
         self.quantization.map_or("stored", Quantization::name)
     }
 
+    fn kv_layout(&self, model: &Model) -> String {
+        let Some(decoder) = &model.decoder else { return String::new() };
+        let float = kv_float(self.kv_dtype, stored(decoder), Tier::best());
+        let heads = decoder.attentions().map(|body| format!("{}x{}", body.kv_heads, body.head_dim));
+        let (tokens, heads) = (super::KV_BLOCK_TOKENS, heads.collect::<Vec<_>>().join(" "));
+        format!("cpu pairs 1; {tokens} tokens; {float:?}; {heads}")
+    }
+
     fn need(&self, model: &Model, rows: Rows) -> Need {
         let Some(decoder) = &model.decoder else { return Need::default() };
         let float = kv_float(self.kv_dtype, stored(decoder), Tier::best());
