@@ -18,6 +18,8 @@ mod errors;
 mod life;
 #[path = "api/metrics.rs"]
 mod metrics;
+#[path = "api/releases.rs"]
+mod releases;
 #[path = "api/requests.rs"]
 mod requests;
 #[path = "api/stops.rs"]
