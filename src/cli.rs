@@ -83,7 +83,7 @@ pub(crate) enum Command {
         after_help = "Example:  forebay support-bundle --url http://127.0.0.1:8081 --out bundle.tar"
     )]
     SupportBundle(BundleArgs),
-    /// Checks a screening policy before it is used.
+    /// Makes what the policy of a configuration holds: digests of keys.
     #[command(subcommand)]
     Policy(PolicyCommand),
     /// Prints the completions for a shell.
@@ -130,7 +130,7 @@ pub(crate) enum CacheCommand {
         #[arg(long)]
         json: bool,
     },
-    /// Takes `pin` back.
+    /// Undoes `pin`.
     #[command(after_help = "Example:  forebay cache unpin 3f9a1c2b")]
     Unpin {
         /// The models that may go again.

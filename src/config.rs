@@ -349,6 +349,11 @@ mod tests {
             "[router.policy.deny_list]\nphrases = \"90125\"\n",
             "[router.policy.deny_list]\nphrases = [90125]\n",
             "[[router.policy.tenants]]\nname = \"a\"\nkey_sha256 = \"90125\"\n",
+            "[router.policy]\ntenants = \"90125\"\n",
+            "[router.policy]\ntenants = [\"90125\"]\n",
+            "[router.policy]\ndeny_list = 90125\n",
+            "[router]\npolicy = \"90125\"\n",
+            "router = \"90125\"\n",
         ] {
             let told = format!("{:#}", load_file(text).expect_err(text));
             assert!(!told.contains("90125"), "{text}: {told}");

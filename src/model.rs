@@ -3,7 +3,7 @@
 use crate::cli::{ManifestArgs, ModelArgs, PlanArgs, PullArgs};
 use crate::config::Config;
 use crate::out;
-use crate::progress::Progress;
+use crate::progress::{Progress, size};
 use crate::serve::url;
 use anyhow::{Context, anyhow, bail};
 use loader::probe::Probe;
@@ -67,15 +67,15 @@ pub(crate) async fn pull(config: &Config, args: &PullArgs) -> anyhow::Result<()>
     }
     let Pulled { summary, .. } = &pulled;
     out::line(format_args!(
-        "{}: {:.2} GB in {:.2} s ({:.2} GB/s), {}",
+        "{}: {} in {:.2} s ({:.2} GB/s), {}",
         pulled.url,
-        gigabytes(summary.bytes),
+        size(summary.bytes),
         summary.seconds,
         pulled.gb_per_s,
         pulled.proof
     ))?;
     for (from, bytes) in &summary.bytes_by_source {
-        out::line(format_args!("  {:>8.2} MB from {from}", megabytes(*bytes)))?;
+        out::line(format_args!("  {:>9} from {from}", size(*bytes)))?;
     }
     if let Some(root) = &summary.root {
         out::line(format_args!("  root {root}"))?;
@@ -244,9 +244,4 @@ fn chain(error: Arc<loader::LoadError>) -> anyhow::Error {
 #[expect(clippy::cast_precision_loss, reason = "for people")]
 fn gigabytes(bytes: u64) -> f64 {
     bytes as f64 / 1e9
-}
-
-#[expect(clippy::cast_precision_loss, reason = "for people")]
-fn megabytes(bytes: u64) -> f64 {
-    bytes as f64 / 1e6
 }

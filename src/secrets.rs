@@ -68,11 +68,11 @@ mod tests {
         assert!(shown.contains("2 entries") && shown.contains("red") && shown.contains("127.0.0.1:4318"), "{shown}");
     }
 
-    /// Whoever adds a key that sounds secret says whether it is.
+    /// A new key that sounds secret must be listed as secret or as harmless.
     #[test]
     fn every_key_that_sounds_secret_is_one() {
         let schema = Schema::of_config();
-        let public = ["trust.keys"];
+        let public = ["trust.keys", "router.policy.wrong_keys"];
         let mut wrong = Vec::new();
         let mut todo = vec![(String::new(), schema.json().clone())];
         while let Some((path, node)) = todo.pop() {

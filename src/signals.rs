@@ -2,6 +2,8 @@
 //! container that does not watch for them.
 
 use anyhow::Context;
+use std::future::poll_fn;
+use std::task::Poll;
 use std::time::Duration;
 use thiserror::Error;
 use tokio::signal::unix::{Signal, SignalKind, signal};
@@ -48,7 +50,8 @@ impl Wish {
 pub(crate) struct Signals {
     interrupt: Signal,
     terminate: Signal,
-    hang_up: Option<Signal>,
+    /// Those that others are told something by, and we are not.
+    ignored: Vec<(&'static str, Signal)>,
     last: Option<Instant>,
 }
 
@@ -62,19 +65,25 @@ impl Signals {
         Ok(Self {
             interrupt: watch(SignalKind::interrupt())?,
             terminate: watch(SignalKind::terminate())?,
-            hang_up: None,
+            ignored: Vec::new(),
             last: None,
         })
     }
 
-    /// As `of_command`, for a server: SIGHUP does not end it. The terminal that started it may be closed, and others
-    /// are told by that signal to read their configuration again.
+    /// As `of_command`, for a server: SIGHUP, SIGUSR1 and SIGUSR2 do not end it. The terminal that started it may be
+    /// closed, and others are told by these to read their configuration again or to open new logs.
     ///
     /// # Errors
     /// As `of_command`.
     pub(crate) fn of_server() -> anyhow::Result<Self> {
-        let hang_up = signal(SignalKind::hangup()).context("watching for signals")?;
-        Ok(Self { hang_up: Some(hang_up), ..Self::of_command()? })
+        let kinds = [
+            ("SIGHUP", SignalKind::hangup()),
+            ("SIGUSR1", SignalKind::user_defined1()),
+            ("SIGUSR2", SignalKind::user_defined2()),
+        ];
+        let watched = kinds.into_iter().map(|(name, kind)| Ok((name, signal(kind)?)));
+        let ignored = watched.collect::<std::io::Result<_>>().context("watching for signals")?;
+        Ok(Self { ignored, ..Self::of_command()? })
     }
 
     /// Waits for the next wish to end.
@@ -83,8 +92,8 @@ impl Signals {
             let wish = tokio::select! {
                 _ = self.interrupt.recv() => Wish::Interrupt,
                 _ = self.terminate.recv() => Wish::Terminate,
-                _ = recv(self.hang_up.as_mut()) => {
-                    tracing::info!("SIGHUP changes nothing: the configuration is read at the start only");
+                name = any(&mut self.ignored) => {
+                    tracing::info!("{name} changes nothing: the configuration is read at the start only");
                     continue;
                 }
             };
@@ -108,10 +117,11 @@ impl Signals {
     }
 }
 
-/// Waits for a signal, for ever where it is not watched.
-async fn recv(signal: Option<&mut Signal>) -> Option<()> {
-    match signal {
-        Some(signal) => signal.recv().await,
-        None => std::future::pending().await,
-    }
+/// Waits for one of these signals; for ever where there are none.
+async fn any(signals: &mut [(&'static str, Signal)]) -> &'static str {
+    poll_fn(|cx| {
+        let come = signals.iter_mut().find_map(|(name, signal)| signal.poll_recv(cx).is_ready().then_some(*name));
+        come.map_or(Poll::Pending, Poll::Ready)
+    })
+    .await
 }

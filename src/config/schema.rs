@@ -68,6 +68,7 @@ impl Schema {
     pub(crate) fn explain(&self, whole: &Value, error: &serde_path_to_error::Error<toml::de::Error>) -> String {
         let path = error.path();
         let (node, is_secret) = self.at(path);
+        let is_secret = is_secret || node.is_some_and(|node| self.may_hold_secret(node));
         let told = error.inner().message();
         let about_type = ["invalid type", "invalid value", "invalid length", "data did not match"];
         let why = if is_secret || about_type.iter().any(|beginning| told.starts_with(beginning)) {
@@ -103,6 +104,13 @@ impl Schema {
     /// Returns true if the value that a node describes is never shown.
     pub(crate) fn is_secret(&self, node: &Json) -> bool {
         [node, self.resolve(node)].iter().any(|node| node.get("writeOnly") == Some(&Json::Bool(true)))
+    }
+
+    /// Returns true if a value given here may hold a secret: whatever stands in the place of a table or a list of secrets.
+    fn may_hold_secret(&self, node: &Json) -> bool {
+        self.is_secret(node)
+            || self.properties(node).any(|(_, child)| self.may_hold_secret(child))
+            || self.items(node).is_some_and(|items| self.may_hold_secret(items))
     }
 
     /// The schema itself, where a node only names it.

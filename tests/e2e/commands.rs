@@ -151,7 +151,7 @@ fn a_support_bundle_holds_what_helps_and_nothing_that_was_said() {
     assert!(flight["steps"].as_array().is_some_and(|steps| steps.len() >= 2), "{flight}");
     let manifest: serde_json::Value = serde_json::from_str(&file("manifest.json")).expect("JSON");
     let missing: Vec<&String> = manifest["missing"].as_object().expect("a map").keys().collect();
-    assert_eq!(missing, ["/admin/flight-recorder"], "a router has none of its own");
+    assert!(missing.is_empty(), "a router has no flight recorder, and nothing else is missing: {missing:?}");
     assert!(text(&said.stdout).trim().len() > 3, "it said something");
     let all = std::fs::read(&out).expect("reads");
     let all = String::from_utf8_lossy(&all);

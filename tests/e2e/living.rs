@@ -98,10 +98,12 @@ fn a_busy_port_and_a_wrong_tenant_are_found_before_anything_is_loaded() {
 }
 
 #[test]
-fn a_hang_up_does_not_end_a_server() {
+fn signals_by_which_others_open_new_logs_do_not_end_a_server() {
     let server = Server::start(&["serve"]);
-    server.signal("-HUP");
-    assert_eq!(get(&format!("{}/livez", server.url)).status, 200);
+    for signal in ["-HUP", "-USR1", "-USR2"] {
+        server.signal(signal);
+        assert_eq!(get(&format!("{}/livez", server.url)).status, 200, "{signal}");
+    }
     server.signal("-TERM");
     let (status, log) = server.wait();
     assert_eq!(status.code(), Some(0), "{log}");

@@ -9,4 +9,5 @@ mod held;
 mod living;
 mod process;
 mod serving;
+mod stopped;
 mod tracing;
