@@ -13,10 +13,11 @@ use std::path::{Path, PathBuf};
 type Claim = fn(&[u8]);
 
 /// Every target with its claim.
-const TARGETS: [(&str, Claim); 17] = [
+const TARGETS: [(&str, Claim); 18] = [
     ("cache_journal", fuzz::cache_journal),
     ("channels", fuzz::channels),
     ("chat_request", fuzz::chat_request),
+    ("client_identity", fuzz::client_identity),
     ("completion_request", fuzz::completion_request),
     ("frames", fuzz::frames),
     ("gguf_header", fuzz::gguf_header),

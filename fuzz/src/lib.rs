@@ -10,6 +10,8 @@ mod channels;
 mod ggufs;
 #[path = "../../loader/tests/claims/header.rs"]
 mod header;
+#[path = "../../listen/tests/claims/identity.rs"]
+mod identities;
 #[path = "../../loader/tests/claims/journal.rs"]
 mod journal;
 #[path = "../../wire/tests/claims/manifest.rs"]
@@ -22,6 +24,11 @@ mod oms;
 mod requests;
 #[path = "../../loader/tests/claims/response.rs"]
 mod responses;
+
+/// A client's certificate, read for its names.
+pub fn client_identity(data: &[u8]) {
+    identities::check(data);
+}
 
 /// A whole safetensors file.
 pub fn safetensors_header(data: &[u8]) {

@@ -3,6 +3,7 @@
 //! Handlers know what a request is about and say so through [`Access`], which rides in the request's extensions.
 
 use crate::layers::RequestId;
+use crate::tls::Identity;
 use axum::body::Body;
 use axum::extract::Request;
 use axum::middleware::Next;
@@ -88,6 +89,8 @@ struct Line {
     method: Method,
     path: String,
     request_id: String,
+    /// The client that a certificate named.
+    identity: Option<Arc<Identity>>,
     begun: Instant,
     /// The status and the seconds until the head was there.
     head: Option<(u16, f64)>,
@@ -103,6 +106,7 @@ impl Line {
             method: request.method().clone(),
             path: request.uri().path().to_owned(),
             request_id: request.extensions().get::<RequestId>().map(|id| id.0.clone()).unwrap_or_default(),
+            identity: request.extensions().get().cloned(),
             begun: Instant::now(),
             head: None,
             is_whole: false,
@@ -122,6 +126,7 @@ impl Drop for Line {
             400.. => "error",
             _ => "ok",
         };
+        let identity = self.identity.as_ref().and_then(|identity| identity.name());
         let head_ms = self.head.map(|(_, seconds)| seconds * 1e3);
         let duration_ms = self.begun.elapsed().as_secs_f64() * 1e3;
         macro_rules! write_line {
@@ -137,6 +142,7 @@ impl Drop for Line {
                     model = facts.model,
                     tenant = facts.tenant,
                     worker = facts.worker,
+                    identity,
                     head_ms,
                     duration_ms,
                     trace_id = facts.trace_id,

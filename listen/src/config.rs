@@ -1,5 +1,6 @@
 //! Address and bounds of a listener.
 
+use crate::tls::TlsConfig;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use std::net::SocketAddr;
@@ -39,6 +40,8 @@ pub struct ListenConfig {
     /// How long streams may take to finish after that, in milliseconds, before they end with an
     /// error event and the process with exit code 1.
     pub drain_timeout_ms: u64,
+    /// TLS. Off unless a certificate is given.
+    pub tls: TlsConfig,
 }
 
 impl Default for ListenConfig {
@@ -54,13 +57,21 @@ impl Default for ListenConfig {
             cors_origins: Vec::new(),
             drain_notice_ms: 0,
             drain_timeout_ms: 60_000,
+            tls: TlsConfig::default(),
         }
     }
 }
 
 impl ListenConfig {
+    /// Describes the first mistake in it: the key below this table, and what is wrong with it.
+    #[must_use]
+    pub fn problem(&self) -> Option<(String, &'static str)> {
+        self.tls.problem().map(|(field, problem)| (format!("tls.{field}"), problem))
+    }
+
     pub(crate) fn timeouts(&self) -> Timeouts {
         Timeouts {
+            handshake: Duration::from_millis(self.tls.handshake_timeout_ms),
             head: Duration::from_millis(self.header_read_timeout_ms),
             idle: Duration::from_millis(self.idle_timeout_ms),
             write: Duration::from_millis(self.write_timeout_ms),
@@ -71,6 +82,8 @@ impl ListenConfig {
 /// The time limits of a connection.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Timeouts {
+    /// To end a TLS handshake.
+    pub(crate) handshake: Duration,
     /// To send a request's head, from its first byte, or from the connection's beginning.
     pub(crate) head: Duration,
     /// To begin another request.

@@ -2,7 +2,7 @@
 //!
 //! hyper knows one timer, for a request's head, which also runs while a connection is idle, and it
 //! notices a client that left only once everything sent was read. Here each state has a clock of
-//! its own (fresh, idle, head, writing), and a client that closed its side is seen by the socket's
+//! its own (handshake, fresh, idle, head, writing), and a client that closed its side is seen by the socket's
 //! readiness, whatever bytes are left unread.
 
 use crate::config::Timeouts;
@@ -11,6 +11,7 @@ use parking_lot::Mutex;
 use std::io;
 use std::pin::Pin;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::task::{Context, Poll, ready};
 use std::time::Duration;
 use tokio::io::{AsyncRead, AsyncWrite, Interest, ReadBuf};
@@ -22,6 +23,8 @@ use tokio::time::{Instant, sleep_until};
 const PROGRESS_BYTES: usize = 4 << 10;
 /// How long a drain waits for the request of a client that has just connected.
 const FRESH_GRACE: Duration = Duration::from_millis(250);
+/// The first byte of a TLS connection, which no request begins with.
+const TLS_HANDSHAKE: u8 = 0x16;
 
 /// Reasons for ending a connection early.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -34,6 +37,12 @@ pub(crate) enum Ended {
     Write,
     /// The client closed its side while its request was answered.
     ClientLeft,
+    /// A TLS handshake did not end.
+    Handshake,
+    /// The connection is as old as it may be.
+    Age,
+    /// A client spoke TLS to a listener that does not.
+    TlsToPlain,
 }
 
 impl Ended {
@@ -44,6 +53,9 @@ impl Ended {
             Self::Head => "head",
             Self::Write => "write",
             Self::ClientLeft => "client_left",
+            Self::Handshake => "handshake",
+            Self::Age => "age",
+            Self::TlsToPlain => "tls_to_plain",
         }
     }
 }
@@ -51,6 +63,8 @@ impl Ended {
 /// The activity of a connection.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Phase {
+    /// A TLS handshake is under way.
+    Handshake,
     /// Nothing came yet.
     Fresh,
     /// Between two requests.
@@ -73,6 +87,7 @@ impl State {
     /// The reason why the connection is over, or the time to look again.
     fn look(&self, now: Instant, timeouts: &Timeouts) -> Result<Instant, Ended> {
         let clock = match (self.blocked, self.phase) {
+            (_, Phase::Handshake) => Some((self.since + timeouts.handshake, Ended::Handshake)),
             (Some((since, _)), _) => Some((since + timeouts.write, Ended::Write)),
             (None, Phase::Fresh) => Some((self.since + timeouts.head, Ended::Idle)),
             (None, Phase::Head) => Some((self.since + timeouts.head, Ended::Head)),
@@ -96,12 +111,26 @@ pub(crate) struct Clocks {
     state: Mutex<State>,
     /// A request began.
     began: Notify,
+    /// True if a client of a plain listener began with a TLS handshake.
+    has_met_tls: AtomicBool,
 }
 
 impl Clocks {
-    pub(crate) fn start() -> Arc<Self> {
-        let state = State { phase: Phase::Fresh, since: Instant::now(), blocked: None };
-        Arc::new(Self { state: Mutex::new(state), began: Notify::new() })
+    /// Starts the clocks of a connection, whose first is a handshake where `is_tls`.
+    pub(crate) fn start(is_tls: bool) -> Arc<Self> {
+        let phase = if is_tls { Phase::Handshake } else { Phase::Fresh };
+        let state = State { phase, since: Instant::now(), blocked: None };
+        Arc::new(Self { state: Mutex::new(state), began: Notify::new(), has_met_tls: AtomicBool::new(false) })
+    }
+
+    /// The handshake is over.
+    pub(crate) fn established(&self) {
+        self.turn_to(Phase::Fresh);
+    }
+
+    /// Returns true if the client took a plain listener for one with TLS.
+    pub(crate) fn has_met_tls(&self) -> bool {
+        self.has_met_tls.load(Ordering::Relaxed)
     }
 
     fn turn_to(&self, phase: Phase) {
@@ -117,16 +146,20 @@ impl Clocks {
         Answering(Arc::clone(self))
     }
 
-    fn read(&self) {
+    /// Some bytes came, `first` before the others.
+    fn read(&self, first: u8) {
         let mut state = self.state.lock();
         match state.phase {
             // The first head has no more time for having been waited for.
-            Phase::Fresh => state.phase = Phase::Head,
+            Phase::Fresh => {
+                state.phase = Phase::Head;
+                self.has_met_tls.store(first == TLS_HANDSHAKE, Ordering::Relaxed);
+            }
             Phase::Idle => {
                 state.phase = Phase::Head;
                 state.since = Instant::now();
             }
-            Phase::Head | Phase::Busy => {}
+            Phase::Handshake | Phase::Head | Phase::Busy => {}
         }
     }
 
@@ -150,7 +183,7 @@ impl Clocks {
 
     /// Waits a moment for the first request of a new connection: it may be on its way.
     pub(crate) async fn spare_fresh(&self) {
-        let is_fresh = self.state.lock().phase == Phase::Fresh;
+        let is_fresh = matches!(self.state.lock().phase, Phase::Handshake | Phase::Fresh);
         if is_fresh {
             tokio::time::sleep(FRESH_GRACE).await;
         }
@@ -256,14 +289,15 @@ impl AsyncRead for Socket {
     fn poll_read(self: Pin<&mut Self>, cx: &mut Context<'_>, buffer: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
         loop {
             ready!(self.stream.poll_read_ready(cx))?;
-            match self.stream.try_read(buffer.initialize_unfilled()) {
+            let unfilled = buffer.initialize_unfilled();
+            match self.stream.try_read(unfilled) {
                 Err(cause) if cause.kind() == io::ErrorKind::WouldBlock => {}
                 Err(cause) => return Poll::Ready(Err(cause)),
                 Ok(read) => {
-                    buffer.advance(read);
-                    if read > 0 {
-                        self.clocks.read();
+                    if let Some(first) = unfilled[..read].first() {
+                        self.clocks.read(*first);
                     }
+                    buffer.advance(read);
                     return Poll::Ready(Ok(()));
                 }
             }
@@ -313,8 +347,12 @@ pub(crate) fn discard_unread(socket: &TcpStream) {
 mod tests {
     use super::*;
 
-    const TIMEOUTS: Timeouts =
-        Timeouts { head: Duration::from_secs(10), idle: Duration::from_secs(75), write: Duration::from_secs(30) };
+    const TIMEOUTS: Timeouts = Timeouts {
+        handshake: Duration::from_secs(5),
+        head: Duration::from_secs(10),
+        idle: Duration::from_secs(75),
+        write: Duration::from_secs(30),
+    };
 
     fn state(phase: Phase, blocked: Option<Instant>, since: Instant) -> State {
         State { phase, since, blocked: blocked.map(|since| (since, 0)) }
@@ -325,6 +363,8 @@ mod tests {
         let begun = Instant::now();
         let at = |s| begun + Duration::from_secs(s);
         for (phase, blocked, over) in [
+            (Phase::Handshake, None, Some((5, Ended::Handshake))),
+            (Phase::Handshake, Some(at(1)), Some((5, Ended::Handshake))),
             (Phase::Fresh, None, Some((10, Ended::Idle))),
             (Phase::Head, None, Some((10, Ended::Head))),
             (Phase::Idle, None, Some((75, Ended::Idle))),
@@ -345,7 +385,7 @@ mod tests {
 
     #[test]
     fn progress_is_four_kilobytes_or_all_that_waits() {
-        let clocks = Clocks::start();
+        let clocks = Clocks::start(false);
         let is_blocked = || clocks.state.lock().blocked.is_some();
         clocks.wrote(1, 2);
         assert!(!is_blocked());

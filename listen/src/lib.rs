@@ -17,6 +17,7 @@ mod memory;
 mod operator;
 mod request;
 mod server;
+mod tls;
 
 pub use access::Access;
 pub use address::parse_address;
@@ -28,3 +29,4 @@ pub use memory::{Memory, Share};
 pub use operator::{Operator, operator, refuse_pages};
 pub use request::{Bodies, error_response, key_headers};
 pub use server::{ListenError, Listener, Peer};
+pub use tls::{CertificateMeters, ClientTls, ClientTlsConfig, Identity, MinVersion, TlsConfig, TlsError};

@@ -1,11 +1,12 @@
 //! The accept loop: bounds, health in reserve, drain.
 
-use crate::config::ListenConfig;
+use crate::config::{ListenConfig, Timeouts};
 use crate::connection::{Answer, Answering, Clocks, Ended, Socket, discard_unread};
 use crate::cors;
 use crate::descriptors::{Spares, connections_within_limit};
 use crate::drain::Drain;
 use crate::request::error_response;
+use crate::tls::{CertificateMeters, Failure, Identity, ServerTls, TlsError, accept};
 use axum::body::Body;
 use axum::response::Response;
 use http::header::{CONNECTION, HOST};
@@ -16,6 +17,7 @@ use hyper::server::conn::http1;
 use hyper::service::service_fn;
 use hyper_util::rt::{TokioIo, TokioTimer};
 use prometheus::{Gauge, IntCounter, IntCounterVec};
+use rand::Rng;
 use std::convert::Infallible;
 use std::future::Future;
 use std::net::SocketAddr;
@@ -24,8 +26,12 @@ use std::time::Duration;
 use telemetry::metrics::Registry;
 use telemetry::names;
 use thiserror::Error;
+use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
+use tokio::task::JoinSet;
+use tokio::time::{Instant, sleep_until};
+use tokio_rustls::server::TlsStream;
 use tokio_util::task::TaskTracker;
 use tower::ServiceExt;
 use wire::openai::{ApiError, ErrorKind};
@@ -40,6 +46,8 @@ const RESERVED_MAX: usize = 64;
 const RESERVED_HEAD: Duration = Duration::from_secs(2);
 /// The paths that these may ask for, besides those below `/admin/`.
 const OPERATIONAL: [&str; 5] = ["/livez", "/readyz", "/health", "/metrics", "/status"];
+/// The paths that need no certificate where `health_without_certificate` is set.
+const HEALTH: [&str; 3] = ["/livez", "/readyz", "/health"];
 /// How long clients have to take the error that ends a stream at the end of a drain.
 const CUT_GRACE: Duration = Duration::from_secs(2);
 /// The `retry-after` when all connections are taken.
@@ -57,6 +65,15 @@ pub enum ListenError {
         #[source]
         source: std::io::Error,
     },
+    /// The files of a certificate are missing or wrong.
+    #[error("listening with TLS on {address}")]
+    Tls {
+        /// The address asked for.
+        address: SocketAddr,
+        /// The file and what is wrong with it.
+        #[source]
+        source: TlsError,
+    },
     /// Streams had not finished when the drain's time was over.
     #[error("{streams} connections were cut {limit_ms} ms after the drain began; raise listen.drain_timeout_ms")]
     Cut {
@@ -73,6 +90,7 @@ pub struct Listener {
     socket: TcpListener,
     address: SocketAddr,
     config: ListenConfig,
+    tls: Option<ServerTls>,
     per_connection: u64,
     meters: Option<Meters>,
 }
@@ -82,12 +100,54 @@ struct Meters {
     connections: Gauge,
     refused: IntCounter,
     ended: IntCounterVec,
+    /// Absent where there is no TLS.
+    tls: Option<TlsMeters>,
     listener: String,
 }
 
+#[derive(Debug, Clone)]
+struct TlsMeters {
+    handshakes: Gauge,
+    failed_handshakes: IntCounterVec,
+    certificate: CertificateMeters,
+}
+
 impl Meters {
+    fn new(registry: &Registry, listener: &str, is_tls: bool) -> Self {
+        Self {
+            connections: registry.gauge(&names::LISTEN_CONNECTIONS).with_label_values(&[listener]),
+            refused: registry.counter(&names::LISTEN_REFUSED).with_label_values(&[listener]),
+            ended: registry.counter(&names::LISTEN_ENDED),
+            tls: is_tls.then(|| TlsMeters::new(registry, listener)),
+            listener: listener.to_owned(),
+        }
+    }
+
     fn ended(&self, why: Ended) {
         self.ended.with_label_values(&[self.listener.as_str(), why.label()]).inc();
+    }
+
+    fn failed_handshake(&self, why: &str) {
+        if let Some(tls) = &self.tls {
+            tls.failed_handshakes.with_label_values(&[self.listener.as_str(), why]).inc();
+        }
+    }
+}
+
+impl TlsMeters {
+    fn new(registry: &Registry, listener: &str) -> Self {
+        registry.begin(&names::LISTEN_FAILED_HANDSHAKES, &[listener]);
+        let not_after = registry.gauge(&names::LISTEN_CERTIFICATE_NOT_AFTER).with_label_values(&[listener]);
+        let reloads = registry.counter(&names::LISTEN_CERTIFICATE_RELOADS);
+        Self {
+            handshakes: registry.gauge(&names::LISTEN_HANDSHAKES).with_label_values(&[listener]),
+            failed_handshakes: registry.counter(&names::LISTEN_FAILED_HANDSHAKES),
+            certificate: CertificateMeters {
+                not_after: Some(not_after),
+                loaded: reloads.with_label_values(&[listener, "ok"]),
+                failed: reloads.with_label_values(&[listener, "error"]),
+            },
+        }
     }
 }
 
@@ -95,24 +155,21 @@ impl Listener {
     /// Binds the socket; clients may connect from now on and are served from `serve` on.
     ///
     /// # Errors
-    /// An address that is taken or not ours.
+    /// An address that is taken or not ours; a certificate that cannot be used.
     pub async fn bind(config: &ListenConfig) -> Result<Self, ListenError> {
         let in_bind = |source| ListenError::Bind { address: config.address, source };
         let socket = TcpListener::bind(config.address).await.map_err(in_bind)?;
         let address = socket.local_addr().map_err(in_bind)?;
-        Ok(Self { socket, address, config: config.clone(), per_connection: 1, meters: None })
+        let tls =
+            ServerTls::open(&config.tls).map_err(|source| ListenError::Tls { address: config.address, source })?;
+        Ok(Self { socket, address, config: config.clone(), tls, per_connection: 1, meters: None })
     }
 
     /// Counts connections in `registry`, under this listener's name.
     #[must_use]
     pub fn with_metrics(mut self, registry: &Registry, listener: &str) -> Self {
         registry.begin(&names::LISTEN_ENDED, &[listener]);
-        self.meters = Some(Meters {
-            connections: registry.gauge(&names::LISTEN_CONNECTIONS).with_label_values(&[listener]),
-            refused: registry.counter(&names::LISTEN_REFUSED).with_label_values(&[listener]),
-            ended: registry.counter(&names::LISTEN_ENDED),
-            listener: listener.to_owned(),
-        });
+        self.meters = Some(Meters::new(registry, listener, self.tls.is_some()));
         self
     }
 
@@ -129,6 +186,13 @@ impl Listener {
         self.address
     }
 
+    /// The URL to reach it by, with the real port.
+    #[must_use]
+    pub fn url(&self) -> String {
+        let scheme = if self.tls.is_some() { "https" } else { "http" };
+        format!("{scheme}://{}", self.address)
+    }
+
     /// The bounds in use.
     #[must_use]
     pub fn config(&self) -> &ListenConfig {
@@ -140,8 +204,15 @@ impl Listener {
     ///
     /// # Errors
     /// Streams that the end of the drain cut.
-    pub async fn serve(self, app: axum::Router, drain: Drain) -> Result<(), ListenError> {
+    pub async fn serve(mut self, app: axum::Router, drain: Drain) -> Result<(), ListenError> {
         let server = Arc::new(self.server(app, drain.clone()));
+        // Dropped at the end, it stops following the files.
+        let mut watches = JoinSet::new();
+        if let Some(tls) = &server.tls {
+            watches.spawn(
+                tls.watch(self.meters.as_ref().and_then(|meters| Some(meters.tls.as_ref()?.certificate.clone()))),
+            );
+        }
         let over = notice_over(&drain, Duration::from_millis(self.config.drain_notice_ms));
         tokio::pin!(over);
         let mut spares = Spares::default();
@@ -178,7 +249,7 @@ impl Listener {
         finish(&server.tasks, &drain, self.config.drain_timeout_ms).await
     }
 
-    fn server(&self, app: axum::Router, drain: Drain) -> Server {
+    fn server(&mut self, app: axum::Router, drain: Drain) -> Server {
         let connections_max = connections_within_limit(self.config.connections_max, self.per_connection);
         if connections_max < self.config.connections_max {
             tracing::warn!(
@@ -194,6 +265,7 @@ impl Listener {
             app,
             builder: builder(),
             config: self.config.clone(),
+            tls: self.tls.take(),
             slots: Arc::new(Semaphore::new(connections_max)),
             reserved: Arc::new(Semaphore::new(RESERVED_MAX)),
             meters: self.meters.clone(),
@@ -224,6 +296,7 @@ struct Server {
     app: axum::Router,
     builder: http1::Builder,
     config: ListenConfig,
+    tls: Option<ServerTls>,
     slots: Arc<Semaphore>,
     reserved: Arc<Semaphore>,
     meters: Option<Meters>,
@@ -231,19 +304,46 @@ struct Server {
     drain: Drain,
 }
 
+/// What one connection holds until it ends.
+struct Held {
+    _slot: OwnedSemaphorePermit,
+    /// A place among the handshakes in flight, given back when it is over.
+    handshake: Option<OwnedSemaphorePermit>,
+    is_reserved: bool,
+}
+
+/// What is known of a connection when requests may come.
+struct Opened {
+    peer: Peer,
+    is_reserved: bool,
+    /// The client that a certificate named.
+    identity: Option<Arc<Identity>>,
+}
+
 impl Server {
     /// Serves a connection, if one more is allowed.
     fn take(self: &Arc<Self>, stream: TcpStream, peer: Peer) {
-        match Arc::clone(&self.slots).try_acquire_owned() {
-            Ok(slot) => self.spawn(stream, peer, slot, false),
-            Err(_) => self.take_reserved(stream, peer),
+        match self.place() {
+            Some(held) => self.spawn(stream, peer, held),
+            None => self.take_reserved(stream, peer),
         }
+    }
+
+    /// Room for one more connection, and for its handshake.
+    fn place(&self) -> Option<Held> {
+        let slot = Arc::clone(&self.slots).try_acquire_owned().ok()?;
+        let handshake = self.tls.as_ref().map(ServerTls::place);
+        if let Some(None) = handshake {
+            self.count_failed_handshake("busy");
+            return None;
+        }
+        Some(Held { _slot: slot, handshake: handshake.flatten(), is_reserved: false })
     }
 
     /// Serves a connection that may ask for health and the like alone.
     fn take_reserved(self: &Arc<Self>, stream: TcpStream, peer: Peer) {
         match Arc::clone(&self.reserved).try_acquire_owned() {
-            Ok(slot) => self.spawn(stream, peer, slot, true),
+            Ok(slot) => self.spawn(stream, peer, Held { _slot: slot, handshake: None, is_reserved: true }),
             // Dropping the stream closes it.
             Err(_) => self.count_refused(),
         }
@@ -255,7 +355,13 @@ impl Server {
         }
     }
 
-    fn spawn(self: &Arc<Self>, stream: TcpStream, peer: Peer, slot: OwnedSemaphorePermit, is_reserved: bool) {
+    fn count_failed_handshake(&self, why: &str) {
+        if let Some(meters) = &self.meters {
+            meters.failed_handshake(why);
+        }
+    }
+
+    fn spawn(self: &Arc<Self>, stream: TcpStream, peer: Peer, held: Held) {
         // Tokens are small writes that must not wait for an acknowledgement.
         if let Err(cause) = stream.set_nodelay(true) {
             tracing::debug!(%cause, "setting TCP_NODELAY");
@@ -263,39 +369,106 @@ impl Server {
         let counted = self.meters.as_ref().map(|meters| Counted::new(meters.connections.clone()));
         let server = Arc::clone(self);
         self.tasks.spawn(async move {
-            let _held = (slot, counted);
-            server.connection(stream, peer, is_reserved).await;
+            let _counted = counted;
+            server.connection(stream, peer, held).await;
         });
     }
 
-    async fn connection(self: Arc<Self>, stream: TcpStream, peer: Peer, is_reserved: bool) {
-        let (stream, clocks) = (Arc::new(stream), Clocks::start());
+    async fn connection(self: Arc<Self>, stream: TcpStream, peer: Peer, mut held: Held) {
+        let (stream, clocks) = (Arc::new(stream), Clocks::start(self.tls.is_some()));
         let mut timeouts = self.config.timeouts();
-        if is_reserved {
+        if held.is_reserved {
             timeouts.head = timeouts.head.min(RESERVED_HEAD);
+            timeouts.handshake = timeouts.handshake.min(RESERVED_HEAD);
         }
+        let mut opened = Opened { peer, is_reserved: held.is_reserved, identity: None };
+        let socket = Socket { stream: Arc::clone(&stream), clocks: Arc::clone(&clocks) };
+        let end = Ending { stream, clocks, timeouts };
+        let Some(tls) = &self.tls else {
+            return self.speak(socket, opened, &end, None).await;
+        };
+        let age = Age::draw(Duration::from_millis(self.config.tls.connection_age_max_ms));
+        let handshake = self.handshake(tls, socket, &end).await;
+        drop(held.handshake.take());
+        if let Some((io, identity)) = handshake {
+            opened.identity = identity;
+            self.speak(io, opened, &end, Some(age)).await;
+        }
+    }
+
+    /// Shakes hands, within the time for it and while the server is there. Boxed: only some connections need the room.
+    async fn handshake(
+        &self,
+        tls: &ServerTls,
+        socket: Socket,
+        end: &Ending,
+    ) -> Option<(Box<TlsStream<Socket>>, Option<Arc<Identity>>)> {
+        let meters = self.meters.as_ref().and_then(|meters| meters.tls.as_ref());
+        let _counted = meters.map(|meters| Counted::new(meters.handshakes.clone()));
+        let accepted = tokio::select! {
+            accepted = Box::pin(accept(tls.current(), socket, &end.stream)) => accepted,
+            why = end.clocks.watch(&end.stream, &end.timeouts) => {
+                self.count_failed_handshake("timeout");
+                self.end(&end.stream, why);
+                return None;
+            }
+            () = refused(&self.drain, &end.clocks) => return None,
+        };
+        let read = accepted.and_then(|io| Ok((identity(&io)?, Box::new(io))));
+        match read {
+            Ok((identity, io)) => {
+                end.clocks.established();
+                Some((io, identity))
+            }
+            Err(failure) => {
+                self.count_failed_handshake(failure.label());
+                None
+            }
+        }
+    }
+
+    /// Serves requests over what carries them.
+    async fn speak<I>(self: &Arc<Self>, io: I, opened: Opened, end: &Ending, age: Option<Age>)
+    where
+        I: AsyncRead + AsyncWrite + Unpin + Send,
+    {
+        let Ending { stream, clocks, timeouts } = end;
         let service = service_fn(|request: Request<Incoming>| {
             let answering = clocks.request();
-            Arc::clone(&self).answer(request, peer, is_reserved, answering)
+            Arc::clone(self).answer(request, opened.peer, opened.is_reserved, opened.identity.clone(), answering)
         });
-        let socket = Socket { stream: Arc::clone(&stream), clocks: Arc::clone(&clocks) };
-        let connection = self.builder.serve_connection(TokioIo::new(socket), service);
+        let connection = self.builder.serve_connection(TokioIo::new(io), service);
         tokio::pin!(connection);
-        let mut is_draining = false;
+        let mut is_ending = false;
         loop {
             tokio::select! {
-                ended = connection.as_mut() => {
-                    if let Err(cause) = ended {
-                        tracing::debug!(%cause, "a connection ended");
-                    }
-                    return;
-                }
-                why = clocks.watch(&stream, &timeouts) => return self.end(&stream, why),
-                () = refused(&self.drain, &clocks), if !is_draining => {
-                    is_draining = true;
+                ended = connection.as_mut() => return self.closed(clocks, ended),
+                why = clocks.watch(stream, timeouts) => return self.end(stream, why),
+                () = refused(&self.drain, clocks), if !is_ending => {
+                    is_ending = true;
                     connection.as_mut().graceful_shutdown();
                 }
-                () = self.drain.over() => return discard_unread(&stream),
+                () = reached(age.map(|age| age.soft)), if !is_ending => {
+                    is_ending = true;
+                    connection.as_mut().graceful_shutdown();
+                }
+                () = reached(age.map(|age| age.hard)) => return self.end(stream, Ended::Age),
+                () = self.drain.over() => return discard_unread(stream),
+            }
+        }
+    }
+
+    /// Notes how a connection ended that nobody here ended.
+    fn closed(&self, clocks: &Clocks, ended: hyper::Result<()>) {
+        if let Err(cause) = ended {
+            tracing::debug!(%cause, "a connection ended");
+        }
+        if self.tls.is_none() && clocks.has_met_tls() {
+            tracing::debug!(
+                "a client spoke TLS to a listener without it; give it tls.certificate_file, or write http:// there"
+            );
+            if let Some(meters) = &self.meters {
+                meters.ended(Ended::TlsToPlain);
             }
         }
     }
@@ -315,13 +488,18 @@ impl Server {
         mut request: Request<Incoming>,
         peer: Peer,
         is_reserved: bool,
+        identity: Option<Arc<Identity>>,
         answering: Answering,
     ) -> Result<hyper::Response<Answer<Body>>, Infallible> {
-        let refusal = refusal(&request, is_reserved);
+        let wants_certificate = identity.is_none() && self.tls.as_ref().is_some_and(ServerTls::is_mutual);
+        let refusal = refusal(&request, is_reserved, wants_certificate);
         if is_reserved && refusal.is_some() {
             self.count_refused();
         }
         request.extensions_mut().insert(peer);
+        if let Some(identity) = identity {
+            request.extensions_mut().insert(identity);
+        }
         let mut response = match refusal {
             Some(error) => closing(error_response(&error)),
             None => {
@@ -338,11 +516,15 @@ impl Server {
 }
 
 /// The error of a request that reaches no handler.
-fn refusal(request: &Request<Incoming>, is_reserved: bool) -> Option<ApiError> {
+fn refusal(request: &Request<Incoming>, is_reserved: bool, wants_certificate: bool) -> Option<ApiError> {
     if let Err(problem) = check_host(request) {
         return Some(ApiError::new(ErrorKind::InvalidRequest, problem));
     }
     let path = request.uri().path();
+    if wants_certificate && !HEALTH.contains(&path) {
+        let message = "this server wants a client certificate for everything but health";
+        return Some(ApiError::new(ErrorKind::PermissionDenied, message));
+    }
     if is_reserved && !OPERATIONAL.contains(&path) && !path.starts_with("/admin/") {
         return Some(ApiError::overloaded("all connections of this server are taken; try again", RETRY_AFTER));
     }
@@ -386,6 +568,42 @@ fn is_out_of_descriptors(cause: &std::io::Error) -> bool {
 async fn refused(drain: &Drain, clocks: &Clocks) {
     drain.refused().await;
     clocks.spare_fresh().await;
+}
+
+/// The client that a connection's certificate names; none where it brought none.
+fn identity(io: &TlsStream<Socket>) -> Result<Option<Arc<Identity>>, Failure> {
+    let Some(leaf) = io.get_ref().1.peer_certificates().and_then(<[_]>::first) else { return Ok(None) };
+    Identity::read(leaf).map(|identity| Some(Arc::new(identity))).ok_or(Failure::BadCertificate)
+}
+
+/// When a connection ends behind its current answer, and when at once.
+#[derive(Debug, Clone, Copy)]
+struct Age {
+    soft: Instant,
+    hard: Instant,
+}
+
+impl Age {
+    /// Connections that began together, as after a restart, do not end together.
+    fn draw(max: Duration) -> Self {
+        let now = Instant::now();
+        let soft = now + max.mul_f64(rand::rng().random_range(2.0 / 3.0..5.0 / 6.0));
+        Self { soft, hard: now + max }
+    }
+}
+
+async fn reached(moment: Option<Instant>) {
+    match moment {
+        Some(moment) => sleep_until(moment).await,
+        None => std::future::pending().await,
+    }
+}
+
+/// What ends a connection: its socket, its clocks and their limits.
+struct Ending {
+    stream: Arc<TcpStream>,
+    clocks: Arc<Clocks>,
+    timeouts: Timeouts,
 }
 
 async fn now_or_never<T>(future: impl Future<Output = T>) -> Option<T> {

@@ -55,9 +55,54 @@ pub const LISTEN_ENDED: Def = Def::counter(
     "Connections that this server ended: unused ones, heads and readers that were too slow, clients that left",
     &["listener", "reason"],
 )
-.of(&["idle", "head", "write", "client_left"]);
+.of(&["idle", "head", "write", "client_left", "handshake", "age", "tls_to_plain"]);
+/// TLS handshakes in flight.
+pub const LISTEN_HANDSHAKES: Def =
+    Def::gauge("forebay_listen_handshakes", "TLS handshakes in flight, per listener", &["listener"]);
+/// TLS handshakes that came to nothing, by why.
+pub const LISTEN_FAILED_HANDSHAKES: Def = Def::counter(
+    "forebay_listen_failed_handshakes_total",
+    "TLS handshakes that came to nothing, by reason",
+    &["listener", "reason"],
+)
+.of(&[
+    "plain_http",
+    "client_left",
+    "no_certificate",
+    "bad_certificate",
+    "refused_by_client",
+    "protocol",
+    "timeout",
+    "busy",
+]);
+/// The end of a listener's certificate.
+pub const LISTEN_CERTIFICATE_NOT_AFTER: Def = Def::gauge(
+    "forebay_listen_certificate_not_after_seconds",
+    "The last moment at which the listener's certificate is valid, in seconds since 1970",
+    &["listener"],
+);
+/// Looks at changed certificate files.
+pub const LISTEN_CERTIFICATE_RELOADS: Def = Def::counter(
+    "forebay_listen_certificate_reloads_total",
+    "Changes of a listener's certificate files that were taken (ok), and looks at one that cannot be used (error)",
+    &["listener", "result"],
+)
+.of(&["ok", "error"]);
 
 // --- router -------------------------------------------------------------------------------------
+
+/// The end of the certificate shown to workers.
+pub const ROUTER_CERTIFICATE_NOT_AFTER: Def = Def::gauge(
+    "forebay_router_certificate_not_after_seconds",
+    "The last moment at which the certificate shown to workers is valid, in seconds since 1970",
+    &[],
+);
+/// Looks at changed files of `worker_tls`.
+pub const ROUTER_CERTIFICATE_RELOADS: Def = Def::counter(
+    "forebay_router_certificate_reloads_total",
+    "Changes of the worker_tls files that were taken (ok), and looks at one that cannot be used (error)",
+    &["result"],
+);
 
 /// Requests answered, by the status the client got (499: it left first).
 pub const ROUTER_REQUESTS: Def = Def::counter(
