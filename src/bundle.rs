@@ -41,8 +41,7 @@ pub(crate) async fn write(config: &Config, args: &BundleArgs) -> anyhow::Result<
     let to = args.out.clone().unwrap_or_else(|| PathBuf::from(format!("forebay-support-{now_s}.tar")));
     let mut tar = Tar::new(format!("forebay-support-{now_s}"), now_s);
     let mut missing = serde_json::Map::new();
-    let url = args.target.url.as_deref().unwrap_or("http://127.0.0.1:8080");
-    let client = Client::new(url, args.target.api_key.as_deref())?;
+    let client = Client::of(&args.target)?;
     for (path, name) in ASKED {
         match tokio::time::timeout(PATIENCE, client.look(path)).await {
             Ok(Ok((status, body))) => {
@@ -67,7 +66,7 @@ pub(crate) async fn write(config: &Config, args: &BundleArgs) -> anyhow::Result<
     let manifest = json!({
         "forebay": env!("CARGO_PKG_VERSION"),
         "made_unix_s": now_s,
-        "server": telemetry::mask(url),
+        "server": telemetry::mask(client.base()),
         "missing": missing,
         "note": "config.toml is what this command was given, which is what the server was given where both run alike",
     });

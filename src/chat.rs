@@ -7,16 +7,21 @@ mod visible;
 
 pub(crate) use session::talk;
 
+use crate::cli::Target;
 use anyhow::{Context, anyhow, bail};
 use bytes::Bytes;
 use http::header::{AUTHORIZATION, CONTENT_TYPE, HeaderValue};
 use http::{Method, Request, StatusCode};
 use http_body_util::{BodyExt, Full, Limited};
 use hyper::body::Incoming;
+use hyper_rustls::{HttpsConnector, HttpsConnectorBuilder};
 use hyper_util::client::legacy::Client as HttpClient;
 use hyper_util::client::legacy::connect::HttpConnector;
 use hyper_util::rt::TokioExecutor;
+use listen::{ClientTls, ClientTlsConfig};
+use rustls::{ClientConfig, RootCertStore};
 use serde_json::json;
+use std::sync::Arc;
 use wire::openai::channels::{Answer, Found, Kind, error_message, read_event};
 use wire::openai::chat::ChatMessage;
 use wire::openai::models::ModelList;
@@ -31,7 +36,7 @@ const LOOK_BYTES_MAX: usize = 256 << 20;
 /// A server to talk to.
 #[derive(Debug, Clone)]
 pub(crate) struct Client {
-    http: HttpClient<HttpConnector, Full<Bytes>>,
+    http: HttpClient<HttpsConnector<HttpConnector>, Full<Bytes>>,
     base: String,
     authorization: Option<HeaderValue>,
 }
@@ -46,20 +51,45 @@ pub(crate) struct Conversation {
 }
 
 impl Client {
+    /// A client for the server that the flags name, or the one on this machine.
+    ///
+    /// # Errors
+    /// Those of [`new`](Self::new).
+    pub(crate) fn of(target: &Target) -> anyhow::Result<Self> {
+        let tls = ClientTlsConfig {
+            ca_file: target.cacert.clone(),
+            certificate_file: target.cert.clone(),
+            key_file: target.key.clone(),
+            ..ClientTlsConfig::default()
+        };
+        let url = target.url.as_deref().unwrap_or("http://127.0.0.1:8080");
+        Self::new(url, target.api_key.as_deref(), &tls)
+    }
+
     /// A client for the server at `url`.
     ///
     /// # Errors
-    /// A key that no header may hold.
-    pub(crate) fn new(url: &str, api_key: Option<&str>) -> anyhow::Result<Self> {
-        if !url.starts_with("http://") {
-            bail!("the URL {url:?} must begin with http:// (TLS is not supported yet)");
-        }
+    /// A key that no header may hold; files for TLS that are missing or wrong.
+    fn new(url: &str, api_key: Option<&str>, tls: &ClientTlsConfig) -> anyhow::Result<Self> {
+        let mut tls = match url.split_once("://") {
+            Some(("https", _)) => ClientConfig::clone(&*ClientTls::new(tls)?.current()),
+            Some(("http", _)) => without_authorities()?,
+            _ => bail!("the URL {url:?} must begin with http:// or https://"),
+        };
+        // The connector writes them itself.
+        tls.alpn_protocols.clear();
+        let connector = HttpsConnectorBuilder::new().with_tls_config(tls).https_or_http().enable_http1().build();
         let authorization = api_key.map(|key| HeaderValue::from_str(&format!("Bearer {key}"))).transpose();
         Ok(Self {
-            http: HttpClient::builder(TokioExecutor::new()).build(HttpConnector::new()),
+            http: HttpClient::builder(TokioExecutor::new()).build(connector),
             base: url.trim_end_matches('/').trim_end_matches("/v1").into(),
             authorization: authorization.context("the API key holds a character that no header may hold")?,
         })
+    }
+
+    /// The server's URL, without the API's version.
+    pub(crate) fn base(&self) -> &str {
+        &self.base
     }
 
     /// The server's models.
@@ -138,6 +168,13 @@ impl Client {
         let message = error_message(&body);
         Err(anyhow!("{url} answered {status}: {message}"))
     }
+}
+
+/// The settings of a client that speaks plain HTTP alone.
+fn without_authorities() -> anyhow::Result<ClientConfig> {
+    let provider = Arc::new(rustls::crypto::ring::default_provider());
+    let builder = ClientConfig::builder_with_provider(provider).with_safe_default_protocol_versions()?;
+    Ok(builder.with_root_certificates(RootCertStore::empty()).with_no_client_auth())
 }
 
 async fn whole(body: Incoming) -> anyhow::Result<Bytes> {

@@ -39,7 +39,9 @@ pub(crate) enum Command {
     #[command(after_help = "Example:  forebay serve ./Qwen3-0.6B --listen 127.0.0.1:8080")]
     Serve(ServeArgs),
     /// The front door alone, before workers that run elsewhere.
-    #[command(after_help = "Example:  forebay router --worker http://127.0.0.1:8081 --worker http://127.0.0.1:8083")]
+    #[command(
+        after_help = "Example:  forebay router --worker http://127.0.0.1:8081 --worker https://worker-2.example:8081"
+    )]
     Router(RouterArgs),
     /// One worker: an OpenAI server of its own, unscreened.
     #[command(after_help = "Example:  forebay worker ./Qwen3-0.6B --threads 8")]
@@ -86,6 +88,9 @@ pub(crate) enum Command {
     /// Makes what the policy of a configuration holds: digests of keys.
     #[command(subcommand)]
     Policy(PolicyCommand),
+    /// Makes certificates for trying TLS.
+    #[command(subcommand)]
+    Peers(PeersCommand),
     /// Prints the completions for a shell.
     #[command(after_help = "Example:  forebay completions bash > /etc/bash_completion.d/forebay")]
     Completions {
@@ -186,6 +191,30 @@ pub(crate) enum PolicyCommand {
     HashKey,
 }
 
+#[derive(Debug, Subcommand)]
+pub(crate) enum PeersCommand {
+    /// Makes an authority and certificates of a worker and a router, to try TLS with; prints what to run next. In
+    /// production they come from something that renews them, such as cert-manager.
+    #[command(after_help = "Example:  forebay peers init tls --name worker-1.example --name 10.0.0.7")]
+    Init(PeersInitArgs),
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct PeersInitArgs {
+    /// The directory to write; nothing in it is overwritten.
+    #[arg(value_name = "DIR")]
+    pub(crate) dir: PathBuf,
+    /// A further host name or address that the certificates are for; may be repeated. They are always for localhost.
+    #[arg(long, value_name = "NAME")]
+    pub(crate) name: Vec<String>,
+    /// The days that they are valid.
+    #[arg(long, default_value_t = 30, value_name = "N", value_parser = clap::value_parser!(u16).range(1..=825))]
+    pub(crate) days: u16,
+    /// Prints the files and the next commands as one JSON object.
+    #[arg(long)]
+    pub(crate) json: bool,
+}
+
 /// The flags of a worker, shared by `serve` and `worker`.
 #[derive(Debug, Default, Args)]
 pub(crate) struct EngineFlags {
@@ -233,6 +262,20 @@ pub(crate) struct EngineFlags {
     pub(crate) scheduling_policy: Option<String>,
 }
 
+/// The files of a listener that speaks TLS (vLLM's names).
+#[derive(Debug, Default, Args)]
+pub(crate) struct TlsFlags {
+    /// A PEM file with the server's certificate; with it the listener speaks HTTPS alone.
+    #[arg(long, value_name = "FILE", requires = "ssl_keyfile")]
+    pub(crate) ssl_certfile: Option<PathBuf>,
+    /// A PEM file with the certificate's private key.
+    #[arg(long, value_name = "FILE", requires = "ssl_certfile")]
+    pub(crate) ssl_keyfile: Option<PathBuf>,
+    /// A PEM file with the authorities whose certificates clients must bring (mutual TLS).
+    #[arg(long, value_name = "FILE", requires = "ssl_certfile")]
+    pub(crate) ssl_ca_certs: Option<PathBuf>,
+}
+
 #[derive(Debug, Args)]
 pub(crate) struct ServeArgs {
     /// Models: directories as Hugging Face publishes them, or URLs as for `forebay pull`, optionally
@@ -242,6 +285,8 @@ pub(crate) struct ServeArgs {
     /// The address of the API [default: 127.0.0.1:8080].
     #[arg(long, value_name = "ADDRESS:PORT", value_parser = parse_address)]
     pub(crate) listen: Option<SocketAddr>,
+    #[command(flatten)]
+    pub(crate) tls: TlsFlags,
     #[command(flatten)]
     pub(crate) instead: OfServers,
     #[command(flatten)]
@@ -259,6 +304,17 @@ pub(crate) struct RouterArgs {
     #[arg(long, value_name = "ADDRESS:PORT", value_parser = parse_address)]
     pub(crate) listen: Option<SocketAddr>,
     #[command(flatten)]
+    pub(crate) tls: TlsFlags,
+    /// A PEM file with the authorities of workers at https:// URLs, in place of the system's.
+    #[arg(long, value_name = "FILE")]
+    pub(crate) worker_cacert: Option<PathBuf>,
+    /// A PEM file with the certificate that is shown to workers (mutual TLS).
+    #[arg(long, value_name = "FILE", requires = "worker_key")]
+    pub(crate) worker_cert: Option<PathBuf>,
+    /// A PEM file with that certificate's private key.
+    #[arg(long, value_name = "FILE", requires = "worker_cert")]
+    pub(crate) worker_key: Option<PathBuf>,
+    #[command(flatten)]
     pub(crate) instead: OfServers,
 }
 
@@ -272,6 +328,8 @@ pub(crate) struct WorkerArgs {
     #[arg(long, value_name = "ADDRESS:PORT", value_parser = parse_address)]
     pub(crate) listen: Option<SocketAddr>,
     #[command(flatten)]
+    pub(crate) tls: TlsFlags,
+    #[command(flatten)]
     pub(crate) instead: OfServers,
     #[command(flatten)]
     pub(crate) engine: EngineFlags,
@@ -280,7 +338,7 @@ pub(crate) struct WorkerArgs {
 }
 
 /// The server to talk to.
-#[derive(Debug, Args)]
+#[derive(Debug, Default, Args)]
 pub(crate) struct Target {
     /// The server, e.g. http://127.0.0.1:8080.
     #[arg(long, alias = "base-url", env = "FOREBAY_URL", value_name = "URL")]
@@ -288,6 +346,15 @@ pub(crate) struct Target {
     /// The key to send.
     #[arg(long, env = "FOREBAY_API_KEY", hide_env_values = true, value_name = "KEY")]
     pub(crate) api_key: Option<String>,
+    /// A PEM file with the authorities of a server at an https:// URL, in place of the system's (curl's name).
+    #[arg(long, value_name = "FILE")]
+    pub(crate) cacert: Option<PathBuf>,
+    /// A PEM file with the certificate to show to the server (curl's name).
+    #[arg(long, value_name = "FILE", requires = "key")]
+    pub(crate) cert: Option<PathBuf>,
+    /// A PEM file with that certificate's private key (curl's name).
+    #[arg(long, value_name = "FILE", requires = "cert")]
+    pub(crate) key: Option<PathBuf>,
     #[command(flatten)]
     pub(crate) instead: OfClients,
 }

@@ -9,6 +9,7 @@ mod config_docs;
 mod instead;
 mod model;
 mod out;
+mod peers;
 mod progress;
 mod run;
 mod secrets;

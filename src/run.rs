@@ -2,18 +2,18 @@
 
 use crate::chat::{Client, talk};
 use crate::cli::{
-    ChatArgs, Cli, Command, Common, ConfigCommand, EngineFlags, EvalCommand, ModelsArgs, PolicyCommand, SynthArgs,
-    Target, TrustFlags,
+    ChatArgs, Cli, Command, Common, ConfigCommand, EngineFlags, EvalCommand, ModelsArgs, PeersCommand, PolicyCommand,
+    RouterArgs, SynthArgs, Target, TlsFlags, TrustFlags,
 };
 use crate::config::{self, Config, Loaded, Setting};
-use crate::instead::OfClients;
 use crate::progress::Progress;
 use crate::signals::Signals;
-use crate::{bundle, cache, config_docs, model, out, secrets, serve};
+use crate::{bundle, cache, config_docs, model, out, peers, secrets, serve};
 use anyhow::{Context, anyhow, bail};
 use clap::CommandFactory;
 use std::io::Read;
 use std::net::SocketAddr;
+use std::path::PathBuf;
 use std::process::ExitCode;
 
 /// The connections of a server that one chat needs, with room for health checks.
@@ -29,12 +29,15 @@ pub(crate) fn run(cli: Cli) -> anyhow::Result<ExitCode> {
         Command::Serve(args) => {
             let mut settings = with_listen("router", args.listen, engine_settings(&args.engine));
             settings.extend(trust_settings(&args.trust));
+            settings.extend(tls_settings("router", &args.tls));
             let config = load(&common, settings)?;
             let models = serve::sources(&args.models, true)?;
             in_runtime(&config, serve::until_signal(serve::both(&config, models)))
         }
         Command::Router(args) => {
             let mut settings = with_listen("router", args.listen, Vec::new());
+            settings.extend(tls_settings("router", &args.tls));
+            settings.extend(worker_tls_settings(&args));
             if !args.workers.is_empty() {
                 settings.push(("router.workers".into(), toml::Value::from(args.workers).to_string()));
             }
@@ -44,6 +47,7 @@ pub(crate) fn run(cli: Cli) -> anyhow::Result<ExitCode> {
         Command::Worker(args) => {
             let mut settings = with_listen("worker", args.listen, engine_settings(&args.engine));
             settings.extend(trust_settings(&args.trust));
+            settings.extend(tls_settings("worker", &args.tls));
             let config = load(&common, settings)?;
             let models = serve::sources(&args.models, false)?;
             in_runtime(&config, serve::until_signal(serve::worker(&config, models)))
@@ -81,6 +85,7 @@ pub(crate) fn run(cli: Cli) -> anyhow::Result<ExitCode> {
             to_its_end(&config, bundle::write(&config, &args))
         }
         Command::Policy(PolicyCommand::HashKey) => hash_key(),
+        Command::Peers(PeersCommand::Init(args)) => peers::init(&args).map(|()| ExitCode::SUCCESS),
         Command::Completions { shell } => {
             let mut script = Vec::new();
             clap_complete::generate(shell, &mut Cli::command(), "forebay", &mut script);
@@ -161,6 +166,28 @@ fn engine_settings(flags: &EngineFlags) -> Vec<Setting> {
     settings.into_iter().filter_map(|(key, value)| Some((format!("worker.{key}"), value?))).collect()
 }
 
+fn tls_settings(table: &str, flags: &TlsFlags) -> Vec<Setting> {
+    let files = [
+        ("certificate_file", &flags.ssl_certfile),
+        ("key_file", &flags.ssl_keyfile),
+        ("client_ca_file", &flags.ssl_ca_certs),
+    ];
+    path_settings(&format!("{table}.listen.tls"), files)
+}
+
+fn worker_tls_settings(args: &RouterArgs) -> Vec<Setting> {
+    let files =
+        [("ca_file", &args.worker_cacert), ("certificate_file", &args.worker_cert), ("key_file", &args.worker_key)];
+    path_settings("router.worker_tls", files)
+}
+
+fn path_settings<const N: usize>(table: &str, files: [(&str, &Option<PathBuf>); N]) -> Vec<Setting> {
+    let setting = |(key, path): (&str, &Option<PathBuf>)| {
+        Some((format!("{table}.{key}"), path.as_ref()?.to_string_lossy().into_owned()))
+    };
+    files.into_iter().filter_map(setting).collect()
+}
+
 fn trust_settings(flags: &TrustFlags) -> Vec<Setting> {
     let required = flags.require_proof.then(|| ("trust.require_proof".to_owned(), "true".to_owned()));
     required.into_iter().collect()
@@ -198,7 +225,9 @@ fn chat(common: &Common, args: ChatArgs) -> anyhow::Result<ExitCode> {
     for role in ["router", "worker"] {
         settings.push((format!("{role}.listen.connections_max"), CHAT_CONNECTIONS.to_string()));
     }
-    let config = quiet(common, settings)?;
+    let mut config = quiet(common, settings)?;
+    // It talks to itself, whatever the server of this configuration shows to others.
+    config.config.router.listen.tls = listen::TlsConfig::default();
     in_runtime(&config, async {
         let mut signals = Signals::of_command()?;
         if args.target.url.is_some() {
@@ -209,11 +238,8 @@ fn chat(common: &Common, args: ChatArgs) -> anyhow::Result<ExitCode> {
         let starting = async {
             let mut running = serve::both(&config, models).await?;
             running.ready().await?;
-            let target = Target {
-                url: Some(running.url.clone()),
-                api_key: args.target.api_key.clone(),
-                instead: OfClients::default(),
-            };
+            let target =
+                Target { url: Some(running.url.clone()), api_key: args.target.api_key.clone(), ..Target::default() };
             let (client, first) = connect(&target).await?;
             Ok((running, client, first))
         };
@@ -226,20 +252,16 @@ fn chat(common: &Common, args: ChatArgs) -> anyhow::Result<ExitCode> {
 
 /// A client, and the name of the server's first model.
 async fn connect(target: &Target) -> anyhow::Result<(Client, String)> {
-    let client = Client::new(url(target), target.api_key.as_deref())?;
+    let client = Client::of(target)?;
     let models = client.models().await?;
     let first = models.data.into_iter().next().ok_or_else(|| anyhow!("the server has no model"))?;
     Ok((client, first.id))
 }
 
-fn url(target: &Target) -> &str {
-    target.url.as_deref().unwrap_or("http://127.0.0.1:8080")
-}
-
 fn models(common: &Common, args: ModelsArgs) -> anyhow::Result<ExitCode> {
     let config = quiet(common, Vec::new())?;
     to_its_end(&config, async {
-        let list = Client::new(url(&args.target), args.target.api_key.as_deref())?.models().await?;
+        let list = Client::of(&args.target)?.models().await?;
         if args.json {
             return out::line(serde_json::to_string(&list)?);
         }

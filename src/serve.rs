@@ -8,7 +8,7 @@ use crate::out;
 use crate::progress;
 use crate::signals::Signals;
 use anyhow::{Context, bail};
-use listen::{Drain, ListenConfig, Listener};
+use listen::{Drain, ListenConfig, Listener, TlsConfig};
 use loader::ModelUrl;
 use rand::Rng;
 use router::Router;
@@ -97,7 +97,7 @@ pub(crate) async fn router(config: &Config) -> anyhow::Result<Running> {
     }
     let registry = Registry::new();
     let listener = Listener::bind(&config.router.listen).await?;
-    let (url, drain) = (url_of(&listener), Drain::new());
+    let (url, drain) = (listener.url(), Drain::new());
     let router = Router::new(config.router.clone(), &registry, drain.clone())?;
     let looking = router.clone();
     let task = tokio::spawn(route(router, listener, registry, drain.clone()));
@@ -132,7 +132,7 @@ fn start_worker(
     listener: Listener,
     registry: Registry,
 ) -> anyhow::Result<Running> {
-    let (url, drain) = (url_of(&listener), Drain::new());
+    let (url, drain) = (listener.url(), Drain::new());
     let listener = listener.with_metrics(&registry, "worker");
     let storage = StorageConfig { loader: config.loader.clone(), trust: config.trust.clone() };
     let worker = Worker::start(config.worker.clone(), &storage, models, registry, drain.clone())?;
@@ -159,13 +159,15 @@ pub(crate) async fn both(config: &Config, models: Vec<ModelSource>) -> anyhow::R
     let listener = Listener::bind(&config.router.listen).await?;
     let key = format!("{:032x}", rand::rng().random::<u128>());
     let mut config = config.clone();
-    config.worker.listen = ListenConfig { address: SocketAddr::from(([127, 0, 0, 1], 0)), ..config.worker.listen };
+    // What a process says to itself over loopback needs no TLS.
+    let (address, tls) = (SocketAddr::from(([127, 0, 0, 1], 0)), TlsConfig::default());
+    config.worker.listen = ListenConfig { address, tls, ..config.worker.listen };
     let inner = Listener::bind(&config.worker.listen).await?;
     config.worker.access_log = false;
-    config.router.workers = vec![url_of(&inner)];
+    config.router.workers = vec![inner.url()];
     config.router.worker_api_key = Some(policy::Secret::new(key.clone()));
     config.worker.api_key = Some(policy::Secret::new(key));
-    let (url, drain) = (url_of(&listener), Drain::new());
+    let (url, drain) = (listener.url(), Drain::new());
     let router = Router::new(config.router.clone(), &registry, drain.clone())?;
     let inner = start_worker(&config, models, inner, registry.clone())?;
     let looking = router.clone();
@@ -221,8 +223,4 @@ fn say_listening(url: &str) {
     if let Err(error) = out::line(format_args!("listening on {url}  (OpenAI API at {url}/v1; Ctrl-C ends)")) {
         tracing::warn!("listening on {url}, which could not be said: {}", wire::Chain(error.as_ref()));
     }
-}
-
-fn url_of(listener: &Listener) -> String {
-    format!("http://{}", listener.local_addr())
 }

@@ -20,7 +20,7 @@ use axum::{Json, body::Body};
 use futures_util::future::join_all;
 use http::header::CONTENT_TYPE;
 use http::{HeaderValue, StatusCode};
-use listen::{Bodies, Drain, Listener, Memory};
+use listen::{Bodies, CertificateMeters, ClientTls, Drain, Listener, Memory, TlsError};
 use parking_lot::Mutex;
 use policy::{Moment, Policy, Secret};
 use serde::Serialize;
@@ -50,6 +50,9 @@ pub enum RouterError {
         /// The problem with it.
         problem: String,
     },
+    /// The files for TLS with workers are missing or wrong.
+    #[error("checking the router's configuration: `worker_tls`")]
+    WorkerTls(#[source] TlsError),
     /// The policy is wrong.
     #[error("checking the router's configuration")]
     Policy(#[from] policy::ConfigError),
@@ -72,8 +75,11 @@ impl Router {
     pub fn new(config: RouterConfig, registry: &Registry, drain: Drain) -> Result<Self, RouterError> {
         check_fields(&config)?;
         let begun = Instant::now();
-        let fleet = Fleet::new(limits(&config));
-        fleet.apply(Change::All(addresses(&config)?));
+        let addresses = addresses(&config)?;
+        let tls = addresses.iter().any(Address::is_tls).then(|| ClientTls::new(&config.worker_tls));
+        let tls = tls.transpose().map_err(RouterError::WorkerTls)?;
+        let fleet = Fleet::new(limits(&config, tls.clone()));
+        fleet.apply(Change::All(addresses));
         let core = Core {
             policy: Policy::new(&config.policy)?,
             fleet,
@@ -91,6 +97,7 @@ impl Router {
             config,
             drain,
             begun,
+            tls,
         };
         Ok(Self { core: Arc::new(core) })
     }
@@ -137,16 +144,32 @@ impl Router {
         watches.spawn(health::watch_all(Arc::clone(&self.core)));
         let core = Arc::clone(&self.core);
         watches.spawn(async move { core.fleet.follow().await });
+        if let Some(tls) = self.core.tls.clone() {
+            watches.spawn(tls.watch(Some(certificate_meters(&self.core))));
+        }
         watches
     }
 }
 
+/// The meters of the files for TLS with workers.
+fn certificate_meters(core: &Core) -> CertificateMeters {
+    core.registry.begin(&names::ROUTER_CERTIFICATE_RELOADS, &[]);
+    let not_after = || core.registry.gauge(&names::ROUTER_CERTIFICATE_NOT_AFTER).with_label_values::<&str>(&[]);
+    let reloads = core.registry.counter(&names::ROUTER_CERTIFICATE_RELOADS);
+    CertificateMeters {
+        not_after: core.config.worker_tls.certificate_file.is_some().then(not_after),
+        loaded: reloads.with_label_values(&["ok"]),
+        failed: reloads.with_label_values(&["error"]),
+    }
+}
+
 /// The bounds of connections to workers.
-fn limits(config: &RouterConfig) -> Limits {
+fn limits(config: &RouterConfig, tls: Option<ClientTls>) -> Limits {
     let wanted = config.in_flight_max.saturating_add(CONNECTIONS_SPARE);
     // Clients' connections take their half of the limit of open files.
     let places = listen::connections_within_limit(wanted, 2);
     Limits {
+        tls,
         connect_timeout: config.connect_timeout(),
         idle: config.pool_idle(),
         places: Arc::new(Semaphore::new(places.min(Semaphore::MAX_PERMITS))),
@@ -181,6 +204,12 @@ fn check_fields(config: &RouterConfig) -> Result<(), RouterError> {
         if let Some(problem) = key.as_ref().and_then(Secret::key_problem) {
             return wrong(field, problem);
         }
+    }
+    if let Some((field, problem)) = config.listen.problem() {
+        return wrong(&format!("listen.{field}"), problem);
+    }
+    if let Some((field, problem)) = config.worker_tls.problem() {
+        return wrong(&format!("worker_tls.{field}"), problem);
     }
     if config.retry.attempts_max == 0 {
         return wrong("retry.attempts_max", "is 0; 1 means no retry");

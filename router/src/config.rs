@@ -1,6 +1,6 @@
 //! The router's settings, each default with its reason.
 
-use listen::ListenConfig;
+use listen::{ClientTlsConfig, ListenConfig};
 use policy::{PolicyConfig, Secret};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
@@ -12,12 +12,14 @@ use std::time::Duration;
 pub struct RouterConfig {
     /// Where clients come in.
     pub listen: ListenConfig,
-    /// The workers' base URLs, `http://HOST:PORT`. Any OpenAI server will do. Empty by default:
+    /// The workers' base URLs, `http://HOST:PORT` or `https://HOST:PORT`. Any OpenAI server will do. Empty by default:
     /// `forebay serve` adds its own, `forebay router` wants `--worker`.
     pub workers: Vec<String>,
     /// The key sent to the workers in place of the client's. Absent by default: workers on
     /// loopback or behind a network policy need none.
     pub worker_api_key: Option<Secret>,
+    /// How workers at `https://` URLs are verified, and the certificate that is shown to them.
+    pub worker_tls: ClientTlsConfig,
     /// The key that lets administrators in from other machines, for `/admin/…` and `/status`. Absent by default:
     /// then administration is for callers on the router's own machine.
     pub admin_api_key: Option<Secret>,
@@ -70,6 +72,7 @@ impl Default for RouterConfig {
             listen: ListenConfig::default(),
             workers: Vec::new(),
             worker_api_key: None,
+            worker_tls: ClientTlsConfig::default(),
             admin_api_key: None,
             health: HealthConfig::default(),
             retry: RetryConfig::default(),

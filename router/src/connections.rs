@@ -12,13 +12,16 @@ use http::uri::Authority;
 use http_body_util::Full;
 use hyper::client::conn::http1::{Builder, SendRequest};
 use hyper_util::rt::TokioIo;
+use listen::ClientTls;
 use parking_lot::Mutex;
+use rustls::ClientConfig;
 use std::io;
 use std::sync::Arc;
 use std::time::Duration;
 use thiserror::Error;
+use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::TcpStream;
-use tokio::sync::Semaphore;
+use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio::time::Instant;
 
 /// How much earlier than a worker says an idle connection is given up.
@@ -39,6 +42,13 @@ pub(crate) enum ConnectError {
     /// It took too long.
     #[error("connecting to {name} took more than {limit:?}")]
     TimedOut { name: String, limit: Duration },
+    /// It is not who it should be, or does not take us for who we are.
+    #[error("agreeing on TLS with {name}; see router.worker_tls")]
+    Tls {
+        name: String,
+        #[source]
+        source: io::Error,
+    },
     /// The worker accepted and then spoke no HTTP.
     #[error("opening an HTTP connection to {name}")]
     Handshake {
@@ -54,6 +64,8 @@ pub(crate) enum ConnectError {
 /// Bounds that the connections of all workers share.
 #[derive(Debug, Clone)]
 pub(crate) struct Limits {
+    /// For workers at `https://` URLs; absent where there is none.
+    pub(crate) tls: Option<ClientTls>,
     pub(crate) connect_timeout: Duration,
     /// How long an idle connection is kept where the worker announces nothing.
     pub(crate) idle: Duration,
@@ -67,13 +79,18 @@ pub(crate) struct Limits {
 #[derive(Debug)]
 pub(crate) struct Connections {
     authority: Authority,
+    is_tls: bool,
     limits: Limits,
     idle: Mutex<Vec<Idle>>,
 }
 
+/// The TLS settings that a connection was made under; none for plain HTTP.
+type Under = Option<Arc<ClientConfig>>;
+
 #[derive(Debug)]
 struct Idle {
     sender: SendRequest<Full<Bytes>>,
+    under: Under,
     until: Instant,
 }
 
@@ -83,14 +100,15 @@ pub(crate) struct Connection {
     pub(crate) sender: SendRequest<Full<Bytes>>,
     /// True if an earlier request went over it.
     pub(crate) is_reused: bool,
+    under: Under,
     /// How long it may idle.
     idle: Duration,
     owner: Arc<Connections>,
 }
 
 impl Connections {
-    pub(crate) fn new(authority: Authority, limits: Limits) -> Self {
-        Self { authority, limits, idle: Mutex::new(Vec::new()) }
+    pub(crate) fn new(authority: Authority, is_tls: bool, limits: Limits) -> Self {
+        Self { authority, is_tls, limits, idle: Mutex::new(Vec::new()) }
     }
 
     pub(crate) fn authority(&self) -> &Authority {
@@ -107,11 +125,11 @@ impl Connections {
 
     /// The connection used last, so that the others may expire.
     fn take_idle(self: &Arc<Self>) -> Option<Connection> {
-        let now = Instant::now();
+        let (now, current) = (Instant::now(), self.under());
         let mut idle = self.idle.lock();
-        while let Some(Idle { sender, until }) = idle.pop() {
-            if until > now && sender.is_ready() {
-                return Some(Connection { sender, is_reused: true, idle: self.limits.idle, owner: Arc::clone(self) });
+        while let Some(Idle { sender, under, until }) = idle.pop() {
+            if until > now && sender.is_ready() && is_same(&under, &current) {
+                return Some(self.connection(sender, true, under));
             }
         }
         None
@@ -123,35 +141,67 @@ impl Connections {
         let place = Arc::clone(&self.limits.places).try_acquire_owned();
         let Ok(place) = place else { return Err(ConnectError::Exhausted { name: name() }) };
         let limit = self.limits.connect_timeout;
-        let stream = match tokio::time::timeout(limit, self.connect()).await {
-            Ok(Ok(stream)) => stream,
-            Ok(Err(source)) if is_exhaustion(&source) => return Err(ConnectError::Exhausted { name: name() }),
-            Ok(Err(source)) => return Err(ConnectError::Unreachable { name: name(), source }),
-            Err(_) => return Err(ConnectError::TimedOut { name: name(), limit }),
+        let connecting = async {
+            let stream = self.connect().await.map_err(|source| match is_exhaustion(&source) {
+                true => ConnectError::Exhausted { name: name() },
+                false => ConnectError::Unreachable { name: name(), source },
+            })?;
+            if !self.is_tls {
+                return Ok((self.speak(stream, place).await?, None));
+            }
+            let fail = |source| ConnectError::Tls { name: name(), source };
+            let config = self.under().ok_or_else(|| fail(io::Error::other("no authorities are set up")))?;
+            let stream = ClientTls::connect(Arc::clone(&config), self.host(), stream).await.map_err(fail)?;
+            Ok((self.speak(stream, place).await?, Some(config)))
         };
-        let handshake = Builder::new().handshake(TokioIo::new(stream)).await;
-        let (sender, driver) = handshake.map_err(|source| ConnectError::Handshake { name: name(), source })?;
-        tokio::spawn(async move {
-            // Errors reach the user of the connection; the place is free once the socket is closed.
-            let _ = driver.await;
-            drop(place);
-        });
-        Ok(Connection { sender, is_reused: false, idle: self.limits.idle, owner: Arc::clone(self) })
+        match tokio::time::timeout(limit, connecting).await {
+            Ok(connected) => connected.map(|(sender, under)| self.connection(sender, false, under)),
+            Err(_) => Err(ConnectError::TimedOut { name: name(), limit }),
+        }
     }
 
     async fn connect(&self) -> io::Result<TcpStream> {
-        let host = self.authority.host().trim_start_matches('[').trim_end_matches(']');
-        let stream = TcpStream::connect((host, self.authority.port_u16().unwrap_or(80))).await?;
+        let port = self.authority.port_u16().unwrap_or(if self.is_tls { 443 } else { 80 });
+        let stream = TcpStream::connect((self.host(), port)).await?;
         // A request is one write that must not wait for an acknowledgement.
         stream.set_nodelay(true)?;
         Ok(stream)
     }
 
-    fn keep(&self, sender: SendRequest<Full<Bytes>>, idle_for: Duration) {
+    /// Begins HTTP over `io`. The place is free once that is closed.
+    async fn speak<I>(&self, io: I, place: OwnedSemaphorePermit) -> Result<SendRequest<Full<Bytes>>, ConnectError>
+    where
+        I: AsyncRead + AsyncWrite + Unpin + Send + 'static,
+    {
+        let handshake = Builder::new().handshake(TokioIo::new(io)).await;
+        let fail = |source| ConnectError::Handshake { name: self.authority.to_string(), source };
+        let (sender, driver) = handshake.map_err(fail)?;
+        tokio::spawn(async move {
+            // Errors reach the user of the connection.
+            let _ = driver.await;
+            drop(place);
+        });
+        Ok(sender)
+    }
+
+    fn connection(self: &Arc<Self>, sender: SendRequest<Full<Bytes>>, is_reused: bool, under: Under) -> Connection {
+        Connection { sender, is_reused, under, idle: self.limits.idle, owner: Arc::clone(self) }
+    }
+
+    fn host(&self) -> &str {
+        self.authority.host().trim_start_matches('[').trim_end_matches(']')
+    }
+
+    /// The TLS settings for a new connection.
+    fn under(&self) -> Under {
+        self.limits.tls.as_ref().filter(|_| self.is_tls).map(ClientTls::current)
+    }
+
+    fn keep(&self, sender: SendRequest<Full<Bytes>>, under: Under, idle_for: Duration) {
         let has_room = self.limits.places.available_permits() >= self.limits.places_spare;
         let mut idle = self.idle.lock();
         if has_room && idle.len() < IDLE_MAX && !idle_for.is_zero() {
-            idle.push(Idle { sender, until: Instant::now() + idle_for });
+            idle.push(Idle { sender, under, until: Instant::now() + idle_for });
         }
     }
 
@@ -173,13 +223,22 @@ impl Connection {
     /// Keeps the connection for the next request, as soon as the worker has ended its answer.
     pub(crate) fn release(mut self) {
         if self.sender.is_ready() {
-            return self.owner.keep(self.sender, self.idle);
+            return self.owner.keep(self.sender, self.under, self.idle);
         }
         tokio::spawn(async move {
             if self.sender.ready().await.is_ok() {
-                self.owner.keep(self.sender, self.idle);
+                self.owner.keep(self.sender, self.under, self.idle);
             }
         });
+    }
+}
+
+/// Returns true if both are the same settings: a certificate that was rotated out is not shown by reuse.
+fn is_same(one: &Under, other: &Under) -> bool {
+    match (one, other) {
+        (Some(one), Some(other)) => Arc::ptr_eq(one, other),
+        (None, None) => true,
+        _ => false,
     }
 }
 
@@ -217,6 +276,84 @@ mod tests {
                 HeaderMap::from_iter([(http::HeaderName::from_static("keep-alive"), text.parse().expect("v"))]);
             assert_eq!(keep_alive_timeout(&headers), expected.map(Duration::from_secs), "{text}");
         }
+    }
+
+    /// A server with TLS, and the connections to it of a client that trusts it.
+    async fn over_tls(dir: &std::path::Path) -> (Arc<Connections>, tokio::task::JoinSet<()>) {
+        let made = rcgen::generate_simple_self_signed(vec!["127.0.0.1".to_owned()]).expect("a certificate");
+        let write = |name: &str, text: String| std::fs::write(dir.join(name), text).expect("writes");
+        write("cert.pem", made.cert.pem());
+        write("key.pem", made.signing_key.serialize_pem());
+        let path = |name| Some(dir.join(name));
+        let tls = listen::TlsConfig {
+            certificate_file: path("cert.pem"),
+            key_file: path("key.pem"),
+            ..listen::TlsConfig::default()
+        };
+        let config =
+            listen::ListenConfig { address: ([127, 0, 0, 1], 0).into(), tls, ..listen::ListenConfig::default() };
+        let listener = listen::Listener::bind(&config).await.expect("binds");
+        let authority = listener.local_addr().to_string().parse().expect("an authority");
+        let client =
+            listen::ClientTlsConfig { ca_file: path("cert.pem"), reload_interval_ms: 10, ..Default::default() };
+        let client = ClientTls::new(&client).expect("files that are there");
+        let mut tasks = tokio::task::JoinSet::new();
+        tasks.spawn(client.clone().watch(None));
+        let app = axum::Router::new().route("/", axum::routing::get(|| async { "ok" }));
+        tasks.spawn(async move { drop(listener.serve(app, listen::Drain::new()).await) });
+        let limits = Limits {
+            tls: Some(client),
+            connect_timeout: Duration::from_secs(10),
+            idle: Duration::from_secs(60),
+            places: Arc::new(Semaphore::new(9)),
+            places_spare: 1,
+        };
+        (Arc::new(Connections::new(authority, true, limits)), tasks)
+    }
+
+    /// One exchange, after which its connection is kept; returns whether it was used before.
+    async fn exchange(connections: &Arc<Connections>) -> bool {
+        let mut connection = connections.take().await.expect("a connection");
+        let mut request = http::Request::new(Full::new(Bytes::new()));
+        request.headers_mut().insert(http::header::HOST, http::HeaderValue::from_static("x"));
+        let answer = connection.sender.send_request(request).await.expect("an answer");
+        http_body_util::BodyExt::collect(answer.into_body()).await.expect("a body");
+        connection.sender.ready().await.expect("kept alive");
+        let is_reused = connection.is_reused;
+        connection.release();
+        is_reused
+    }
+
+    #[tokio::test]
+    async fn a_connection_is_not_used_again_once_the_files_have_changed() {
+        let dir = tempfile::tempdir().expect("a directory");
+        let (connections, _tasks) = over_tls(dir.path()).await;
+        assert!(!exchange(&connections).await);
+        assert!(exchange(&connections).await);
+        let before = connections.under().expect("TLS");
+        let authorities = std::fs::read_to_string(dir.path().join("cert.pem")).expect("reads");
+        std::fs::write(dir.path().join("cert.pem"), authorities.repeat(2)).expect("writes");
+        while connections.under().is_some_and(|now| Arc::ptr_eq(&now, &before)) {
+            tokio::time::sleep(Duration::from_millis(5)).await;
+        }
+        assert!(!exchange(&connections).await, "one made under the old files was used");
+    }
+
+    #[tokio::test]
+    async fn a_worker_that_cannot_prove_its_name_is_not_spoken_to() {
+        let dir = tempfile::tempdir().expect("a directory");
+        let (connections, _tasks) = over_tls(dir.path()).await;
+        let port = connections.authority.port_u16().expect("a port");
+        let limits = connections.limits.clone();
+        let under = |name: &str, limits| {
+            let authority = format!("{name}:{port}").parse().expect("an authority");
+            Arc::new(Connections::new(authority, true, limits))
+        };
+        let error = under("localhost", limits.clone()).open().await.expect_err("another name");
+        assert!(matches!(error, ConnectError::Tls { .. }), "{error:?}");
+        let without = Limits { tls: None, ..limits };
+        let error = under("127.0.0.1", without).open().await.expect_err("no authorities");
+        assert!(matches!(error, ConnectError::Tls { .. }), "{error:?}");
     }
 
     #[test]

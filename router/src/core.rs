@@ -5,8 +5,7 @@ use crate::config::RouterConfig;
 use crate::fleet::Fleet;
 use crate::meter::{Metrics, Slots};
 use crate::strikes::{Digester, Strikes};
-use listen::Drain;
-use listen::{Bodies, Memory};
+use listen::{Bodies, ClientTls, Drain, Memory};
 use parking_lot::Mutex;
 use policy::{Moment, Policy};
 use std::sync::Arc;
@@ -29,6 +28,8 @@ pub(crate) struct Core {
     pub(crate) drain: Drain,
     pub(crate) registry: Registry,
     pub(crate) begun: Instant,
+    /// For workers at `https://` URLs; absent where there is none.
+    pub(crate) tls: Option<ClientTls>,
 }
 
 impl Core {

@@ -292,7 +292,13 @@ mod tests {
 
     fn limits() -> Limits {
         let places = Arc::new(Semaphore::new(8));
-        Limits { connect_timeout: Duration::from_secs(1), idle: Duration::from_secs(4), places, places_spare: 2 }
+        Limits {
+            tls: None,
+            connect_timeout: Duration::from_secs(1),
+            idle: Duration::from_secs(4),
+            places,
+            places_spare: 2,
+        }
     }
 
     fn address(number: usize) -> Address {

@@ -64,9 +64,10 @@ impl CheckError {
         )
     }
 
-    /// True if nothing listens there.
+    /// True if nothing listens there, or not who should.
     const fn is_refusal(&self) -> bool {
-        matches!(self, Self::Upstream(UpstreamError::Connect(ConnectError::Unreachable { .. })))
+        use ConnectError::{Tls, Unreachable};
+        matches!(self, Self::Upstream(UpstreamError::Connect(Unreachable { .. } | Tls { .. })))
     }
 
     /// True if it says nothing about the worker.

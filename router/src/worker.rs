@@ -14,9 +14,15 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
 use wire::openai::models::Model;
 
-/// The address of a worker: `http://HOST:PORT`, parsed.
+/// The form of a worker's URL, for messages.
+const FORM: &str = "workers are reached by http://HOST:PORT or https://HOST:PORT";
+
+/// The address of a worker: `http://HOST:PORT` or `https://HOST:PORT`, parsed.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
-pub(crate) struct Address(Authority);
+pub(crate) struct Address {
+    authority: Authority,
+    is_tls: bool,
+}
 
 impl Address {
     /// Reads a base URL.
@@ -26,19 +32,24 @@ impl Address {
     pub(crate) fn parse(url: &str) -> Result<Self, String> {
         let uri: Uri = url.parse().map_err(|cause| format!("is {url:?}, not a URL: {cause}"))?;
         let parts = uri.into_parts();
-        let authority =
-            parts.authority.ok_or_else(|| format!("is {url:?}; workers are reached by http://HOST:PORT"))?;
+        let authority = parts.authority.ok_or_else(|| format!("is {url:?}; {FORM}"))?;
         // Before anything else, so that no message repeats a password.
         if authority.as_str().contains('@') {
             return Err("holds a user name; use `worker_api_key`".into());
         }
-        if parts.scheme != Some(Scheme::HTTP) {
-            return Err(format!("is {url:?}; workers are reached by http://HOST:PORT"));
+        let is_tls = parts.scheme == Some(Scheme::HTTPS);
+        if !is_tls && parts.scheme != Some(Scheme::HTTP) {
+            return Err(format!("is {url:?}; {FORM}"));
         }
         if parts.path_and_query.is_some_and(|path| !matches!(path.as_str(), "/" | "")) {
             return Err(format!("is {url:?}; leave out the path, the router adds /v1/…"));
         }
-        Ok(Self(authority))
+        Ok(Self { authority, is_tls })
+    }
+
+    /// Returns true if it is reached over TLS.
+    pub(crate) fn is_tls(&self) -> bool {
+        self.is_tls
     }
 }
 
@@ -104,8 +115,8 @@ impl Worker {
     pub(crate) fn new(address: &Address, limits: Limits) -> Self {
         let view = View { state: State::Unknown, was_heard: false, version: None, models: Vec::new() };
         Self {
-            name: address.0.to_string(),
-            connections: Arc::new(Connections::new(address.0.clone(), limits)),
+            name: address.authority.to_string(),
+            connections: Arc::new(Connections::new(address.authority.clone(), address.is_tls, limits)),
             view: ArcSwap::from_pointee(view),
             is_up: AtomicBool::new(false),
             is_silent: AtomicBool::new(false),
@@ -214,11 +225,12 @@ mod tests {
 
     #[test]
     fn a_wrong_url_says_what_is_wrong() {
-        for url in ["", "localhost:8081", "https://h:1", "http://h:1/v1"] {
+        for url in ["", "localhost:8081", "ftp://h:1", "http://h:1/v1", "https://h:1/v1"] {
             assert!(Address::parse(url).is_err(), "{url}");
         }
         assert!(!Address::parse("http://u:secret@h:1").expect_err("a user").contains("secret"));
         assert!(Address::parse("http://127.0.0.1:8081/").is_ok());
-        assert!(Address::parse("http://[::1]:8081").is_ok());
+        assert!(Address::parse("http://[::1]:8081").is_ok_and(|address| !address.is_tls()));
+        assert!(Address::parse("https://h:1").is_ok_and(|address| address.is_tls()));
     }
 }

@@ -102,7 +102,8 @@ pub const ROUTER_CERTIFICATE_RELOADS: Def = Def::counter(
     "forebay_router_certificate_reloads_total",
     "Changes of the worker_tls files that were taken (ok), and looks at one that cannot be used (error)",
     &["result"],
-);
+)
+.of(&["ok", "error"]);
 
 /// Requests answered, by the status the client got (499: it left first).
 pub const ROUTER_REQUESTS: Def = Def::counter(

@@ -10,4 +10,5 @@ mod living;
 mod process;
 mod serving;
 mod stopped;
+mod tls;
 mod tracing;

@@ -191,6 +191,9 @@ impl WorkerConfig {
                  set FOREBAY_WORKER__API_KEY, and router.worker_api_key on its router"
             ));
         }
+        if let Some((field, problem)) = self.listen.problem() {
+            return Some(format!("worker.listen.{field}: {problem}"));
+        }
         let keys = [("api_key", &self.api_key), ("admin_api_key", &self.admin_api_key)];
         let problem = |(name, key): (_, &Option<Secret>)| Some((name, key.as_ref()?.key_problem()?));
         if let Some((name, problem)) = keys.into_iter().find_map(problem) {
