@@ -1,6 +1,7 @@
 //! The rules. Each returns what is wrong, in words that say the fix; all of them work on rendered
 //! documents, so that an overlay cannot undo what the base promises.
 
+use crate::certificates::{self, Certificate, Issuer};
 use crate::render::Rendered;
 use k8s_openapi::api::apps::v1::{Deployment, StatefulSet};
 use k8s_openapi::api::core::v1::{Container, Namespace, PodSpec, PodTemplateSpec, Probe, Service, ServiceAccount};
@@ -30,19 +31,21 @@ pub(crate) enum Object {
     StatefulSet(Box<StatefulSet>),
     Budget(Box<PodDisruptionBudget>),
     NetworkPolicy(Box<NetworkPolicy>),
+    Issuer(Box<Issuer>),
+    Certificate(Box<Certificate>),
 }
 
 /// Pods under one controller.
-struct Workload {
-    title: String,
+pub(crate) struct Workload {
+    pub(crate) title: String,
     name: String,
     /// `router` or `worker`: the table of forebay.toml that it reads.
-    component: String,
+    pub(crate) component: String,
     replicas: i32,
     selector: LabelSelector,
     service: Option<String>,
     labels: Labels,
-    pod: PodSpec,
+    pub(crate) pod: PodSpec,
 }
 
 /// Parses a document; an unknown field is an error, and so is a kind that nobody expects.
@@ -55,6 +58,8 @@ pub(crate) fn parse(document: &Value) -> Result<Object, String> {
         (Some("apps/v1"), Some("StatefulSet")) => strict(document).map(Object::StatefulSet),
         (Some("policy/v1"), Some("PodDisruptionBudget")) => strict(document).map(Object::Budget),
         (Some("networking.k8s.io/v1"), Some("NetworkPolicy")) => strict(document).map(Object::NetworkPolicy),
+        (Some(certificates::VERSION), Some("Issuer")) => strict(document).map(Object::Issuer),
+        (Some(certificates::VERSION), Some("Certificate")) => strict(document).map(Object::Certificate),
         (version, kind) => Err(format!("{version:?} {kind:?} is not expected here; teach the test about it")),
     }
 }
@@ -103,6 +108,7 @@ pub(crate) fn faults(rendered: &Rendered) -> Vec<String> {
     faults.extend(worker_list(&workloads, rendered));
     faults.extend(shared_key(&workloads));
     faults.extend(router_reaches_workers(&workloads, &objects));
+    faults.extend(certificates::faults(&workloads, &objects, rendered));
     faults
 }
 
@@ -159,7 +165,7 @@ fn selectors(workload: &Workload) -> Vec<String> {
 }
 
 /// The table of forebay.toml that a workload reads.
-fn settings(workload: &Workload, rendered: &Rendered) -> toml::Table {
+pub(crate) fn settings(workload: &Workload, rendered: &Rendered) -> toml::Table {
     let text = rendered.config_maps.get("forebay-config").and_then(|files| files.get("forebay.toml"));
     let table: toml::Table = text.expect("the base generates the configuration").parse().expect("forebay.toml is TOML");
     table[&workload.component].as_table().expect("a table for each component").clone()
@@ -220,7 +226,7 @@ fn restricted(container: &Container) -> Vec<String> {
     ])
 }
 
-fn broken(rules: &[(bool, &str)]) -> Vec<String> {
+pub(crate) fn broken(rules: &[(bool, &str)]) -> Vec<String> {
     rules.iter().filter(|(holds, _)| !holds).map(|(_, rule)| (*rule).to_owned()).collect()
 }
 
@@ -362,6 +368,7 @@ fn references(object: &Object, workloads: &[Workload], objects: &[Object]) -> Ve
         }
         Object::Budget(budget) => of_budget(budget, workloads),
         Object::NetworkPolicy(policy) => of_policy(policy, workloads),
+        Object::Issuer(_) | Object::Certificate(_) => Vec::new(),
     }
 }
 
@@ -456,8 +463,13 @@ fn worker_list(workloads: &[Workload], rendered: &Rendered) -> Vec<String> {
     let listed: Vec<&str> = listed.iter().filter_map(toml::Value::as_str).collect();
     let service = worker.service.clone().unwrap_or_default();
     let port = worker.pod.containers[0].ports.iter().flatten().map(|port| port.container_port).next().unwrap_or(0);
+    // A certificate names pods by their Service's whole name: no wildcard stands before a single label.
+    let (scheme, domain) = match certificates::speaks_tls(&self::settings(worker, rendered)) {
+        true => ("https", format!("{service}.{}.svc", rendered.namespace())),
+        false => ("http", service),
+    };
     let pods: Vec<String> =
-        (0..worker.replicas).map(|number| format!("http://{}-{number}.{service}:{port}", worker.name)).collect();
+        (0..worker.replicas).map(|number| format!("{scheme}://{}-{number}.{domain}:{port}", worker.name)).collect();
     if listed == pods { Vec::new() } else { vec![format!("router.workers is {listed:?}, the pods are {pods:?}")] }
 }
 

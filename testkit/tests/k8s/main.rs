@@ -3,13 +3,14 @@
 //!
 //! There is no cluster here: `render` does what kustomize would do with the few features we use.
 
+mod certificates;
 mod lint;
 mod render;
 
 use render::Rendered;
 use serde_json::{Value, json};
 
-const VARIANTS: [&str; 2] = ["base", "overlays/demo"];
+const VARIANTS: [&str; 3] = ["base", "overlays/demo", "overlays/tls"];
 
 #[test]
 fn every_file_belongs_to_a_kustomization() {
@@ -171,6 +172,63 @@ fn breaking_any_rule_is_noticed() {
         rendered.break_at(kind, name, &pointer, value);
         let faults = lint::faults(&rendered).join("\n");
         assert!(faults.contains(complaint), "{kind} {name} {pointer}: expected `{complaint}` in {faults:?}");
+    }
+}
+
+/// As above, for the rules of TLS.
+#[test]
+fn breaking_any_rule_of_tls_is_noticed() {
+    let container = "/spec/template/spec/containers/0";
+    let volume = "/spec/template/spec/volumes/2";
+    let cases = [
+        ("StatefulSet", "forebay-worker", format!("{container}/livenessProbe/httpGet/scheme"), Value::Null, "HTTPS"),
+        ("Deployment", "forebay-router", format!("{container}/startupProbe/httpGet/scheme"), json!("HTTP"), "HTTPS"),
+        (
+            "StatefulSet",
+            "forebay-worker",
+            format!("{container}/volumeMounts/2/mountPath"),
+            json!("/tls"),
+            "not mounted",
+        ),
+        ("StatefulSet", "forebay-worker", format!("{container}/volumeMounts/2/subPath"), json!("tls.crt"), "subPath"),
+        ("Deployment", "forebay-router", format!("{volume}/secret/secretName"), json!("other"), "no Certificate"),
+        (
+            "Deployment",
+            "forebay-router",
+            format!("{volume}/secret/secretName"),
+            json!("forebay-authority"),
+            "authority's own key",
+        ),
+        ("Certificate", "forebay-worker", "/spec/dnsNames/0".into(), json!("*.example"), "forebay-worker-0"),
+        ("Certificate", "forebay-router", "/spec/dnsNames/2".into(), json!("other"), "forebay.forebay.svc"),
+        ("Certificate", "forebay-router", "/spec/usages/2".into(), json!("signing"), "client auth"),
+        ("Certificate", "forebay-worker", "/spec/usages/1".into(), json!("signing"), "server auth"),
+        ("Certificate", "forebay-worker", "/spec/renewBefore".into(), json!("24h"), "renew"),
+        ("Certificate", "forebay-worker", "/spec/duration".into(), json!("8760h"), "a week"),
+        ("Certificate", "forebay-worker", "/spec/issuerRef/name".into(), json!("nobody"), "no Issuer"),
+        ("Certificate", "forebay-worker", "/spec/privateKey/rotationPolicy".into(), json!("Never"), "new key"),
+        ("Certificate", "forebay-authority", "/spec/isCA".into(), json!(false), "isCA"),
+        ("Service", "forebay", "/spec/ports/0/appProtocol".into(), json!("http"), "appProtocol"),
+    ];
+    for (kind, name, pointer, value, complaint) in cases {
+        let mut rendered = Rendered::of("overlays/tls");
+        rendered.set_at(kind, name, &pointer, value);
+        let faults = lint::faults(&rendered).join("\n");
+        assert!(faults.contains(complaint), "{kind} {name} {pointer}: expected `{complaint}` in {faults:?}");
+    }
+    for (line, complaint) in [
+        ("health_without_certificate = true", "kubelet"),
+        ("[router.worker_tls]", "worker_tls"),
+        ("client_ca_file = \"/etc/forebay-tls/ca.crt\"", "client_ca_file"),
+    ] {
+        let mut rendered = Rendered::of("overlays/tls");
+        let text = rendered.config_maps["forebay-config"]["forebay.toml"].clone();
+        assert!(text.contains(line));
+        let without = if line.starts_with('[') { "[router.retry]\n[unread]" } else { "" };
+        let files = rendered.config_maps.get_mut("forebay-config").expect("there");
+        files.insert("forebay.toml".into(), text.replace(line, without));
+        let faults = lint::faults(&rendered).join("\n");
+        assert!(faults.contains(complaint), "without {line}: expected `{complaint}` in {faults:?}");
     }
 }
 

@@ -41,6 +41,8 @@ struct Patch {
 #[serde(deny_unknown_fields)]
 struct Generator {
     name: String,
+    /// `replace` for one that the base has, too.
+    behavior: Option<String>,
     #[serde(default)]
     files: Vec<String>,
     #[serde(default)]
@@ -53,10 +55,26 @@ impl Rendered {
         render(&folder().join(variant))
     }
 
+    /// The namespace of everything.
+    pub(crate) fn namespace(&self) -> &str {
+        self.document("Namespace", "forebay")["metadata"]["name"].as_str().expect("a name")
+    }
+
     /// The document of that kind and name.
     pub(crate) fn document(&self, kind: &str, name: &str) -> &Value {
         let found = self.documents.iter().find(|document| is(document, kind, name));
         found.unwrap_or_else(|| panic!("there is no {kind} {name}"))
+    }
+
+    /// As `break_at`, for a field that need not be there: its parent is.
+    pub(crate) fn set_at(&mut self, kind: &str, name: &str, pointer: &str, value: Value) {
+        let (parent, field) = pointer.rsplit_once('/').expect("a pointer");
+        let document = self.documents.iter_mut().find(|document| is(document, kind, name));
+        let document = document.unwrap_or_else(|| panic!("there is no {kind} {name}"));
+        if let Some(Value::Object(map)) = document.pointer_mut(parent) {
+            map.entry(field).or_insert(Value::Null);
+        }
+        self.break_at(kind, name, pointer, value);
     }
 
     /// Sets a field, to see whether anybody notices; null removes it.
@@ -115,6 +133,9 @@ fn render(folder: &Path) -> Rendered {
         }
     }
     for generator in kustomization.config_map_generator {
+        let replaces = generator.behavior.as_deref() == Some("replace");
+        let is_known = rendered.config_maps.contains_key(&generator.name);
+        assert_eq!(replaces, is_known, "the ConfigMap {} wants `behavior: replace`, or is new", generator.name);
         let files = generator.files.iter().map(|file| (file.clone(), read(&folder.join(file))));
         rendered.config_maps.insert(generator.name.clone(), files.collect());
     }
@@ -150,7 +171,7 @@ fn documents(path: &Path) -> Vec<Value> {
 }
 
 /// Kubernetes' strategic merge: maps merge, lists of named things merge by name, the rest is
-/// replaced, null removes.
+/// replaced, null removes, and so does `$patch: delete`.
 fn merge(target: &mut Value, patch: &Value) {
     match (target, patch) {
         (Value::Object(target), Value::Object(patch)) => {
@@ -164,6 +185,10 @@ fn merge(target: &mut Value, patch: &Value) {
         }
         (Value::Array(target), Value::Array(patch)) if patch.iter().all(|item| item["name"].is_string()) => {
             for item in patch {
+                if item["$patch"] == "delete" {
+                    target.retain(|known| known["name"] != item["name"]);
+                    continue;
+                }
                 match target.iter_mut().find(|known| known["name"] == item["name"]) {
                     Some(known) => merge(known, item),
                     None => target.push(item.clone()),
