@@ -26,8 +26,8 @@ pub trait Kind: Send + Sync {
     /// The preparation of matrices by name: a part of the identity of keys and values.
     fn preparation(&self) -> &'static str;
 
-    /// The layout of a KV block's bytes, in words: equal exactly where blocks of equal names have equal bytes. Pure, but
-    /// for this machine's instruction set.
+    /// The layout of a KV block's bytes, in words: equal exactly where blocks are laid out alike, so that one kind can read
+    /// what another wrote. Pure, but for this machine's instruction set.
     fn kv_layout(&self, model: &Model) -> String;
 
     /// The memory that a model needs beside its mapped weights. Pure.
