@@ -35,11 +35,17 @@ const TARGETS: [(&str, Claim); 18] = [
 ];
 
 #[test]
-fn every_target_is_replayed() {
+fn every_target_is_built_described_and_replayed() {
     let files = files(&root().join("fuzz_targets")).into_iter();
     let stems = files.filter_map(|path| Some(path.file_stem()?.to_str()?.to_owned())).collect::<BTreeSet<_>>();
     let replayed = TARGETS.iter().map(|(name, _)| (*name).to_owned()).collect();
     assert_eq!(stems, replayed, "add the target to TARGETS, and its kept inputs to fuzz/kept");
+    for (file, spelling) in [("Cargo.toml", "name = \"{}\""), ("README.md", "| `{}` |")] {
+        let text = std::fs::read_to_string(root().join(file)).expect("readable");
+        for stem in &stems {
+            assert!(text.contains(&spelling.replace("{}", stem)), "fuzz/{file} lacks the target `{stem}`");
+        }
+    }
 }
 
 #[test]
