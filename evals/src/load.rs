@@ -21,7 +21,7 @@ pub use client::Clock;
 pub use event::{Outcome, RequestEvent};
 pub use metrics::{Distribution, Goodput, Summary, summarise};
 pub use report::LoadReport;
-pub use schedule::{Arrivals, arrival_times};
+pub use schedule::Arrivals;
 
 use anyhow::{Context, bail};
 use bytes::Bytes;

@@ -2,7 +2,7 @@
 //!
 //! Handlers know what a request is about and say so through [`Access`], which rides in the request's extensions.
 
-use crate::layers::RequestId;
+use crate::request_id::RequestId;
 use crate::tls::Identity;
 use axum::body::Body;
 use axum::extract::Request;

@@ -3,22 +3,14 @@
 
 use crate::access::log_request;
 use crate::request::error_response;
+use crate::request_id::request_id;
 use axum::extract::Request;
 use axum::middleware::{Next, from_fn};
 use axum::response::Response;
 use futures_util::FutureExt;
-use http::{HeaderValue, Method, Uri};
-use rand::Rng;
+use http::{Method, Uri};
 use std::panic::AssertUnwindSafe;
-use wire::headers::REQUEST_ID;
 use wire::openai::{ApiError, ErrorKind};
-
-/// The longest id we take from a client.
-const REQUEST_ID_BYTES_MAX: usize = 128;
-
-/// The request's id, as a request extension.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct RequestId(pub String);
 
 /// Wraps `app`. Outermost first: the id (everything else names it), the access log (it sees the
 /// end of the answer), the panic barrier (a bug in a handler ends one request, not the connection).
@@ -40,28 +32,6 @@ async fn method_not_allowed(method: Method, uri: Uri) -> Response {
     error_response(&ApiError::new(ErrorKind::MethodNotAllowed, message))
 }
 
-async fn request_id(mut request: Request, next: Next) -> Response {
-    let id = request
-        .headers()
-        .get(REQUEST_ID)
-        .and_then(|value| value.to_str().ok())
-        .filter(|id| {
-            !id.is_empty() && id.len() <= REQUEST_ID_BYTES_MAX && id.bytes().all(|byte| byte.is_ascii_graphic())
-        })
-        .map_or_else(new_request_id, str::to_owned);
-    // Both are ASCII by the line above.
-    let value = HeaderValue::from_str(&id).unwrap_or_else(|_| HeaderValue::from_static("invalid"));
-    request.headers_mut().insert(REQUEST_ID, value.clone());
-    request.extensions_mut().insert(RequestId(id));
-    let mut response = next.run(request).await;
-    response.headers_mut().insert(REQUEST_ID, value);
-    response
-}
-
-fn new_request_id() -> String {
-    format!("req_{:032x}", rand::rng().random::<u128>())
-}
-
 async fn catch_panic(request: Request, next: Next) -> Response {
     match AssertUnwindSafe(next.run(request)).catch_unwind().await {
         Ok(response) => response,
@@ -79,6 +49,7 @@ mod tests {
     use axum::routing::{get, post};
     use http_body_util::BodyExt;
     use tower::ServiceExt;
+    use wire::headers::REQUEST_ID;
     use wire::openai::error::ErrorBody;
 
     async fn send(request: http::Request<Body>) -> Response {

@@ -5,7 +5,7 @@
 //! the `Host` and `Origin` that the browser writes, nor send JSON across origins unasked; a proxy on the machine says
 //! that it forwards. These are what tells an operator's `curl` from them. Routes and their meaning are not known here.
 
-use crate::Peer;
+use crate::server::Peer;
 use axum::extract::Request;
 use axum::middleware::Next;
 use axum::response::Response;

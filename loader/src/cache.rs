@@ -131,7 +131,7 @@ impl Cache {
     ///
     /// # Errors
     /// As [`Cache::begin`].
-    pub async fn begin_reusing(
+    pub(crate) async fn begin_reusing(
         &self,
         wanted: &Wanted<'_>,
         expected: &BTreeMap<String, Expected>,
@@ -160,7 +160,7 @@ impl Cache {
     ///
     /// # Errors
     /// The system's error.
-    pub async fn note_met(&self, finished: &Finished, met: BTreeMap<String, Digest>) -> Result<(), CacheError> {
+    pub(crate) async fn note_met(&self, finished: &Finished, met: BTreeMap<String, Digest>) -> Result<(), CacheError> {
         self.shelf.check_writable()?;
         let (directory, root) = (finished.directory.clone(), finished.root);
         off_thread(move || finished::note_met(&directory, root, &met)).await

@@ -9,17 +9,16 @@
 
 use std::ops::Range;
 use std::sync::Arc;
-use std::sync::Mutex;
-use std::sync::PoisonError;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 
+use parking_lot::Mutex;
 use wire::extent;
 
 use crate::{LoadError, Region};
 
 /// The number of pieces read at once. Four pieces of one extent saturate the disks tried; more
 /// only spreads the order of arrival.
-pub const READERS: usize = 4;
+pub(crate) const READERS: usize = 4;
 
 /// One extent of one file.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -35,7 +34,7 @@ pub type Look<'a> = dyn Fn(&FileExtent, Range<u64>, &[u8]) -> Result<(), LoadErr
 
 /// Every extent of every file, in file order.
 #[must_use]
-pub fn all_extents(files: &[Arc<Region>]) -> Vec<FileExtent> {
+pub(crate) fn all_extents(files: &[Arc<Region>]) -> Vec<FileExtent> {
     let of = |(file, region): (usize, &Arc<Region>)| {
         (0..extent::count(region.len())).map(move |extent| FileExtent { file, extent })
     };
@@ -55,12 +54,12 @@ pub fn read(
 ) -> Result<(), LoadError> {
     let next = AtomicUsize::new(0);
     let failed = Mutex::new(None);
-    let is_over = || cancelled.load(Ordering::Relaxed) || lock(&failed).is_some();
+    let is_over = || cancelled.load(Ordering::Relaxed) || failed.lock().is_some();
     let work = || {
         let mut buffer = Vec::new();
         while let Some(piece) = pieces.get(next.fetch_add(1, Ordering::Relaxed)).filter(|_| !is_over()) {
             if let Err(error) = read_piece(files, piece, &mut buffer, look) {
-                lock(&failed).get_or_insert(error);
+                failed.lock().get_or_insert(error);
             }
         }
     };
@@ -69,7 +68,7 @@ pub fn read(
             scope.spawn(work);
         }
     });
-    lock(&failed).take().map_or(Ok(()), Err)
+    failed.lock().take().map_or(Ok(()), Err)
 }
 
 fn read_piece(
@@ -85,10 +84,6 @@ fn read_piece(
         Some(bytes) => look(piece, range, bytes),
         None => Ok(()),
     }
-}
-
-fn lock<T>(mutex: &Mutex<T>) -> std::sync::MutexGuard<'_, T> {
-    mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 #[cfg(test)]

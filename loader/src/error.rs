@@ -5,8 +5,11 @@ use std::path::PathBuf;
 
 use thiserror::Error;
 
+use crate::fetch::FetchError;
 use crate::gguf::GgufError;
 use crate::header::HeaderError;
+use crate::landing::LandingError;
+use crate::plan::PlanError;
 use crate::source::SourceError;
 
 /// Errors of opening weights. The cause, where there is one, is the error's source and is
@@ -143,13 +146,13 @@ pub enum LoadError {
     },
     /// Fetching failed.
     #[error(transparent)]
-    Fetch(#[from] crate::fetch::FetchError),
+    Fetch(#[from] FetchError),
     /// Bytes could not be kept.
     #[error(transparent)]
-    Landing(#[from] crate::landing::LandingError),
+    Landing(#[from] LandingError),
     /// There is no plan.
     #[error(transparent)]
-    Plan(#[from] crate::plan::PlanError),
+    Plan(#[from] PlanError),
     /// A load that others wait for as well has ended.
     #[error("the load ended")]
     Ended(#[source] std::sync::Arc<LoadError>),
@@ -343,7 +346,7 @@ pub enum LoadError {
 impl LoadError {
     /// Returns true if the store could not be asked, so that another copy of the model may do.
     #[must_use]
-    pub fn is_unreachable(&self) -> bool {
+    pub(crate) fn is_unreachable(&self) -> bool {
         use SourceError::{NoCredentials, Throttled, Transient};
         matches!(self, Self::Source(Transient { .. } | Throttled { .. } | NoCredentials { .. }))
     }

@@ -16,6 +16,7 @@ mod backoff;
 mod budget;
 mod config;
 mod decide;
+mod error;
 mod hedge;
 mod metrics;
 mod progress;
@@ -43,6 +44,7 @@ use active::ActiveFetch;
 use attempt::now;
 use decide::{Ended, Next, Position};
 use metrics::{Tally, get};
+use progress::Rate;
 use queue::Queue;
 use shared::Shared;
 use stall::Stall;
@@ -50,9 +52,9 @@ use window::Window;
 
 pub use budget::{Budgets, InFlight, Reservation};
 pub use config::FetchConfig;
-pub use decide::FetchError;
+pub use error::FetchError;
 pub use metrics::Metrics;
-pub use progress::{Phase, Progress, Rate, Snapshot, eta_seconds};
+pub use progress::{Phase, Progress, Snapshot, eta_seconds};
 pub use shared::{Keeper, Target};
 pub(crate) use small::SmallReads;
 

@@ -6,15 +6,17 @@
 //! landing's judge, which compares digests, publishes the extent and notes it in the journal. A
 //! landing knows no network and no file names.
 
+mod error;
+
 use std::fmt;
 use std::ops::Range;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
-use thiserror::Error;
-
 use crate::region::Lease;
+
+pub use error::LandingError;
 
 /// The unit of digest, cache and proof: 4 MiB of one object, the last one shorter.
 pub use wire::extent::EXTENT_BYTES;
@@ -40,33 +42,6 @@ pub struct Landed<'a> {
     pub digest: blake3::Hash,
     /// Its bytes.
     pub bytes: &'a [u8],
-}
-
-/// Errors of landed bytes.
-#[derive(Debug, Error)]
-pub enum LandingError {
-    /// An extent's digest is not what the manifest says.
-    #[error("`{object}`, bytes {}..{}, read from {source_url}: digest {found} instead of {expected}", .range.start, .range.end)]
-    Corrupt {
-        /// The object.
-        object: String,
-        /// Which bytes of it.
-        range: Range<u64>,
-        /// The source's URL.
-        source_url: String,
-        /// BLAKE3 of what came, in hexadecimal.
-        found: String,
-        /// The digest in the manifest.
-        expected: String,
-    },
-    /// The extent could not be noted or kept.
-    #[error("keeping bytes of `{object}`: {problem}")]
-    Keep {
-        /// The object.
-        object: String,
-        /// The system's error.
-        problem: String,
-    },
 }
 
 enum Space {
@@ -108,12 +83,12 @@ impl LandingProgress {
 
     /// Returns true if it waits for the disk at the moment, and for nobody else.
     #[must_use]
-    pub fn is_writing(&self) -> bool {
+    pub(crate) fn is_writing(&self) -> bool {
         self.is_writing.load(Ordering::Relaxed)
     }
 
     /// The time that it has waited for the disk since this was asked the last time.
-    pub fn take_waited(&self) -> Duration {
+    pub(crate) fn take_waited(&self) -> Duration {
         Duration::from_nanos(self.waited_ns.swap(0, Ordering::Relaxed))
     }
 }
@@ -302,7 +277,7 @@ mod tests {
     use super::*;
     use crate::Region;
     use crate::region::Written;
-    use std::sync::Mutex;
+    use parking_lot::Mutex;
 
     fn object(bytes: u64) -> Vec<u8> {
         (0..bytes).map(|index| (index * 31 % 251) as u8 + 1).collect()
@@ -326,7 +301,7 @@ mod tests {
         let seen = Seen::default();
         let notes = Arc::clone(&seen);
         let judge: Judge = Arc::new(move |landed| {
-            notes.lock().unwrap().push((landed.extent, landed.digest));
+            notes.lock().push((landed.extent, landed.digest));
             Ok(())
         });
         (judge, seen)
@@ -356,7 +331,7 @@ mod tests {
                 assert_eq!(landing.progress().take_waited() > Duration::ZERO, waits, "{region:?}");
                 assert_eq!(landing.progress().take_waited(), Duration::ZERO, "it is told once");
                 let expected: Vec<_> = (0..).zip(object.chunks(EXTENT_BYTES as usize).map(blake3::hash)).collect();
-                assert_eq!(*seen.lock().unwrap(), expected);
+                assert_eq!(*seen.lock(), expected);
                 assert!(region.bytes().unwrap() == object, "{region:?}");
             }
         }
@@ -409,7 +384,7 @@ mod tests {
                 let _ = futures_util::FutureExt::now_or_never(landing.filled(count));
                 landing.settle().await.unwrap();
             }
-            assert_eq!(seen.lock().unwrap().len(), 2, "{region:?}");
+            assert_eq!(seen.lock().len(), 2, "{region:?}");
             assert!(region.bytes().unwrap() == object, "{region:?}");
         }
     }
@@ -422,7 +397,7 @@ mod tests {
         let refusals = Arc::new(Mutex::new(1));
         let left = Arc::clone(&refusals);
         let judge: Judge = Arc::new(move |landed| {
-            let mut left = left.lock().unwrap();
+            let mut left = left.lock();
             if landed.extent == 1 && *left > 0 {
                 *left -= 1;
                 return Err(LandingError::Keep { object: "o".into(), problem: "refused".into() });
@@ -446,6 +421,6 @@ mod tests {
         let (judge, seen) = recording();
         let mut bounce = Landing::bounce(EXTENT_BYTES..EXTENT_BYTES + 10, judge);
         feed(&mut bounce, &object, 3).await.unwrap();
-        assert_eq!(*seen.lock().unwrap(), [(1, blake3::hash(&object[EXTENT_BYTES as usize..]))]);
+        assert_eq!(*seen.lock(), [(1, blake3::hash(&object[EXTENT_BYTES as usize..]))]);
     }
 }

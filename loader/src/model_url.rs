@@ -108,7 +108,7 @@ impl ModelUrl {
 
     /// Returns true if it is of the Hugging Face hub, or of a mirror that speaks its protocol.
     #[must_use]
-    pub fn is_hub(&self) -> bool {
+    pub(crate) fn is_hub(&self) -> bool {
         match self {
             Self::Hub { .. } => true,
             Self::File { folder, .. } => folder.is_hub(),
@@ -118,7 +118,7 @@ impl ModelUrl {
 
     /// Returns true if what it names can never change: a commit of a hub.
     #[must_use]
-    pub fn is_immutable(&self) -> bool {
+    pub(crate) fn is_immutable(&self) -> bool {
         match self {
             Self::Hub { revision, .. } => is_commit(revision),
             Self::File { folder, .. } => folder.is_immutable(),

@@ -24,7 +24,7 @@ pub(crate) use look::{Look, look};
 /// The name of a published manifest.
 pub const MANIFEST: &str = wire::manifest::MANIFEST_NAME;
 /// The name of a signature, as OpenSSF Model Signing writes it.
-pub const SIGNATURE: &str = wire::manifest::SIGNATURE_NAME;
+pub(crate) const SIGNATURE: &str = wire::manifest::SIGNATURE_NAME;
 const INDEX: &str = "model.safetensors.index.json";
 const SINGLE: &str = "model.safetensors";
 
@@ -67,7 +67,7 @@ impl Shard {
 
 /// One small file.
 #[derive(Debug, Clone)]
-pub struct SmallFile {
+pub(crate) struct SmallFile {
     /// The object, pinned to what it was.
     pub object: Object,
     /// All its bytes.

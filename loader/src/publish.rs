@@ -5,9 +5,10 @@
 //! pages that are in memory by then. This file writes nothing and believes nobody.
 
 use std::path::Path;
+use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
-use std::sync::{Arc, Mutex, PoisonError};
 
+use parking_lot::Mutex;
 use wire::digest::Digest;
 use wire::extent;
 use wire::manifest::{Manifest, ManifestFile, TensorDigest};
@@ -48,10 +49,10 @@ fn extents_of(regions: &[Arc<Region>]) -> Result<Vec<Vec<Digest>>, LoadError> {
     let found: Vec<Mutex<Vec<Digest>>> = regions.iter().map(empty).collect();
     disk::read(regions, &disk::all_extents(regions), &AtomicBool::new(false), &|piece, _, bytes| {
         let digest = Digest(*blake3::hash(bytes).as_bytes());
-        found[piece.file].lock().unwrap_or_else(PoisonError::into_inner)[piece.extent as usize] = digest;
+        found[piece.file].lock()[piece.extent as usize] = digest;
         Ok(())
     })?;
-    Ok(found.into_iter().map(|digests| digests.into_inner().unwrap_or_else(PoisonError::into_inner)).collect())
+    Ok(found.into_iter().map(|digests| digests.into_inner()).collect())
 }
 
 /// The digests of the tensors of each region, in the regions' order.
@@ -62,13 +63,13 @@ fn tensors_of(weights: &Weights, regions: &[Arc<Region>]) -> Vec<Vec<TensorDiges
         while let Some((name, tensor)) = tensors.get(next.fetch_add(1, Ordering::Relaxed)) {
             let digest = Digest(*blake3::hash(tensor.bytes()).as_bytes());
             let region = regions.iter().position(|region| Arc::ptr_eq(region, tensor.region()));
-            done.lock().unwrap_or_else(PoisonError::into_inner).push((region, (*name).to_owned(), digest));
+            done.lock().push((region, (*name).to_owned(), digest));
         }
     };
     let threads = std::thread::available_parallelism().map_or(1, std::num::NonZeroUsize::get);
     std::thread::scope(|scope| (0..threads).for_each(|_| drop(scope.spawn(work))));
     let mut files: Vec<Vec<TensorDigest>> = regions.iter().map(|_| Vec::new()).collect();
-    for (region, name, digest) in done.into_inner().unwrap_or_else(PoisonError::into_inner) {
+    for (region, name, digest) in done.into_inner() {
         files[region.expect("every tensor lies in one of its weights' regions")].push(TensorDigest { name, digest });
     }
     files

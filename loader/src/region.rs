@@ -96,7 +96,7 @@ impl Region {
     ///
     /// # Errors
     /// As [`Region::create_file`].
-    pub fn create_unread_file(path: &Path, bytes: u64) -> Result<Arc<Self>, LoadError> {
+    pub(crate) fn create_unread_file(path: &Path, bytes: u64) -> Result<Arc<Self>, LoadError> {
         Self::filling(path, bytes, |file| FilledFile::past_page_cache(file, path))
     }
 
@@ -416,7 +416,7 @@ impl Region {
 ///
 /// # Errors
 /// The system's error; nothing depends on it.
-pub fn begin_writeback(file: &File, range: Range<u64>) -> std::io::Result<()> {
+pub(crate) fn begin_writeback(file: &File, range: Range<u64>) -> std::io::Result<()> {
     use std::os::fd::AsRawFd;
     let (offset, count) = (range.start.cast_signed(), (range.end - range.start).cast_signed());
     // SAFETY: a system call on a file descriptor that is open while `file` is borrowed; it touches

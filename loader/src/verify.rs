@@ -7,8 +7,9 @@
 //! verdict it is given.
 
 use std::ops::Range;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::Arc;
 
+use parking_lot::Mutex;
 use sha2::{Digest as _, Sha256};
 use wire::digest::{AnyDigest, Digest};
 use wire::evidence::{Expected, ShardDigest, Verdict};
@@ -83,7 +84,7 @@ impl Checks {
     /// Notes an extent's digest.
     pub(crate) fn note(&self, extent: u64, digest: blake3::Hash) {
         let place = usize::try_from(extent).expect("extents are counted in memory");
-        self.seen.lock().unwrap_or_else(PoisonError::into_inner)[place] = Some(digest);
+        self.seen.lock()[place] = Some(digest);
     }
 
     /// The extents that hold bytes of the file's header.
@@ -122,7 +123,7 @@ impl Checks {
 
     /// The digests of all extents, if all were judged.
     pub(crate) fn digests(&self) -> Option<Vec<Digest>> {
-        let seen = self.seen.lock().unwrap_or_else(PoisonError::into_inner);
+        let seen = self.seen.lock();
         seen.iter().map(|digest| digest.map(|digest| Digest(*digest.as_bytes()))).collect()
     }
 

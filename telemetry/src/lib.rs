@@ -3,6 +3,7 @@
 //!
 //! This room knows no request and no model, and never sees content.
 
+mod def;
 mod mask;
 pub mod metrics;
 pub mod names;

@@ -3,7 +3,7 @@
 //! Units are seconds, bytes and ratios. A counter's name ends in `_total`. vLLM's names are kept
 //! letter for letter, so that dashboards and autoscalers made for it work unchanged.
 
-use crate::metrics::{
+use crate::def::{
     CHOICES_EDGES, Def, ITL_EDGES_S, REQUEST_EDGES_S, STEP_OVERHEAD_EDGES_S, STEP_TOKENS_EDGES, TOKENS_EDGES,
     TTFT_EDGES_S,
 };

@@ -1,6 +1,6 @@
 //! This process as Linux tells of it in `/proc/self`: for its metrics, and for reports. What cannot be read is 0.
 
-use crate::metrics::Def;
+use crate::def::Def;
 use crate::names;
 use prometheus::core::{Collector, Desc};
 use prometheus::proto::MetricFamily;

@@ -8,7 +8,7 @@ use serde::{Deserialize, Deserializer, Serialize, Serializer};
 use thiserror::Error;
 
 /// The length of both kinds of digest, in bytes.
-pub const DIGEST_BYTES: usize = 32;
+pub(crate) const DIGEST_BYTES: usize = 32;
 
 /// A BLAKE3 digest, written `blake3:` and 64 lower-case hexadecimal digits. It is what we compute
 /// ourselves: of extents, of tensors, of manifests.

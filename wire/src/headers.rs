@@ -26,9 +26,6 @@ pub const KEYS: [&str; 3] = ["authorization", "api-key", "x-api-key"];
 /// On our errors: `false` where the same request is not worth sending again (OpenAI's clients heed it).
 pub const SHOULD_RETRY: &str = "x-should-retry";
 
-/// W3C Trace Context.
-pub const TRACEPARENT: &str = "traceparent";
-
 /// Requests the tenant may make per window.
 pub const RATELIMIT_LIMIT_REQUESTS: &str = "x-ratelimit-limit-requests";
 /// Requests left in it.

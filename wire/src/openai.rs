@@ -8,6 +8,7 @@
 pub mod channels;
 pub mod chat;
 pub mod completion;
+mod draft;
 pub mod endpoint;
 pub mod error;
 pub mod generate;
@@ -19,6 +20,7 @@ pub mod sampling;
 pub mod scan;
 pub mod splice;
 pub mod usage;
+mod value;
 
 pub use endpoint::{CHAT, COMPLETIONS, ENDPOINTS, Endpoint};
 pub use error::{ApiError, ErrorKind};

@@ -25,7 +25,7 @@ pub enum Arrivals {
 /// # Panics
 /// When `rate_per_s` is not above zero: the arguments were checked before.
 #[must_use]
-pub fn arrival_times(rate_per_s: f64, duration: Duration, arrivals: Arrivals, seed: u64) -> Vec<u64> {
+pub(crate) fn arrival_times(rate_per_s: f64, duration: Duration, arrivals: Arrivals, seed: u64) -> Vec<u64> {
     assert!(rate_per_s > 0.0 && rate_per_s.is_finite(), "a checked rate");
     match arrivals {
         Arrivals::Constant => constant(rate_per_s, duration),

@@ -12,7 +12,6 @@ use wire::manifest::{JSON_BYTES_MAX, Manifest};
 use super::disk::{self, FileIdentity};
 use super::error::CacheError;
 use super::facts::{FileRecord, Record};
-use super::journaled::holds;
 use super::layout;
 
 /// The wrong extents of each wrong file.
@@ -78,7 +77,7 @@ fn wrong_extents(directory: &Path, file: &FileRecord, manifest: &Manifest, progr
     let digests = listed.extents.iter().map(|digest| blake3::Hash::from_bytes(digest.0));
     let mut wrong = Vec::new();
     for (index, digest) in (0_u64..).zip(digests) {
-        if !holds(&data, listed.bytes, index, &digest, &mut buffer) {
+        if !disk::holds(&data, listed.bytes, index, &digest, &mut buffer) {
             wrong.push(index);
         }
         progress(buffer.len() as u64);

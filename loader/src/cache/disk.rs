@@ -2,7 +2,7 @@
 
 use std::fs::{self, File, OpenOptions};
 use std::io::{self, Read, Write};
-use std::os::unix::fs::MetadataExt;
+use std::os::unix::fs::{FileExt, MetadataExt};
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::SystemTime;
@@ -10,6 +10,7 @@ use std::time::SystemTime;
 use rustix::fs::FallocateFlags;
 use serde::Serialize;
 use serde::de::DeserializeOwned;
+use wire::extent;
 
 use super::error::CacheError;
 use super::layout::Layout;
@@ -184,6 +185,22 @@ pub(super) fn subdirectories(path: &Path) -> Vec<PathBuf> {
     let mut found: Vec<PathBuf> = entries.map(|entry| entry.path()).filter(|path| path.is_dir()).collect();
     found.sort_unstable();
     found
+}
+
+/// Removes a file that other models have as well, so that it can be written anew.
+pub(super) fn part_from_others(path: &Path) -> Result<(), CacheError> {
+    match fs::metadata(path) {
+        Ok(facts) if facts.nlink() > 1 => fs::remove_file(path).map_err(CacheError::io("removing", path)),
+        _ => Ok(()),
+    }
+}
+
+/// Returns true if an extent of a file has this digest. What cannot be read has none.
+pub(super) fn holds(data: &File, bytes: u64, extent: u64, digest: &blake3::Hash, buffer: &mut Vec<u8>) -> bool {
+    let Some(range) = extent::range(bytes, extent) else { return false };
+    // An extent has 4 MiB at most.
+    buffer.resize((range.end - range.start) as usize, 0);
+    data.read_exact_at(buffer, range.start).is_ok() && blake3::hash(buffer) == *digest
 }
 
 /// Removes a directory: at once for everyone who looks, then file by file.

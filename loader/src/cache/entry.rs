@@ -3,9 +3,10 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
 use std::path::{Path, PathBuf};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::Arc;
 
 use blake3::Hash;
+use parking_lot::Mutex;
 use wire::digest::Digest;
 use wire::extent;
 use wire::manifest::{Manifest, ManifestFile};
@@ -109,17 +110,13 @@ impl Entry {
     /// A file that another model has as well: where it is, and what it is. It is whole, and must not be
     /// written.
     #[must_use]
-    pub fn linked(&self, name: &str) -> Option<(PathBuf, Linked)> {
-        Some((self.directory.join(name), self.links().get(name)?.clone()))
+    pub(crate) fn linked(&self, name: &str) -> Option<(PathBuf, Linked)> {
+        Some((self.directory.join(name), self.linked.lock().get(name)?.clone()))
     }
 
     /// Fetches a linked file after all: [`Entry::file`] gives it anew.
-    pub fn unlink(&self, name: &str) {
-        self.links().remove(name);
-    }
-
-    fn links(&self) -> MutexGuard<'_, BTreeMap<String, Linked>> {
-        self.linked.lock().unwrap_or_else(PoisonError::into_inner)
+    pub(crate) fn unlink(&self, name: &str) {
+        self.linked.lock().remove(name);
     }
 
     /// Opens the file of one of the load's objects, to be mapped and filled. Asked again, the same
@@ -185,7 +182,7 @@ impl Entry {
         // An extent has 4 MiB.
         let extents = bytes.chunks(extent::EXTENT_BYTES as usize).map(digest).collect();
         let small = Small { bytes: bytes.len() as u64, digest: digest(bytes), extents };
-        self.small().insert(name.to_owned(), small);
+        self.small.lock().insert(name.to_owned(), small);
         Ok(())
     }
 
@@ -204,7 +201,7 @@ impl Entry {
         for (name, file) in &files {
             self.compare(name, file, &manifest)?;
         }
-        for (name, linked) in self.links().iter() {
+        for (name, linked) in self.linked.lock().iter() {
             self.compare_linked(name, linked, &manifest)?;
         }
         self.compare_small(&manifest)?;
@@ -228,7 +225,7 @@ impl Entry {
         let manifest: Arc<[u8]> = manifest_json.into();
         let text = Arc::clone(&manifest);
         let directory = self.shelf.layout.model(root);
-        let met = Arc::new(self.met().clone());
+        let met = Arc::new(self.met.lock().clone());
         let lock = off_thread(move || {
             // Finds what failed to be durable before, and what was dirty without landing.
             files.values().try_for_each(|file| file.file.sync())?;
@@ -269,7 +266,7 @@ impl Entry {
 
     /// The small files that the manifest lists are the ones it lists.
     fn compare_small(&self, manifest: &Manifest) -> Result<(), CacheError> {
-        for (name, small) in self.small().iter() {
+        for (name, small) in self.small.lock().iter() {
             let listed = manifest.file(name);
             if listed.is_some_and(|listed| listed.bytes != small.bytes || listed.extents != small.extents) {
                 let problem = "is not what the manifest says".to_owned();
@@ -280,16 +277,8 @@ impl Entry {
     }
 
     /// Notes the name of an expectation that a file met as a whole; see [`Finished::has_met`].
-    pub fn note_met(&self, file: &str, expectation: Digest) {
-        self.met().entry(file.to_owned()).or_default().insert(expectation);
-    }
-
-    fn met(&self) -> MutexGuard<'_, BTreeMap<String, BTreeSet<Digest>>> {
-        self.met.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-
-    fn small(&self) -> MutexGuard<'_, BTreeMap<String, Small>> {
-        self.small.lock().unwrap_or_else(PoisonError::into_inner)
+    pub(crate) fn note_met(&self, file: &str, expectation: Digest) {
+        self.met.lock().entry(file.to_owned()).or_default().insert(expectation);
     }
 
     fn publish(&self, record: &Record, manifest: &[u8], lock: Lock) -> Result<Lock, CacheError> {
@@ -339,8 +328,8 @@ impl Entry {
         proof: Proof,
         weights: impl Iterator<Item = &'a String>,
     ) -> Result<Record, CacheError> {
-        let small = self.small().clone();
-        let linked = self.links().clone();
+        let small = self.small.lock().clone();
+        let linked = self.linked.lock().clone();
         for (name, file) in &linked {
             file.met.iter().for_each(|met| self.note_met(name, *met));
         }
@@ -349,7 +338,7 @@ impl Entry {
         let files = names.map(|(name, digest)| {
             let path = self.directory.join(&name);
             let facts = fs::metadata(&path).map_err(CacheError::io("looking at", &path))?;
-            let met = self.met().get(&name).cloned().unwrap_or_default();
+            let met = self.met.lock().get(&name).cloned().unwrap_or_default();
             Ok(FileRecord { name, identity: FileIdentity::of(&facts), digest, met })
         });
         Ok(Record { root, proof, files: files.collect::<Result<_, CacheError>>()? })

@@ -50,7 +50,7 @@ pub struct Finished {
 impl Finished {
     /// Returns true if a file was found to meet an expectation about it as a whole.
     #[must_use]
-    pub fn has_met(&self, file: &str, expectation: Digest) -> bool {
+    pub(crate) fn has_met(&self, file: &str, expectation: Digest) -> bool {
         self.met.get(file).is_some_and(|met| met.contains(&expectation))
     }
 }

@@ -5,18 +5,16 @@
 use std::collections::BTreeMap;
 use std::fs::{File, OpenOptions};
 use std::io::Write;
-use std::os::unix::fs::{FileExt, MetadataExt};
+use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
-use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use blake3::Hash;
-use wire::extent;
+use parking_lot::Mutex;
 
 use super::disk;
 use super::error::CacheError;
 use super::journal::{self, Encoder, Identity, RECORD_BYTES, Record, Replay};
 use super::layout;
-use super::reuse;
 use crate::source::Object;
 
 /// A file being filled, and its journal.
@@ -54,7 +52,7 @@ impl Journaled {
         for path in [&path, &journal_path] {
             disk::create_directory(path.parent().unwrap_or(directory))?;
         }
-        reuse::part_from_others(&path)?;
+        disk::part_from_others(&path)?;
         let data = disk::open_allocated(&path, object.bytes).map_err(CacheError::io("allocating", &path))?;
         let inode = data.metadata().map_err(CacheError::io("looking at", &path))?.ino();
         let identity = Identity::of(object);
@@ -90,12 +88,12 @@ impl Journaled {
 
     /// The digest of each extent that is there.
     pub(super) fn landed(&self) -> BTreeMap<u64, Hash> {
-        self.state().landed.clone()
+        self.state.lock().landed.clone()
     }
 
     /// Notes that an extent's bytes are in the file's pages.
     pub(super) fn note(&self, extent: u64, digest: Hash) -> Result<(), CacheError> {
-        let mut state = self.state();
+        let mut state = self.state.lock();
         state.landed.insert(extent, digest);
         state.is_dirty = true;
         self.append(&mut state, &Record::Landed { extent, digest })
@@ -105,7 +103,7 @@ impl Journaled {
     pub(super) fn sync(&self) -> Result<(), CacheError> {
         self.sync_names()?;
         let through = {
-            let mut state = self.state();
+            let mut state = self.state.lock();
             if let Some(problem) = &state.lost {
                 return Err(CacheError::NotDurable { path: self.path.clone(), problem: problem.clone() });
             }
@@ -117,11 +115,11 @@ impl Journaled {
         if let Err(source) = self.data.sync_data() {
             // The kernel forgets which pages it could not write: a later success would mean
             // nothing, so this file gets no mark any more.
-            self.state().lost = Some(source.to_string());
+            self.state.lock().lost = Some(source.to_string());
             return Err(CacheError::io("making durable", &self.path)(source));
         }
         if let Some(through) = through {
-            self.append(&mut self.state(), &Record::Synced { through })?;
+            self.append(&mut self.state.lock(), &Record::Synced { through })?;
             self.journal.sync_data().map_err(CacheError::io("making durable", &self.journal_path))?;
         }
         Ok(())
@@ -138,7 +136,7 @@ impl Journaled {
 
     /// Once: a durable file without a durable name is lost all the same.
     fn sync_names(&self) -> Result<(), CacheError> {
-        if self.state().names_are_durable {
+        if self.state.lock().names_are_durable {
             return Ok(());
         }
         for path in [&self.path, &self.journal_path] {
@@ -146,13 +144,8 @@ impl Journaled {
                 disk::sync_directory(directory)?;
             }
         }
-        self.state().names_are_durable = true;
+        self.state.lock().names_are_durable = true;
         Ok(())
-    }
-
-    fn state(&self) -> MutexGuard<'_, State> {
-        // Nothing that holds it panics between two changes that belong together.
-        self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
@@ -174,14 +167,6 @@ pub(super) fn condemn(directory: &Path, object: &Object, extents: &[u64]) -> Res
         .map_err(CacheError::io("writing", &path))
 }
 
-/// Returns true if an extent of a file has this digest. What cannot be read has none.
-pub(super) fn holds(data: &File, bytes: u64, extent: u64, digest: &Hash, buffer: &mut Vec<u8>) -> bool {
-    let Some(range) = extent::range(bytes, extent) else { return false };
-    // An extent has 4 MiB at most.
-    buffer.resize((range.end - range.start) as usize, 0);
-    data.read_exact_at(buffer, range.start).is_ok() && blake3::hash(buffer) == *digest
-}
-
 fn open_journal(path: &Path, identity: &Identity) -> Result<(File, Replay), CacheError> {
     let read = || {
         let file = OpenOptions::new().read(true).append(true).create(true).open(path)?;
@@ -200,7 +185,7 @@ fn sift(data: &File, bytes: u64, inode: u64, replay: &Replay) -> (BTreeMap<u64, 
     let mut gone = Vec::new();
     let mut buffer = Vec::new();
     for (extent, digest) in again {
-        if holds(data, bytes, extent, &digest, &mut buffer) {
+        if disk::holds(data, bytes, extent, &digest, &mut buffer) {
             landed.insert(extent, digest);
         } else {
             gone.push(extent);

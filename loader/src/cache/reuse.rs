@@ -7,7 +7,6 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
-use std::os::unix::fs::MetadataExt;
 use std::path::Path;
 
 use wire::digest::Digest;
@@ -16,7 +15,6 @@ use wire::manifest::{Manifest, ManifestFile};
 
 use super::check;
 use super::disk::{self, FileIdentity};
-use super::error::CacheError;
 use super::facts::{FileRecord, ObjectFacts, Record, Reference};
 use super::layout;
 use super::lock::{Lock, Mode};
@@ -67,14 +65,6 @@ pub(super) fn link_all(
 pub(super) fn unlink_all(linked: &BTreeMap<String, Linked>, directory: &Path) {
     for name in linked.keys() {
         let _ = fs::remove_file(directory.join(name));
-    }
-}
-
-/// Removes a file that other models have as well, so that it can be written anew.
-pub(super) fn part_from_others(path: &Path) -> Result<(), CacheError> {
-    match fs::metadata(path) {
-        Ok(facts) if facts.nlink() > 1 => fs::remove_file(path).map_err(CacheError::io("removing", path)),
-        _ => Ok(()),
     }
 }
 

@@ -5,9 +5,10 @@
 use std::collections::BTreeMap;
 use std::ops::Range;
 use std::path::PathBuf;
-use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use parking_lot::{Condvar, Mutex, MutexGuard};
 use tokio::sync::oneshot;
 
 use super::error::CacheError;
@@ -104,20 +105,20 @@ impl Inbox {
     /// Waits for news until `deadline`.
     fn next(&self, deadline: Option<Instant>) -> News {
         let is_quiet = |news: &mut News| news.landed.is_empty() && news.flushes.is_empty() && !news.is_over;
-        let news = self.news();
-        let mut news = match deadline {
-            None => self.shared.arrived.wait_while(news, is_quiet).unwrap_or_else(PoisonError::into_inner),
+        let mut news = self.news();
+        match deadline {
+            None => self.shared.arrived.wait_while(&mut news, is_quiet),
             Some(deadline) => {
                 let left = deadline.saturating_duration_since(Instant::now());
-                self.shared.arrived.wait_timeout_while(news, left, is_quiet).unwrap_or_else(PoisonError::into_inner).0
+                self.shared.arrived.wait_while_for(&mut news, is_quiet, left);
             }
-        };
+        }
         let is_over = news.is_over;
         std::mem::replace(&mut *news, News { is_over, ..News::default() })
     }
 
     fn news(&self) -> MutexGuard<'_, News> {
-        self.shared.news.lock().unwrap_or_else(PoisonError::into_inner)
+        self.shared.news.lock()
     }
 }
 

@@ -10,7 +10,8 @@ use tokio::task::spawn_blocking;
 use wire::extent::EXTENT_BYTES;
 
 use super::budget::Reservation;
-use super::decide::{FetchError, History};
+use super::decide::History;
+use super::error::FetchError;
 use super::shared::Shared;
 use crate::landing::{Judge, Landed, Landing, LandingError};
 

@@ -16,7 +16,8 @@ use wire::extent::EXTENT_BYTES;
 
 use super::active::ActiveFetch;
 use super::budget::Reservation;
-use super::decide::{Ended, FetchError};
+use super::decide::Ended;
+use super::error::FetchError;
 use super::shared::Shared;
 use super::stall::{Health, Pulse, Stall};
 use crate::landing::{Landed, Landing, LandingError, LandingProgress};

@@ -2,10 +2,11 @@
 //! for that have not been verified yet. Loads of one process share a [`Budgets`].
 
 use std::collections::HashMap;
+use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
+use parking_lot::Mutex;
 use tokio::sync::Notify;
 
 use super::config::FetchConfig;
@@ -77,13 +78,13 @@ impl Budgets {
 
     /// Takes one request to `object` of `account` and says how long to wait before making it.
     pub(super) fn request(&self, account: &str, object: &str, now: Instant) -> Duration {
-        let mut buckets = self.lock();
+        let mut buckets = self.buckets.lock();
         self.with_both(&mut buckets, account, object, now, true).1
     }
 
     /// Takes one request if it may be made at once.
     pub(super) fn request_now(&self, account: &str, object: &str, now: Instant) -> bool {
-        let mut buckets = self.lock();
+        let mut buckets = self.buckets.lock();
         self.with_both(&mut buckets, account, object, now, false).0
     }
 
@@ -113,10 +114,6 @@ impl Budgets {
             keys.iter().filter_map(|(key, _)| buckets.get_mut(*key).map(TokenBucket::take)).count();
         }
         (taken, wait)
-    }
-
-    fn lock(&self) -> MutexGuard<'_, HashMap<String, TokenBucket>> {
-        self.buckets.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 

@@ -85,7 +85,7 @@ impl FetchConfig {
     ///
     /// # Errors
     /// The problem, and the values that would be right.
-    pub fn validate(&self) -> Result<(), String> {
+    pub(crate) fn validate(&self) -> Result<(), String> {
         if self.in_flight_bytes < FETCH_BYTES_MAX {
             return Err(format!(
                 "in_flight_bytes is {}; the least is {FETCH_BYTES_MAX}, one fetch",

@@ -6,79 +6,13 @@ use std::ops::Range;
 use std::time::{Duration, Instant};
 
 use rand::Rng;
-use thiserror::Error;
 
 use super::backoff;
 use super::config::FetchConfig;
+use super::error::FetchError;
 use super::stall::Stall;
 use crate::landing::LandingError;
 use crate::source::SourceError;
-
-/// Errors that end a load from far storage.
-#[derive(Debug, Error)]
-pub enum FetchError {
-    /// Trying again cannot help.
-    #[error("fetching `{object}`, bytes {}..{}", .range.start, .range.end)]
-    Permanent {
-        /// The object.
-        object: String,
-        /// Which bytes of it.
-        range: Range<u64>,
-        /// The source's error.
-        #[source]
-        source: Box<SourceError>,
-    },
-    /// The same extent came wrong twice.
-    #[error(
-        "fetching `{object}`: bytes {}..{} came corrupt twice, from {first_url} and from {second_url}; \
-         check the object against its manifest (`forebay verify`)", .range.start, .range.end
-    )]
-    Corrupt {
-        /// The object.
-        object: String,
-        /// The extent's bytes.
-        range: Range<u64>,
-        /// The source of the first copy.
-        first_url: String,
-        /// The source of the second copy.
-        second_url: String,
-        /// The problem of the second copy.
-        #[source]
-        source: Box<LandingError>,
-    },
-    /// Attempts or time have run out.
-    #[error(
-        "fetching `{object}`, bytes {}..{}: gave up after {tries} failed attempts in {seconds:.0} s",
-        .range.start, .range.end
-    )]
-    Exhausted {
-        /// The object.
-        object: String,
-        /// Which bytes of it were still missing.
-        range: Range<u64>,
-        /// Failed attempts.
-        tries: u32,
-        /// Since the first failure.
-        seconds: f64,
-        /// The last failure.
-        #[source]
-        source: Box<SourceError>,
-    },
-    /// Someone else is writing the same bytes.
-    #[error("fetching `{object}`, bytes {}..{}: another load is writing them", .range.start, .range.end)]
-    Busy {
-        /// The object.
-        object: String,
-        /// Which bytes of it.
-        range: Range<u64>,
-    },
-    /// The job or the configuration cannot work.
-    #[error("fetching: {problem}")]
-    Config {
-        /// The problem.
-        problem: String,
-    },
-}
 
 /// The ways an attempt ends.
 #[derive(Debug)]

@@ -79,7 +79,7 @@ impl Progress {
 
 /// An exponentially weighted mean rate; knows no clock.
 #[derive(Debug, Clone, Copy, PartialEq)]
-pub struct Rate {
+pub(crate) struct Rate {
     as_of: Instant,
     bytes: u64,
     per_second: Option<f64>,
@@ -88,12 +88,12 @@ pub struct Rate {
 impl Rate {
     /// Nothing landed yet.
     #[must_use]
-    pub fn new(now: Instant) -> Self {
+    pub(crate) fn new(now: Instant) -> Self {
         Self { as_of: now, bytes: 0, per_second: None }
     }
 
     /// `bytes` have landed in all.
-    pub fn observe(&mut self, now: Instant, bytes: u64) {
+    pub(crate) fn observe(&mut self, now: Instant, bytes: u64) {
         let elapsed = now.saturating_duration_since(self.as_of).as_secs_f64();
         if elapsed <= 0.0 {
             return;
@@ -108,7 +108,7 @@ impl Rate {
 
     /// Bytes a second; 0 while nothing is known.
     #[must_use]
-    pub fn per_second(&self) -> f64 {
+    pub(crate) fn per_second(&self) -> f64 {
         self.per_second.unwrap_or(0.0)
     }
 }

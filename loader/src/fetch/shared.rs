@@ -1,7 +1,9 @@
 //! The state that all attempts of one load share.
 
+use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use parking_lot::{Mutex, MutexGuard};
 
 use super::budget::Budgets;
 use super::config::FetchConfig;
@@ -77,11 +79,11 @@ impl Shared {
     }
 
     pub(super) fn observed(&self, source: usize) -> MutexGuard<'_, Observed> {
-        self.observed[source].lock().unwrap_or_else(PoisonError::into_inner)
+        self.observed[source].lock()
     }
 
     pub(super) fn hedges(&self) -> MutexGuard<'_, HedgeBudget> {
-        self.hedges.lock().unwrap_or_else(PoisonError::into_inner)
+        self.hedges.lock()
     }
 
     pub(super) fn landed(&self) -> u64 {

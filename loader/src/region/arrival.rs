@@ -7,9 +7,10 @@
 
 use std::ops::Range;
 use std::sync::atomic::{AtomicBool, AtomicU8, AtomicU64, Ordering};
-use std::sync::{Arc, Condvar, Mutex, MutexGuard, OnceLock, PoisonError};
+use std::sync::{Arc, OnceLock};
 use std::time::{Duration, Instant};
 
+use parking_lot::{Condvar, Mutex};
 use tokio::sync::Notify;
 use wire::extent::{self, EXTENT_BYTES};
 
@@ -70,7 +71,7 @@ impl Arrival {
 
     /// Shows nothing until [`Arrival::release`]. To be called before anything is published.
     pub(super) fn hold(&self) {
-        let _guard = self.lock();
+        let _guard = self.changes.lock();
         self.held.store(true, Ordering::Release);
         self.complete.store(false, Ordering::Release);
     }
@@ -82,7 +83,7 @@ impl Arrival {
     /// Shows what has arrived.
     pub(super) fn show(&self) {
         {
-            let _guard = self.lock();
+            let _guard = self.changes.lock();
             self.held.store(false, Ordering::Release);
             if self.missing.load(Ordering::Acquire) == 0 {
                 self.complete.store(true, Ordering::Release);
@@ -93,7 +94,7 @@ impl Arrival {
 
     /// Forgets what has arrived, as long as nobody was shown it.
     pub(super) fn begin_again(&self) {
-        let _guard = self.lock();
+        let _guard = self.changes.lock();
         if !self.is_held() {
             return;
         }
@@ -117,7 +118,7 @@ impl Arrival {
 
     /// Takes whole extents for one writer; nothing if another has one of them or it is verified.
     pub(super) fn lease(&self, range: &Range<u64>) -> bool {
-        let _guard = self.lock();
+        let _guard = self.changes.lock();
         let extents = self.extents(range);
         let free = extents.iter().all(|state| state.load(Ordering::Relaxed) == MISSING);
         if free {
@@ -128,7 +129,7 @@ impl Arrival {
 
     /// Gives leased extents back.
     pub(super) fn release(&self, range: &Range<u64>) {
-        let _guard = self.lock();
+        let _guard = self.changes.lock();
         for state in self.extents(range) {
             debug_assert_eq!(state.load(Ordering::Relaxed), LEASED);
             state.store(MISSING, Ordering::Relaxed);
@@ -138,7 +139,7 @@ impl Arrival {
     /// Marks one extent as verified, leased (its lessee says so) or missing (its bytes are there).
     pub(super) fn publish(&self, extent: u64) {
         {
-            let _guard = self.lock();
+            let _guard = self.changes.lock();
             let place = usize::try_from(extent).expect("extents are counted in memory");
             if self.states[place].swap(VERIFIED, Ordering::Release) != VERIFIED
                 && self.missing.fetch_sub(1, Ordering::AcqRel) == 1
@@ -153,7 +154,7 @@ impl Arrival {
     /// Ends all waiting: what is missing will never come.
     pub(super) fn fail(&self, error: Arc<LoadError>) {
         {
-            let _guard = self.lock();
+            let _guard = self.changes.lock();
             // The first failure is the news.
             let _ = self.failed.set(error);
         }
@@ -171,7 +172,7 @@ impl Arrival {
     }
 
     fn wait_until(&self, is_so: impl Fn() -> bool) -> Result<(), Arc<LoadError>> {
-        let mut guard = self.lock();
+        let mut guard = self.changes.lock();
         loop {
             if is_so() {
                 return Ok(());
@@ -179,7 +180,7 @@ impl Arrival {
             if let Some(error) = self.failed.get() {
                 return Err(Arc::clone(error));
             }
-            guard = self.changed.wait(guard).unwrap_or_else(PoisonError::into_inner);
+            self.changed.wait(&mut guard);
         }
     }
 
@@ -201,7 +202,7 @@ impl Arrival {
     /// Blocks until the range can be seen, but no longer than `patience`. Whether it can.
     pub(super) fn wait_for(&self, range: &Range<u64>, patience: Duration) -> Result<bool, Arc<LoadError>> {
         let begun = Instant::now();
-        let mut guard = self.lock();
+        let mut guard = self.changes.lock();
         loop {
             if self.is_verified(range) {
                 return Ok(true);
@@ -213,7 +214,7 @@ impl Arrival {
             if left.is_zero() {
                 return Ok(false);
             }
-            guard = self.changed.wait_timeout(guard, left).unwrap_or_else(PoisonError::into_inner).0;
+            self.changed.wait_for(&mut guard, left);
         }
     }
 
@@ -225,9 +226,5 @@ impl Arrival {
         let first = usize::try_from(range.start / EXTENT_BYTES).expect("extents are counted in memory");
         let end = usize::try_from(range.end.div_ceil(EXTENT_BYTES)).expect("extents are counted in memory");
         &self.states[first..end]
-    }
-
-    fn lock(&self) -> MutexGuard<'_, ()> {
-        self.changes.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }

@@ -9,7 +9,8 @@ use std::io;
 use std::os::unix::fs::{FileExt, OpenOptionsExt};
 use std::path::Path;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
-use std::sync::{Mutex, PoisonError};
+
+use parking_lot::Mutex;
 
 /// The alignment of direct writes: a page, which every file system that takes them accepts or
 /// refuses as a whole.
@@ -90,7 +91,7 @@ impl FilledFile {
                 }
             }
         }
-        let _turn = self.turn.lock().unwrap_or_else(PoisonError::into_inner);
+        let _turn = self.turn.lock();
         self.file.write_all_at(bytes, at)?;
         self.cached_bytes.fetch_add(length, Ordering::Relaxed);
         Ok(())
@@ -98,8 +99,8 @@ impl FilledFile {
 
     /// Keeps every write waiting while the guard lives.
     #[cfg(test)]
-    pub(super) fn turn(&self) -> std::sync::MutexGuard<'_, ()> {
-        self.turn.lock().unwrap_or_else(PoisonError::into_inner)
+    pub(super) fn turn(&self) -> parking_lot::MutexGuard<'_, ()> {
+        self.turn.lock()
     }
 }
 

@@ -189,7 +189,7 @@ impl Window {
 /// Windows that were used before: their memory has been touched. They begin at a page, as writing
 /// past the page cache demands.
 mod pool {
-    use std::sync::{Mutex, PoisonError};
+    use parking_lot::Mutex;
 
     use memmap2::MmapMut;
 
@@ -204,12 +204,12 @@ mod pool {
     static POOL: Mutex<Vec<MmapMut>> = Mutex::new(Vec::new());
 
     pub(super) fn take() -> MmapMut {
-        let used = POOL.lock().unwrap_or_else(PoisonError::into_inner).pop();
+        let used = POOL.lock().pop();
         used.unwrap_or_else(|| MmapMut::map_anon(WINDOW_BYTES).expect("there is memory for a window of 1 MiB"))
     }
 
     pub(super) fn give(bytes: MmapMut) {
-        let mut pool = POOL.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut pool = POOL.lock();
         if pool.len() < KEPT {
             pool.push(bytes);
         }

@@ -17,9 +17,10 @@ use std::os::fd::IntoRawFd;
 use std::os::unix::net::UnixStream;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::atomic::{AtomicI32, AtomicPtr, Ordering};
-use std::sync::{Arc, Mutex, Once, OnceLock, PoisonError};
+use std::sync::{Arc, Once, OnceLock};
 
 use libc::{c_int, c_void, sigaction, siginfo_t};
+use parking_lot::Mutex;
 
 use super::table::{self, Notice};
 
@@ -43,7 +44,7 @@ static WAKE: AtomicI32 = AtomicI32::new(-1);
 /// The hook runs on a thread of its own. When it returns, or after five seconds, the process ends
 /// with status 1. It must not read weights: they may be gone.
 pub fn on_truncation(hook: impl Fn(&str) + Send + Sync + 'static) {
-    *HOOK.lock().unwrap_or_else(PoisonError::into_inner) = Some(Arc::new(hook));
+    *HOOK.lock() = Some(Arc::new(hook));
 }
 
 /// Installs the handler and starts the watcher, once for the process.
@@ -80,7 +81,7 @@ fn watch(mut woken: UnixStream) {
     // SAFETY: the thread that faulted borrows the region that owns this notice, and it never goes
     // on, so the notice lives until the process ends.
     let file = unsafe { &(*notice).file };
-    let hook = HOOK.lock().unwrap_or_else(PoisonError::into_inner).clone();
+    let hook = HOOK.lock().clone();
     // A hook that panics must not keep the process alive.
     let _ = catch_unwind(AssertUnwindSafe(|| {
         tracing::error!(file, "a mapped file shrank or could not be read, ending the process");

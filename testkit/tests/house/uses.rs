@@ -178,9 +178,25 @@ impl<'a> Modules<'a> {
     }
 }
 
+/// Each circle with the needs that close it, as `a → b`.
+pub(super) fn circles_explained(files: &[File]) -> Vec<(Vec<&str>, String)> {
+    let edges = Modules::of(files).edges();
+    let explained = circles_of(&edges).into_iter().map(|circle| {
+        let inside = |to: &&&str| circle.contains(*to);
+        let needs =
+            circle.iter().flat_map(|from| edges[from].iter().filter(inside).map(move |to| format!("{from} → {to}")));
+        let needs = needs.collect::<Vec<_>>().join(", ");
+        (circle, needs)
+    });
+    explained.collect()
+}
+
 /// The circles between files: sets of files each of which needs every other.
 pub(super) fn circles(files: &[File]) -> Vec<Vec<&str>> {
-    let edges = Modules::of(files).edges();
+    circles_of(&Modules::of(files).edges())
+}
+
+fn circles_of<'a>(edges: &BTreeMap<&'a str, BTreeSet<&'a str>>) -> Vec<Vec<&'a str>> {
     let reached = |from: &str| {
         let mut reached = BTreeSet::new();
         let mut left: Vec<&str> = edges.get(from).into_iter().flatten().copied().collect();

@@ -12,7 +12,7 @@ mod write;
 
 pub use error::{Fault, all_texts, error_message};
 pub use read::{read_event, read_whole};
-pub use write::{Edits, Envelope, json_string};
+pub use write::{Edits, Envelope};
 
 use super::scan::{Span, unescape};
 use super::usage::Usage;

@@ -78,7 +78,7 @@ impl ErrorKind {
 
     /// The error object's `type`.
     #[must_use]
-    pub const fn type_name(self) -> &'static str {
+    pub(crate) const fn type_name(self) -> &'static str {
         match self {
             Self::InvalidApiKey => "authentication_error",
             Self::PermissionDenied => "permission_error",

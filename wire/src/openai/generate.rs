@@ -3,6 +3,7 @@
 //! It is built from the fields that the scan found, each by the setter of its row, so that every field is read in
 //! one place.
 
+use super::draft::Draft;
 use super::endpoint::{Endpoint, Fate};
 use super::error::ApiError;
 use super::given::Given;
@@ -11,6 +12,8 @@ use super::prompt::{PROMPTS_MAX, Prompt};
 use super::sampling::{N_MAX, Sampling};
 use super::scan::Scan;
 use serde_json::{Map, Value};
+
+pub use super::draft::Output;
 
 /// A request to generate text.
 #[derive(Debug, Clone, PartialEq)]
@@ -39,35 +42,6 @@ pub enum Input {
     Prompts(Vec<Prompt>),
 }
 
-/// The form of an answer.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
-pub struct Output {
-    /// Streamed, rather than whole.
-    pub stream: bool,
-    /// End a stream with a usage chunk.
-    pub include_usage: bool,
-    /// Begin with the prompt (and its log probabilities).
-    pub echo: bool,
-}
-
-/// A request under construction; the setters of [`Field`](super::endpoint::Field) fill it.
-#[derive(Debug, Default)]
-pub struct Draft {
-    pub(super) model: Option<String>,
-    pub(super) messages: Option<Vec<ChatMessage>>,
-    pub(super) prompts: Option<Vec<Prompt>>,
-    pub(super) variables: Map<String, Value>,
-    pub(super) reasoning_effort: Option<String>,
-    pub(super) sampling: Sampling,
-    pub(super) max_completion_tokens: Option<u32>,
-    /// Chat's `logprobs`, which says whether, and `top_logprobs`, which says how many.
-    pub(super) wants_logprobs: bool,
-    pub(super) top_logprobs: Option<u32>,
-    pub(super) best_of: Option<u32>,
-    pub(super) has_stream_options: bool,
-    pub(super) output: Output,
-}
-
 /// Reads a request from the fields that the scan of its body found.
 ///
 /// # Errors
@@ -87,12 +61,12 @@ pub fn parse(body: &[u8], scan: &Scan, endpoint: &Endpoint) -> Result<Generate, 
     // What is refused is cheap to find: it comes before anything large is built.
     for (field, span) in scan.fields() {
         if let Fate::Refused(unless) = field.fate {
-            Given { field, raw: span.of(body) }.refuse(unless)?;
+            Given { name: field.name, raw: span.of(body) }.refuse(unless)?;
         }
     }
     for (field, span) in scan.fields() {
         if let Fate::Honoured(set) = field.fate {
-            set(&mut draft, Given { field, raw: span.of(body) })?;
+            set(&mut draft, Given { name: field.name, raw: span.of(body) })?;
         }
     }
     draft.finish(endpoint)

@@ -1,15 +1,16 @@
 //! A field's value as a request gives it, and its checked readings. The scan has checked its type already; what is
 //! left is ranges, and values inside values.
 
-use super::endpoint::Field;
 use super::error::ApiError;
-use super::scan::integer;
+use super::value::{integer, same};
 use serde::de::DeserializeOwned;
 
 /// The value of a known field.
 #[derive(Debug, Clone, Copy)]
 pub struct Given<'b> {
-    pub(super) field: &'static Field,
+    /// The field's name.
+    pub(super) name: &'static str,
+    /// Its JSON.
     pub(super) raw: &'b [u8],
 }
 
@@ -21,8 +22,7 @@ impl Given<'_> {
         T::deserialize(serde_path_to_error::Deserializer::new(&mut json, &mut track)).map_err(|cause| {
             let inner = track.path().to_string();
             let dot = if inner.starts_with('[') { "" } else { "." };
-            let path =
-                if inner == "." { self.field.name.to_owned() } else { format!("{}{dot}{inner}", self.field.name) };
+            let path = if inner == "." { self.name.to_owned() } else { format!("{}{dot}{inner}", self.name) };
             ApiError::invalid(path.clone(), format!("`{path}`: {cause}"))
         })
     }
@@ -61,12 +61,12 @@ impl Given<'_> {
         if f64::from(value) > low {
             return Ok(value);
         }
-        Err(ApiError::invalid(self.field.name, format!("`{}` must be above {low}; {instead}", self.field.name)))
+        Err(ApiError::invalid(self.name, format!("`{}` must be above {low}; {instead}", self.name)))
     }
 
     pub(super) fn wrong(self, wanted: &str) -> ApiError {
         let shown = String::from_utf8_lossy(&self.raw[..self.raw.len().min(32)]);
-        ApiError::invalid(self.field.name, format!("`{}` must be {wanted}, not {shown}", self.field.name))
+        ApiError::invalid(self.name, format!("`{}` must be {wanted}, not {shown}", self.name))
     }
 
     /// Refuses what is not done, unless the value asks for nothing.
@@ -74,23 +74,7 @@ impl Given<'_> {
         if unless.iter().any(|harmless| same(self.raw, harmless.as_bytes())) {
             return Ok(());
         }
-        let name = self.field.name;
+        let name = self.name;
         Err(ApiError::unsupported(name, format!("`{name}` is not supported yet; leave it out")))
-    }
-}
-
-/// Compares two JSON texts by value. Long texts are not parsed: values that ask for nothing are short.
-pub(super) fn same(value: &[u8], harmless: &[u8]) -> bool {
-    const SHORT: usize = 256;
-    let read = |text| serde_json::from_slice::<serde_json::Value>(text).ok();
-    if value == harmless {
-        return true;
-    }
-    match (read(harmless), value.len() <= SHORT) {
-        (Some(serde_json::Value::Number(number)), true) => {
-            read(value).is_some_and(|value| value.as_f64() == number.as_f64())
-        }
-        (Some(harmless), true) => read(value) == Some(harmless),
-        (_, false) | (None, _) => false,
     }
 }

@@ -6,7 +6,7 @@ use serde::Deserialize;
 use serde::de::{Deserializer, Error, Visitor};
 
 /// The most prompts in one request: each is a sequence.
-pub const PROMPTS_MAX: u32 = 64;
+pub(crate) const PROMPTS_MAX: u32 = 64;
 
 /// A prompt.
 #[derive(Debug, Clone, PartialEq, Eq)]

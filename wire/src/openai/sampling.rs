@@ -7,17 +7,17 @@ use std::collections::BTreeMap;
 
 /// The most choices one request may ask for. vLLM has no bound; each choice is a sequence that
 /// holds KV blocks, so we have one.
-pub const N_MAX: u32 = 16;
+pub(crate) const N_MAX: u32 = 16;
 /// The most alternatives per token, OpenAI's own bound.
-pub const TOP_LOGPROBS_MAX: u32 = 20;
+pub(crate) const TOP_LOGPROBS_MAX: u32 = 20;
 /// The most stop strings. OpenAI takes 4, vLLM any number.
-pub const STOP_MAX: usize = 16;
+pub(crate) const STOP_MAX: usize = 16;
 /// The longest stop string in bytes: it bounds what a stream must hold back.
-pub const STOP_BYTES_MAX: usize = 256;
+pub(crate) const STOP_BYTES_MAX: usize = 256;
 /// The most entries of `logit_bias`, OpenAI's own bound.
-pub const LOGIT_BIAS_MAX: usize = 300;
+pub(crate) const LOGIT_BIAS_MAX: usize = 300;
 /// The longest `cache_salt` in bytes: it is a secret or a name, not a text.
-pub const CACHE_SALT_BYTES_MAX: usize = 256;
+pub(crate) const CACHE_SALT_BYTES_MAX: usize = 256;
 
 /// Checked sampling parameters. `None` means "as the model's `generation_config.json` says".
 #[derive(Debug, Clone, PartialEq)]

@@ -15,9 +15,10 @@ mod unknown;
 pub use span::Span;
 pub use unescape::unescape;
 
-use super::endpoint::{Endpoint, Fate, Field, Kind, STREAM_OPTIONS, TextRole};
+use super::endpoint::STREAM_OPTIONS;
+use super::endpoint::row::{Endpoint, Fate, Field, Kind, TextRole};
 use super::error::{ApiError, ErrorKind};
-use super::given::same;
+use super::value::{integer, same};
 use lexer::{Fault, Leaf, Lexer, Problem};
 use std::borrow::Cow;
 use unknown::{Place, Unknown};
@@ -520,22 +521,6 @@ impl<'b> Scanner<'b> {
 
 const PROMPT: &str = "a string, a list of strings, a list of token ids, or a list of such lists";
 const TEXTS: &str = "texts";
-
-/// An integer, also one that is written as a float, as long as a double holds it exactly.
-#[must_use]
-pub(crate) fn integer(number: &[u8]) -> Option<i64> {
-    const EXACT: f64 = 9_007_199_254_740_992.0;
-    let text = std::str::from_utf8(number).ok()?;
-    if let Ok(integer) = text.parse() {
-        return Some(integer);
-    }
-    if !text.contains(['.', 'e', 'E']) {
-        return None;
-    }
-    let float: f64 = text.parse().ok()?;
-    #[expect(clippy::cast_possible_truncation, reason = "it has no fraction and is in range")]
-    (float.fract() == 0.0 && float.abs() <= EXACT).then_some(float as i64)
-}
 
 /// Words of the APIs themselves, which say nothing of their own in a prompt.
 fn is_structure(leaf: Leaf, text: &[u8]) -> bool {

@@ -1,6 +1,10 @@
 //! What a reopened file is believed to hold, after a kill and after a power cut.
 #![expect(clippy::unwrap_used, reason = "a test whose set-up fails should fail there")]
 
+use std::os::unix::fs::FileExt;
+
+use wire::extent;
+
 use super::*;
 use crate::source::Tag;
 use rand::rngs::StdRng;
@@ -111,7 +115,7 @@ fn after_a_power_cut_what_was_synced_is_found_and_nothing_wrong() {
             assert!(durable.iter().all(|extent| found.contains(extent)), "seed {seed}: lost {durable:?} of {found:?}");
             for (extent, digest) in file.found() {
                 let right = blake3::hash(&content(object.bytes, *extent));
-                let there = holds(file.data(), object.bytes, *extent, &right, &mut Vec::new());
+                let there = disk::holds(file.data(), object.bytes, *extent, &right, &mut Vec::new());
                 assert!(*digest == right && there, "seed {seed}: extent {extent} is wrong");
             }
             for _ in 0..random.random_range(0..5) {

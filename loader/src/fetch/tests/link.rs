@@ -5,10 +5,11 @@ use std::collections::HashMap;
 use std::fmt;
 use std::ops::Range;
 use std::sync::atomic::{AtomicUsize, Ordering};
-use std::sync::{Arc, Mutex, OnceLock};
+use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
 use async_trait::async_trait;
+use parking_lot::Mutex;
 use tokio::sync::Notify;
 use tokio::time::{Instant, sleep, sleep_until};
 
@@ -121,7 +122,7 @@ impl LinkSource {
     }
 
     pub(super) fn asked(&self) -> Vec<Asked> {
-        self.asked.lock().expect("no test panics with it").clone()
+        self.asked.lock().clone()
     }
 
     /// Requests not ended yet.
@@ -148,7 +149,7 @@ impl LinkSource {
 
     /// When the link has carried so many more bytes.
     fn carried(&self, bytes: u64) -> Instant {
-        let mut free_at = self.free_at.lock().expect("no test panics with it");
+        let mut free_at = self.free_at.lock();
         *free_at = (*free_at).max(Instant::now()) + seconds(bytes, self.per_second);
         *free_at
     }
@@ -224,7 +225,7 @@ impl Source for LinkSource {
         let _open = Open(&self.open);
         let range = landing.position()..landing.range().end;
         let number = {
-            let mut asked = self.asked.lock().expect("no test panics with it");
+            let mut asked = self.asked.lock();
             asked.push(Asked { at: self.began.elapsed(), range: range.clone(), fresh: options.fresh_connection });
             asked.len() - 1
         };
@@ -259,7 +260,7 @@ impl Digests {
 
     /// How often each extent was kept.
     pub(super) fn kept(&self) -> HashMap<u64, usize> {
-        self.kept.lock().expect("no test panics with it").clone()
+        self.kept.lock().clone()
     }
 }
 
@@ -280,7 +281,7 @@ impl Keeper for Digests {
 
     fn keep(&self, extent: u64, digest: blake3::Hash, bytes: &[u8]) -> Result<(), LandingError> {
         assert_eq!(blake3::hash(bytes), digest, "what is kept is what was checked");
-        *self.kept.lock().expect("no test panics with it").entry(extent).or_default() += 1;
+        *self.kept.lock().entry(extent).or_default() += 1;
         Ok(())
     }
 }

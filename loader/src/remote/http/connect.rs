@@ -19,7 +19,7 @@ use tokio_rustls::TlsConnector;
 
 use super::config::HttpConfig;
 use super::connection::{Connection, Stream, TLS_READ_BYTES};
-use super::error::HttpError;
+use super::error::{HttpError, TunnelRefused};
 use super::head;
 use super::proxy::{Proxies, Proxy};
 use super::target::Target;
@@ -87,14 +87,6 @@ impl Connector {
 const TUNNEL_HEAD_BYTES_MAX: usize = 16 << 10;
 /// The most fields in it.
 const TUNNEL_FIELDS_MAX: usize = 64;
-
-/// A proxy that makes no tunnel.
-#[derive(Debug, thiserror::Error)]
-#[error("the proxy {proxy} answered {status} to the request for a tunnel")]
-pub(super) struct TunnelRefused {
-    proxy: String,
-    pub(super) status: u16,
-}
 
 /// Asks a proxy for a tunnel to the target (RFC 9110 §9.3.6). The target is silent until we speak, so
 /// nothing but the proxy's head can come.

@@ -7,11 +7,18 @@ use std::time::{Duration, SystemTime};
 use http::{HeaderMap, StatusCode};
 use thiserror::Error;
 
-use super::connect::TunnelRefused;
 use super::head::HeadError;
 use super::refusal::{error_code, retry_after};
 use crate::landing::LandingError;
 use crate::source::SourceError;
+
+/// A proxy that makes no tunnel.
+#[derive(Debug, Error)]
+#[error("the proxy {proxy} answered {status} to the request for a tunnel")]
+pub(super) struct TunnelRefused {
+    pub(super) proxy: String,
+    pub(super) status: u16,
+}
 
 /// Errors of a request. [`HttpError::about`] makes a [`SourceError`] of one.
 #[derive(Debug, Error)]

@@ -40,7 +40,7 @@ impl PublicKey {
 
     /// Returns true if this is a signature of this message by this key, encoded in DER.
     #[must_use]
-    pub fn verifies(&self, message: &[u8], signature: &[u8]) -> bool {
+    pub(crate) fn verifies(&self, message: &[u8], signature: &[u8]) -> bool {
         DerSignature::from_bytes(signature).is_ok_and(|signature| self.key.verify(message, &signature).is_ok())
     }
 }

@@ -7,8 +7,7 @@ use serde_json::{Value, json};
 use std::fmt::Write;
 
 /// `text` as a string of JSON.
-#[must_use]
-pub fn json_string(text: &str) -> String {
+fn json_string(text: &str) -> String {
     Value::from(text).to_string()
 }
 

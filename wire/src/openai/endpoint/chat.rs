@@ -1,7 +1,7 @@
 //! The row of `POST /v1/chat/completions`.
 
 use super::fields::{GENERATION, HINTS, UNDONE, honoured, ignored, refused, refused_text};
-use super::{Endpoint, ErrorShape, Field, Kind, Replay, TextRole};
+use super::row::{Endpoint, ErrorShape, Field, Kind, Replay, TextRole};
 use crate::openai::message;
 use crate::openai::sampling::TOP_LOGPROBS_MAX;
 

@@ -1,7 +1,7 @@
 //! The row of `POST /v1/completions`.
 
 use super::fields::{GENERATION, HINTS, UNDONE, honoured, refused, refused_text};
-use super::{Endpoint, ErrorShape, Field, Kind, Replay, TextRole};
+use super::row::{Endpoint, ErrorShape, Field, Kind, Replay, TextRole};
 use crate::openai::prompt;
 use crate::openai::sampling::N_MAX;
 

@@ -1,7 +1,7 @@
 //! Fields that several endpoints share, and the members of messages. Names are those that OpenAI, vLLM, SGLang and
 //! llama.cpp publish; `docs/semantics.md` lists them.
 
-use super::{Fate, Field, Kind, Setter, TextRole};
+use super::row::{Fate, Field, Kind, Setter, TextRole};
 use crate::openai::sampling;
 use serde::Deserialize;
 

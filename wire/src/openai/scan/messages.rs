@@ -3,7 +3,8 @@
 use super::lexer::Fault;
 use super::unknown::Place;
 use super::{Joint, Scanner, Span, TextRole, unescape};
-use crate::openai::endpoint::{Kind, MESSAGE, PART};
+use crate::openai::endpoint::row::Kind;
+use crate::openai::endpoint::{MESSAGE, PART};
 
 const CONTENT: &str = "a string or a list of content parts";
 
