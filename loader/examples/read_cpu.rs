@@ -18,7 +18,7 @@ use loader::remote::HttpsSource;
 use loader::remote::http::{Client, HttpConfig};
 use loader::{Landing, Object, ReadOptions, Region, Source};
 
-/// What one request asks for.
+/// The bytes that one request asks for.
 const FETCH_BYTES: u64 = 16 << 20;
 
 #[tokio::main]
@@ -76,7 +76,7 @@ async fn read(
     }
 }
 
-/// What this process has used so far; the kernel counts in hundredths.
+/// The processor time that this process has used so far; the kernel counts in hundredths.
 fn cpu_seconds() -> Result<f64, Box<dyn Error>> {
     let text = std::fs::read_to_string("/proc/self/stat")?;
     let fields: Vec<&str> = text.rsplit(')').next().unwrap_or_default().split_whitespace().collect();

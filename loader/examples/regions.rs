@@ -1,4 +1,4 @@
-//! What it costs to fill each kind of memory that weights may land in: seconds per gigabyte, first
+//! The cost of filling each kind of memory that weights may land in: seconds per gigabyte, first
 //! touch included. `regions DIR [GIGABYTES]`: DIR lies on the disk to measure; a tmpfs stands for
 //! memory with a name (the kernel's memfd is the same kind).
 //!

@@ -4,7 +4,7 @@
 //! The JSON maps each tensor's name to its type, shape and place; places must cover the data
 //! exactly, without hole or overlap. Format: <https://github.com/huggingface/safetensors#format>.
 //!
-//! What this parser accepts, the reference library accepts too; it refuses more (a key given
+//! The reference library accepts every file that this parser accepts; the parser refuses more (a key given
 //! twice, a field nobody defined), because a file that two readers understand differently must
 //! not be served. It works on the first bytes of a file and its length, so that a header can be
 //! read from far storage without the data. It opens no file.

@@ -201,13 +201,13 @@ impl Region {
         arrival.lease(&range).then(|| Lease::new(Arc::clone(self), range))
     }
 
-    /// Believes that an extent's bytes are there already: a journal vouches for them. Whether it
+    /// Believes that an extent's bytes are there already: a journal vouches for them. Returns true if it
     /// was still missing.
     pub fn adopt(self: &Arc<Self>, extent: u64) -> bool {
         self.take(extent).map(|mut lease| lease.publish(extent)).is_some()
     }
 
-    /// Copies a verified extent in. Whether it was still missing and could be written; if it was
+    /// Copies a verified extent in. Returns true if it was still missing and could be written; if it was
     /// there, the bytes are not needed.
     pub fn fill_extent(self: &Arc<Self>, extent: u64, bytes: &[u8]) -> bool {
         let Some(mut lease) = self.take(extent) else { return false };
@@ -320,7 +320,7 @@ impl Region {
         }
     }
 
-    /// Blocks until the range has arrived, but no longer than `patience`. Whether it has.
+    /// Blocks until the range has arrived, but no longer than `patience`. Returns true if it has.
     ///
     /// # Errors
     /// The load failed.

@@ -90,7 +90,7 @@ impl Tensor {
     }
 
     /// Blocks until its bytes have arrived, but no longer than `patience`, at least once each for
-    /// header and bytes. Whether they have: for threads that compute and must show life meanwhile.
+    /// header and bytes. Returns true if they have: for threads that compute and must show life meanwhile.
     ///
     /// # Errors
     /// The load failed.

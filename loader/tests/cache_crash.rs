@@ -114,7 +114,7 @@ fn check(index: usize, file: &CachedFile) -> BTreeSet<(usize, u64)> {
     file.found().iter().map(|(extent, _)| (index, *extent)).collect()
 }
 
-/// What the cache holds now. The entry is dropped: its thread may hold the lock for a moment, and
+/// The extents that the cache holds now. The entry is dropped: its thread may hold the lock for a moment, and
 /// whoever begins next waits for that.
 async fn found(root: &Path) -> Option<BTreeSet<(usize, u64)>> {
     let objects = objects();

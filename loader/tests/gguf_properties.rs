@@ -1,4 +1,4 @@
-//! What must hold for every GGUF header, found by random search: what is written is read as it was meant,
+//! Claims that hold for every GGUF header, found by random search: what is written is read as it was meant,
 //! what is damaged is parsed or refused, nothing panics.
 
 #[path = "claims/gguf.rs"]

@@ -1,4 +1,4 @@
-//! What must hold for every header, found by random search: what the reference library writes is
+//! Claims that hold for every header, found by random search: what the reference library writes is
 //! read as it was meant; what we accept, the reference library accepts; nothing panics.
 
 #[path = "claims/header.rs"]

@@ -1,4 +1,4 @@
-//! What must hold for every journal, found by random search.
+//! Claims that hold for every journal, found by random search.
 
 #[path = "claims/journal.rs"]
 mod claims;

@@ -53,16 +53,16 @@ pub struct Layer<W> {
     pub branches: Vec<Branch<W>>,
 }
 
-/// What reads the stream and adds to it.
+/// A computation that reads the stream and adds to it.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Branch<W> {
     /// Of the stream, before the body.
     pub before: Norm<W>,
-    /// What is computed.
+    /// The computation.
     pub body: Body<W>,
 }
 
-/// What a branch computes.
+/// The computation of a branch.
 #[derive(Debug, Clone, PartialEq)]
 pub enum Body<W> {
     /// Causal attention.
@@ -115,9 +115,9 @@ pub struct Attention<W> {
     pub rotation: usize,
     /// Which two numbers of a head turn together.
     pub pairs: Pairs,
-    /// What scores are multiplied with.
+    /// The factor of every score.
     pub scale: f32,
-    /// What a row sees.
+    /// The positions that a row sees.
     pub sees: Sees,
 }
 

@@ -53,7 +53,7 @@ impl Storage for Vec<u8> {
 pub struct ArrivalError {
     /// The file or object.
     pub object: String,
-    /// Why the load failed.
+    /// The failure of the load.
     #[source]
     pub source: Arc<dyn Error + Send + Sync>,
 }

@@ -1,4 +1,4 @@
-//! What a model expects of its files, and what it found there: slots and weights.
+//! Slots, which a model expects of its files, and the weights that it found there.
 
 use std::ops::Range;
 
@@ -64,7 +64,7 @@ pub enum Packing {
     Plain,
 }
 
-/// What fills a slot: numbers of a stored tensor and how to read them.
+/// The numbers that fill a slot: those of a stored tensor, and how to read them.
 #[derive(Debug, Clone)]
 pub struct Weight {
     slot: Slot,

@@ -25,7 +25,7 @@ use tokio_stream::wrappers::ReceiverStream;
 /// The one model it lists.
 pub const MODEL: &str = "scripted";
 
-/// What the script says about one request.
+/// The behaviour of the script at one request.
 #[derive(Debug, Clone, Copy)]
 pub enum Behaviour {
     /// An answer; streamed when the request asks for it.

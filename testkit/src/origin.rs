@@ -116,7 +116,7 @@ impl Origin {
     }
 }
 
-/// What an origin shall be.
+/// The settings of an origin to be.
 #[derive(Debug)]
 pub struct Builder {
     seed: u64,
@@ -189,13 +189,13 @@ impl Builder {
         self
     }
 
-    /// What goes wrong; nothing unless given.
+    /// Sets the faults; none unless given.
     #[must_use]
     pub fn faults(self, faults: Faults) -> Self {
         Self { faults, ..self }
     }
 
-    /// What is asked of requests; nothing unless given.
+    /// Sets the demands on requests; none unless given.
     #[must_use]
     pub fn access(self, access: Access) -> Self {
         Self { access, ..self }

@@ -133,7 +133,7 @@ pub struct Verdict {
     pub is_exhaustive: bool,
     /// The root of the manifest that `expected` is from, where a manifest decided.
     pub root: Option<Digest>,
-    /// Why, for people: one sentence each.
+    /// The reasons, for people: one sentence each.
     pub reasons: Vec<String>,
 }
 

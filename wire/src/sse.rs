@@ -32,7 +32,7 @@ pub struct Event {
     pub data: String,
 }
 
-/// Why a stream could not be decoded.
+/// Errors of decoding a stream.
 #[derive(Debug, Error, PartialEq, Eq)]
 pub enum SseError {
     /// One event exceeds the limit.

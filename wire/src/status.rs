@@ -85,7 +85,7 @@ pub struct ModelStatus {
     /// The result of quantizing its weights; absent before it is done, and where it was not asked for.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub quantization: Option<Quantization>,
-    /// What its keys and values are known by; absent until that is known.
+    /// The identity of its keys and values; absent until it is known.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub identity: Option<WeightsIdentity>,
     /// Digests of what it is made of; absent before its files were read, and from releases that did not say.
@@ -107,8 +107,8 @@ pub struct ModelDigests {
     pub kv_layout: String,
 }
 
-/// What the keys and values of a model follow from besides tokens: a digest of the weights' bytes, of the model's
-/// description and of what was made of its matrices. The names of KV blocks are rooted in it.
+/// The identity of a model's keys and values, tokens aside: a digest of the weights' bytes, of the model's
+/// description and of the preparation of its matrices. The names of KV blocks are rooted in it.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct WeightsIdentity {
     /// 64 hexadecimal digits.
@@ -313,7 +313,7 @@ mod tests {
         assert_eq!((model.state, model.load.waiting, model.max_model_len), (ModelState::Other, 2, 0));
     }
 
-    /// What a worker of the next release may say, as one of ours reads it, and the other way round.
+    /// A status of the next release as this one reads it, and the other way round.
     #[test]
     fn a_release_older_or_newer_is_understood() {
         let old = r#"{"version":"0.1.0","ready":true,"draining":false,"models":[]}"#;

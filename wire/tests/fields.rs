@@ -1,4 +1,4 @@
-//! What `docs/semantics.md` says of fields is what the rows say.
+//! `docs/semantics.md` says of fields the same as the rows.
 
 use std::collections::BTreeSet;
 use wire::openai::ENDPOINTS;

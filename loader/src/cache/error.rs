@@ -54,7 +54,7 @@ pub enum CacheError {
     Manifest {
         /// The load.
         directory: PathBuf,
-        /// Why.
+        /// The problem.
         #[source]
         source: ManifestError,
     },
@@ -105,7 +105,7 @@ pub enum CacheError {
     /// A thread ended before its work did.
     #[error("the cache's work was cut short: {problem}")]
     Interrupted {
-        /// Why.
+        /// The problem.
         problem: String,
     },
 }

@@ -209,7 +209,7 @@ pub(super) fn is_intact(directory: &Path, root: Digest) -> Result<bool, CacheErr
 }
 
 /// Makes a damaged model a load that was broken off, so that the next load of its URL reads only
-/// what is wrong. Whether it was done: not if someone uses the model.
+/// what is wrong. Returns true if it was done: not if someone uses the model.
 pub(super) fn take_back(shelf: &Shelf, root: Digest, wrong: &Wrong) -> Result<bool, CacheError> {
     let directory = shelf.layout.model(root);
     let Some(alone) = Lock::attempt(&shelf.layout.lock(root), Mode::Exclusive)? else { return Ok(false) };

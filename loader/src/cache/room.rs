@@ -136,7 +136,7 @@ pub(super) fn make(shelf: &Shelf, need: u64, ours: Digest) -> Result<(), CacheEr
     }
 }
 
-/// Removes a model or load unless someone uses it. Whether it is gone.
+/// Removes a model or load unless someone uses it. Returns true if it is gone.
 pub(super) fn evict(shelf: &Shelf, directory: &Path, name: Digest) -> Result<bool, CacheError> {
     let Some(lock) = Lock::attempt(&shelf.layout.lock(name), Mode::Exclusive)? else { return Ok(false) };
     if directory.exists() {

@@ -1,4 +1,4 @@
-//! What is refused, each for its own reason.
+//! Headers that are refused, each for its own reason.
 
 use super::*;
 

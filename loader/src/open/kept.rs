@@ -1,8 +1,8 @@
 //! A source in front of another: objects that the cache holds are read from there, and from nowhere
 //! else. Without the other source it serves a whole model while nothing can be reached.
 //!
-//! What the cache holds was verified when it was finished, and is compared by name, size and tag with
-//! what the store has now: so a header that describes verified bytes is read from those bytes.
+//! Files of the cache were verified when they were finished, and are compared by name, size and tag with
+//! those that the store has now: so a header that describes verified bytes is read from those bytes.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;

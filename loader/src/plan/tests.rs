@@ -1,4 +1,4 @@
-//! What a plan promises, over arbitrary models.
+//! The promises of a plan, over arbitrary models.
 
 use std::collections::{BTreeMap, HashSet};
 use std::time::Instant;

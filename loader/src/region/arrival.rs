@@ -199,7 +199,7 @@ impl Arrival {
         }
     }
 
-    /// Blocks until the range can be seen, but no longer than `patience`. Whether it can.
+    /// Blocks until the range can be seen, but no longer than `patience`. Returns true if it can.
     pub(super) fn wait_for(&self, range: &Range<u64>, patience: Duration) -> Result<bool, Arc<LoadError>> {
         let begun = Instant::now();
         let mut guard = self.changes.lock();

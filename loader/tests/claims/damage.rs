@@ -1,4 +1,4 @@
-//! What may befall a file's bytes on their way: some are others, and the end may be missing.
+//! Damage to a file's bytes on their way: some are others, and the end may be missing.
 
 use proptest::collection::vec;
 use proptest::prelude::*;
@@ -18,7 +18,7 @@ pub(crate) fn damage() -> impl Strategy<Value = Damage> {
 }
 
 impl Damage {
-    /// What is left of `bytes`, of which there is one at least.
+    /// The damaged rest of `bytes`, of which there is one at least.
     pub(crate) fn to(&self, mut bytes: Vec<u8>) -> Vec<u8> {
         for (place, byte) in &self.edits {
             let place = place.index(bytes.len());

@@ -1,4 +1,4 @@
-//! What must hold for any bytes that claim to be a GGUF file. Searched here by proptest and, with
+//! Claims about any bytes that pretend to be a GGUF file. Searched here by proptest and, with
 //! coverage, by the fuzz target: one list of claims for both.
 
 use loader::gguf::{self, Gguf, GgufError};

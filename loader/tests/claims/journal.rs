@@ -1,4 +1,4 @@
-//! What must hold for any bytes that claim to be a cached file's journal. Searched here by proptest
+//! Claims about any bytes that pretend to be a cached file's journal. Searched here by proptest
 //! and, with coverage, by the fuzz target: one list of claims for both.
 
 use loader::cache::journal::{self, Encoder, Identity, RECORD_BYTES, Record, Replay};

@@ -1,4 +1,4 @@
-//! What holds of every answer's head, whatever a server sends.
+//! Claims about every answer's head, whatever a server sends.
 
 use http::{HeaderMap, HeaderValue, Method};
 use loader::remote::http::head::{self, Framing};

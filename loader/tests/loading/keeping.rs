@@ -1,4 +1,4 @@
-//! What is kept, and what it is good for: without the origin, without the network, read-only, and for a
+//! Kept models and their uses: without the origin, without the network, read-only, and for a
 //! revision that differs in a small file alone.
 
 use super::*;

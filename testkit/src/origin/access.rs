@@ -1,4 +1,4 @@
-//! Who may read: whether a request must be signed, which credentials the origin has handed out, and
+//! Access to objects: whether a request must be signed, which credentials the origin has handed out, and
 //! when it stops accepting them. It checks presence and age; signatures it does not recompute.
 
 use super::request::{Request, decoded};
@@ -12,7 +12,7 @@ const MARK: &str = "FOREBAY";
 /// Generations remembered; an older one has expired.
 const GENERATIONS_MAX: usize = 1024;
 
-/// What the origin asks of requests for objects. The default asks nothing.
+/// Demands on requests for objects. The default asks nothing.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Access {
     /// Requests must be signed in the shape's manner: AWS Signature 4 in header or query; for Azure
@@ -66,7 +66,7 @@ impl Guard {
     /// Lets a request for an object in.
     ///
     /// # Errors
-    /// What is wrong with its credentials, as this shape says it.
+    /// Checks the credentials of a request; a problem is told as this shape tells it.
     pub(super) fn check(&self, shape: Shape, request: &Request) -> Result<(), Problem> {
         let shown = shown(shape, request);
         if let Some(generation) = shown.as_deref().and_then(generation) {

@@ -15,7 +15,7 @@ const LOG_MAX: usize = 1 << 14;
 /// The line of names beyond the bound.
 const OTHERS: &str = "(others)";
 
-/// What happened since the start or the last reset.
+/// Counts since the start or the last reset.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Account {
     /// Requests for objects, HEAD included; control and metadata endpoints are not among them.
@@ -46,7 +46,7 @@ pub struct Account {
     pub objects: BTreeMap<String, ObjectAccount>,
 }
 
-/// What happened to one object.
+/// Counts of one object.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct ObjectAccount {
     /// Requests, HEAD included.

@@ -12,10 +12,10 @@ use super::{control, hub, metadata};
 use std::ops::Range;
 use std::time::Duration;
 
-/// What to do about a request.
+/// The decision about a request.
 #[derive(Debug)]
 pub(super) struct Answer {
-    /// What to send; none closes the connection without a word.
+    /// The reply; none closes the connection without a word.
     pub(super) reply: Option<Reply>,
     /// How long to wait before the head.
     pub(super) wait: Duration,

@@ -1,4 +1,4 @@
-//! What the origin holds: files of a directory, bytes in memory, and objects generated from a seed
+//! The content of the origin: files of a directory, bytes in memory, and objects generated from a seed
 //! that need neither. It knows names, lengths and entity tags; nothing of HTTP.
 
 use super::draw::{mix, name_number};

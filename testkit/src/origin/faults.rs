@@ -1,4 +1,4 @@
-//! What goes wrong, and when: rates, scripts and caps as one value, and the pure function that draws
+//! Faults and their times: rates, scripts and caps as one value, and the pure function that draws
 //! a request's fault from them. It opens no socket; others do what is decided here.
 
 use super::account::Numbers;
@@ -102,7 +102,7 @@ pub struct Script {
     pub first: u64,
     /// The last that is hit.
     pub last: u64,
-    /// What happens to them.
+    /// The fault they meet.
     pub fault: Fault,
 }
 
@@ -124,7 +124,7 @@ impl Script {
     }
 }
 
-/// What happens to one request. Places are counted from the start of the answer's body.
+/// A fault of one request. Places are counted from the start of the answer's body.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Fault {

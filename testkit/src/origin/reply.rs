@@ -13,7 +13,7 @@ pub(super) struct Reply {
     pub(super) payload: Payload,
 }
 
-/// What follows the head.
+/// The part of a reply that follows its head.
 #[derive(Debug)]
 pub(super) enum Payload {
     Text(String),

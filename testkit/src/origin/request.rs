@@ -18,7 +18,7 @@ pub(super) struct Request {
     pub(super) method: String,
     /// The path, percent-decoded, without its leading slash.
     pub(super) path: String,
-    /// What follows the question mark, as sent.
+    /// The part after the question mark, as sent.
     pub(super) query: String,
     /// Names in lower case.
     headers: Vec<(String, String)>,
@@ -53,7 +53,7 @@ impl Request {
     }
 }
 
-/// Why a request cannot be answered as it is.
+/// Reasons for which a request cannot be answered as it is.
 #[derive(Debug)]
 pub(super) enum Broken {
     /// The connection is gone, or was quiet for too long.
@@ -149,7 +149,7 @@ pub(super) fn decoded(text: &str) -> String {
     String::from_utf8_lossy(&out).into_owned()
 }
 
-/// What a `Range` header asks of an object of a known length.
+/// The demand of a `Range` header on an object of a known length.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) enum Wanted {
     /// No range, or one we are free to ignore (RFC 9110 §14.2): several, or not in bytes.
@@ -184,7 +184,7 @@ pub(super) fn wanted(header: Option<&str>, len: u64) -> Wanted {
     }
 }
 
-/// What the conditions of a request say of an object (RFC 9110 §13.2.2).
+/// The outcome of the conditions of a request for an object (RFC 9110 §13.2.2).
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Condition {
     /// Go on.

@@ -22,7 +22,7 @@ pub enum Shape {
     Hub,
 }
 
-/// What went wrong, for the error body.
+/// A problem, for the error body.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) struct Problem {
     pub(super) status: u16,

@@ -1,4 +1,4 @@
-//! What all connections of an origin share: its objects, its books, the faults of the moment and the
+//! The state that all connections of an origin share: its objects, its books, the faults of the moment and the
 //! clocks of its caps. It answers no request.
 
 use super::access::Guard;

@@ -13,7 +13,7 @@ const PIECE_BYTES: u64 = 1 << 20;
 /// How much of a generated object is computed at once: it stays in the cache until it is sent.
 const COMPUTED_BYTES: u64 = 128 << 10;
 
-/// What a connection keeps from one body to the next.
+/// The state that a connection keeps from one body to the next.
 #[derive(Debug, Default)]
 pub(super) struct Lane {
     pacer: Pacer,
@@ -21,7 +21,7 @@ pub(super) struct Lane {
     scratch: Vec<u8>,
 }
 
-/// What becomes of the connection.
+/// The fate of the connection.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum After {
     Keep,

@@ -1,4 +1,4 @@
-//! What is a manifest and what is not.
+//! Texts that are manifests, and texts that are not.
 
 use super::*;
 use crate::extent::{self, EXTENT_BYTES};

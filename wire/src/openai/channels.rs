@@ -19,7 +19,7 @@ use super::usage::Usage;
 use std::borrow::Cow;
 use thiserror::Error;
 
-/// What an event of a stream says.
+/// The content of an event of a stream.
 #[derive(Debug, Clone, PartialEq)]
 pub enum Found {
     /// Choices grew, or tokens were counted.
@@ -52,13 +52,13 @@ pub struct Answer {
 pub struct Choice {
     /// Its number; its position where it has none.
     pub index: u32,
-    /// What was added to its channels.
+    /// The texts that were added to its channels.
     pub texts: Vec<Text>,
     /// Words that name a part of the structure: roles, types, ids, between their quotes.
     labels: Vec<Span>,
     /// The log probabilities.
     pub logprobs: Option<Span>,
-    /// Why it ended; `None` while it goes on.
+    /// The reason of its end; `None` while it goes on.
     pub finish_reason: Option<String>,
     /// Values that may hold text and are no channel.
     pub asides: Vec<Span>,
@@ -105,7 +105,7 @@ enum Holder {
     Text,
 }
 
-/// What was added to a channel.
+/// A text that was added to a channel.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Text {
     /// Where it belongs.
@@ -126,7 +126,7 @@ impl Text {
 /// channels are equal.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
 pub struct Channel {
-    /// What kind of text it is.
+    /// The kind of text.
     pub kind: Kind,
     /// Where in the choice it stands.
     path: Vec<Step>,
@@ -135,11 +135,11 @@ pub struct Channel {
 /// Kinds of text.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Kind {
-    /// What the model says.
+    /// The answer.
     Text,
-    /// What it thinks first: `reasoning_content`, `reasoning`.
+    /// Thoughts before the answer: `reasoning_content`, `reasoning`.
     Reasoning,
-    /// Why it will not answer.
+    /// A refusal to answer.
     Refusal,
     /// The name of the tool it calls.
     ToolName,

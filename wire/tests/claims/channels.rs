@@ -1,4 +1,4 @@
-//! What must hold of any answer, whoever made it up: used by the property tests and by the fuzzer.
+//! Claims about any answer, whoever made it up: used by the property tests and by the fuzzer.
 
 use bytes::Bytes;
 use wire::openai::channels::{Answer, Edits, Envelope, Found, all_texts, error_message, read_event, read_whole};

@@ -1,4 +1,4 @@
-//! What must hold for any bytes that claim to be a manifest.
+//! Claims about any bytes that pretend to be a manifest.
 
 use std::path::{Component, Path};
 

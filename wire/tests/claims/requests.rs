@@ -1,4 +1,4 @@
-//! What must hold for any bytes that claim to be a request or an event stream. Searched here by
+//! Claims about any bytes that pretend to be a request or an event stream. Searched here by
 //! proptest and, with coverage, by the fuzz targets: one list of claims for both.
 
 #[path = "scan.rs"]
@@ -88,7 +88,7 @@ fn decoded(limit_bytes: usize, chunks: &[&[u8]]) -> (Vec<Event>, Option<SseError
     (events, error)
 }
 
-/// What a model will read, the scan has found.
+/// The scan has found every text that a model will read.
 fn screened(body: &[u8], found: &Scan, text: &str) {
     let mut texts = found.texts().iter().map(|span| span.read(body));
     assert!(text.is_empty() || texts.any(|seen| seen.contains(text)), "{text:?} was not found");

@@ -1,4 +1,4 @@
-//! What must hold of the scan of any bytes, by comparison with `serde_json`. Searched by proptest and by a fuzz
+//! Claims about the scan of any bytes, by comparison with `serde_json`. Searched by proptest and by a fuzz
 //! target.
 
 use serde_json::Value;

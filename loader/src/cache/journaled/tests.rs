@@ -1,4 +1,4 @@
-//! What a reopened file is believed to hold, after a kill and after a power cut.
+//! The extents that a reopened file is believed to hold, after a kill and after a power cut.
 #![expect(clippy::unwrap_used, reason = "a test whose set-up fails should fail there")]
 
 use std::os::unix::fs::FileExt;

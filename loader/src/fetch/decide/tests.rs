@@ -1,4 +1,4 @@
-//! What the deciding of ended tries promises.
+//! The promises of the decision about an ended try.
 
 use proptest::prelude::*;
 use rand::SeedableRng;

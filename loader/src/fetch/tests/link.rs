@@ -43,7 +43,7 @@ fn digests() -> &'static [blake3::Hash] {
     DIGESTS.get_or_init(|| content().chunks(EXTENT_BYTES as usize).map(blake3::hash).collect())
 }
 
-/// What goes wrong with one request, after so many bytes of it.
+/// A fault of one request, after so many bytes of it.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub(super) enum Fault {
     Throttle(Option<u64>),

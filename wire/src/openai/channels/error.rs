@@ -33,7 +33,7 @@ pub(super) fn fault_of_text(text: &str) -> Fault {
     Fault { message: error_message(text.as_bytes()), is_openai: false }
 }
 
-/// What in a document tells of an error.
+/// Signs of an error in a document.
 #[derive(Debug, Clone, Copy, Default)]
 pub(super) struct Clues {
     /// A member `error` that says something, of the document or of a choice.

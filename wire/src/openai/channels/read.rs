@@ -426,7 +426,7 @@ fn renumber(texts: &mut [Text], at: usize, index: Option<u32>) {
     }
 }
 
-/// What lies between the quotes of a string.
+/// The bytes between the quotes of a string.
 pub(super) fn unquoted(value: &[u8]) -> Option<&[u8]> {
     value.strip_prefix(b"\"")?.strip_suffix(b"\"")
 }

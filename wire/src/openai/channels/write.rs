@@ -107,7 +107,7 @@ impl Edits {
     }
 }
 
-/// What stands around the choices of a stream's chunks, for chunks of our own.
+/// The JSON around the choices of a stream's chunks, for chunks of our own.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Envelope {
     head: String,
@@ -115,7 +115,7 @@ pub struct Envelope {
 }
 
 impl Envelope {
-    /// What stands around the choices of `answer`, without its counts and asides.
+    /// The JSON around the choices of `answer`, without its counts and asides.
     #[must_use]
     pub fn of(answer: &Answer, json: &str) -> Self {
         let cut = |from: u32, to: u32| {
