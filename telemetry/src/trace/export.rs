@@ -94,19 +94,25 @@ pub(super) fn plan(configured: Option<&str>, variables: &Variables) -> Plan {
     let mut warnings: Vec<String> = variables.0.iter().filter_map(|(name, value)| complaint(name, value)).collect();
     let with_path = |base: &str| format!("{}{TRACES_PATH}", base.trim_end_matches('/'));
     let exporter = variables.get("OTEL_TRACES_EXPORTER");
+    let of = |name: &'static str, make: &dyn Fn(&str) -> String| variables.get(name).map(|value| (name, make(value)));
     let asked = configured
-        .map(with_path)
-        .or_else(|| variables.get("OTEL_EXPORTER_OTLP_TRACES_ENDPOINT").map(str::to_owned))
-        .or_else(|| variables.get("OTEL_EXPORTER_OTLP_ENDPOINT").map(with_path))
-        .or_else(|| (exporter == Some("otlp")).then(|| with_path(USUAL_ENDPOINT)));
+        .map(|endpoint| ("telemetry.otlp_endpoint", with_path(endpoint)))
+        .or_else(|| of("OTEL_EXPORTER_OTLP_TRACES_ENDPOINT", &str::to_owned))
+        .or_else(|| of("OTEL_EXPORTER_OTLP_ENDPOINT", &with_path))
+        .or_else(|| (exporter == Some("otlp")).then(|| ("OTEL_TRACES_EXPORTER", with_path(USUAL_ENDPOINT))));
     let is_disabled = variables.get("OTEL_SDK_DISABLED").is_some_and(|value| value.eq_ignore_ascii_case("true"));
-    let url = asked.filter(|_| !is_disabled && exporter.is_none_or(|exporter| exporter == "otlp"));
-    let is_spoken = |url: &String| url.starts_with("http://");
-    if let Some(url) = url.as_ref().filter(|url| !is_spoken(url)) {
-        warnings
-            .push(format!("spans are not exported to {}: give an http:// URL, e.g. of a collector beside", mask(url)));
-    }
-    Plan { url: url.filter(is_spoken), warnings }
+    let asked = asked.filter(|_| !is_disabled && exporter.is_none_or(|exporter| exporter == "otlp"));
+    // A configured endpoint has been refused before (`trace::check`); a platform sets variables for all its programs,
+    // and OpenTelemetry's specification forbids ending for them.
+    let url = asked.and_then(|(name, url)| {
+        if url.starts_with("http://") {
+            return Some(url);
+        }
+        let fix = "TLS is not spoken to collectors; give an http:// URL, e.g. of a collector beside that speaks it";
+        warnings.push(format!("{name} is {}: no spans are exported; {fix}", mask(&url)));
+        None
+    });
+    Plan { url, warnings }
 }
 
 /// Explains why a variable is not, or not wholly, honoured. Values are not repeated: headers hold tokens.
@@ -267,6 +273,7 @@ mod tests {
         }
         let tls = plan(None, &of(&[("OTEL_EXPORTER_OTLP_ENDPOINT", "https://u:hush@h")]));
         assert!(tls.url.is_none() && tls.warnings.len() == 1 && !tls.warnings[0].contains("hush"), "{tls:?}");
+        assert!(tls.warnings[0].starts_with("OTEL_EXPORTER_OTLP_ENDPOINT is https://"), "{tls:?}");
     }
 
     #[test]
