@@ -260,6 +260,10 @@ impl Look<'_> {
 
     /// Reads a part of a header. No digest covers it before its extents come, and by then the tensors'
     /// places are in use; so it is read twice, side by side, until two reads agree.
+    ///
+    /// The second request, of 256 KiB at most for all but the longest headers, costs no time. It is not spared where
+    /// nothing demands proof or an entity tag pins the object: a tag says which object is sent, not that its bytes came
+    /// whole, and one flipped bit in a name or an offset would end the load when the header's extents contradict it.
     async fn read_head(&self, object: &Object, from: u64, to: u64) -> Result<Vec<u8>, LoadError> {
         let read = || self.reads.read(object, from..to);
         if self.url.is_local() {

@@ -206,6 +206,47 @@ async fn a_read_only_cache_is_used_and_fetches_nothing_twice() {
     assert_eq!(snapshot(cache.path()), before, "nothing was written");
 }
 
+/// The variable by which the next test tells its own program, run below a read-only mount, what to load.
+const MOUNTED: &str = "FOREBAY_TEST_MOUNTED";
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_cache_on_a_read_only_mount_is_used_as_it_is() {
+    if let Ok(told) = std::env::var(MOUNTED) {
+        let (url, cache) = told.split_once(' ').unwrap();
+        return load_from_mount(url, Path::new(cache)).await;
+    }
+    let model = safetensors(&SEEDS);
+    let (origin, cache) = (origin(&model), tempfile::tempdir().unwrap());
+    pull(&origin, &config(Some(cache.path())), &pinned()).await;
+    origin.reset_account();
+    let before = snapshot(cache.path());
+    let mount = "mount --bind \"$1\" \"$1\" && mount -o remount,ro,bind \"$1\" && echo mounted && exec \"$0\" --exact \
+                 keeping::a_cache_on_a_read_only_mount_is_used_as_it_is";
+    let (program, root) = (std::env::current_exe().unwrap(), cache.path());
+    let mut child = std::process::Command::new("unshare");
+    child.args(["-r", "-m", "sh", "-c", mount]).args([program.as_path(), root]);
+    child.env(MOUNTED, format!("{}/m/ {}", origin.url(), root.display()));
+    let ran = tokio::task::spawn_blocking(move || child.output()).await.unwrap();
+    let told = ran.as_ref().map(|ran| String::from_utf8_lossy(&ran.stdout).into_owned()).unwrap_or_default();
+    if !told.starts_with("mounted") {
+        // Containers often forbid it.
+        eprintln!("skipped: nothing can be mounted here: {ran:?}");
+        return;
+    }
+    assert!(ran.as_ref().is_ok_and(|ran| ran.status.success()), "{ran:?}");
+    assert_eq!((sent(&origin), snapshot(cache.path())), (0, before), "nothing was fetched and nothing written");
+}
+
+/// Loads what the mounted cache has, which nobody said is read-only.
+async fn load_from_mount(url: &str, cache: &Path) {
+    let refused = std::fs::write(cache.join("v1/new"), b"").unwrap_err();
+    assert_eq!(refused.kind(), std::io::ErrorKind::ReadOnlyFilesystem);
+    let loader = loader_with(&config(Some(cache)), &[]);
+    let (weights, summary) = pull_from(&loader, url, &pinned()).await.unwrap();
+    check(&weights, &SEEDS);
+    assert!(summary.kept && !summary.memory_only);
+}
+
 /// Every path below a directory, with its modification time.
 fn snapshot(directory: &Path) -> Vec<(std::path::PathBuf, std::time::SystemTime)> {
     let mut all = Vec::new();

@@ -75,8 +75,8 @@ pub enum ModelError {
     #[error("deciding whom to believe")]
     Untrusted(#[source] Refusal),
     /// `config.json`.
-    #[error("reading config.json")]
-    Config(#[source] ConfigError),
+    #[error(transparent)]
+    Config(ConfigError),
     /// Weights.
     #[error("opening the weights")]
     Weights(#[source] LoadError),

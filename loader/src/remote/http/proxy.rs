@@ -77,7 +77,7 @@ impl Proxy {
         let text = if value.contains("://") { value.to_owned() } else { format!("http://{value}") };
         let url = Url::parse(&text).map_err(|_| problem("is no URL"))?;
         if url.scheme() != "http" {
-            return Err(problem("names a kind of proxy that is not spoken to"));
+            return Err(problem(&format!("names a proxy that speaks `{}`, which is not supported", url.scheme())));
         }
         let host = url.host_str().ok_or_else(|| problem("names no host"))?;
         let host = host.trim_start_matches('[').trim_end_matches(']').to_owned();
@@ -224,6 +224,11 @@ mod tests {
         for wrong in ["socks5://secret@h:1", "https://secret@h", "http://", "http://:x"] {
             let error = Proxies::from_env(&Env::from_pairs([("HTTPS_PROXY", wrong)])).unwrap_err().to_string();
             assert!(error.contains("HTTPS_PROXY") && !error.contains("secret"), "{wrong}: {error}");
+            let scheme = wrong.split("://").next().unwrap();
+            assert!(
+                scheme == "http" || error.contains(&format!("speaks `{scheme}`, which is not supported")),
+                "{error}"
+            );
         }
     }
 }
