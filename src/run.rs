@@ -162,6 +162,7 @@ fn engine_settings(flags: &EngineFlags) -> Vec<Setting> {
         ("quantization", flags.quantization.clone()),
         ("scheduling_policy", flags.scheduling_policy.clone()),
         ("backend", flags.backend.clone()),
+        ("device", flags.device.clone()),
     ];
     settings.into_iter().filter_map(|(key, value)| Some((format!("worker.{key}"), value?))).collect()
 }

@@ -1,6 +1,6 @@
 //! A worker's configuration.
 
-pub use compute::{BackendKind, KvCacheDtype, Quantization};
+pub use compute::{BackendKind, DeviceChoice, KvCacheDtype, Quantization};
 use listen::ListenConfig;
 use policy::Secret;
 use schemars::JsonSchema;
@@ -28,6 +28,12 @@ pub struct WorkerConfig {
     /// The backend. `cpu` reads the weights in place; `candle` is a slow f32 reference that
     /// copies them; `scripted` has none and invents text, for simulation.
     pub backend: BackendKind,
+    /// What the `cpu` backend's models are computed on: `cpu`; `cuda` or `cuda:N`, an NVIDIA GPU, with kernels of our own;
+    /// `auto`, a GPU where there is one, else the CPU. `cpu`: the GPU's kernels have run on no device yet.
+    pub device: DeviceChoice,
+    /// The directory for kernels compiled for a GPU, which takes seconds at the first start. Where absent, the user's
+    /// cache directory.
+    pub kernel_cache_dir: Option<PathBuf>,
     /// Threads that compute; all the machine offers where absent.
     pub threads: Option<usize>,
     /// The longest sequence, prompt and completion together, in tokens; what model and KV cache
@@ -143,6 +149,8 @@ impl Default for WorkerConfig {
             access_log: true,
             served_model_name: Vec::new(),
             backend: BackendKind::Cpu,
+            device: DeviceChoice::Cpu,
+            kernel_cache_dir: None,
             threads: None,
             max_model_len: None,
             max_num_seqs: 16,
@@ -220,6 +228,9 @@ impl WorkerConfig {
                  quantization out"
             ));
         }
+        if let Some(problem) = self.device_problem() {
+            return Some(problem);
+        }
         if self.memory_bytes.is_some() && self.gpu_memory_utilization.is_some() {
             return Some("worker.memory_bytes: give it or gpu_memory_utilization, not both".into());
         }
@@ -235,9 +246,41 @@ impl WorkerConfig {
     }
 }
 
+impl WorkerConfig {
+    /// What a GPU was asked for and does not do.
+    fn device_problem(&self) -> Option<String> {
+        let asked = matches!(self.device, DeviceChoice::Cuda(_));
+        if asked && self.backend != BackendKind::Cpu {
+            return Some(format!("worker.device: the {} backend computes on the CPU alone", self.backend.name()));
+        }
+        if asked && self.quantization.is_some() {
+            return Some(
+                "worker.quantization: a GPU does not quantize; serve a GGUF file of Q8_0, or leave it out".into(),
+            );
+        }
+        let stores = matches!(self.kv_cache_dtype, KvCacheDtype::Auto | KvCacheDtype::Bf16);
+        (asked && !stores).then(|| "worker.kv_cache_dtype: a GPU keeps keys and values in bf16".into())
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_gpu_is_asked_for_what_it_does() {
+        let config = WorkerConfig { device: DeviceChoice::Cuda(0), ..WorkerConfig::default() };
+        assert_eq!(config.problem(), None);
+        let quantization = Some(Quantization::Q8_0);
+        let wrong = [
+            (WorkerConfig { backend: BackendKind::Candle, ..config.clone() }, "worker.device"),
+            (WorkerConfig { quantization, ..config.clone() }, "worker.quantization"),
+            (WorkerConfig { kv_cache_dtype: KvCacheDtype::F16, ..config }, "worker.kv_cache_dtype"),
+        ];
+        for (config, key) in wrong {
+            assert!(config.problem().is_some_and(|problem| problem.starts_with(key)), "{key}");
+        }
+    }
 
     #[test]
     fn beyond_loopback_a_key_is_required() {

@@ -90,7 +90,7 @@ impl Worker {
         let residents = Mutex::new(BTreeMap::new());
         let (shared_server, shared_board) = (Arc::clone(&server), Arc::clone(&board));
         let context = Context {
-            kind: computed::kind(&config),
+            kind: computed::kind(&config).map_err(StartError::Device)?,
             config,
             loader,
             trust,
@@ -162,7 +162,8 @@ async fn load_all(context: &Arc<Context>, models: &[ModelSource]) -> Result<(), 
         looked.push(load::look(context, source).await.map_err(|cause| failed(context, source.name(), cause))?);
     }
     let demands: Vec<_> = looked.iter().map(|model| model.demand(context)).collect();
-    let shares = computed::shares(&context.config, &demands).map_err(|cause| over_budget(context, models, cause))?;
+    let shares = computed::shares(&*context.kind, &context.config, &demands)
+        .map_err(|cause| over_budget(context, models, cause))?;
     for (model, share) in looked.into_iter().zip(shares) {
         let name = model.name().to_owned();
         let begun = model.begin(context, share).await.map_err(|cause| failed(context, &name, cause))?;

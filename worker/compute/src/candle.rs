@@ -53,6 +53,10 @@ impl Kind for Candle {
         format!("candle 1; {BLOCK_TOKENS} tokens; f32; {}", widths.collect::<Vec<_>>().join(" "))
     }
 
+    fn device_bytes(&self) -> Option<u64> {
+        None
+    }
+
     fn need(&self, model: &Model, rows: Rows) -> Need {
         let Some(decoder) = &model.decoder else { return Need::default() };
         let (hidden, Widths { queries, keys: _, inner }) = (decoder.hidden_size, decoder.widths());

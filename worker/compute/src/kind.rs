@@ -30,6 +30,9 @@ pub trait Kind: Send + Sync {
     /// what another wrote. Pure, but for this machine's instruction set.
     fn kv_layout(&self, model: &Model) -> String;
 
+    /// Free bytes of a device's own memory, where models lie in that rather than in the machine's.
+    fn device_bytes(&self) -> Option<u64>;
+
     /// The memory that a model needs beside its mapped weights. Pure.
     fn need(&self, model: &Model, rows: Rows) -> Need;
 

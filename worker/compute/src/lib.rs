@@ -1,11 +1,12 @@
 //! Devices: what computes a step, what samples from it, and how much memory that takes.
 //!
-//! This room knows tensors and steps. It knows no request, no text and no file.
+//! This room knows tensors and steps. It knows no request, no text and no file of a model.
 
 mod arrival;
 pub mod backend;
 pub mod candle;
 pub mod cpu;
+mod cuda;
 mod error;
 mod kernels;
 mod kind;
@@ -17,5 +18,6 @@ pub mod scripted;
 mod step;
 mod table;
 
+pub use cuda::DeviceError;
 pub use kind::{BuildError, Built, Kind, KvCacheDtype, Model, Quantization, Rows, Sizes};
-pub use table::{BackendKind, KindOptions};
+pub use table::{BackendKind, DeviceChoice, KindOptions};

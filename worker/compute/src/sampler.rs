@@ -252,7 +252,7 @@ fn draw_up_to(goal: f64, uniform: f64, mut reach: impl FnMut(&dyn Fn(f64) -> boo
 }
 
 /// True if the logits are taken as they are.
-fn is_raw(params: &Params, history: History<'_>) -> bool {
+pub(crate) fn is_raw(params: &Params, history: History<'_>) -> bool {
     params.logit_bias.is_empty()
         && params.presence_penalty == 0.0
         && params.frequency_penalty == 0.0

@@ -59,6 +59,10 @@ impl Kind for Scripted {
         format!("scripted 1; {BLOCK_TOKENS} tokens")
     }
 
+    fn device_bytes(&self) -> Option<u64> {
+        None
+    }
+
     fn need(&self, _model: &Model, _rows: Rows) -> Need {
         Need {
             copies_bytes: 0,

@@ -2,11 +2,13 @@
 
 use crate::candle::Candle;
 use crate::cpu::Cpu;
+use crate::cuda::{self, DeviceError};
 use crate::kind::{Kind, KvCacheDtype, Quantization};
 use crate::scripted::Scripted;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use std::num::NonZeroUsize;
+use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -63,5 +65,85 @@ impl BackendKind {
             Self::Candle => Arc::new(Candle),
             Self::Scripted => Arc::new(Scripted::new(options.scripted_step)),
         }
+    }
+}
+
+/// What kernels of our own run on.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(try_from = "String", into = "String")]
+#[schemars(with = "String")]
+pub enum DeviceChoice {
+    /// The CPU.
+    #[default]
+    Cpu,
+    /// The NVIDIA GPU of this number.
+    Cuda(usize),
+    /// The first GPU; the CPU where there is none.
+    Auto,
+}
+
+impl TryFrom<String> for DeviceChoice {
+    type Error = String;
+
+    fn try_from(text: String) -> Result<Self, String> {
+        let number = |number: &str| number.parse().ok().map(Self::Cuda);
+        let choice = match &*text {
+            "cpu" => Some(Self::Cpu),
+            "cuda" => Some(Self::Cuda(0)),
+            "auto" => Some(Self::Auto),
+            _ => text.strip_prefix("cuda:").and_then(number),
+        };
+        choice.ok_or_else(|| format!("`{text}` is no device: cpu, cuda, cuda:N or auto"))
+    }
+}
+
+impl From<DeviceChoice> for String {
+    fn from(choice: DeviceChoice) -> Self {
+        match choice {
+            DeviceChoice::Cpu => "cpu".into(),
+            DeviceChoice::Cuda(number) => format!("cuda:{number}"),
+            DeviceChoice::Auto => "auto".into(),
+        }
+    }
+}
+
+impl DeviceChoice {
+    /// The kind on the device chosen; none for the CPU. `kernels` is the directory for compiled kernels.
+    ///
+    /// # Errors
+    /// There is no such device, or the kernels cannot be compiled for it.
+    pub fn open(self, kernels: Option<&Path>) -> Result<Option<Arc<dyn Kind>>, DeviceError> {
+        match self {
+            Self::Cpu => Ok(None),
+            Self::Cuda(number) => cuda::open(number, kernels).map(Some),
+            Self::Auto => cuda::open(0, kernels).map(Some),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn devices_are_read_as_they_are_written() {
+        for (text, choice) in
+            [("cpu", DeviceChoice::Cpu), ("auto", DeviceChoice::Auto), ("cuda:3", DeviceChoice::Cuda(3))]
+        {
+            assert_eq!(DeviceChoice::try_from(text.to_owned()), Ok(choice));
+            assert_eq!(String::from(choice), text);
+        }
+        assert_eq!(DeviceChoice::try_from("cuda".to_owned()), Ok(DeviceChoice::Cuda(0)));
+        for wrong in ["", "gpu", "cuda:", "cuda:-1", "cuda:x", "CPU"] {
+            assert!(DeviceChoice::try_from(wrong.to_owned()).is_err(), "{wrong}");
+        }
+    }
+
+    #[test]
+    fn a_machine_without_a_device_says_so_in_one_line() {
+        assert!(matches!(DeviceChoice::Cpu.open(None), Ok(None)));
+        // No machine has so many.
+        let error = DeviceChoice::Cuda(4096).open(None).err().expect("there is none").to_string();
+        assert!(error.starts_with("no CUDA device: ") && !error.contains('\n'), "{error}");
     }
 }

@@ -7,10 +7,10 @@ use policy::trust::Refusal;
 use thiserror::Error;
 
 use crate::engine::SwapError;
-use compute::BuildError;
 use compute::backend::StepError;
 use compute::memory::MemoryError;
 use compute::memory::take::TakeError;
+use compute::{BuildError, DeviceError};
 use models::gguf::GgufModelError;
 use models::tokenizer::TextError;
 use models::{BindError, ConfigError};
@@ -38,6 +38,9 @@ pub enum StartError {
     /// The loader cannot work as configured.
     #[error("preparing to load models")]
     Loader(#[source] LoadError),
+    /// The device asked for is not there.
+    #[error("opening the device asked for; `device = \"cpu\"` computes without one")]
+    Device(#[source] DeviceError),
     /// One model cannot be served.
     #[error("loading the model `{model}`")]
     Load {

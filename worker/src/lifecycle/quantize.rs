@@ -1,4 +1,5 @@
-//! A model's matrices are quantized as they arrive, beside the steps that need them, and what that lost is reported.
+//! A model's matrices are quantized, or copied to a device, as they arrive, beside the steps that need them; what
+//! quantizing lost is reported.
 //!
 //! It knows no block and no scale: the backend's kind does it, and measures.
 
@@ -49,7 +50,11 @@ impl Quantizing {
         let (done, took) = task.await.map_err(|_| ModelError::Lost)?;
         drop(is_wanted);
         done.map_err(ModelError::Quantize)?;
-        report(context, name, &*prepared, took);
+        if context.config.quantization.is_some() {
+            report(context, name, &*prepared, took);
+        } else {
+            tracing::info!(model = name, took_ms = took.as_secs_f64() * 1e3, "the weights are on the device");
+        }
         Ok(())
     }
 }

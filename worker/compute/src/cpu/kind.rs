@@ -72,6 +72,10 @@ impl Kind for Cpu {
         format!("cpu pairs 1; {tokens} tokens; {float:?}; {heads}")
     }
 
+    fn device_bytes(&self) -> Option<u64> {
+        None
+    }
+
     fn need(&self, model: &Model, rows: Rows) -> Need {
         let Some(decoder) = &model.decoder else { return Need::default() };
         let float = kv_float(self.kv_dtype, stored(decoder), Tier::best());
