@@ -72,7 +72,7 @@ pub enum ListenError {
         address: SocketAddr,
         /// The file and what is wrong with it.
         #[source]
-        source: TlsError,
+        source: Box<TlsError>,
     },
     /// Streams had not finished when the drain's time was over.
     #[error("{streams} connections were cut {limit_ms} ms after the drain began; raise listen.drain_timeout_ms")]
@@ -160,8 +160,8 @@ impl Listener {
         let in_bind = |source| ListenError::Bind { address: config.address, source };
         let socket = TcpListener::bind(config.address).await.map_err(in_bind)?;
         let address = socket.local_addr().map_err(in_bind)?;
-        let tls =
-            ServerTls::open(&config.tls).map_err(|source| ListenError::Tls { address: config.address, source })?;
+        let tls = ServerTls::open(&config.tls)
+            .map_err(|source| ListenError::Tls { address: config.address, source: source.into() })?;
         Ok(Self { socket, address, config: config.clone(), tls, per_connection: 1, meters: None })
     }
 

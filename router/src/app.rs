@@ -52,7 +52,7 @@ pub enum RouterError {
     },
     /// The files for TLS with workers are missing or wrong.
     #[error("checking the router's configuration: `worker_tls`")]
-    WorkerTls(#[source] TlsError),
+    WorkerTls(#[source] Box<TlsError>),
     /// The policy is wrong.
     #[error("checking the router's configuration")]
     Policy(#[from] policy::ConfigError),
@@ -77,7 +77,7 @@ impl Router {
         let begun = Instant::now();
         let addresses = addresses(&config)?;
         let tls = addresses.iter().any(Address::is_tls).then(|| ClientTls::new(&config.worker_tls));
-        let tls = tls.transpose().map_err(RouterError::WorkerTls)?;
+        let tls = tls.transpose().map_err(|error| RouterError::WorkerTls(error.into()))?;
         let fleet = Fleet::new(limits(&config, tls.clone()));
         fleet.apply(Change::All(addresses));
         let core = Core {
