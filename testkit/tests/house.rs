@@ -3,8 +3,6 @@
 //!
 //! A failure says file, line and fix. What only a reader can judge is not here.
 
-#![expect(clippy::print_stdout, reason = "an entry without need is printed")]
-
 #[path = "house/counts.rs"]
 mod counts;
 #[path = "house/items.rs"]
