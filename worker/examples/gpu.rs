@@ -15,7 +15,7 @@ use std::time::Instant;
 
 use compute::backend::{Backend, Generation, Input, Results, Segment, Step, Want};
 use compute::sampler::Choice;
-use compute::{Built, DeviceChoice, Kind, Model, Rows, Sizes};
+use compute::{Built, DeviceChoice, Model, Rows, Sizes};
 use models::Config;
 use serde_json::{Value, json};
 use tensor::{Decoder, Format, Slot, View, Weight};
@@ -108,13 +108,13 @@ fn weight(slot: &Slot, seed: &mut u64) -> Result<Weight, Failure> {
     thread::scope(|scope| {
         let each = words.len().div_ceil(threads);
         for (index, words) in words.chunks_mut(each).enumerate() {
-            let mut state = (*seed << 8 | index as u64) * 0x9e37_79b9_7f4a_7c15 | 1;
+            let mut state = ((*seed << 8) + index as u64).wrapping_mul(0x9e37_79b9_7f4a_7c15) | 1;
             scope.spawn(move || {
                 for word in words {
                     state ^= state << 13;
                     state ^= state >> 7;
                     state ^= state << 17;
-                    *word = state & keep | set;
+                    *word = (state & keep) | set;
                 }
             });
         }
@@ -127,7 +127,7 @@ fn weight(slot: &Slot, seed: &mut u64) -> Result<Weight, Failure> {
 fn model(shape: &str) -> Result<Decoder, Failure> {
     let config = config(shape)?;
     let mut seed = 0;
-    models::describe(&config)?.try_map(|slot| weight(slot, &mut seed))
+    models::describe(&config).try_map(|slot| weight(slot, &mut seed))
 }
 
 /// A backend and the sequences that it computes.
