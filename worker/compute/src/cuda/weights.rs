@@ -4,8 +4,9 @@
 //! stream of their own, which steps wait for part by part. Whoever needs a part first copies it: a step, or the thread
 //! that completes them all.
 
+use parking_lot::{Mutex, MutexGuard};
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
+use std::sync::{Arc, OnceLock};
 use std::thread;
 
 use super::device::{Device, DeviceError, Mark, Memory, Pinned, Stream};
@@ -68,7 +69,7 @@ impl Accelerator {
     }
 
     fn ring(&self) -> MutexGuard<'_, Ring> {
-        self.ring.lock().unwrap_or_else(PoisonError::into_inner)
+        self.ring.lock()
     }
 }
 

@@ -3,12 +3,13 @@
 //! What is queued happens as late as it may, when somebody waits for a mark behind it: an order that nobody asked for is
 //! not kept. Memory that nobody has written is NaN to kernels, except where zeros are promised.
 
+use parking_lot::{Mutex, MutexGuard};
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::ffi::CString;
 use std::hash::{DefaultHasher, Hash, Hasher};
 use std::path::{Path, PathBuf};
 use std::process::Command;
-use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
+use std::sync::{Arc, OnceLock};
 use std::{env, fs, process};
 
 use libloading::Library;
@@ -108,7 +109,7 @@ impl HostDevice {
     }
 
     fn state(&self) -> MutexGuard<'_, State> {
-        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+        self.state.lock()
     }
 
     /// Fails every launch after so many more.
