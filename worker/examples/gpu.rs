@@ -5,6 +5,7 @@
 //! Shapes are `1b` (Llama 3.2), `8b` (Llama 3.1) and `tiny`. Prints one JSON object: seconds from weights in host memory to
 //! weights on the device, tokens per second of a prompt, and of decoding at each batch with a step always in flight; bytes
 //! a step reads, so that whoever knows the device's bandwidth knows the fraction.
+#![expect(clippy::print_stdout, clippy::print_stderr, reason = "an example prints what it measures")]
 
 use std::num::NonZeroUsize;
 use std::path::PathBuf;
