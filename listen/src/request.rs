@@ -86,6 +86,15 @@ impl Bodies {
         }
     }
 
+    /// Counts a body that was made from one of these as held, in its place.
+    ///
+    /// # Errors
+    /// 503 where all bodies together are too much.
+    pub fn hold(&self, body: Bytes) -> Result<Bytes, ApiError> {
+        let mut share = self.memory.share();
+        if share.grow(body.len()) { Ok(share.hold(body)) } else { Err(too_much()) }
+    }
+
     async fn collect(&self, mut body: Body) -> Result<Bytes, ApiError> {
         let mut whole = BytesMut::new();
         let mut share = self.memory.share();
@@ -97,7 +106,7 @@ impl Bodies {
                 return Err(too_large(self.bytes_max));
             }
             if !share.grow(data.len()) {
-                return Err(ApiError::overloaded("this server holds too many large requests", BODIES_RETRY));
+                return Err(too_much());
             }
             whole.extend_from_slice(&data);
         }
@@ -121,6 +130,10 @@ fn check_type(headers: &HeaderMap) -> Result<(), ApiError> {
         }
         _ => Ok(()),
     }
+}
+
+fn too_much() -> ApiError {
+    ApiError::overloaded("this server holds too many large requests", BODIES_RETRY)
 }
 
 fn too_large(bytes_max: usize) -> ApiError {

@@ -1,4 +1,4 @@
-//! What the deny list costs, in nanoseconds a byte: `cargo run --release -p forebay-policy --example screen`.
+//! The deny list's cost, in nanoseconds a byte: `cargo run --release -p forebay-policy --example screen`.
 //! `evals/bench/policy/run` compares two commits.
 
 #![expect(clippy::print_stdout, reason = "an example prints what it measures")]

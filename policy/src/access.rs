@@ -1,6 +1,6 @@
 //! From an API key to a tenant. Keys are held as digests and compared in constant time.
 
-use crate::config::{ConfigError, KEYS_MAX, NAME_BYTES_MAX, PolicyConfig, TENANTS_MAX};
+use crate::config::{ConfigError, KEYS_MAX, PolicyConfig, TENANTS_MAX, check_name};
 use crate::key::{KeyDigest, Presented};
 use std::sync::Arc;
 use subtle::{ConditionallySelectable, ConstantTimeEq};
@@ -31,7 +31,7 @@ impl Identified {
     }
 }
 
-/// Why nobody was identified.
+/// The reason why nobody was identified.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Unidentified {
     MissingKey,
@@ -115,17 +115,6 @@ fn parse_digest(hex: &str) -> Result<KeyDigest, &'static str> {
         return Err("is the digest of an empty or blank key; make it from the key with `forebay policy hash-key`");
     }
     Ok(digest)
-}
-
-fn check_name(name: &str, taken: &[Arc<str>]) -> Result<(), String> {
-    let sane = |byte: u8| byte.is_ascii_alphanumeric() || b"-_.".contains(&byte);
-    if name.is_empty() || name.len() > NAME_BYTES_MAX || !name.bytes().all(sane) {
-        return Err(format!("is {name:?}; use 1 to {NAME_BYTES_MAX} ASCII letters, digits, `-`, `_` or `.`"));
-    }
-    if taken.iter().any(|other| &**other == name) {
-        return Err(format!("is {name:?}, which is taken"));
-    }
-    Ok(())
 }
 
 #[cfg(test)]

@@ -1,14 +1,15 @@
-//! What an operator writes, and what is wrong with it.
+//! The configuration of policy, and its errors.
 
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
+use std::sync::Arc;
 use thiserror::Error;
 
 /// The most tenants: each has a limiter in memory, and requests are few beside it.
 pub(crate) const TENANTS_MAX: usize = 1_024;
 /// The most keys over all tenants: a request's key is compared with each of them, about 30 ns each.
 pub(crate) const KEYS_MAX: usize = 4_096;
-/// The longest tenant name, in bytes: it is a label in logs.
+/// The longest name of a tenant or label, in bytes: it stands in logs.
 pub(crate) const NAME_BYTES_MAX: usize = 64;
 /// The most deny-list phrases; the automaton of so many takes a few MiB.
 pub(crate) const PHRASES_MAX: usize = 20_000;
@@ -20,14 +21,18 @@ pub(crate) const PHRASE_BYTES_MAX: usize = 256;
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields, default)]
 pub struct PolicyConfig {
-    /// Who may ask. Empty by default: then there is only the anonymous tenant.
+    /// The tenants that may ask. Empty by default: then there is only the anonymous tenant.
     pub tenants: Vec<TenantConfig>,
-    /// What applies to requests without a key.
+    /// Rules for requests without a key.
     pub anonymous: AnonymousConfig,
     /// How many wrong keys a client may send.
     pub wrong_keys: WrongKeysConfig,
     /// Phrases that may neither be asked nor answered. Empty by default: text is relayed untouched.
     pub deny_list: DenyListConfig,
+    /// Phrases that are replaced in prompts. Empty by default: bodies go on as they came.
+    pub redact_list: RedactListConfig,
+    /// Phrases whose presence in a prompt is noted, by label; at most 32 lists. Empty by default.
+    pub annotate_lists: Vec<AnnotateConfig>,
 }
 
 /// One tenant.
@@ -50,7 +55,7 @@ pub struct TenantConfig {
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields, default)]
 pub struct AnonymousConfig {
-    /// Whether they are let in. Where absent: only if no tenant has a key, so that configuring the
+    /// True to let them in. Where absent: only if no tenant has a key, so that configuring the
     /// first key closes the door.
     pub allowed: Option<bool>,
     /// How many of them per minute, all clients together; unlimited where absent.
@@ -102,13 +107,55 @@ pub struct DenyListConfig {
     pub phrases: Vec<String>,
 }
 
-/// Why a configuration is refused: the field, and the fix.
+/// Phrases that are replaced in prompts before a worker sees them.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields, default)]
+pub struct RedactListConfig {
+    /// The phrases, compared as those of the deny list. A request with one where it cannot be replaced is refused: over
+    /// two texts, in the name of a member, in a number, or hidden by an escape in the arguments of a tool call.
+    #[schemars(extend("writeOnly" = true))]
+    pub phrases: Vec<String>,
+    /// The text in their place, with a letter or digit and at most 64 bytes.
+    pub replacement: String,
+}
+
+impl Default for RedactListConfig {
+    fn default() -> Self {
+        Self { phrases: Vec::new(), replacement: "[redacted]".into() }
+    }
+}
+
+/// Phrases whose presence in a prompt is noted.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct AnnotateConfig {
+    /// The note: a word in `x-forebay-annotations` of the answer, in the request's span and in metrics. ASCII letters,
+    /// digits, `-`, `_` and `.`, at most 64.
+    pub label: String,
+    /// The phrases, compared as those of the deny list.
+    #[schemars(extend("writeOnly" = true))]
+    pub phrases: Vec<String>,
+}
+
+/// Checks a name that is shown: of a tenant, of a label.
+pub(crate) fn check_name(name: &str, taken: &[Arc<str>]) -> Result<(), String> {
+    let sane = |byte: u8| byte.is_ascii_alphanumeric() || b"-_.".contains(&byte);
+    if name.is_empty() || name.len() > NAME_BYTES_MAX || !name.bytes().all(sane) {
+        return Err(format!("is {name:?}; use 1 to {NAME_BYTES_MAX} ASCII letters, digits, `-`, `_` or `.`"));
+    }
+    if taken.iter().any(|other| &**other == name) {
+        return Err(format!("is {name:?}, which is taken"));
+    }
+    Ok(())
+}
+
+/// The fault of a refused configuration: the field, and the fix.
 #[derive(Debug, Clone, PartialEq, Eq, Error)]
 #[error("checking the policy: `{field}` {problem}")]
 pub struct ConfigError {
     /// The field's path, e.g. `tenants[2].key_sha256[0]`.
     pub field: String,
-    /// What is wrong with it and how to mend it.
+    /// The fault, and how to mend it.
     pub problem: String,
 }
 

@@ -193,7 +193,7 @@ impl Clients {
     }
 
     /// Makes room: forgets those whose cells are free again, and where all are at it, everybody.
-    /// Who has so many addresses gains little by a few more guesses at each.
+    /// A client with so many addresses gains little by a few more guesses at each.
     fn forget(&self, by_address: &mut HashMap<Client, Guesser>) {
         let now = self.clock.now();
         by_address.retain(|_, guesser| guesser.free_at.is_some_and(|at| at > now));

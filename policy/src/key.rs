@@ -94,7 +94,7 @@ fn key(value: &[u8]) -> Option<&str> {
     problem(value).is_none().then_some(value)
 }
 
-/// What keeps `key` from being one; `None` where nothing does.
+/// The problem that keeps `key` from being one; `None` if there is none.
 pub(crate) fn problem(key: &str) -> Option<&'static str> {
     if key.trim().is_empty() {
         return Some("is empty; leave it out, or set a key");

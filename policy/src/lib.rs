@@ -19,11 +19,14 @@ mod secret;
 pub mod trust;
 
 pub use access::Identified;
-pub use config::{AnonymousConfig, ConfigError, DenyListConfig, PolicyConfig, TenantConfig, WrongKeysConfig};
+pub use config::{
+    AnnotateConfig, AnonymousConfig, ConfigError, DenyListConfig, PolicyConfig, RedactListConfig, TenantConfig,
+    WrongKeysConfig,
+};
 pub use guesses::Client;
 pub use key::{KeyDigest, Presented, hash_key};
 pub use peers::{Asker, Capability, Offered, PeerRule, Peers, PeersConfig};
-pub use policy::{Admitted, BucketId, Facts, LeaseNeed, Needs, Policy, Rejection, Reservation};
+pub use policy::{Admitted, BucketId, Facts, LeaseNeed, Needs, Obligation, Policy, Rejection, Reservation};
 pub use quota::{Limits, Moment};
 pub use screen::{DenyList, DenyMatch, OutputScreen, PromptScreen, Release};
 pub use secret::Secret;

@@ -8,13 +8,14 @@ use crate::config::{ConfigError, PolicyConfig};
 use crate::guesses::{Client, Guesses};
 use crate::key::Presented;
 use crate::quota::{Exceeded, Lease, Limits, Moment, Quotas};
-use crate::screen::{DenyList, OutputScreen, PromptScreen};
+use crate::screen::{DenyList, Marks, OutputScreen, PromptScreen, Read};
 use core::net::IpAddr;
 use std::sync::Arc;
 use std::time::Duration;
 use thiserror::Error;
 use wire::openai::endpoint::Endpoint;
-use wire::openai::scan::{Joint, Scan, TextSpan};
+use wire::openai::scan::Scan;
+use wire::openai::splice::Edit;
 use wire::openai::{ApiError, ErrorKind};
 
 /// A compiled configuration. Cheap to ask: nothing is built per request.
@@ -24,14 +25,15 @@ pub struct Policy {
     guesses: Guesses,
     quotas: Quotas,
     deny_list: Option<Arc<DenyList>>,
+    marks: Option<Marks>,
 }
 
-/// What a decision is made from.
+/// The facts of a decision.
 #[derive(Debug, Clone, Copy)]
 pub struct Facts<'a> {
-    /// Who asks.
+    /// The caller.
     pub who: &'a Identified,
-    /// What is asked.
+    /// The endpoint asked.
     pub endpoint: &'static Endpoint,
     /// The request's body.
     pub body: &'a [u8],
@@ -39,7 +41,7 @@ pub struct Facts<'a> {
     pub scan: &'a Scan,
 }
 
-/// What a request has to hold before it is decided over.
+/// Shares that a request has to hold before it is decided over.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Needs {
     /// Shares of limits.
@@ -63,7 +65,7 @@ pub enum BucketId {
     },
 }
 
-/// What a request holds of its tenant's limits. Dropped, it is spent.
+/// A request's shares of its tenant's limits. Dropped, they are spent.
 #[derive(Debug)]
 #[must_use = "what is dropped at once is spent"]
 pub struct Reservation {
@@ -72,7 +74,7 @@ pub struct Reservation {
 }
 
 impl Reservation {
-    /// What the tenant may still do; `None` where it is unlimited.
+    /// The rest of the tenant's limit; `None` where it is unlimited.
     #[must_use]
     pub const fn limits(&self) -> Option<Limits> {
         self.limits
@@ -91,6 +93,16 @@ impl Reservation {
 pub struct Admitted {
     tenant: Arc<str>,
     deny_list: Option<Arc<DenyList>>,
+    obligations: Vec<Obligation>,
+}
+
+/// A condition of an admission, which whoever dispatches the request fulfils.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Obligation {
+    /// The body that goes on has these edits, which are sorted and disjoint.
+    Rewrite(Vec<Edit>),
+    /// The answer, the trace and the metrics bear this label.
+    Annotate(Arc<str>),
 }
 
 impl Admitted {
@@ -98,6 +110,12 @@ impl Admitted {
     #[must_use]
     pub fn tenant(&self) -> &str {
         &self.tenant
+    }
+
+    /// The conditions of the admission.
+    #[must_use]
+    pub fn obligations(&self) -> &[Obligation] {
+        &self.obligations
     }
 
     /// True if a list is active, so that the answer has to be screened.
@@ -120,7 +138,7 @@ impl Admitted {
     }
 }
 
-/// Why a request may not go on.
+/// The reason why a request may not go on.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Error)]
 pub enum Rejection {
     /// A key is needed and none was sent.
@@ -149,7 +167,16 @@ pub enum Rejection {
         /// The field that holds the prompt.
         field: &'static str,
     },
-    /// The prompt is token ids and a deny list is active.
+    /// The prompt holds a phrase that is to be replaced, where it cannot be.
+    #[error(
+        "the prompt holds words that this server's content policy replaces, in a place where it cannot: over two \
+         texts, in a name, a number or an escape, or too often; change the wording"
+    )]
+    PromptNotRedactable {
+        /// The field that holds the prompt.
+        field: &'static str,
+    },
+    /// The prompt is token ids and a list is active that they would pass by.
     #[error("prompts of token ids cannot be screened by this server's content policy; send text")]
     PromptNotScreenable {
         /// The field that holds the prompt.
@@ -167,6 +194,7 @@ impl Rejection {
             Self::TooManyWrongKeys { .. } => "too_many_wrong_keys",
             Self::QuotaExceeded { .. } => "quota",
             Self::PromptBlocked { .. } => "prompt_blocked",
+            Self::PromptNotRedactable { .. } => "prompt_not_redactable",
             Self::PromptNotScreenable { .. } => "prompt_not_screenable",
         }
     }
@@ -191,7 +219,9 @@ impl Rejection {
                 error.retry_after = Some(*retry_after);
                 error
             }
-            Self::PromptBlocked { field } => ApiError::new(ErrorKind::ContentFilter, message).with_param(*field),
+            Self::PromptBlocked { field } | Self::PromptNotRedactable { field } => {
+                ApiError::new(ErrorKind::ContentFilter, message).with_param(*field)
+            }
             Self::PromptNotScreenable { field } => ApiError::unsupported(*field, message),
         }
     }
@@ -208,6 +238,7 @@ impl Policy {
             guesses: Guesses::new(&config.wrong_keys)?,
             quotas: Quotas::new(config)?,
             deny_list: DenyList::new(&config.deny_list)?.map(Arc::new),
+            marks: Marks::new(config)?,
         })
     }
 
@@ -291,7 +322,7 @@ impl Policy {
         Ok(reservation)
     }
 
-    /// What a tenant may still do, nothing taken; `None` where it is unlimited.
+    /// The rest of a tenant's limit, nothing taken; `None` where it is unlimited.
     #[must_use]
     pub fn limits(&self, who: &Identified, now: Moment) -> Option<Limits> {
         self.quotas.look(who.index, now)
@@ -301,50 +332,32 @@ impl Policy {
     /// probing the list would be free.
     ///
     /// # Errors
-    /// Why the request may not go on.
+    /// The request may not go on.
     pub fn decide(&self, facts: &Facts<'_>) -> Result<Admitted, Rejection> {
-        if let Some(list) = &self.deny_list {
-            let field = facts.endpoint.prompt;
-            if facts.scan.token_ids() > 0 {
-                return Err(Rejection::PromptNotScreenable { field });
-            }
-            if denies(list, facts) {
-                return Err(Rejection::PromptBlocked { field });
-            }
+        let Facts { who, endpoint, body, scan } = facts;
+        let field = endpoint.prompt;
+        let needs_text = self.deny_list.is_some() || self.marks.as_ref().is_some_and(|marks| marks.redacts);
+        if needs_text && scan.token_ids() > 0 {
+            return Err(Rejection::PromptNotScreenable { field });
         }
-        Ok(Admitted { tenant: Arc::clone(&facts.who.tenant), deny_list: self.deny_list.clone() })
+        let read = match (&self.marks, &self.deny_list) {
+            (Some(marks), _) => marks.read(body, scan),
+            (None, Some(list)) => list.read(body, scan),
+            (None, None) => Read::default(),
+        };
+        if read.is_denied {
+            return Err(Rejection::PromptBlocked { field });
+        }
+        if read.is_unplaceable {
+            return Err(Rejection::PromptNotRedactable { field });
+        }
+        let labels = self.marks.iter().flat_map(|marks| marks.labels(read.labels));
+        let mut obligations: Vec<Obligation> = labels.cloned().map(Obligation::Annotate).collect();
+        if !read.edits.is_empty() {
+            obligations.push(Obligation::Rewrite(read.edits));
+        }
+        Ok(Admitted { tenant: Arc::clone(&who.tenant), deny_list: self.deny_list.clone(), obligations })
     }
-}
-
-/// True if the list denies the prompt: one of its texts, or what a worker may make of two. The
-/// content of messages is read in order, then everything beside it, and each name beside a
-/// message with that message's content, before and behind it, as some templates write them.
-fn denies(list: &DenyList, facts: &Facts<'_>) -> bool {
-    let (content, beside) = facts.scan.content_and_beside();
-    let body = facts.body;
-    let of_item = |item: u32| {
-        let from = beside.partition_point(|text| text.item < item);
-        beside[from..].iter().take_while(move |text| text.item == item)
-    };
-    let is_hidden = |text: &TextSpan| text.inner(body).is_some_and(|inner| list.find(&inner).is_some());
-    let mut screen = PromptScreen::new(list);
-    for (place, text) in content.iter().enumerate() {
-        if screen.denies(&text.read(body), text.joint == Joint::Continues) || is_hidden(text) {
-            return true;
-        }
-        let is_last = content.get(place + 1).is_none_or(|next| next.item != text.item);
-        if is_last && of_item(text.item).any(|name| screen.denies_next(&name.read(body))) {
-            return true;
-        }
-    }
-    let mut screen = PromptScreen::new(list);
-    beside.iter().any(|text| {
-        let first = content.partition_point(|content| content.item < text.item);
-        let first = content.get(first).filter(|content| content.item == text.item);
-        screen.denies(&text.read(body), true)
-            || is_hidden(text)
-            || first.is_some_and(|first| screen.denies_next(&first.read(body)))
-    })
 }
 
 #[cfg(test)]

@@ -20,7 +20,7 @@ const LEASES_MAX: usize = 4_096;
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub struct Moment(pub Duration);
 
-/// What a tenant may still do: the `x-ratelimit-*-requests` headers.
+/// The rest of a tenant's limit: the `x-ratelimit-*-requests` headers.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Limits {
     /// Requests per minute.
@@ -74,7 +74,7 @@ struct Bucket {
     level: Mutex<Level>,
 }
 
-/// What of a bucket is used, as the time it takes to come back.
+/// The used part of a bucket, as the time it takes to come back.
 #[derive(Debug, Default)]
 struct Level {
     used_ns: u64,
@@ -201,7 +201,7 @@ impl Quotas {
         self.0.get(tenant).is_some_and(Option::is_some)
     }
 
-    /// What a tenant may do; `None` where it is unlimited.
+    /// The rest of a tenant's limit; `None` where it is unlimited.
     pub(crate) fn look(&self, tenant: usize, now: Moment) -> Option<Limits> {
         Some(self.0.get(tenant)?.as_ref()?.look(now))
     }

@@ -16,7 +16,7 @@ impl Secret {
         Self(secret.into())
     }
 
-    /// What keeps the secret from being a key that a header can carry; `None` where nothing does.
+    /// The problem that keeps the secret from being a key that a header can carry; `None` if there is none.
     #[must_use]
     pub fn key_problem(&self) -> Option<&'static str> {
         crate::key::problem(&self.0)

@@ -1,4 +1,4 @@
-//! Who asks: the tenant by its key, an operator by where it is or by its own key. Wrong keys count against the client's
+//! The caller of a request: a tenant by its key, an operator by where it is or by its own key. Wrong keys count against the client's
 //! address; the rules are `policy`'s and `listen`'s.
 
 use crate::core::Core;

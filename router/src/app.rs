@@ -8,6 +8,7 @@ use crate::core::Core;
 use crate::fleet::{Change, Fleet};
 use crate::health;
 use crate::meter::{Metrics, Slots};
+use crate::offload::Offload;
 use crate::serve::{chat, completions};
 use crate::strikes::Digester;
 use crate::support;
@@ -92,7 +93,8 @@ impl Router {
                 registry.gauge(&names::ROUTER_ANSWER_BYTES).with_label_values::<&str>(&[]),
             ),
             bodies: Bodies::new(&config.listen, registry, "router"),
-            metrics: Arc::new(Metrics::new(registry)),
+            offload: Arc::new(Offload::new(config.large_at_once_max, registry)),
+            metrics: Arc::new(Metrics::new(registry, &config.policy.annotate_lists)),
             registry: registry.clone(),
             config,
             drain,
@@ -233,6 +235,7 @@ fn check_fields(config: &RouterConfig) -> Result<(), RouterError> {
         ("stuck_after_ms", config.stuck_after_ms),
         ("comment_interval_ms", config.comment_interval_ms),
         ("in_flight_max", config.in_flight_max as u64),
+        ("large_at_once_max", config.large_at_once_max as u64),
         ("event_bytes_max", config.event_bytes_max as u64),
         ("answer_bytes_max", config.answer_bytes_max as u64),
         ("answers_bytes_max", config.answers_bytes_max as u64),

@@ -3,20 +3,17 @@
 //!
 //! Comments are no events: a worker that queues sends them to show that it lives.
 
-use crate::outcome::{ErrorClass, Transport};
+use crate::offload::Offload;
+use crate::outcome::Transport;
 use crate::upstream::{ReadError, UpstreamBody, read_shared};
 use bytes::Bytes;
 use http::HeaderMap;
 use http::header::{CONTENT_ENCODING, CONTENT_TYPE};
 use http_body_util::BodyExt;
 use listen::Share;
-use serde_json::{Map, Value};
 use std::time::Duration;
-use wire::openai::channels::{Fault, Found, read_event, read_whole};
+use wire::openai::channels::{ErrorClass, Fault, Found, read_event, read_whole};
 use wire::sse::{Decoder, Event};
-
-/// Answers above this are read on another thread: the others' streams go on meanwhile.
-const INLINE_BYTES_MAX: usize = 256 << 10;
 
 /// Bounds for what is read.
 #[derive(Debug, Clone, Copy)]
@@ -49,6 +46,7 @@ pub(crate) async fn begin(
     is_stream: bool,
     bounds: Bounds,
     share: Share,
+    offload: &Offload,
 ) -> Beginning {
     let is_plain = |value: &http::HeaderValue| value.as_bytes().eq_ignore_ascii_case(b"identity");
     if !headers.get_all(CONTENT_ENCODING).iter().all(is_plain) {
@@ -56,7 +54,7 @@ pub(crate) async fn begin(
     }
     match kind(headers) {
         Kind::Events if is_stream => first_event(body, bounds).await,
-        Kind::Json => whole(body, bounds, share).await,
+        Kind::Json => whole(body, bounds, share, offload).await,
         Kind::Events => Beginning::Nothing(Transport::Unreadable, "the worker streamed an answer that was not to be"),
         Kind::Other => Beginning::Nothing(Transport::Unreadable, "the worker's answer is neither JSON nor a stream"),
     }
@@ -81,30 +79,24 @@ fn kind(headers: &HeaderMap) -> Kind {
     }
 }
 
-async fn whole(body: UpstreamBody, bounds: Bounds, share: Share) -> Beginning {
+async fn whole(body: UpstreamBody, bounds: Bounds, share: Share, offload: &Offload) -> Beginning {
     let worker = body.worker();
     let bytes = match read_shared(body, bounds.answer_bytes_max, bounds.idle, share).await {
         Ok(bytes) => bytes,
         Err(cause) => return Beginning::Nothing(cause.transport(), why(&cause)),
     };
     let read = bytes.clone();
-    let verdict = if bytes.len() > INLINE_BYTES_MAX {
-        tokio::task::spawn_blocking(move || read_whole(&read)).await.ok()
-    } else {
-        Some(read_whole(&read))
-    };
-    match verdict {
-        Some(Ok(Found::Error(fault))) => error(&bytes, &fault),
-        Some(Ok(_)) => Beginning::Whole(UpstreamBody::whole(bytes, worker)),
-        Some(Err(_)) | None => Beginning::Nothing(Transport::Unreadable, "invalid answer from the worker"),
+    match offload.run(bytes.len(), move || read_whole(&read)).await {
+        Ok(Found::Error(fault)) => error(&bytes, &fault),
+        Ok(_) => Beginning::Whole(UpstreamBody::whole(bytes, worker)),
+        Err(_) => Beginning::Nothing(Transport::Unreadable, "invalid answer from the worker"),
     }
 }
 
 /// An error in an answer, as OpenAI's clients read it.
 fn error(json: &[u8], fault: &Fault) -> Beginning {
-    let class = serde_json::from_slice(json).map_or(ErrorClass::Server, |object| class(&object));
     let body = if fault.is_openai { Bytes::copy_from_slice(json) } else { fault.to_json().into() };
-    Beginning::Error(class, body)
+    Beginning::Error(fault.class, body)
 }
 
 fn why(cause: &ReadError) -> &'static str {
@@ -163,61 +155,9 @@ fn judge(mut body: UpstreamBody, pieces: Vec<Bytes>, event: Event) -> Beginning 
     }
 }
 
-/// The class of an error in any of the shapes that servers publish: a number anywhere it may stand,
-/// else the words of OpenAI, vLLM and Anthropic.
-fn class(object: &Map<String, Value>) -> ErrorClass {
-    let nested = object.get("error").and_then(Value::as_object);
-    let members = || nested.into_iter().chain([object]);
-    let number = |name| members().find_map(|object| object.get(name).and_then(Value::as_u64));
-    let code = ["code", "status", "status_code"].into_iter().find_map(number);
-    match code {
-        Some(429 | 503 | 529) => return ErrorClass::Overloaded,
-        Some(400..500) => return ErrorClass::Request,
-        Some(500..600) => return ErrorClass::Server,
-        _ => {}
-    }
-    let words = members().flat_map(|object| ["code", "type"].map(|name| object.get(name).and_then(Value::as_str)));
-    for word in words.flatten().map(str::to_ascii_lowercase) {
-        if ["overloaded", "rate_limit", "ratelimit", "unavailable"].iter().any(|part| word.contains(part)) {
-            return ErrorClass::Overloaded;
-        }
-        let of_request =
-            ["invalid_request", "badrequest", "context_length", "content_filter", "not_found", "unsupported"];
-        if of_request.iter().any(|part| word.contains(part)) {
-            return ErrorClass::Request;
-        }
-    }
-    ErrorClass::Server
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
-    use serde_json::json;
-
-    #[test]
-    fn an_errors_class_is_read_from_any_published_shape() {
-        for (error, expected) in [
-            (
-                json!({"error": {"message": "m", "type": "BadRequestError", "param": null, "code": 400}}),
-                ErrorClass::Request,
-            ),
-            (json!({"error": {"message": "m", "type": "server_error", "code": null}}), ErrorClass::Server),
-            (json!({"error": {"message": "m", "code": "rate_limit_exceeded"}}), ErrorClass::Overloaded),
-            (json!({"error": {"message": "m", "type": "overloaded_error"}, "type": "error"}), ErrorClass::Overloaded),
-            (
-                json!({"object": "error", "message": "m", "type": "InternalServerError", "code": 500}),
-                ErrorClass::Server,
-            ),
-            (json!({"object": "error", "message": "m", "code": 503}), ErrorClass::Overloaded),
-            (json!({"error": "out of memory"}), ErrorClass::Server),
-            (json!({"error": {"code": "context_length_exceeded"}}), ErrorClass::Request),
-        ] {
-            let object = error.as_object().expect("an object");
-            assert_eq!(class(object), expected, "{error}");
-            assert!(matches!(read_whole(error.to_string().as_bytes()), Ok(Found::Error(_))), "{error}");
-        }
-    }
 
     #[test]
     fn a_content_type_is_read_leniently_and_another_is_no_answer() {

@@ -53,6 +53,10 @@ pub struct RouterConfig {
     /// The most requests being answered; further ones get 503. Under the 10,000 connections that
     /// `listen` allows, so that health checks and metrics still get through.
     pub in_flight_max: usize,
+    /// How many large requests and answers are read and screened at a time, on threads of their own; others wait for
+    /// their turn, which counts among `in_flight_max`. Those over 1 MiB take half of it at most. 4: this is work of the
+    /// processor, and the threads that carry streams want their share.
+    pub large_at_once_max: usize,
     /// The largest event of a stream, in bytes. An event holds one token, with `logprobs` a few
     /// KiB, and where the prompt is echoed with them a few KiB for each of its tokens.
     pub event_bytes_max: usize,
@@ -62,7 +66,7 @@ pub struct RouterConfig {
     pub answer_bytes_max: usize,
     /// The most bytes of such answers held at a time, all together; beyond it a request gets 503.
     pub answers_bytes_max: usize,
-    /// Who may ask, how often, and what may be said.
+    /// Keys, limits, and lists of phrases.
     pub policy: PolicyConfig,
 }
 
@@ -84,6 +88,7 @@ impl Default for RouterConfig {
             comment_interval_ms: 15_000,
             pool_idle_ms: 4_000,
             in_flight_max: 8_192,
+            large_at_once_max: 4,
             event_bytes_max: 16 << 20,
             answer_bytes_max: 256 << 20,
             answers_bytes_max: 1 << 30,

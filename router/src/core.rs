@@ -4,6 +4,7 @@ use crate::budget::RetryBudget;
 use crate::config::RouterConfig;
 use crate::fleet::Fleet;
 use crate::meter::{Metrics, Slots};
+use crate::offload::Offload;
 use crate::strikes::{Digester, Strikes};
 use listen::{Bodies, ClientTls, Drain, Memory};
 use parking_lot::Mutex;
@@ -24,6 +25,7 @@ pub(crate) struct Core {
     pub(crate) slots: Arc<Slots>,
     pub(crate) memory: Arc<Memory>,
     pub(crate) bodies: Bodies,
+    pub(crate) offload: Arc<Offload>,
     pub(crate) metrics: Arc<Metrics>,
     pub(crate) drain: Drain,
     pub(crate) registry: Registry,

@@ -4,7 +4,7 @@
 use crate::begin::{self, Beginning, Bounds};
 use crate::core::Core;
 use crate::fleet::{Member, RETRY_AFTER, Refusal};
-use crate::outcome::{ErrorClass, Evidence, Fault, Outcome, Phase, Retry, outcome};
+use crate::outcome::{Evidence, Fault, Outcome, Phase, Retry, outcome};
 use crate::ticket::Ticket;
 use crate::upstream::{Call, Patience, UpstreamBody, UpstreamError, clean_answer_headers, read_all, send};
 use bytes::Bytes;
@@ -15,6 +15,7 @@ use rand::Rng;
 use std::sync::Arc;
 use std::time::Duration;
 use wire::Chain;
+use wire::openai::channels::ErrorClass;
 use wire::openai::{ApiError, ErrorKind};
 
 /// The largest error body of a worker that is relayed.
@@ -167,7 +168,7 @@ impl Dispatch<'_> {
 
     /// One try, with one more on a fresh connection where a reused one turned out to be closed.
     async fn attempt(&self, member: Member) -> Result<Answer, Failure> {
-        let mut ticket = Ticket::take(self.core, member, self.model, self.call.path);
+        let mut ticket = Ticket::take(self.core, member, self.model, self.call);
         let patience = Patience { head: self.core.config.head_timeout(), stuck: self.core.config.stuck_after() };
         let worker = Arc::clone(&ticket.worker);
         ticket.reached(Phase::HeadSent);
@@ -208,7 +209,8 @@ impl Dispatch<'_> {
             return self.declined(ticket, parts, body).await;
         }
         let share = self.core.memory.share();
-        match begin::begin(&parts.headers, body, self.call.is_stream, self.bounds, share).await {
+        let offload = &self.core.offload;
+        match begin::begin(&parts.headers, body, self.call.is_stream, self.bounds, share, offload).await {
             Beginning::Stream(body) => {
                 clean_answer_headers(&mut parts.headers);
                 Ok(Answer { response: Response::from_parts(parts, body), ticket })

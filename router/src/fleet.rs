@@ -8,7 +8,7 @@ use crate::worker::{Address, State, Worker};
 use arc_swap::ArcSwap;
 use parking_lot::Mutex;
 use policy::Moment;
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{BTreeMap, HashMap, HashSet};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
@@ -102,13 +102,12 @@ impl Fleet {
     pub(crate) fn apply(&self, change: Change) {
         let mut members = self.members.lock();
         match change {
-            Change::Put(address) => self.put(&mut members, address),
+            Change::Put(address) => self.put(&mut members, vec![address]),
             Change::Remove(address) => members.retain(|(known, _)| *known != address),
             Change::All(addresses) => {
-                members.retain(|(known, _)| addresses.contains(known));
-                for address in addresses {
-                    self.put(&mut members, address);
-                }
+                let wanted: HashSet<&Address> = addresses.iter().collect();
+                members.retain(|(known, _)| wanted.contains(known));
+                self.put(&mut members, addresses);
             }
         }
         drop(members);
@@ -116,10 +115,14 @@ impl Fleet {
         self.membership_changed.notify_one();
     }
 
-    fn put(&self, members: &mut Vec<(Address, Arc<Worker>)>, address: Address) {
-        if !members.iter().any(|(known, _)| *known == address) {
-            let worker = Arc::new(Worker::new(&address, self.limits.clone()));
-            members.push((address, worker));
+    /// Adds those that are not there.
+    fn put(&self, members: &mut Vec<(Address, Arc<Worker>)>, addresses: Vec<Address>) {
+        let mut known: HashSet<Address> = members.iter().map(|(known, _)| known.clone()).collect();
+        for address in addresses {
+            if known.insert(address.clone()) {
+                let worker = Arc::new(Worker::new(&address, self.limits.clone()));
+                members.push((address, worker));
+            }
         }
     }
 

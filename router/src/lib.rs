@@ -19,6 +19,7 @@ mod health;
 mod hold;
 mod meter;
 mod observed;
+mod offload;
 mod outcome;
 mod pair;
 mod pick;

@@ -1,8 +1,9 @@
-//! What is counted of a request, and the places it holds: both end when they are dropped.
+//! The counts of a request, and the places it holds: both end when they are dropped.
 
 use crate::observed::Observed;
 use crate::outcome::Outcome;
 use crate::worker::Worker;
+use policy::AnnotateConfig;
 use prometheus::{Gauge, GaugeVec, HistogramVec, IntCounter, IntCounterVec};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -32,12 +33,16 @@ pub(crate) struct Metrics {
     pub(crate) strikes: Gauge,
     pub(crate) upstream_errors: IntCounterVec,
     rejections: IntCounterVec,
+    pub(crate) rewrites: IntCounter,
+    pub(crate) annotations: IntCounterVec,
     pub(crate) wrong_key_addresses: Gauge,
     pub(crate) output_blocks: IntCounter,
 }
 
 impl Metrics {
-    pub(crate) fn new(registry: &Registry) -> Self {
+    /// Labels of lists are there from the start.
+    pub(crate) fn new(registry: &Registry, lists: &[AnnotateConfig]) -> Self {
+        lists.iter().for_each(|list| registry.begin(&names::POLICY_ANNOTATIONS, &[&list.label]));
         let alone = |def| registry.counter(def).with_label_values::<&str>(&[]);
         names::ROUTER_PROBES.values.iter().for_each(|outcome| registry.begin(&names::ROUTER_TRIES, &[outcome]));
         Self {
@@ -55,6 +60,8 @@ impl Metrics {
             strikes: registry.gauge(&names::ROUTER_STRIKES).with_label_values::<&str>(&[]),
             upstream_errors: registry.counter(&names::ROUTER_UPSTREAM_ERRORS),
             rejections: registry.counter(&names::POLICY_REJECTIONS),
+            rewrites: alone(&names::POLICY_REWRITES),
+            annotations: registry.counter(&names::POLICY_ANNOTATIONS),
             wrong_key_addresses: registry.gauge(&names::POLICY_WRONG_KEY_ADDRESSES).with_label_values::<&str>(&[]),
             output_blocks: alone(&names::POLICY_OUTPUT_BLOCKS),
         }

@@ -10,7 +10,7 @@ use wire::openai::Endpoint;
 /// The lowest status that is a server's fault.
 const SERVER_FAULT: u16 = 500;
 
-/// What tells of one request. It is over when this is dropped.
+/// The span and the log entry of one request. It is over when this is dropped.
 #[derive(Debug)]
 pub(crate) struct Observed {
     pub(crate) span: Span,
@@ -37,6 +37,7 @@ impl Observed {
             forebay.role = "router",
             forebay.tenant = Empty,
             forebay.worker = Empty,
+            forebay.policy.annotations = Empty,
             http.response.status_code = Empty,
             error.type = Empty,
         );
@@ -58,6 +59,11 @@ impl Observed {
         self.span.record("gen_ai.request.model", name);
         telemetry::trace::rename(&self.span, &format!("{} {name}", self.operation));
         self.access.model(name);
+    }
+
+    /// Notes the labels that policy gave the prompt.
+    pub(crate) fn annotated(&self, labels: &str) {
+        self.span.record("forebay.policy.annotations", labels);
     }
 
     /// Notes what is asked for.

@@ -7,6 +7,7 @@
 
 use http::{HeaderMap, StatusCode};
 use std::time::Duration;
+use wire::openai::channels::ErrorClass;
 
 /// The longest wait that a worker may ask for: a wrong clock there must not lose it for an hour.
 const WAIT_MAX: Duration = Duration::from_secs(30);
@@ -55,17 +56,6 @@ pub(crate) enum Transport {
     Exhausted,
     /// The client went away.
     ClientLeft,
-}
-
-/// The class of an error that a worker reports inside an answer of status 200.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum ErrorClass {
-    /// The request is wrong.
-    Request,
-    /// The worker is full or starting.
-    Overloaded,
-    /// The worker failed.
-    Server,
 }
 
 /// The facts that a try is judged by.

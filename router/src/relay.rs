@@ -1,9 +1,11 @@
 //! From a worker's answer to the client's: headers, whole answers, errors; streams in `stream`.
 
+mod screening;
 mod stream;
 
 use crate::dispatch::Answer;
 use crate::meter::{Meter, Slot};
+use crate::offload::Offload;
 use crate::screened::{Garbage, Gate, Screened};
 use crate::upstream::{ReadError, read_all};
 use axum::body::Body;
@@ -11,6 +13,8 @@ use axum::response::Response;
 use bytes::Bytes;
 use http::header::{CONTENT_ENCODING, CONTENT_LENGTH, CONTENT_TYPE};
 use http::{HeaderMap, HeaderValue, StatusCode};
+use screening::Screening;
+use std::sync::Arc;
 use std::time::Duration;
 use wire::Chain;
 use wire::headers::{REQUEST_ID, WORKER};
@@ -27,7 +31,7 @@ pub(crate) struct Bounds {
     pub(crate) answer_bytes_max: usize,
 }
 
-/// What a relayed answer is made from. Everything it holds is freed when its body ends or drops.
+/// The parts of a relayed answer. Everything it holds is freed when its body ends or drops.
 #[derive(Debug)]
 pub(crate) struct Relay {
     pub(crate) answer: Answer,
@@ -35,6 +39,7 @@ pub(crate) struct Relay {
     pub(crate) meter: Meter,
     pub(crate) slot: Slot,
     pub(crate) bounds: Bounds,
+    pub(crate) offload: Arc<Offload>,
     /// True if the client asked for a stream.
     pub(crate) is_stream: bool,
     pub(crate) span: tracing::Span,
@@ -62,7 +67,8 @@ impl Relay {
         if is_answer && self.is_stream {
             headers.remove(CONTENT_LENGTH);
             let ticket = self.answer.ticket;
-            let body = stream::Stream::new(body, self.gate, self.meter, (ticket, self.slot), self.bounds, self.span);
+            let screening = Screening::new(self.gate, self.offload);
+            let body = stream::Stream::new(body, screening, self.meter, (ticket, self.slot), self.bounds, self.span);
             return Response::from_parts(parts, Body::new(body));
         }
         let bytes_max = if is_answer { self.bounds.answer_bytes_max } else { ERROR_BYTES_MAX };
@@ -73,8 +79,14 @@ impl Relay {
                 return unreadable(&mut self.meter, &cause);
             }
         };
-        let screened = if is_answer { self.gate.whole(body) } else { self.gate.error_body(body) };
-        self.meter.metrics.output_blocks.inc_by(self.gate.blocks() as u64);
+        let length = body.len();
+        let mut gate = self.gate;
+        let work = move || {
+            let screened = if is_answer { gate.whole(body) } else { gate.error_body(body) };
+            (screened, gate.blocks())
+        };
+        let (screened, blocks) = self.offload.run(length, work).await;
+        self.meter.metrics.output_blocks.inc_by(blocks as u64);
         match screened {
             Ok(screened) => {
                 self.meter.ended(status.as_u16());
@@ -99,7 +111,7 @@ fn is_right_kind(headers: &HeaderMap, is_stream: bool) -> bool {
     essence == "application/json" || (essence.starts_with("application/") && essence.ends_with("+json"))
 }
 
-/// What a client is told where a worker's answer is none.
+/// The message to a client where a worker's answer is none.
 const NO_ANSWER: &str = "the worker's answer was not one; try again";
 
 /// A worker's error that quotes a denied phrase: its status stays, its words do not.

@@ -6,12 +6,14 @@
 
 mod choice;
 
+pub(crate) use choice::Garbage;
+
 use bytes::{Bytes, BytesMut};
 use choice::Choices;
 use policy::Admitted;
 use std::borrow::Cow;
 use wire::openai::ApiError;
-use wire::openai::channels::{Found, all_texts, read_event, read_whole};
+use wire::openai::channels::{ErrorClass, Found, all_texts, read_event, read_whole};
 use wire::sse::{DONE, Event, Frame, encode_data};
 
 /// Bytes that may reach a client.
@@ -36,27 +38,23 @@ impl Screened {
     }
 }
 
-/// A worker's words that cannot be screened, or are none.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) struct Garbage;
-
-/// What passed of some frames.
+/// The part of some frames that passed.
 #[derive(Debug, Default)]
 pub(crate) struct Passed {
     pub(crate) bytes: Screened,
     /// True if there is model text among them.
     pub(crate) has_text: bool,
-    /// Why nothing can follow; `None` while the answer goes on.
+    /// The reason why nothing can follow; `None` while the answer goes on.
     pub(crate) end: Option<End>,
 }
 
-/// Why nothing follows in a stream.
+/// The reason why nothing follows in a stream.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum End {
     /// The worker said `[DONE]`.
     Done,
     /// The worker said that it failed.
-    Error,
+    Error(ErrorClass),
     /// Every choice was ended by the screen.
     Blocked,
     /// The worker said what is no answer, or what the screen keeps.
@@ -121,7 +119,7 @@ impl Gate {
             // An error in a shape that OpenAI's clients take for an answer is told in theirs.
             let told = if fault.is_openai { Cow::Borrowed(event.data.as_str()) } else { fault.to_json().into() };
             out.pass(told, event, frame, self.is_listed());
-            return Ok(Some(End::Error));
+            return Ok(Some(End::Error(fault.class)));
         }
         let Self::Listed(choices) = self else {
             *has_text |= matches!(&found, Found::Answer(answer) if answer.has_text());

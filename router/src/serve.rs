@@ -7,22 +7,26 @@ use crate::dispatch::{Refused, dispatch};
 use crate::hold;
 use crate::meter::{Meter, Slot};
 use crate::observed::Observed;
+use crate::pair::load_of;
 use crate::relay::{Bounds, Relay};
 use crate::screened::Gate;
 use crate::upstream::{Call, forwarded_headers};
 use axum::extract::{Request, State};
 use axum::response::Response;
+use bytes::Bytes;
 use http::{HeaderMap, HeaderValue, StatusCode};
 use listen::Access;
-use policy::{Admitted, Facts, Limits, Reservation};
+use policy::{Admitted, Facts, Identified, Limits, Obligation, Reservation};
 use std::borrow::Cow;
 use std::sync::Arc;
 use tracing::Instrument;
 use wire::headers::{
-    CACHE_SALT, IGNORED, RATELIMIT_LIMIT_REQUESTS, RATELIMIT_REMAINING_REQUESTS, RATELIMIT_RESET_REQUESTS, SHOULD_RETRY,
+    ANNOTATIONS, CACHE_SALT, IGNORED, RATELIMIT_LIMIT_REQUESTS, RATELIMIT_REMAINING_REQUESTS, RATELIMIT_RESET_REQUESTS,
+    SHOULD_RETRY,
 };
 use wire::openai::scan::{Limits as ScanLimits, Scan, scan};
-use wire::openai::{ApiError, CHAT, COMPLETIONS, Endpoint, ErrorKind};
+use wire::openai::splice::splice;
+use wire::openai::{ApiError, CHAT, COMPLETIONS, Endpoint};
 
 /// `POST /v1/chat/completions`.
 pub(crate) async fn chat(State(core): State<Arc<Core>>, request: Request) -> Response {
@@ -38,8 +42,8 @@ async fn answer(core: Arc<Core>, endpoint: &'static Endpoint, request: Request) 
     let observed = Observed::begin(endpoint, request.headers(), Access::of(&request));
     let span = observed.span.clone();
     let mut meter = Meter::begin(&core.metrics, observed);
-    let mut limits = None;
-    let admission = admit(&core, endpoint, request, &mut meter, &mut limits);
+    let mut told = Told::default();
+    let admission = admit(&core, endpoint, request, &mut meter, &mut told);
     // Boxed: the future of a whole request is large, and axum moves it about.
     let mut response = match Box::pin(admission.instrument(span.clone())).await {
         Ok(asked) => {
@@ -56,10 +60,7 @@ async fn answer(core: Arc<Core>, endpoint: &'static Endpoint, request: Request) 
             listen::error_response(&error)
         }
     };
-    // What was given back is there already.
-    if !response.headers().contains_key(RATELIMIT_REMAINING_REQUESTS) {
-        write_limits(response.headers_mut(), limits);
-    }
+    told.write(response.headers_mut());
     response
 }
 
@@ -72,7 +73,8 @@ async fn fulfil(core: Arc<Core>, asked: Asked, mut meter: Meter, span: tracing::
             meter.observed.worker(&answer.ticket.worker.name);
             let gate = Gate::new(admitted, choices);
             let bounds = core.bounds();
-            let relay = Relay { answer, gate, meter, slot, bounds, is_stream: call.is_stream, span };
+            let offload = Arc::clone(&core.offload);
+            let relay = Relay { answer, gate, meter, slot, bounds, offload, is_stream: call.is_stream, span };
             let mut response = relay.respond().await;
             if is_refunded(response.status()) {
                 write_limits(response.headers_mut(), reservation.refund(core.now()));
@@ -111,11 +113,11 @@ struct Asked {
 /// Everything before the first byte to a worker. The key is checked before the body is read, and a
 /// place is taken before, too: neither strangers nor a crowd make us hold bodies.
 async fn admit(
-    core: &Core,
+    core: &Arc<Core>,
     endpoint: &'static Endpoint,
     request: Request,
     meter: &mut Meter,
-    limits: &mut Option<Limits>,
+    told: &mut Told,
 ) -> Result<Asked, ApiError> {
     let (parts, body) = request.into_parts();
     if core.drain.is_refusing() {
@@ -127,48 +129,129 @@ async fn admit(
         let message = format!("{} requests are being answered, the most this server takes", core.config.in_flight_max);
         ApiError::overloaded(message, crate::fleet::RETRY_AFTER)
     })?;
-    let body = core.bodies.read(&parts.headers, body).await?;
-    let scan = read(endpoint, body.clone()).await?;
-    *limits = core.policy.limits(&who, core.now());
-    let fleet = core.fleet.snapshot();
-    let model = scan.model(&body).map(Cow::into_owned).or_else(|| fleet.only_model().map(str::to_owned));
-    let model =
-        model.ok_or_else(|| ApiError::invalid("model", "`model` is required; GET /v1/models lists what is here"))?;
-    // Known first: what nobody has here costs its tenant nothing.
-    if fleet.knows(&model) {
-        meter.set_model(&model);
-    } else if !fleet.may_know(&model) {
-        return Err(ApiError::model_not_found(&model));
-    }
-    let reservation = core.policy.lease(&core.policy.needs(&who), core.now()).map_err(|rejection| {
-        *limits = rejection.limits();
-        reject(core, rejection)
-    })?;
-    *limits = reservation.limits();
-    let facts = Facts { who: &who, endpoint, body: &body, scan: &scan };
-    let admitted = core.policy.decide(&facts).map_err(|rejection| reject(core, rejection))?;
+    let mut body = core.bodies.read(&parts.headers, body).await?;
     let mut headers = forwarded_headers(&parts.headers, core.config.worker_api_key.as_ref());
     // Only a worker may say what it ignored.
     headers.remove(IGNORED);
     // Each tenant has its own prefix cache at the workers; a client's word for another's is overwritten.
     headers.insert(CACHE_SALT, cache_salt(who.tenant()));
+    let work = {
+        let (core, body) = (Arc::clone(core), body.clone());
+        move || examine(&core, endpoint, &who, &body)
+    };
+    let Examined { known, result } = core.offload.run(body.len(), work).await;
+    if let Some(model) = &known.model {
+        meter.set_model(model);
+    }
+    told.limits = known.limits;
+    let Examination { scan, model, admitted, reservation } = result?;
+    for obligation in admitted.obligations() {
+        match obligation {
+            Obligation::Rewrite(edits) => {
+                core.metrics.rewrites.inc();
+                body = core.bodies.hold(splice(&body, edits).concat().into())?;
+            }
+            Obligation::Annotate(label) => told.annotate(core, label),
+        }
+    }
+    if !told.labels.is_empty() {
+        meter.observed.annotated(&told.labels);
+    }
     telemetry::trace::inject(&mut headers);
     let choices = (scan.n().max(1) as usize).saturating_mul(scan.prompts() as usize);
-    let call = Call { path: endpoint.path(), is_stream: scan.stream(), headers, body };
+    let load = load_of(body.len(), scan.max_tokens(), choices);
+    let call = Call { path: endpoint.path(), is_stream: scan.stream(), load, headers, body };
     Ok(Asked { admitted, reservation, model, choices, call, slot })
 }
 
-/// Bodies beyond this are scanned on a thread of their own: the runtime's few threads carry every stream.
-const INLINE_BYTES_MAX: usize = 64 << 10;
+/// A request whose body was read.
+struct Examined {
+    known: Known,
+    result: Result<Examination, ApiError>,
+}
 
-async fn read(endpoint: &'static Endpoint, body: bytes::Bytes) -> Result<Scan, ApiError> {
-    let is_small = body.len() <= INLINE_BYTES_MAX;
-    let read = move || scan(&body, endpoint, &ScanLimits::default());
-    if is_small {
-        return read();
+/// Facts that hold for refused requests, too.
+#[derive(Default)]
+struct Known {
+    /// The model, if a worker ever named it.
+    model: Option<String>,
+    limits: Option<Limits>,
+}
+
+/// A body that was read and admitted.
+struct Examination {
+    scan: Scan,
+    model: String,
+    admitted: Admitted,
+    reservation: Reservation,
+}
+
+/// Reads a body and decides over it: all that takes time in proportion to it.
+fn examine(core: &Core, endpoint: &'static Endpoint, who: &Identified, body: &Bytes) -> Examined {
+    let mut known = Known::default();
+    let result = known.examine(core, endpoint, who, body);
+    Examined { known, result }
+}
+
+impl Known {
+    fn examine(
+        &mut self,
+        core: &Core,
+        endpoint: &'static Endpoint,
+        who: &Identified,
+        body: &Bytes,
+    ) -> Result<Examination, ApiError> {
+        let scan = scan(body, endpoint, &ScanLimits::default())?;
+        self.limits = core.policy.limits(who, core.now());
+        let fleet = core.fleet.snapshot();
+        let model = scan.model(body).map(Cow::into_owned).or_else(|| fleet.only_model().map(str::to_owned));
+        let model = model
+            .ok_or_else(|| ApiError::invalid("model", "`model` is required; GET /v1/models lists what is here"))?;
+        // Known first: what nobody has here costs its tenant nothing.
+        if fleet.knows(&model) {
+            self.model = Some(model.clone());
+        } else if !fleet.may_know(&model) {
+            return Err(ApiError::model_not_found(&model));
+        }
+        let reservation = core.policy.lease(&core.policy.needs(who), core.now()).map_err(|rejection| {
+            self.limits = rejection.limits();
+            reject(core, rejection)
+        })?;
+        self.limits = reservation.limits();
+        let facts = Facts { who, endpoint, body, scan: &scan };
+        let admitted = core.policy.decide(&facts).map_err(|rejection| reject(core, rejection))?;
+        Ok(Examination { scan, model, admitted, reservation })
     }
-    let joined = tokio::task::spawn_blocking(read).await;
-    joined.unwrap_or_else(|_| Err(ApiError::new(ErrorKind::Internal, "reading the body failed")))
+}
+
+/// Headers that the client gets beside its answer.
+#[derive(Default)]
+struct Told {
+    limits: Option<Limits>,
+    /// The labels of its prompt.
+    labels: String,
+}
+
+impl Told {
+    fn annotate(&mut self, core: &Core, label: &str) {
+        core.metrics.annotations.with_label_values(&[label]).inc();
+        if !self.labels.is_empty() {
+            self.labels.push_str(", ");
+        }
+        self.labels.push_str(label);
+    }
+
+    fn write(&self, headers: &mut HeaderMap) {
+        // What was given back is there already.
+        if !headers.contains_key(RATELIMIT_REMAINING_REQUESTS) {
+            write_limits(headers, self.limits);
+        }
+        // A worker's word for it is nobody's.
+        headers.remove(ANNOTATIONS);
+        if let Some(labels) = HeaderValue::try_from(&self.labels).ok().filter(|labels| !labels.is_empty()) {
+            headers.insert(ANNOTATIONS, labels);
+        }
+    }
 }
 
 /// The tenant as a worker sees it: a digest, which fits any header.

@@ -3,11 +3,13 @@
 use crate::breaker::Reaction;
 use crate::core::Core;
 use crate::fleet::Member;
-use crate::outcome::{ErrorClass, Evidence, Outcome, Phase, Transport, outcome};
+use crate::outcome::{Evidence, Outcome, Phase, Transport, outcome};
 use crate::probe;
+use crate::upstream::Call;
 use crate::worker::Worker;
 use rand::Rng;
 use std::sync::Arc;
+use wire::openai::channels::ErrorClass;
 
 /// A try. Dropping it frees its place at the worker; a try that was not judged by then counts as
 /// one whose client left.
@@ -16,6 +18,7 @@ pub(crate) struct Ticket {
     pub(crate) worker: Arc<Worker>,
     member: Member,
     path: &'static str,
+    load: u32,
     model: String,
     core: Arc<Core>,
     gauge: prometheus::Gauge,
@@ -24,14 +27,15 @@ pub(crate) struct Ticket {
 }
 
 impl Ticket {
-    pub(crate) fn take(core: &Arc<Core>, member: Member, model: &str, path: &'static str) -> Self {
+    pub(crate) fn take(core: &Arc<Core>, member: Member, model: &str, call: &Call) -> Self {
         let gauge = core.metrics.worker_in_flight(&member.worker);
-        member.worker.hold();
+        member.worker.hold(call.load);
         gauge.inc();
         Self {
             worker: Arc::clone(&member.worker),
             member,
-            path,
+            path: call.path,
+            load: call.load,
             model: model.to_owned(),
             core: Arc::clone(core),
             gauge,
@@ -101,7 +105,7 @@ impl Drop for Ticket {
     fn drop(&mut self) {
         let transport = Some(Transport::ClientLeft);
         self.judge(&Evidence { phase: self.phase, transport, head: None, error: None });
-        self.worker.let_go();
+        self.worker.let_go(self.load);
         self.gauge.dec();
     }
 }

@@ -41,6 +41,8 @@ pub(crate) struct Call {
     pub(crate) path: &'static str,
     /// True if the client asked for a stream.
     pub(crate) is_stream: bool,
+    /// The load that it is to a worker.
+    pub(crate) load: u32,
     /// The client's headers, as far as they are the worker's business.
     pub(crate) headers: HeaderMap,
     /// The client's body, byte for byte.
@@ -342,7 +344,7 @@ pub(crate) enum ReadError {
 }
 
 impl ReadError {
-    /// What it says of the try.
+    /// Its meaning for the try.
     pub(crate) const fn transport(&self) -> Transport {
         match self {
             Self::TooLarge(_) | Self::NoMemory => Transport::Exhausted,

@@ -106,6 +106,8 @@ pub(crate) struct Worker {
     /// connection is an answer: a worker that drains refuses and finishes its streams.
     is_silent: AtomicBool,
     in_flight: AtomicU32,
+    /// The load of these requests.
+    load: AtomicU32,
     rests_until_ms: AtomicU64,
     pairs: Mutex<HashMap<String, Arc<Pair>>>,
 }
@@ -121,6 +123,7 @@ impl Worker {
             is_up: AtomicBool::new(false),
             is_silent: AtomicBool::new(false),
             in_flight: AtomicU32::new(0),
+            load: AtomicU32::new(0),
             rests_until_ms: AtomicU64::new(0),
             pairs: Mutex::new(HashMap::new()),
         }
@@ -134,14 +137,16 @@ impl Worker {
         self.in_flight.load(Ordering::Relaxed)
     }
 
-    /// Counts a request that is at this worker from now on.
-    pub(crate) fn hold(&self) {
+    /// Counts a request of this load that is at this worker from now on.
+    pub(crate) fn hold(&self, load: u32) {
         self.in_flight.fetch_add(1, Ordering::Relaxed);
+        self.load.fetch_add(load, Ordering::Relaxed);
     }
 
     /// Undoes [`hold`](Self::hold).
-    pub(crate) fn let_go(&self) {
+    pub(crate) fn let_go(&self, load: u32) {
         self.in_flight.fetch_sub(1, Ordering::Relaxed);
+        self.load.fetch_sub(load, Ordering::Relaxed);
     }
 
     /// True if it answers and takes requests.
@@ -215,7 +220,7 @@ impl Worker {
         if !wait.is_zero() {
             return Look::Resting { wait };
         }
-        pair.look(endpoint_bit, self.in_flight(), now)
+        pair.look(endpoint_bit, self.load.load(Ordering::Relaxed), now)
     }
 }
 

@@ -203,6 +203,12 @@ pub const ROUTER_PROBES: Def =
 /// Models at workers that were ejected because a probe failed.
 pub const ROUTER_EJECTIONS: Def =
     Def::counter("forebay_router_ejections_total", "Models at workers that were ejected by a failed probe", &[]);
+/// Large requests and answers that are read aside.
+pub const ROUTER_OFFLOADED: Def = Def::gauge(
+    "forebay_router_offloaded",
+    "Large requests and answers that are read on threads of their own, or wait for one; large_at_once_max are read at a time",
+    &[],
+);
 /// Requests and tenants with strikes.
 pub const ROUTER_STRIKES: Def = Def::gauge(
     "forebay_router_struck_requests",
@@ -244,8 +250,18 @@ pub const POLICY_REJECTIONS: Def =
         "too_many_wrong_keys",
         "quota",
         "prompt_blocked",
+        "prompt_not_redactable",
         "prompt_not_screenable",
     ]);
+/// Prompts that policy rewrote.
+pub const POLICY_REWRITES: Def =
+    Def::counter("forebay_policy_rewrites_total", "Requests in whose prompts phrases were replaced", &[]);
+/// Prompts that policy noted.
+pub const POLICY_ANNOTATIONS: Def = Def::counter(
+    "forebay_policy_annotations_total",
+    "Requests whose prompts hold a phrase of a label's list",
+    &["label"],
+);
 /// Addresses that are remembered for wrong keys.
 pub const POLICY_WRONG_KEY_ADDRESSES: Def = Def::gauge(
     "forebay_policy_wrong_key_addresses",

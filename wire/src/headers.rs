@@ -14,6 +14,8 @@ pub const KV_USAGE: &str = "x-forebay-kv-usage";
 /// On a worker's 429 or 503: `worker` where it concerns every model of this worker, as while it
 /// drains. Anything else concerns the model that was asked for.
 pub const SCOPE: &str = "x-forebay-scope";
+/// On a router's response: the labels of the lists that the prompt holds phrases of, comma separated.
+pub const ANNOTATIONS: &str = "x-forebay-annotations";
 /// On a router's response: the worker that answered.
 pub const WORKER: &str = "x-forebay-worker";
 

@@ -35,7 +35,7 @@ pub(super) struct Folder {
     marks: Vec<(u8, char, usize)>,
 }
 
-/// What the last visible character was.
+/// The class of the last visible character.
 #[derive(Debug, Default, Clone, Copy, PartialEq, Eq)]
 enum Before {
     /// No letter: punctuation, Han, the text's beginning.
@@ -92,16 +92,18 @@ impl Folder {
             self.flush(emit);
             return self.letter(character, at, emit);
         }
-        // Some symbols are a space and a mark by compatibility; a space would end a word.
+        // Some symbols are a space and a mark by compatibility; a space would end a word. Latin letters are none.
         let mut has_space = false;
-        decompose_compatible(character, |part| has_space |= part == ' ');
+        if !LATIN.contains(&character) {
+            decompose_compatible(character, |part| has_space |= part == ' ');
+        }
         let take = |part| self.part(part, at, emit);
         if has_space { decompose_canonical(character, take) } else { decompose_compatible(character, take) }
     }
 
     /// A character that is nothing but itself: put out, or kept with the marks before it.
     fn part(&mut self, part: char, at: usize, emit: &mut impl FnMut(u8, usize)) {
-        let class = canonical_combining_class(part);
+        let class = if part.is_ascii() { 0 } else { canonical_combining_class(part) };
         if class != 0 && self.marks.len() < MARKS_MAX {
             // Marks of one class keep their order.
             let place = self.marks.partition_point(|(other, ..)| *other <= class);
@@ -116,9 +118,18 @@ impl Folder {
         if self.marks.is_empty() {
             return;
         }
-        for (_, mark, at) in std::mem::take(&mut self.marks) {
-            self.folded(mark, at, emit);
+        // Taken out and put back: most accents need no memory of their own.
+        let mut marks = std::mem::take(&mut self.marks);
+        for (_, mark, at) in marks.drain(..) {
+            if ACCENTS.contains(&mark) {
+                // Its own folding, and never a letter.
+                let mut bytes = [0; 4];
+                mark.encode_utf8(&mut bytes).bytes().for_each(|byte| emit(byte, at));
+            } else {
+                self.folded(mark, at, emit);
+            }
         }
+        self.marks = marks;
     }
 
     fn folded(&mut self, part: char, at: usize, emit: &mut impl FnMut(u8, usize)) {
@@ -176,6 +187,11 @@ impl Folder {
         }
     }
 }
+
+/// Accented letters of Latin scripts, none of which is a space and a mark.
+const LATIN: RangeInclusive<char> = '\u{C0}'..='\u{24F}';
+/// The accents of Latin, Greek and Cyrillic that have no upper case; `U+0345` behind them has one.
+const ACCENTS: RangeInclusive<char> = '\u{300}'..='\u{344}';
 
 /// Hiragana and katakana that a voicing mark may follow.
 const KANA: RangeInclusive<char> = '\u{3041}'..='\u{30FF}';

@@ -1,7 +1,7 @@
 //! Text within text: a tool call's arguments are JSON in a string. Whoever reads them unescapes
 //! once more, so a phrase may be hidden by an escape that is itself text here.
 
-use super::{Cursor, DenyList};
+use super::{Cursor, Phrases};
 
 /// Reads the characters that another unescaping makes of a text, however it is cut.
 #[derive(Debug)]
@@ -26,12 +26,12 @@ enum Escape {
 }
 
 impl Inner {
-    pub(super) fn new(list: &DenyList) -> Self {
+    pub(super) fn new(list: &Phrases) -> Self {
         Self { cursor: Cursor::new(list), escape: Escape::None }
     }
 
     /// Reads on by one character of the outer text, which stands at `at`.
-    pub(super) fn character(&mut self, list: &DenyList, character: char, at: usize) -> Option<usize> {
+    pub(super) fn character(&mut self, list: &Phrases, character: char, at: usize) -> Option<usize> {
         match (self.escape, character) {
             (Escape::None, '\\') => self.escape = Escape::Begun { at },
             (Escape::None, plain) => return self.cursor.character(list, plain, at),
@@ -56,7 +56,7 @@ impl Inner {
         None
     }
 
-    fn digit(&mut self, list: &DenyList, at: usize, digits: u8, unit: u16, high: Option<u16>) -> Option<usize> {
+    fn digit(&mut self, list: &Phrases, at: usize, digits: u8, unit: u16, high: Option<u16>) -> Option<usize> {
         self.escape = Escape::Unicode { at, digits, unit, high };
         if digits < 4 {
             return None;
@@ -71,17 +71,17 @@ impl Inner {
     }
 
     /// An escape that stands for no character, and the character after it.
-    fn broken(&mut self, list: &DenyList, at: usize, next: char) -> Option<usize> {
+    fn broken(&mut self, list: &Phrases, at: usize, next: char) -> Option<usize> {
         let found = self.end(list, char::REPLACEMENT_CHARACTER, at);
         found.or_else(|| self.character(list, next, at))
     }
 
-    fn end(&mut self, list: &DenyList, character: char, at: usize) -> Option<usize> {
+    fn end(&mut self, list: &Phrases, character: char, at: usize) -> Option<usize> {
         self.escape = Escape::None;
         self.cursor.character(list, character, at)
     }
 
-    pub(super) fn finish(&mut self, list: &DenyList, at: usize) -> Option<usize> {
+    pub(super) fn finish(&mut self, list: &Phrases, at: usize) -> Option<usize> {
         self.cursor.finish(list, at)
     }
 

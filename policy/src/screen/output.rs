@@ -4,7 +4,7 @@ use super::inner::Inner;
 use super::{Cursor, DenyList};
 use std::sync::Arc;
 
-/// What a screen lets go.
+/// Text that a screen lets go.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Release {
     /// Text that may be shown: it continues exactly where the last release ended.
@@ -35,8 +35,8 @@ const HELD_BYTES_MAX: usize = 64 * 1024;
 
 impl OutputScreen {
     pub(crate) fn new(list: Arc<DenyList>, is_escaped: bool) -> Self {
-        let cursor = Cursor::new(&list);
-        let inner = is_escaped.then(|| Inner::new(&list));
+        let cursor = Cursor::new(&list.0);
+        let inner = is_escaped.then(|| Inner::new(&list.0));
         Self { list, cursor, inner, held: String::new(), released: 0, blocked: false }
     }
 
@@ -59,8 +59,8 @@ impl OutputScreen {
             return Release { text: String::new(), blocked: true };
         }
         let end = self.cursor.position;
-        let found = self.cursor.finish(&self.list, end);
-        let inner = self.inner.as_mut().and_then(|inner| inner.finish(&self.list, end));
+        let found = self.cursor.finish(&self.list.0, end);
+        let inner = self.inner.as_mut().and_then(|inner| inner.finish(&self.list.0, end));
         match found.into_iter().chain(inner).min() {
             Some(start) => self.block(start),
             None => Release { text: self.release_until(end), blocked: false },
@@ -71,13 +71,13 @@ impl OutputScreen {
     /// decides, or more held text than is ever held.
     fn read(&mut self, text: &str) -> Option<usize> {
         if self.inner.is_none() && self.held.len() <= HELD_BYTES_MAX {
-            return self.cursor.push(&self.list, text);
+            return self.cursor.push(&self.list.0, text);
         }
         for character in text.chars() {
             let at = self.cursor.position;
             self.cursor.position += character.len_utf8();
-            let found = self.cursor.character(&self.list, character, at);
-            let hidden = self.inner.as_mut().and_then(|inner| inner.character(&self.list, character, at));
+            let found = self.cursor.character(&self.list.0, character, at);
+            let hidden = self.inner.as_mut().and_then(|inner| inner.character(&self.list.0, character, at));
             let start = found.into_iter().chain(hidden).min();
             let settled = self.settled();
             if start.is_some() || self.cursor.position - settled > HELD_BYTES_MAX {

@@ -6,7 +6,8 @@
 //! began before. Where it holds nothing at a text's end, which is nearly always, a joint costs
 //! nothing.
 
-use super::{Cursor, DenyList};
+use super::{Cursor, DenyList, Marked, Phrases, Redacted};
+use std::ops::Range;
 
 /// How workers join texts.
 const JOINERS: [&str; 3] = ["", " ", "\n"];
@@ -14,30 +15,59 @@ const JOINERS: [&str; 3] = ["", " ", "\n"];
 /// The screen of one prompt's texts, which it is told in the order a worker reads them.
 #[derive(Debug)]
 pub struct PromptScreen<'l> {
-    list: &'l DenyList,
+    list: &'l Phrases,
     /// By joiner: the text so far, where its end may begin a phrase.
     open: [Option<Cursor>; JOINERS.len()],
+    /// The phrases of the text read last.
+    last: Vec<Redacted>,
+    over: Over,
+}
+
+/// Findings besides denied phrases.
+#[derive(Debug, Default)]
+struct Over {
+    labels: u32,
+    /// True if a phrase that is to be replaced lies over a joint.
+    redacts: bool,
+}
+
+impl Over {
+    /// Takes over what was found by reading on over the joint at this offset.
+    fn note(&mut self, marked: Marked, joint: usize) {
+        self.labels |= marked.labels;
+        let is_over = |phrase: &Redacted| {
+            // One that the joint's own edge completed lies before it.
+            phrase.start < joint && (phrase.last > joint || (phrase.last == joint && !phrase.is_past))
+        };
+        self.redacts |= marked.redacted.iter().any(is_over);
+    }
 }
 
 impl<'l> PromptScreen<'l> {
     pub(crate) fn new(list: &'l DenyList) -> Self {
-        Self { list, open: [const { None }; JOINERS.len()] }
+        Self::over(&list.0)
+    }
+
+    pub(super) fn over(list: &'l Phrases) -> Self {
+        Self { list, open: [const { None }; JOINERS.len()], last: Vec::new(), over: Over::default() }
     }
 
     /// Reads the next text; `continues` where a worker may read it right after the one before.
-    /// True if it holds a phrase, or one lies over the joint.
+    /// True if it holds a denied phrase, or one lies over the joint.
     #[must_use]
     pub fn denies(&mut self, text: &str, continues: bool) -> bool {
         let mut alone = Cursor::new(self.list);
         if alone.push(self.list, text).is_some() {
             return true;
         }
+        let mut marked = std::mem::take(&mut alone.run.marked);
         for (open, joiner) in self.open.iter_mut().zip(JOINERS) {
             let Some(mut joined) = open.take().filter(|_| continues) else { continue };
             let joint = joined.position;
-            if joined.push(self.list, joiner).is_some() || read_over(self.list, &mut joined, text, joint) {
+            if read_over(self.list, &mut joined, joiner, text) {
                 return true;
             }
+            self.over.note(std::mem::take(&mut joined.run.marked), joint);
             // Still on something that began before this text: the next joint is to be read on from here.
             *open = joined.reaches_before(joint).then_some(joined);
         }
@@ -47,22 +77,60 @@ impl<'l> PromptScreen<'l> {
             }
         }
         let end = alone.position;
-        alone.finish(self.list, end).is_some()
+        let is_denied = alone.finish(self.list, end).is_some();
+        marked.add(alone.run.marked);
+        self.over.labels |= marked.labels;
+        self.last = marked.redacted;
+        is_denied
     }
 
-    /// True if a phrase lies over the joint to `text`, which is not read as the next one.
+    /// True if a denied phrase lies over the joint to `text`, which is not read as the next one.
     #[must_use]
-    pub fn denies_next(&self, text: &str) -> bool {
-        self.open.iter().zip(JOINERS).any(|(open, joiner)| {
-            let Some(mut joined) = open.clone() else { return false };
+    pub fn denies_next(&mut self, text: &str) -> bool {
+        for (open, joiner) in self.open.iter().zip(JOINERS) {
+            let Some(mut joined) = open.clone() else { continue };
             let joint = joined.position;
-            joined.push(self.list, joiner).is_some() || read_over(self.list, &mut joined, text, joint)
-        })
+            if read_over(self.list, &mut joined, joiner, text) {
+                return true;
+            }
+            self.over.note(joined.run.marked, joint);
+        }
+        false
+    }
+
+    /// The ranges of the text read last that are to be replaced: sorted and disjoint.
+    pub(super) fn redacted(&mut self, text: &str) -> Vec<Range<usize>> {
+        let mut ranges: Vec<Range<usize>> = Vec::with_capacity(self.last.len());
+        for phrase in std::mem::take(&mut self.last) {
+            let mut range = phrase.range(text);
+            // Phrases that overlap become one: all of them are to go.
+            while let Some(before) = ranges.pop_if(|before| before.end > range.start) {
+                range.start = range.start.min(before.start);
+                range.end = range.end.max(before.end);
+            }
+            ranges.push(range);
+        }
+        ranges
+    }
+
+    /// The labels noted so far, a bit each.
+    pub(super) fn labels(&self) -> u32 {
+        self.over.labels
+    }
+
+    /// True if a phrase that is to be replaced lies over a joint.
+    pub(super) fn redacts_over_joints(&self) -> bool {
+        self.over.redacts
     }
 }
 
-/// Reads `text` until nothing is held that began before `joint`; whether a phrase ended there.
-fn read_over(list: &DenyList, cursor: &mut Cursor, text: &str, joint: usize) -> bool {
+/// Reads the joiner, and then `text` until nothing is held that began before the joint; true if a denied
+/// phrase ended there.
+fn read_over(list: &Phrases, cursor: &mut Cursor, joiner: &str, text: &str) -> bool {
+    let joint = cursor.position;
+    if cursor.push(list, joiner).is_some() {
+        return true;
+    }
     for character in text.chars() {
         if !cursor.reaches_before(joint) {
             return false;
@@ -73,13 +141,34 @@ fn read_over(list: &DenyList, cursor: &mut Cursor, text: &str, joint: usize) -> 
             return true;
         }
     }
+    if !cursor.reaches_before(joint) {
+        return false;
+    }
     // The text may be the last one.
-    cursor.reaches_before(joint) && cursor.clone().finish(list, cursor.position).is_some()
+    let mut last = cursor.clone();
+    let is_denied = last.finish(list, cursor.position).is_some();
+    cursor.run.marked = last.run.marked;
+    is_denied
 }
 
 impl Cursor {
     /// True if what may become a phrase began before `joint`.
     fn reaches_before(&self, joint: usize) -> bool {
         self.unsettled().is_some_and(|start| start < joint)
+    }
+}
+
+impl Marked {
+    fn add(&mut self, mut other: Self) {
+        self.labels |= other.labels;
+        self.redacted.append(&mut other.redacted);
+    }
+}
+
+impl Redacted {
+    /// Its bytes in the text that it was found in.
+    fn range(self, text: &str) -> Range<usize> {
+        let length = text[self.last..].chars().next().map_or(0, char::len_utf8);
+        self.start..if self.is_past { self.last } else { self.last + length }
     }
 }

@@ -61,7 +61,7 @@ fn reference_fold(text: &str) -> Vec<(char, usize)> {
     folded
 }
 
-/// What kind of edge a character has: 2 for a syllable that is alone, 1 for a part of a word, 0 for none.
+/// The kind of edge a character has: 2 for a syllable that is alone, 1 for a part of a word, 0 for none.
 fn edges(character: char) -> u8 {
     match character {
         '\u{1100}'..='\u{1112}' | '\u{3041}'..='\u{30FF}' => 2,
@@ -74,7 +74,7 @@ fn goes_on(character: char) -> bool {
     is_mark(character) || matches!(character, '\u{1161}'..='\u{11FF}')
 }
 
-/// What must come out, by trying every phrase at every place.
+/// The text that must come out, by trying every phrase at every place.
 fn reference(phrases: &[&str], text: &str) -> (String, bool) {
     let text_folded = reference_fold(text);
     // The last character before a place that is no mark.

@@ -34,7 +34,7 @@ pub enum Refusal {
     Signature {
         /// The model's URL or directory.
         place: String,
-        /// Why.
+        /// The reason.
         #[source]
         source: OmsError,
     },

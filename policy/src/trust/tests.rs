@@ -1,4 +1,4 @@
-//! What is believed, and what is refused.
+//! Digests that are believed, and those that are refused.
 
 use wire::digest::Sha256;
 use wire::evidence::{Pinned, ShardDigest};
@@ -50,7 +50,7 @@ fn with_manifest() -> Evidence {
     Evidence { manifest: Some(manifest()), manifest_sha256: Some(Sha256(sha256.into())), ..remote() }
 }
 
-/// What an earlier load of the fixture would have pinned.
+/// The digests that an earlier load of the fixture would have pinned.
 fn pinned() -> Pinned {
     let pin = |file: &ManifestFile| PinnedObject {
         name: file.name.clone(),

@@ -1,4 +1,4 @@
-//! What must hold for any bytes that claim to be a signature bundle or a signed statement.
+//! Claims that hold for any bytes that claim to be a signature bundle or a signed statement.
 
 use policy::trust::oms::{Bundle, OmsError, Statement};
 use wire::evidence::Expected;

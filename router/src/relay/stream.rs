@@ -6,9 +6,10 @@
 //! When the client leaves, this body is dropped and with it the connection to the worker.
 
 use super::Bounds;
+use super::screening::{Done, Screening};
 use crate::meter::{Meter, Slot};
-use crate::outcome::{ErrorClass, Transport};
-use crate::screened::{End, Gate, Passed, Screened};
+use crate::outcome::Transport;
+use crate::screened::{End, Passed, Screened};
 use crate::ticket::Ticket;
 use crate::upstream::{BodyError, UpstreamBody};
 use bytes::Bytes;
@@ -20,13 +21,13 @@ use std::task::{Context, Poll, ready};
 use std::time::Duration;
 use tokio::time::{Instant, Sleep, sleep};
 use wire::openai::{ApiError, ErrorKind};
-use wire::sse::{Frame, Framer, SseError, is_done};
+use wire::sse::{Framer, SseError, is_done};
 
 /// How long we wait for the end of a worker's response after its `[DONE]`: long enough to keep the
 /// connection for the next request, too short for a client to notice.
 const CLOSING: Duration = Duration::from_millis(100);
 
-/// Why a stream could not be relayed to its end.
+/// The reason why a stream could not be relayed to its end.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Failure {
     Broken,
@@ -90,11 +91,10 @@ enum Phase {
 }
 
 /// The body of a streamed response.
-#[derive(Debug)]
 pub(crate) struct Stream {
     upstream: Option<UpstreamBody>,
     framer: Framer,
-    gate: Gate,
+    screening: Screening,
     meter: Meter,
     held: Option<(Ticket, Slot)>,
     phase: Phase,
@@ -108,7 +108,7 @@ pub(crate) struct Stream {
 impl Stream {
     pub(crate) fn new(
         upstream: UpstreamBody,
-        gate: Gate,
+        screening: Screening,
         meter: Meter,
         held: (Ticket, Slot),
         bounds: Bounds,
@@ -117,7 +117,7 @@ impl Stream {
         Self {
             upstream: Some(upstream),
             framer: Framer::new(bounds.event_bytes_max),
-            gate,
+            screening,
             meter,
             held: Some(held),
             phase: Phase::Relaying,
@@ -155,11 +155,15 @@ impl Stream {
         }
     }
 
-    /// Relays one piece: what of it is complete, up to where the stream ends.
+    /// Relays one piece: what of it is complete, up to where the stream ends. Large ones follow later.
     fn relay(&mut self, data: Bytes) -> Screened {
         let mut frames = Vec::new();
         let framed = self.framer.push(data, &mut frames);
-        let bytes = self.pass(frames);
+        self.screening.pass(frames, framed).map(|done| self.done(done)).unwrap_or_default()
+    }
+
+    fn done(&mut self, Done { passed, framed }: Done) -> Screened {
+        let bytes = self.passed(passed);
         match framed {
             Err(cause) if self.phase == Phase::Relaying => bytes.then(self.fail(cause.into())),
             Ok(()) | Err(_) => bytes,
@@ -171,13 +175,12 @@ impl Stream {
         let last = self.framer.finish().ok().flatten();
         let done = last.filter(|frame| frame.event.as_ref().is_some_and(|event| is_done(&event.data)));
         match done {
-            Some(frame) => self.pass(vec![frame]),
+            Some(frame) => self.screening.pass(vec![frame], Ok(())).map(|done| self.done(done)).unwrap_or_default(),
             None => self.fail(Failure::Truncated),
         }
     }
 
-    fn pass(&mut self, frames: Vec<Frame>) -> Screened {
-        let Passed { bytes, has_text, end } = self.gate.frames(frames);
+    fn passed(&mut self, Passed { bytes, has_text, end }: Passed) -> Screened {
         if has_text {
             self.meter.text_sent();
         }
@@ -188,10 +191,10 @@ impl Stream {
                 self.succeed();
                 self.end();
             }
-            Some(End::Error) => {
+            Some(End::Error(class)) => {
                 self.meter.upstream_error("error_event");
                 if let Some((ticket, _)) = &mut self.held {
-                    ticket.reported(ErrorClass::Server);
+                    ticket.reported(class);
                 }
                 self.close(502);
             }
@@ -217,7 +220,7 @@ impl Stream {
         self.phase = Phase::Ended;
         self.upstream = None;
         self.held = None;
-        self.meter.metrics.output_blocks.inc_by(self.gate.blocks() as u64);
+        self.meter.metrics.output_blocks.inc_by(self.screening.blocks() as u64);
     }
 
     fn fail(&mut self, failure: Failure) -> Screened {
@@ -245,6 +248,13 @@ impl Body for Stream {
         loop {
             if self.phase == Phase::Ended {
                 return Poll::Ready(None);
+            }
+            if let Some(done) = ready!(self.screening.poll(cx)) {
+                let bytes = self.done(done).into_bytes();
+                if !bytes.is_empty() {
+                    return Poll::Ready(Some(Ok(BodyFrame::data(bytes))));
+                }
+                continue;
             }
             let piece = ready!(self.poll_upstream(cx));
             let screened = match (self.phase, piece) {

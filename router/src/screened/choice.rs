@@ -9,7 +9,6 @@
 //! others go on. When all are ended the stream is, without a usage chunk: the worker is dropped
 //! at once and nobody knows what it would have counted.
 
-use super::Garbage;
 use policy::{Admitted, OutputScreen};
 use std::borrow::Cow;
 use std::collections::BTreeMap;
@@ -18,13 +17,17 @@ use wire::openai::channels::{Answer, Channel, Choice, Edits, Envelope, Kind, all
 /// The most channels of one choice: a text, its reasoning, and the names and arguments of 63 tool calls.
 const CHANNELS_MAX: usize = 128;
 
+/// A worker's words that cannot be screened, or are none.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Garbage;
+
 /// The choices of one answer.
 #[derive(Debug)]
 pub(crate) struct Choices {
     admitted: Admitted,
     expected: usize,
     choices: BTreeMap<u32, State>,
-    /// What stands around the choices of the last chunk, where text is held back.
+    /// The last chunk without its choices, where text is held back.
     envelope: Option<Envelope>,
 }
 
@@ -35,7 +38,7 @@ struct State {
     is_blocked: bool,
 }
 
-/// What passes of a chunk.
+/// The part of a chunk that passes.
 #[derive(Debug, Default)]
 pub(super) struct Part<'j> {
     /// Chunks of our own that go first.
@@ -53,7 +56,7 @@ struct Rest {
     text: String,
 }
 
-/// What is to become of one document.
+/// Changes to one document.
 #[derive(Default)]
 struct Changes {
     edits: Edits,
@@ -194,7 +197,7 @@ impl Choices {
     }
 }
 
-/// What a choice's texts became.
+/// A choice's texts, before the screen and after it.
 struct Texts<'j> {
     came: Vec<Cow<'j, str>>,
     passed: Vec<String>,

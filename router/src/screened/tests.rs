@@ -26,7 +26,7 @@ fn admitted() -> Admitted {
     policy.decide(&Facts { who: &who, endpoint: &CHAT, body, scan: &scan }).expect("admitted")
 }
 
-/// What a client reads: by choice and channel the text, and by choice why it ended.
+/// An answer as a client reads it: by choice and channel the text, and by choice why it ended.
 #[derive(Debug, Default, PartialEq)]
 struct Seen {
     texts: BTreeMap<(u32, Kind), String>,

@@ -10,7 +10,7 @@ use tokio::net::TcpStream;
 
 const BODY: &str = r#"{"model":"m","messages":[{"role":"user","content":"hi"}]}"#;
 
-/// What the router answers to raw bytes, until it closes or pauses.
+/// The router's answer to raw bytes, until it closes or pauses.
 async fn raw(front: &Front, bytes: &[u8]) -> String {
     let mut client = TcpStream::connect(front.address()).await.expect("connects");
     client.write_all(bytes).await.expect("writes");

@@ -120,3 +120,41 @@ async fn a_crowd_beyond_every_bound_is_refused_in_order() {
     wait_for("idle", || front.metric("forebay_router_in_flight_requests") == 0.0).await;
     assert_eq!(front.total("forebay_router_ejections_total"), 0.0);
 }
+
+/// Everything runs on one thread, client and worker included: the longest pause is an upper bound of what a large
+/// request costs the streams beside it. Run by `evals/bench/router/run`, in a release build.
+#[tokio::test]
+#[ignore = "a measurement"]
+async fn longest_pause_beside_large_requests() {
+    let brackets = format!(r#"{{"model":"m","messages":[],"x":[{}[]]}}"#, "[[]],".repeat(3 << 20));
+    let words = "the turbine stores water above the river ".repeat(10_000);
+    let prompt = json!({"model": "m", "messages": [{"role": "user", "content": words}]}).to_string();
+    let worker = FaultyWorker::start(&["m"], Answer::whole_chat("hi")).await;
+    for (list, phrases) in [("no list", vec![]), ("a list", vec!["red button".to_owned(), "the turbine zz".to_owned()])]
+    {
+        let front = Front::start(&[&worker], |config| config.policy.deny_list.phrases = phrases.clone()).await;
+        for (name, body) in [("brackets", &brackets), ("prompt", &prompt)] {
+            let mut longest = Duration::ZERO;
+            let mut took = Vec::new();
+            for _ in 0..5 {
+                let begun = std::time::Instant::now();
+                let reply = front.send(http::Method::POST, "/v1/chat/completions", &[], body.clone().into_bytes());
+                tokio::pin!(reply);
+                loop {
+                    let before = std::time::Instant::now();
+                    tokio::select! {
+                        reply = &mut reply => {
+                            assert_eq!(reply.status, 200, "{}", reply.body);
+                            break;
+                        }
+                        () = tokio::time::sleep(Duration::from_millis(1)) => longest = longest.max(before.elapsed()),
+                    }
+                }
+                took.push(begun.elapsed().as_secs_f64() * 1e3);
+            }
+            took.sort_by(f64::total_cmp);
+            let name = format!("{name} of {} KB, {list}", body.len() / 1_000);
+            println!("{name}: longest pause {:.1} ms, request {:.1} ms", longest.as_secs_f64() * 1e3, took[2]);
+        }
+    }
+}

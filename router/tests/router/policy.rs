@@ -283,3 +283,37 @@ async fn the_operators_key_cannot_be_guessed_either() {
         }
     }
 }
+
+#[tokio::test]
+async fn phrases_are_replaced_and_noted_before_a_worker_sees_them() {
+    let worker = FaultyWorker::start(&["m"], Answer::whole_chat("hi").with_header("x-forebay-annotations", "x")).await;
+    let front = Front::start(&[&worker], |config| {
+        config.policy.redact_list.phrases = vec!["4111 1111".into()];
+        let list =
+            |label: &str, phrase: &str| policy::AnnotateConfig { label: label.into(), phrases: vec![phrase.into()] };
+        config.policy.annotate_lists = vec![list("payment", "card"), list("travel", "flight")];
+    })
+    .await;
+    // Spelt as no serializer spells it: all but the phrase must arrive as it left.
+    let body = r#" {"model" : "m","messages":[{"content":"my ca\u0072d is 4111\u00201111, ok?","role":"user"}] , "seed":1.0} "#;
+    let reply = front.send(http::Method::POST, "/v1/chat/completions", &[], body.into()).await;
+    assert_eq!(reply.status, 200);
+    assert_eq!(reply.headers["x-forebay-annotations"], "payment");
+    let wanted = body.replace(r"4111\u00201111", "[redacted]");
+    assert_eq!(String::from_utf8_lossy(&worker.received()[0].body), wanted);
+    let reply = front.chat(&chat_about("a flight with my card")).await;
+    assert_eq!(reply.headers["x-forebay-annotations"], "payment, travel");
+    let plain = front.chat(&chat()).await;
+    assert!(!plain.headers.contains_key("x-forebay-annotations"), "a worker's word for it is nobody's");
+    assert_eq!(worker.received()[2].body, chat().to_string().as_bytes());
+    let reply = front.complete(&json!({"model": "m", "prompt": [1, 2]})).await;
+    assert_eq!((reply.status, reply.error("code").as_str()), (400, "unsupported_parameter"));
+    assert_eq!(front.metric("forebay_policy_rewrites_total"), 1.0);
+    assert_eq!(front.metric("forebay_policy_annotations_total{label=\"payment\"}"), 2.0);
+    front.assert_idle(&[&worker]).await;
+    assert_eq!(
+        front.metric("forebay_listen_body_bytes{listener=\"router\"}"),
+        0.0,
+        "rewritten bodies count, and are freed"
+    );
+}

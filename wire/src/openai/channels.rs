@@ -10,7 +10,7 @@ mod error;
 mod read;
 mod write;
 
-pub use error::{Fault, all_texts, error_message};
+pub use error::{ErrorClass, Fault, all_texts, error_message};
 pub use read::{read_event, read_whole};
 pub use write::{Edits, Envelope};
 

@@ -21,6 +21,7 @@ use super::error::{ApiError, ErrorKind};
 use super::value::{integer, same};
 use lexer::{Fault, Leaf, Lexer, Problem};
 use std::borrow::Cow;
+use std::ops::Range;
 use unknown::{Place, Unknown};
 
 /// The most members of a request's object: ten times the fields that all published APIs have together.
@@ -97,6 +98,31 @@ impl TextSpan {
         let text = self.read(body);
         let is_escaped = self.role == TextRole::Arguments && text.contains('\\');
         is_escaped.then(|| unescape(text.as_bytes()).into_owned())
+    }
+
+    /// The places in the body of ranges of its characters' bytes, sorted and disjoint; `None` where it is no string's
+    /// value: a number, or the name of a member, on which others may depend.
+    #[must_use]
+    pub fn places(self, body: &[u8], ranges: &[Range<usize>]) -> Option<Vec<Span>> {
+        let (start, end) = (self.raw.start as usize, self.raw.end as usize);
+        let before = start.checked_sub(1).and_then(|at| body.get(at));
+        let (quote, after) = body.get(end..)?.split_first()?;
+        let follows = after.iter().find(|byte| !byte.is_ascii_whitespace());
+        if before != Some(&b'"') || *quote != b'"' || follows == Some(&b':') {
+            return None;
+        }
+        let places = unescape::places(std::str::from_utf8(self.raw.of(body)).ok()?, ranges);
+        Some(places.into_iter().map(|place| Span::new(start + place.start, start + place.end)).collect())
+    }
+
+    /// `text` as it stands between this text's quotes.
+    #[must_use]
+    pub fn escape(self, text: &str) -> String {
+        let quoted = |text: &str| {
+            let quoted = serde_json::Value::from(text).to_string();
+            quoted[1..quoted.len() - 1].to_owned()
+        };
+        if self.role == TextRole::Arguments { quoted(&quoted(text)) } else { quoted(text) }
     }
 }
 

@@ -5,7 +5,7 @@
 
 use crate::openai::scan::lexer::{Leaf, Lexer};
 use crate::openai::scan::{Span, unescape};
-use serde_json::{Value, json};
+use serde_json::{Map, Value, json};
 
 /// The deepest nesting of an error that is looked into.
 const DEPTH_MAX: u16 = 64;
@@ -17,6 +17,19 @@ pub struct Fault {
     pub message: String,
     /// True if OpenAI's clients see that it is an error: it has a member `error`.
     pub is_openai: bool,
+    /// Whose fault it is.
+    pub class: ErrorClass,
+}
+
+/// The class of an error in an answer of status 200.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum ErrorClass {
+    /// The request is wrong.
+    Request,
+    /// The server is full or starting.
+    Overloaded,
+    /// The server failed.
+    Server,
 }
 
 impl Fault {
@@ -30,7 +43,7 @@ impl Fault {
 
 /// An error that is no JSON.
 pub(super) fn fault_of_text(text: &str) -> Fault {
-    Fault { message: error_message(text.as_bytes()), is_openai: false }
+    Fault { message: error_message(text.as_bytes()), is_openai: false, class: ErrorClass::Server }
 }
 
 /// Signs of an error in a document.
@@ -72,7 +85,7 @@ impl Clues {
     }
 
     pub(super) fn fault(self, json: &[u8]) -> Fault {
-        Fault { message: error_message(json), is_openai: self.is_openai }
+        Fault { message: error_message(json), is_openai: self.is_openai, class: class(json) }
     }
 }
 
@@ -105,6 +118,34 @@ fn words(value: &Value) -> Option<String> {
     }
 }
 
+/// The class of an error in any published shape: a number anywhere it may stand, else the words of OpenAI, vLLM and
+/// Anthropic.
+fn class(json: &[u8]) -> ErrorClass {
+    let Ok(object) = serde_json::from_slice::<Map<String, Value>>(json) else { return ErrorClass::Server };
+    let of_choice = || object.get("choices")?.as_array()?.iter().find_map(|choice| choice.get("error")?.as_object());
+    let nested = object.get("error").and_then(Value::as_object).or_else(of_choice);
+    let members = || nested.into_iter().chain([&object]);
+    let number = |name| members().find_map(|object| object.get(name).and_then(Value::as_u64));
+    match ["code", "status", "status_code"].into_iter().find_map(number) {
+        Some(429 | 503 | 529) => return ErrorClass::Overloaded,
+        Some(400..500) => return ErrorClass::Request,
+        Some(500..600) => return ErrorClass::Server,
+        _ => {}
+    }
+    let words = members().flat_map(|object| ["code", "type"].map(|name| object.get(name).and_then(Value::as_str)));
+    words.flatten().find_map(class_of_word).unwrap_or(ErrorClass::Server)
+}
+
+fn class_of_word(word: &str) -> Option<ErrorClass> {
+    let word = word.to_ascii_lowercase();
+    let has = |parts: &[&str]| parts.iter().any(|part| word.contains(part));
+    if has(&["overloaded", "rate_limit", "ratelimit", "unavailable"]) {
+        return Some(ErrorClass::Overloaded);
+    }
+    let of_request = ["invalid_request", "badrequest", "context_length", "content_filter", "not_found", "unsupported"];
+    has(&of_request).then_some(ErrorClass::Request)
+}
+
 /// Every text in a document, decoded: each name and string on its own, in order. A body that is
 /// not JSON is one text.
 #[must_use]
@@ -126,6 +167,31 @@ pub fn all_texts(body: &[u8]) -> Vec<String> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::openai::channels::{Found, read_whole};
+
+    #[test]
+    fn an_errors_class_is_read_from_any_published_shape() {
+        for (error, expected) in [
+            (
+                json!({"error": {"message": "m", "type": "BadRequestError", "param": null, "code": 400}}),
+                ErrorClass::Request,
+            ),
+            (json!({"error": {"message": "m", "type": "server_error", "code": null}}), ErrorClass::Server),
+            (json!({"error": {"message": "m", "code": "rate_limit_exceeded"}}), ErrorClass::Overloaded),
+            (json!({"error": {"message": "m", "type": "overloaded_error"}, "type": "error"}), ErrorClass::Overloaded),
+            (
+                json!({"object": "error", "message": "m", "type": "InternalServerError", "code": 500}),
+                ErrorClass::Server,
+            ),
+            (json!({"object": "error", "message": "m", "code": 503}), ErrorClass::Overloaded),
+            (json!({"error": "out of memory"}), ErrorClass::Server),
+            (json!({"error": {"code": "context_length_exceeded"}}), ErrorClass::Request),
+            (json!({"choices": [{"index": 0, "error": {"code": 429, "message": "m"}}]}), ErrorClass::Overloaded),
+        ] {
+            let found = read_whole(error.to_string().as_bytes());
+            assert!(matches!(&found, Ok(Found::Error(fault)) if fault.class == expected), "{error}: {found:?}");
+        }
+    }
 
     #[test]
     fn every_published_shape_has_words() {

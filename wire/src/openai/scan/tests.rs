@@ -289,3 +289,55 @@ proptest! {
         _ = super::unescape(text.as_bytes());
     }
 }
+
+/// A string written with escapes at random: each character as it is, by its short escape or by its code units.
+fn written() -> impl Strategy<Value = Vec<(char, String)>> {
+    let character = prop_oneof![
+        any::<char>(),
+        prop::sample::select(vec!['"', '\\', '\n', '/', 'a', 'é', '毒', '🦀', '\u{8}', '\u{301}'])
+    ];
+    let one = (character, 0_u8..3).prop_map(|(character, way)| {
+        let plain = Value::from(character.to_string()).to_string();
+        let plain = plain[1..plain.len() - 1].to_owned();
+        let units = character.encode_utf16(&mut [0; 2]).iter().map(|unit| format!("\\u{unit:04X}")).collect();
+        (character, if way == 0 { units } else { plain })
+    });
+    prop::collection::vec(one, 0..30)
+}
+
+proptest! {
+    /// However a string is escaped, a range of its characters is found where these stand, and nothing beside them.
+    #[test]
+    fn a_range_of_characters_stands_where_its_escapes_do(written in written(), cuts in prop::collection::vec(any::<prop::sample::Index>(), 0..8)) {
+        let mut cuts: Vec<usize> = cuts.iter().map(|cut| cut.index(written.len() + 1)).collect();
+        cuts.sort_unstable();
+        let raw: String = written.iter().map(|(_, raw)| raw.as_str()).collect();
+        let body = format!(r#"{{"messages":[{{"role":"user","content":"{raw}"}}]}}"#);
+        let found = chat(&body);
+        let Some(text) = found.content_and_beside().0.first() else { return Ok(()) };
+        let characters = |upto: usize| written[..upto].iter().map(|(character, _)| character.len_utf8()).sum::<usize>();
+        let raws = |upto: usize| text.raw.start + written[..upto].iter().map(|(_, raw)| raw.len() as u32).sum::<u32>();
+        let ranges: Vec<_> = cuts.chunks_exact(2).map(|pair| characters(pair[0])..characters(pair[1])).collect();
+        let places = text.places(body.as_bytes(), &ranges).expect("a string's value");
+        let expected: Vec<_> = cuts.chunks_exact(2).map(|pair| (raws(pair[0]), raws(pair[1]))).collect();
+        prop_assert_eq!(places.iter().map(|place| (place.start, place.end)).collect::<Vec<_>>(), expected);
+    }
+}
+
+#[test]
+fn names_and_numbers_have_no_places() {
+    let body = r#"{"messages":[],"x":{"secret" : 4111, "y":"secret"}}"#;
+    let found = chat(body);
+    let with_places: Vec<_> = found.texts().iter().filter(|text| text.places(body.as_bytes(), &[]).is_some()).collect();
+    assert_eq!(with_places.iter().map(|text| text.read(body.as_bytes())).collect::<Vec<_>>(), ["secret"]);
+    assert_eq!(texts(&found, body).iter().filter(|text| *text == "secret").count(), 2);
+}
+
+#[test]
+fn a_replacement_is_escaped_as_often_as_its_text() {
+    let body = r#"{"messages":[{"role":"assistant","content":"x","tool_calls":[{"function":{"arguments":"{}"}}]}]}"#;
+    let found = chat(body);
+    let escaped: Vec<_> = found.texts().iter().map(|text| (text.role, text.escape("\"\n"))).collect();
+    assert!(escaped.contains(&(TextRole::Assistant, r#"\"\n"#.into())), "{escaped:?}");
+    assert!(escaped.contains(&(TextRole::Arguments, r#"\\\"\\n"#.into())), "{escaped:?}");
+}

@@ -1,6 +1,7 @@
 //! From a string as it stands between its quotes to its characters.
 
 use std::borrow::Cow;
+use std::ops::Range;
 
 /// The characters of a string. Escapes that stand for none are kept as they are, so that a text which is not JSON
 /// comes through whole.
@@ -20,6 +21,27 @@ pub fn unescape(raw: &[u8]) -> Cow<'_, str> {
         rest = &tail[next..];
     }
     Cow::Owned(out)
+}
+
+/// The places in a string as it stands of ranges of its characters' bytes, which are sorted and disjoint and begin
+/// and end at characters. An escape is in a range as a whole.
+pub(super) fn places(raw: &str, ranges: &[Range<usize>]) -> Vec<Range<usize>> {
+    let mut bounds = ranges.iter().flat_map(|range| [range.start, range.end]).peekable();
+    let mut places = Vec::with_capacity(2 * ranges.len());
+    let (mut rest, mut characters) = (raw, 0);
+    loop {
+        while bounds.next_if(|bound| *bound <= characters).is_some() {
+            places.push(raw.len() - rest.len());
+        }
+        let Some(first) = rest.chars().next() else { break };
+        let escape = rest.strip_prefix('\\').and_then(escaped);
+        let (character, length) =
+            escape.map_or((first, first.len_utf8()), |(character, length)| (character, 1 + length));
+        characters += character.len_utf8();
+        rest = &rest[length..];
+    }
+    places.extend(bounds.map(|_| raw.len()));
+    places.chunks_exact(2).map(|pair| pair[0]..pair[1]).collect()
 }
 
 /// The character that an escape stands for, and the escape's length after its backslash in bytes.
