@@ -21,7 +21,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use compute::Quantization;
-use compute::backend::{Backend, Generation, Input, Results, Segment, Step, Want};
+use compute::backend::{Backend, Generation, Input, Results, Segment, Step, StepTimes, Want};
 use compute::cpu::{CpuBackend, CpuOptions, KV_BLOCK_TOKENS, Tier};
 use compute::sampler::Choice;
 use loader::Weights;
@@ -120,6 +120,11 @@ impl Run {
 
     /// The same for several sequences at once.
     fn step_of(&mut self, sequences: Range<usize>, start: usize, count: usize) -> Result<Duration, Failure> {
+        Ok(self.times_of(sequences, start, count)?.compute)
+    }
+
+    /// The same, with the time that choosing took beside it.
+    fn times_of(&mut self, sequences: Range<usize>, start: usize, count: usize) -> Result<StepTimes, Failure> {
         // Not the same few rows of the embedding table all the time.
         let token = |position: usize| (position as u64 * 0x9e37_79b9 % self.vocab) as u32;
         let tokens: Vec<u32> = (start..start + count).map(token).collect();
@@ -130,21 +135,25 @@ impl Run {
         self.backend.launch(&Step { generation: Generation::default(), segments: &segments }, &mut |_| true)?;
         let times = self.backend.collect(&mut self.results)?;
         std::hint::black_box(&self.results);
-        // Choosing is measured by `forebay eval`; here it is the model.
-        Ok(begun.elapsed().saturating_sub(times.choose))
+        // A step is the model alone; everything else around it counts, too.
+        Ok(StepTimes { compute: begun.elapsed().saturating_sub(times.choose), ..times })
     }
 
-    /// Tokens per second of one step for every sequence, each `depth` tokens long.
-    fn batch(&mut self, depth: usize) -> Result<f64, Failure> {
+    /// Tokens per second of one step for every sequence, each `depth` tokens long; and how long choosing takes beside
+    /// such a step, as a share of it.
+    fn batch(&mut self, depth: usize) -> Result<[f64; 2], Failure> {
         let count = self.blocks.len();
         for sequence in 0..count {
             self.step_of(sequence..sequence + 1, 0, depth.max(1))?;
         }
-        let mut steps = Vec::new();
+        let (mut steps, mut choices) = (Vec::new(), Vec::new());
         for _ in 0..BATCH_STEPS {
-            steps.push(self.step_of(0..count, depth, 1)?.as_secs_f64());
+            let times = self.times_of(0..count, depth, 1)?;
+            steps.push(times.compute.as_secs_f64());
+            choices.push(times.choose.as_secs_f64());
         }
-        Ok(count as f64 / median(&mut steps))
+        let step = median(&mut steps);
+        Ok([count as f64 / step, median(&mut choices) / step])
     }
 
     fn read(&mut self, parts: &[&[u8]]) -> f64 {
@@ -173,7 +182,7 @@ fn measure(arguments: &Arguments) -> Result<(), Failure> {
     run.step(arguments.depth, 1)?;
     let resident = peak_resident_bytes();
     let mut times = alternate(arguments, &decoder, &mut run)?;
-    let batch = if arguments.batch > 0 { run.batch(arguments.depth)? } else { 0.0 };
+    let [batch, choice] = if arguments.batch > 0 { run.batch(arguments.depth)? } else { [0.0; 2] };
 
     let kv_bytes = run.backend.limits().kv_block_bytes / KV_BLOCK_TOKENS * (arguments.depth + arguments.tokens / 2);
     let bytes_per_token = weight_bytes_per_token(&decoder, arguments.quantization) + kv_bytes as f64;
@@ -191,6 +200,7 @@ fn measure(arguments: &Arguments) -> Result<(), Failure> {
         "prefill_tokens_per_s": if prefills.is_empty() { 0.0 } else { median(&mut prefills) },
         "batch": arguments.batch,
         "batch_tokens_per_s": batch,
+        "batch_choice_share": choice,
         "depth": arguments.depth,
         "weights_open_ms": opened.as_secs_f64() * 1e3,
         "threads": run.backend.threads(),

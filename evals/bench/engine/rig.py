@@ -41,10 +41,15 @@ def target():
     return Path(os.environ.get("CARGO_TARGET_DIR") or ROOT / "target").resolve() / "release"
 
 
+def model_folder(folder, arch, size):
+    """Where a model of random weights is kept; it is there only when it is whole."""
+    return folder / "models" / f"{arch}-{size}"
+
+
 def synth_model(forebay, folder, arch, size):
     """A model of random weights, made once."""
-    out = folder / "models" / f"{arch}-{size}"
-    if not (out / "config.json").exists():
+    out = model_folder(folder, arch, size)
+    if not out.exists():
         partial = out.with_name(out.name + ".partial")
         shutil.rmtree(partial, ignore_errors=True)
         partial.parent.mkdir(parents=True, exist_ok=True)
