@@ -6,6 +6,7 @@
 #![warn(clippy::disallowed_methods)]
 
 mod decoder;
+mod encoding;
 mod format;
 mod part;
 mod rope;

@@ -13,7 +13,7 @@ use wire::status::WeightsIdentity;
 /// Separates these digests from all others.
 const PREFIX_CONTEXT: &str = "forebay kv block prefix 2";
 const NAME_CONTEXT: &str = "forebay kv block name 2";
-const IDENTITY_CONTEXT: &str = "forebay kv identity 1";
+const IDENTITY_CONTEXT: &str = "forebay kv identity 2";
 
 /// Separates the prefix caches of callers that must not learn of each other: a digest of the tenant, where a router
 /// names one, and of the request's own `cache_salt`.
@@ -43,19 +43,19 @@ pub struct Identity {
 }
 
 impl Identity {
-    /// The identity of weights whose bytes have a digest.
+    /// The identity of weights whose bytes have a digest, computed as the canonical `description` says.
     #[must_use]
-    pub fn of(weights: &[u8; 32], description: &str, preparation: &str) -> Self {
+    pub fn of(weights: &[u8; 32], description: &[u8], preparation: &str) -> Self {
         let mut hasher = blake3::Hasher::new_derive_key(IDENTITY_CONTEXT);
         // The length goes first, so that no two pairs read the same.
         hasher.update(weights).update(&(description.len() as u64).to_le_bytes());
-        hasher.update(description.as_bytes()).update(preparation.as_bytes());
+        hasher.update(description).update(preparation.as_bytes());
         Self { digest: *hasher.finalize().as_bytes(), is_public: true }
     }
 
     /// The identity of weights whose bytes nobody hashed: like no other, from random bytes.
     #[must_use]
-    pub fn private(random: [u8; 32]) -> Self {
+    pub(crate) fn private(random: [u8; 32]) -> Self {
         Self { digest: random, is_public: false }
     }
 
@@ -151,7 +151,7 @@ mod tests {
 
     #[test]
     fn a_name_says_salt_weights_and_everything_before() {
-        let weights = Identity::of(&[1; 32], "a", "stored");
+        let weights = Identity::of(&[1; 32], b"a", "stored");
         let name = |salt, blocks: &[&[u32]]| {
             let prefix = blocks.iter().fold(Prefix::root(&salt), |prefix, tokens| prefix.then(tokens));
             prefix.name(&weights)
@@ -173,17 +173,17 @@ mod tests {
     fn equal_weights_give_equal_names_and_others_never() {
         let prefix = Prefix::root(&CacheSalt::default()).then(&[1, 2]);
         let identities = [
-            Identity::of(&[1; 32], "a", "stored"),
-            Identity::of(&[2; 32], "a", "stored"),
-            Identity::of(&[1; 32], "b", "stored"),
-            Identity::of(&[1; 32], "a", "q8_0"),
-            Identity::of(&[1; 32], "as", "tored"),
+            Identity::of(&[1; 32], b"a", "stored"),
+            Identity::of(&[2; 32], b"a", "stored"),
+            Identity::of(&[1; 32], b"b", "stored"),
+            Identity::of(&[1; 32], b"a", "q8_0"),
+            Identity::of(&[1; 32], b"as", "tored"),
             Identity::private([1; 32]),
             Identity::private([2; 32]),
         ];
         let names: HashSet<BlockName> = identities.iter().map(|identity| prefix.name(identity)).collect();
         assert_eq!(names.len(), identities.len());
-        assert!(names.contains(&prefix.name(&Identity::of(&[1; 32], "a", "stored"))));
+        assert!(names.contains(&prefix.name(&Identity::of(&[1; 32], b"a", "stored"))));
         assert!(identities[0].status().is_public && !identities[5].status().is_public);
     }
 }

@@ -58,7 +58,7 @@ pub(super) struct Private {
 #[derive(Debug, Clone, PartialEq, Eq)]
 struct Key {
     files: Vec<Stamp>,
-    description: String,
+    description: Vec<u8>,
     preparation: &'static str,
 }
 
@@ -120,12 +120,13 @@ pub(super) fn of_embedded(weights: &Weights, config: &Config, kind: &dyn Kind) -
 
 /// The identity of a kind that reads no weights: what it says follows from the vocabulary's size alone.
 pub(super) fn of_nothing(config: &Config, kind: &dyn Kind) -> Identity {
-    Identity::of(&[0; 32], &config.vocab_size.to_string(), kind.preparation())
+    Identity::of(&[0; 32], &(config.vocab_size as u64).to_le_bytes(), kind.preparation())
 }
 
-/// Everything of a config that keys and values follow from. The type it declares is not: tensors decide.
-fn describe(config: &Config) -> String {
-    format!("{:?}", Config { dtype: None, ..config.clone() })
+/// Everything that keys and values follow from besides bytes and preparation. The type that a config declares is not:
+/// tensors decide.
+fn describe(config: &Config) -> Vec<u8> {
+    models::describe(config).encoded()
 }
 
 #[cfg(test)]
@@ -158,7 +159,7 @@ mod tests {
         let quantized = BackendKind::Cpu.configured(&options);
         assert_ne!(private.identity(stamp.map(|stamp| vec![stamp]), &config(), &*quantized), first);
         // Hashed, they have the name that was found, for as long as they are the same files.
-        let found = Identity::of(&[7; 32], "a description", "stored");
+        let found = Identity::of(&[7; 32], b"a description", "stored");
         let stamp = Stamp::of(folder.path(), "model.safetensors").expect("a file");
         assert!(stamp.is_of(&file));
         private.publish(vec![stamp.clone()], &config(), &*stored, found);
@@ -172,10 +173,41 @@ mod tests {
         assert_ne!(private.identity(None, &config(), &*stored), private.identity(None, &config(), &*stored));
     }
 
+    /// Digests of this release and of every later one. A change renames every published block of a whole fleet: it needs a
+    /// reason, a new version of the encoding, and a line in the change log.
+    #[test]
+    fn an_identity_is_the_same_in_every_release() {
+        let kind = BackendKind::Cpu.configured(&KindOptions::default());
+        let identity = |config: &str| {
+            let config = Config::parse(config.as_bytes()).expect("a config");
+            Identity::of(&[7; 32], &describe(&config), kind.preparation()).to_string()
+        };
+        let llama = r#"{
+            "architectures": ["LlamaForCausalLM"], "vocab_size": 128256, "hidden_size": 2048, "intermediate_size": 8192,
+            "num_hidden_layers": 16, "num_attention_heads": 32, "num_key_value_heads": 8, "head_dim": 64,
+            "max_position_embeddings": 131072, "rms_norm_eps": 1e-05, "rope_theta": 500000.0, "tie_word_embeddings": true,
+            "rope_scaling": {"rope_type": "llama3", "factor": 32.0, "low_freq_factor": 1.0, "high_freq_factor": 4.0,
+                             "original_max_position_embeddings": 8192}
+        }"#;
+        let qwen = r#"{
+            "architectures": ["Qwen3ForCausalLM"], "vocab_size": 151936, "hidden_size": 1024, "intermediate_size": 3072,
+            "num_hidden_layers": 28, "num_attention_heads": 16, "num_key_value_heads": 8, "head_dim": 128,
+            "max_position_embeddings": 40960, "rms_norm_eps": 1e-06, "rope_theta": 1000000, "tie_word_embeddings": false
+        }"#;
+        let pinned = [
+            "094d14d472611bf296e57246f1ba6917f71c94d5c55f44c18aafadb3cbf29865",
+            "f8e6f18b8a5f4fcadb50ab854d050d087767d55355c489527248f6bcad8b2656",
+        ];
+        assert_eq!([identity(llama), identity(qwen)], pinned);
+        // The words of a config do not count, what they mean does.
+        assert_eq!(identity(&qwen.replace("1000000,", "1e6, \"torch_dtype\": \"bfloat16\",")), identity(qwen));
+        assert_ne!(identity(&qwen.replace("1000000,", "1000001,")), identity(qwen));
+    }
+
     #[test]
     fn a_declared_type_is_not_a_part_of_the_description() {
         let config = config();
         assert_eq!(describe(&config), describe(&Config { dtype: None, ..config.clone() }));
-        assert_ne!(describe(&config), describe(&Config { layers: config.layers + 1, ..config.clone() }));
+        assert_ne!(describe(&config), describe(&Config { rms_norm_eps: 1e-3, ..config.clone() }));
     }
 }

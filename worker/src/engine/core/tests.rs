@@ -14,7 +14,7 @@ use std::cell::RefCell;
 use std::collections::HashSet;
 use std::rc::Rc;
 
-/// What a reader has heard, and how it is.
+/// A reader's events, and its state.
 #[derive(Debug)]
 struct Log {
     tokens: Vec<u32>,
@@ -99,9 +99,9 @@ struct Simulation {
     may_fail: bool,
     /// Of 100 launches and collections, how many fail: the step is then computed sequence by sequence.
     faults: u64,
-    /// How many did.
+    /// Number of those.
     failed: usize,
-    /// What the weights are known by; they are identified at once.
+    /// The weights' identity; they are identified at once.
     identity: Option<Identity>,
     /// The blocks that a reader of the events holds for cached.
     published: HashSet<BlockName>,
@@ -304,10 +304,10 @@ impl Simulation {
 
 /// An identity for each generation.
 fn identity_of(generation: u8) -> Option<Identity> {
-    Some(Identity::of(&[generation; 32], "a model", "stored"))
+    Some(Identity::of(&[generation; 32], b"a model", "stored"))
 }
 
-/// What is true between any two deeds: blocks are held exactly as often as sequences hold them, seats and order kept.
+/// Invariants between any two actions: blocks are held exactly as often as sequences hold them, seats and order kept.
 fn check(core: &Core<Listener>) {
     let mut holders = vec![0_u32; core.limits.kv_blocks];
     for sequence in &core.running {
@@ -342,7 +342,7 @@ fn ask(prompt: Vec<u32>, seed: u64, max_tokens: usize) -> Request<Listener> {
     Request { prompt, params, priority: 0, salt: CacheSalt::default(), reader: Listener::new() }
 }
 
-/// What a sequence says when it is alone and nothing is cached.
+/// The tokens of a sequence that is alone, with nothing cached.
 fn alone(prompt: Vec<u32>, seed: u64, max_tokens: usize) -> Vec<u32> {
     alone_with(Generation(0), ask(prompt, seed, max_tokens))
 }
@@ -371,7 +371,7 @@ struct Arrival {
     fate: Fate,
 }
 
-/// What its reader does.
+/// Its reader's behaviour.
 #[derive(Debug, Clone, Copy, PartialEq)]
 enum Fate {
     Reads,
@@ -421,6 +421,8 @@ impl Arrival {
         asked.params.stop_ids = vec![1, 2, 3];
         asked.params.min_tokens = (self.seed % 5) as usize;
         asked.params.sampling.frequency_penalty = f32::from(self.seed.is_multiple_of(2));
+        // Of the whole prompt, cached or not.
+        asked.params.sampling.repetition_penalty = if self.seed.is_multiple_of(3) { 1.5 } else { 1.0 };
         asked
     }
 }
