@@ -11,16 +11,16 @@ pub struct Slot {
     pub name: String,
     /// The shape the model computes with, outermost first.
     pub shape: Vec<usize>,
-    /// Which rows of the stored tensor it is, where several slots share one.
+    /// Its rows in the stored tensor, where several slots share one.
     pub rows: Option<Rows>,
 }
 
-/// Consecutive rows of a stored matrix, as of projections that a family stores as one.
+/// Consecutive rows of a stored matrix, or numbers of a stored vector, as of projections that a family stores as one.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Rows {
     /// The first of them; the slot's shape says how many.
     pub first: usize,
-    /// How many rows the stored tensor has.
+    /// Number of rows of the stored tensor.
     pub of: usize,
 }
 
@@ -37,7 +37,7 @@ impl Slot {
         Self { rows: Some(rows), ..Self::new(name, shape) }
     }
 
-    /// How many numbers it holds.
+    /// Number of its elements.
     #[must_use]
     pub fn elements(&self) -> usize {
         self.shape.iter().product()
@@ -54,7 +54,7 @@ impl Slot {
     }
 }
 
-/// How a weight's numbers are read, beyond the format of the tensor they are in.
+/// The reading of a weight's numbers, beyond the format of the tensor they are in.
 ///
 /// Scales and zero points of FP8, MXFP4, AWQ and GPTQ are tensors of their own; a variant that holds their views
 /// comes with the interpreters that read it.
@@ -81,9 +81,12 @@ impl Weight {
         if numbers.shape() != slot.stored_shape() {
             return None;
         }
-        let row = slot.shape.last().copied().unwrap_or(1);
+        // A part of a vector is rows of one number each; a whole one may be a row of blocks.
+        let (outer, row) = match (slot.shape.as_slice(), slot.rows) {
+            (&[numbers], Some(_)) => (numbers, 1),
+            (shape, _) => (shape.iter().rev().skip(1).product(), shape.last().copied().unwrap_or(1)),
+        };
         let of_rows = |rows: usize| usize::try_from(numbers.format().row_bytes(row)?).ok()?.checked_mul(rows);
-        let outer: usize = slot.shape.iter().rev().skip(1).product();
         let range = match slot.rows {
             None => 0..of_rows(outer)?,
             Some(rows) => {
@@ -119,7 +122,7 @@ impl Weight {
         self.numbers.format()
     }
 
-    /// How its numbers are read.
+    /// The reading of its numbers.
     #[must_use]
     pub fn packing(&self) -> Packing {
         self.packing
@@ -161,6 +164,14 @@ mod tests {
         assert!(Weight::new(&slot(5, 2), fused.clone()).is_none(), "beyond the end");
         assert!(Weight::new(&slot(usize::MAX, 2), fused.clone()).is_none());
         assert!(Weight::new(&Slot::new("qkv", &[5, 2]), fused).is_none(), "another shape");
+    }
+
+    #[test]
+    fn rows_of_a_stored_vector_are_its_numbers() {
+        let fused = view(Format::F32, &[6], 24);
+        let part = |first, count| Weight::new(&Slot::rows("bias", &[count], Rows { first, of: 6 }), fused.clone());
+        assert_eq!(part(2, 3).expect("it fits").bytes(), (8..20).collect::<Vec<u8>>());
+        assert!(part(4, 3).is_none(), "beyond the end");
     }
 
     #[test]

@@ -12,17 +12,18 @@ use compute::backend::{Generation, Input, Logits, Outcome, Pooling, Results, Seg
 use compute::candle::{CandleBackend, CandleOptions};
 use compute::cpu::{CpuBackend, CpuOptions, KV_BLOCK_TOKENS, Tier};
 use compute::sampler::Choice;
-use compute::{KvCacheDtype, Quantization};
+use compute::{BackendKind, KindOptions, KvCacheDtype, Model, Quantization};
 use loader::Weights;
 use models::Config;
 use safetensors::SafeTensors;
 use serde_json::Value;
-use tensor::{Decoder, Format};
+use tensor::{Body, Decoder, Format, Rows, Slot, View, Weight};
 
-/// What two right f32 answers may differ by.
+/// The largest difference between two right f32 answers.
 const LOGIT_TOLERANCE: f32 = 1e-4;
 
 struct Fixture {
+    folder: PathBuf,
     name: String,
     decoder: Arc<Decoder>,
     /// (sequences, tokens)
@@ -63,6 +64,7 @@ impl Fixture {
             logits.data().as_chunks::<4>().0.iter().map(|chunk| f32::from_le_bytes(*chunk)).collect();
         let facts = fs::read(folder.join("expected.json")).expect("expected.json");
         Self {
+            folder: folder.to_owned(),
             name,
             decoder,
             sequences: ids(tensor("input_ids").data()).chunks(tokens).map(<[u32]>::to_vec).collect(),
@@ -253,6 +255,71 @@ fn cpu_agrees_with_candle_where_both_keep_f32_keys() {
     }
 }
 
+/// Stores weights as one tensor, each of them rows of it.
+fn fuse(name: &str, parts: Vec<&mut Weight>) {
+    let format = parts[0].format();
+    let of = parts.iter().map(|part| part.shape()[0]).sum();
+    let bytes: Vec<u8> = parts.iter().flat_map(|part| part.bytes().to_vec()).collect();
+    let shape: Vec<usize> = [of].into_iter().chain(parts[0].shape()[1..].iter().copied()).collect();
+    let view = View::new(format, &shape, Arc::new(bytes));
+    let mut first = 0;
+    for part in parts {
+        assert_eq!(part.format(), format);
+        let slot = Slot::rows(name, part.shape(), Rows { first, of });
+        first += part.shape()[0];
+        *part = Weight::new(&slot, view.clone()).expect("rows of it");
+    }
+}
+
+/// The same model with queries, keys and values in one tensor, and gate and up in another.
+fn fused(decoder: &Decoder) -> Decoder {
+    let mut fused = decoder.clone();
+    let layers = fused.layers.iter_mut().enumerate();
+    for (layer, branch) in layers.flat_map(|(number, layer)| layer.branches.iter_mut().map(move |one| (number, one))) {
+        let (name, linears) = match &mut branch.body {
+            Body::Attention(body) => ("qkv_proj", vec![&mut body.query, &mut body.key, &mut body.value]),
+            Body::Dense(body) => ("gate_up_proj", vec![&mut body.gate, &mut body.up]),
+        };
+        let (weights, biases): (Vec<_>, Vec<_>) =
+            linears.into_iter().map(|linear| (&mut linear.weight, linear.bias.as_mut())).unzip();
+        fuse(&format!("{layer}.{name}.weight"), weights);
+        let biases: Vec<&mut Weight> = biases.into_iter().flatten().collect();
+        if !biases.is_empty() {
+            fuse(&format!("{layer}.{name}.bias"), biases);
+        }
+    }
+    fused
+}
+
+#[test]
+fn projections_that_are_rows_of_one_tensor_compute_the_same_bits() {
+    let mut biased = 0;
+    for fixture in folders().iter().map(|folder| Fixture::load(folder)) {
+        let (tokens, prompt) = (&fixture.sequences[0], &fixture.sequences[0][..8]);
+        let apart = |backend: &mut dyn Logits| (forced(backend, tokens), greedy(backend, prompt, 4));
+        let decoder = Arc::new(fused(&fixture.decoder));
+        biased += decoder.attentions().filter(|attention| attention.key.bias.is_some()).count();
+        let whole = Fixture { decoder, ..Fixture::load(&fixture.folder) };
+        for ((name, mut one), (_, mut other)) in fixture.backends().into_iter().zip(whole.backends()) {
+            let ((logits, text), (found, said)) = (apart(&mut *one), apart(&mut *other));
+            assert!(logits.iter().zip(&found).all(|(a, b)| a.to_bits() == b.to_bits()), "{name}");
+            assert_eq!(text, said, "{name}");
+        }
+        let quantized = |fixture: &Fixture| {
+            let quantization = Some(Quantization::Q8_0);
+            let logits = forced(&mut fixture.cpu_of(Tier::best(), KvCacheDtype::Auto, quantization), tokens);
+            let kind = BackendKind::Cpu.configured(&KindOptions { quantization, ..KindOptions::default() });
+            let model = Model { vocab_size: 1, decoder: Some(Arc::clone(&fixture.decoder)) };
+            let prepared = kind.prepare(&model).expect("prepares");
+            prepared.complete(None, &|| true).expect("the weights are there");
+            let loss = prepared.loss();
+            (logits, loss.matrices, loss.bytes, loss.max)
+        };
+        assert!(quantized(&fixture) == quantized(&whole), "{} in Q8_0", fixture.name);
+    }
+    assert!(biased > 0, "no model with biases of keys");
+}
+
 #[test]
 fn fused_tiers_compute_the_same_bits() {
     if !Tier::Avx512.is_available() {
@@ -298,7 +365,7 @@ fn eight_bits_cost_next_to_nothing_and_the_same_in_any_company() {
     assert!(seen >= 4, "only {seen} models of 16 bits");
 }
 
-/// What a backend makes of whole sequences that want something, by launching and collecting one step for each.
+/// Results of whole sequences that want something, by launching and collecting one step for each.
 fn outcomes(backend: &mut dyn Logits, tokens: &[u32], want: Want<'_>) -> Outcome {
     let blocks = blocks(backend);
     let segment = Segment { input: Input::Tokens(tokens), start: 0, blocks: &blocks, want };

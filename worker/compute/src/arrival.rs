@@ -5,7 +5,7 @@ use std::time::Duration;
 use crate::error::StepError;
 use tensor::{Part, Weight};
 
-/// How long to wait for weights before asking whether anybody still wants the step: a tenth of
+/// Duration of a wait for weights before asking whether anybody still wants the step: a tenth of
 /// what a person notices.
 const ASK_EVERY: Duration = Duration::from_millis(20);
 

@@ -22,7 +22,7 @@ use crate::results::{self, Outbox, Results, StepTimes};
 use crate::sampler::Scratch;
 use tensor::{Attention, Body, Branch, Decoder, Dense, Format, Linear, Norm, Pairs, Rotation, Sees, Weight, Widths};
 
-/// How long to wait for weights at a time.
+/// Duration of one wait for weights.
 const PATIENCE: Duration = Duration::from_secs(1);
 /// Positions in a KV block, as on the `cpu` backend.
 const BLOCK_TOKENS: usize = 16;
@@ -112,7 +112,7 @@ impl Prepared for Source {
     }
 }
 
-/// How a backend is sized.
+/// Sizes of a backend.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct CandleOptions {
     /// The most rows in one step.
@@ -152,7 +152,7 @@ pub struct CandleBackend {
     decoder: Decoder<Tensor>,
     limits: Limits,
     caches: Vec<Cache>,
-    /// What the picked rows gave: logits, or hidden states where those are wanted.
+    /// Results of the picked rows: logits, or hidden states where those are wanted.
     rows: Vec<f32>,
     outbox: Outbox,
     scratch: Scratch,
@@ -411,7 +411,7 @@ fn slot(segment: &Segment<'_>, position: usize) -> usize {
     segment.blocks[position / BLOCK_TOKENS] as usize * BLOCK_TOKENS + position % BLOCK_TOKENS
 }
 
-/// What attention makes of the normed stream (rows, hidden): as much to add to it.
+/// Attention over the normed stream (rows, hidden); the result is added to the stream.
 fn attend(
     attention: &Attention<Tensor>,
     angles: &Angles,

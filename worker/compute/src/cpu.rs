@@ -9,16 +9,16 @@ mod arena;
 mod kind;
 mod need;
 mod operand;
+mod options;
+mod prepared;
 mod staged;
 
-use std::num::NonZeroUsize;
 use std::sync::Arc;
 use std::time::Instant;
 
-use thiserror::Error;
-
 use self::arena::Arena;
 use self::operand::{Operand, matrix};
+use self::options::{instructions, kv_float, threads};
 use crate::backend::{
     Backend, Generation, Input, InstallError, Limits, Location, Logits, Part, Prepared, Segment, Step, StepError, check,
 };
@@ -30,119 +30,21 @@ use crate::kernels::pool::Pool;
 use crate::kernels::rotate::{BLOCK_TOKENS, HeadNorm, Heads, Rotation, Row, part_pairs, rotate_and_store};
 use crate::kernels::stream;
 use crate::kernels::tier::Instructions;
-use crate::kind::{KvCacheDtype, Quantization};
 use crate::results::{self, Outbox, Results, StepTimes};
 use crate::sampler::Scratch;
 use tensor::{Body, Branch, Decoder, Dense, Format, Norm, Pairs, Sees};
 
 pub(crate) use self::kind::Cpu;
+pub use self::options::{CpuError, CpuOptions, KV_BLOCK_TOKENS};
 pub use self::staged::Staged;
 pub use crate::kernels::buffer::Pages;
 pub use crate::kernels::tier::Tier;
-
-/// The format of keys and values of a model whose matrices are stored as `stored`, on `tier`: where nobody asks for one,
-/// f32 for models stored as f32, bf16 for those whose activations the tier rounds to bf16 as well, f16 for others.
-fn kv_float(asked: KvCacheDtype, stored: Format, tier: Tier) -> Format {
-    match asked {
-        KvCacheDtype::Auto if stored == Format::F32 => Format::F32,
-        KvCacheDtype::Auto if tier.dots(stored) => Format::Bf16,
-        KvCacheDtype::Auto | KvCacheDtype::F16 => Format::F16,
-        KvCacheDtype::F32 => Format::F32,
-        KvCacheDtype::Bf16 => Format::Bf16,
-    }
-}
-
-/// How a backend is sized.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct CpuOptions {
-    /// Threads that compute, the caller's among them; as many as the machine offers if none.
-    pub threads: Option<NonZeroUsize>,
-    /// The most rows in one step.
-    pub max_rows: usize,
-    /// The most rows of logits one step returns.
-    pub max_logits_rows: usize,
-    /// KV blocks, of [`KV_BLOCK_TOKENS`] positions each.
-    pub kv_blocks: usize,
-    /// The format of keys and values.
-    pub kv_dtype: KvCacheDtype,
-    /// The longest sequence in tokens; what the model is made for if none.
-    pub max_position: Option<usize>,
-    /// Which instructions; the best the machine has if none.
-    pub instruction_set: Option<Tier>,
-    /// What becomes of matrices; they are read in place, as stored, if none.
-    pub quantization: Option<Quantization>,
-}
-
-impl Default for CpuOptions {
-    /// Enough to try a model: 512 rows, 16 rows of logits, 4096 positions.
-    fn default() -> Self {
-        Self {
-            threads: None,
-            max_rows: 512,
-            max_logits_rows: 16,
-            kv_blocks: 256,
-            kv_dtype: KvCacheDtype::Auto,
-            max_position: None,
-            instruction_set: None,
-            quantization: None,
-        }
-    }
-}
-
-/// Positions in a KV block.
-pub const KV_BLOCK_TOKENS: usize = BLOCK_TOKENS;
-
-/// Why a backend could not be built.
-#[derive(Debug, Error)]
-pub enum CpuError {
-    /// The machine lacks the instructions asked for.
-    #[error("building the cpu backend: this machine has no {}; it has {}", .asked.name(), Tier::best().name())]
-    NoSuchInstructions {
-        /// The tier asked for.
-        asked: Tier,
-    },
-    /// A size is zero.
-    #[error("building the cpu backend: {what} must be at least 1")]
-    Zero {
-        /// Which.
-        what: &'static str,
-    },
-    /// No thread could be started.
-    #[error("building the cpu backend: starting {threads} threads")]
-    Threads {
-        /// How many were asked for.
-        threads: usize,
-        /// What the system said.
-        #[source]
-        source: std::io::Error,
-    },
-    /// The activations' memory could not be reserved.
-    #[error("building the cpu backend: reserving the activations of {rows} rows; lower max_num_batched_tokens")]
-    Arena {
-        /// How many rows were asked for.
-        rows: usize,
-        /// What the system said.
-        #[source]
-        source: std::io::Error,
-    },
-    /// The KV storage could not be reserved.
-    #[error("building the cpu backend: reserving {bytes} bytes for {blocks} KV blocks")]
-    KvStorage {
-        /// Its size; saturated where it exceeds what can be counted.
-        bytes: usize,
-        /// How many blocks were asked for.
-        blocks: usize,
-        /// What the system said.
-        #[source]
-        source: std::io::Error,
-    },
-}
 
 /// One model on the CPU.
 pub struct CpuBackend {
     /// Generations of weights, oldest first; at least one.
     models: Vec<(Generation, Arc<Staged>)>,
-    /// Which of them the current step uses.
+    /// Index of the one that the current step uses.
     current: usize,
     limits: Limits,
     /// The format of keys and values.
@@ -211,7 +113,7 @@ impl CpuBackend {
         self.instructions.tier()
     }
 
-    /// How many threads compute.
+    /// Number of threads that compute.
     #[must_use]
     pub fn threads(&self) -> usize {
         self.pool.threads()
@@ -479,7 +381,7 @@ impl Backend for CpuBackend {
     }
 
     fn install(&mut self, weights: &Arc<dyn Prepared>) -> Result<Generation, InstallError> {
-        let Some(staged) = kind::staged(&**weights) else {
+        let Some(staged) = prepared::staged(&**weights) else {
             return Err(InstallError::Unsupported { backend: self.name() });
         };
         let (newest, model) = self.models.last().expect("a backend has weights");
@@ -511,22 +413,6 @@ impl Logits for CpuBackend {
         self.compute(&Step { generation: self.newest(), segments }, wanted)?;
         Ok(&self.arena.logits[..self.arena.wanted.len() * self.limits.vocab_size])
     }
-}
-
-fn instructions(options: &CpuOptions) -> Result<Instructions, CpuError> {
-    let asked = options.instruction_set.unwrap_or_else(Tier::best);
-    Instructions::of(asked).ok_or(CpuError::NoSuchInstructions { asked })
-}
-
-/// How many threads a backend of these options computes with.
-fn threads(options: &CpuOptions) -> usize {
-    let offered = || std::thread::available_parallelism().map_or(1, NonZeroUsize::get);
-    options.threads.map_or_else(offered, NonZeroUsize::get)
-}
-
-/// The format of most of a model: that of its first query projection.
-fn stored(decoder: &Decoder) -> Format {
-    decoder.attentions().next().map_or(Format::F32, |attention| attention.query.weight.format())
 }
 
 fn head_norm(norm: &Norm<Operand>) -> HeadNorm<'_> {

@@ -1,10 +1,10 @@
-//! Why a step, or an installation of other weights, failed.
+//! Errors of steps and of installing weights.
 
 use std::sync::Arc;
 use tensor::Part;
 use thiserror::Error;
 
-/// Why a step failed.
+/// Errors of a step.
 #[derive(Debug, Error)]
 pub enum StepError {
     /// The caller broke a limit; a bug of ours.
@@ -28,7 +28,7 @@ pub enum StepError {
         tensor: String,
         /// The file or object it is in.
         object: String,
-        /// Why the load failed.
+        /// The load's error.
         #[source]
         source: Arc<dyn std::error::Error + Send + Sync>,
     },
@@ -40,7 +40,7 @@ pub enum StepError {
     },
 }
 
-/// Why a revision was not installed. The backend is as it was.
+/// Errors of installing a revision. The backend is as it was.
 #[derive(Debug, Clone, Error, PartialEq, Eq)]
 pub enum InstallError {
     /// The backend has one generation for its life, or the weights were prepared for another kind.

@@ -86,7 +86,7 @@ pub struct Built {
     pub kv_pages: Option<Pages>,
 }
 
-/// Why a backend could not be built, in its own words.
+/// Error of building a backend, in its own words.
 #[derive(Debug, Error)]
 #[error(transparent)]
 pub struct BuildError(Box<dyn Error + Send + Sync>);

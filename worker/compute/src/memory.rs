@@ -95,7 +95,7 @@ impl MemoryPlan {
     }
 }
 
-/// Why the wishes do not fit.
+/// Errors of a plan: the wishes do not fit.
 #[derive(Debug, Clone, Error, PartialEq, Eq)]
 pub enum MemoryError {
     /// A wish for nothing.
@@ -106,7 +106,7 @@ pub enum MemoryError {
     TooLong {
         /// The wish.
         asked: usize,
-        /// What the model was made for.
+        /// The length that the model was made for.
         available: usize,
     },
     /// The KV storage does not hold one sequence of the length asked for.
@@ -117,9 +117,9 @@ pub enum MemoryError {
     KvTooSmall {
         /// The length that does not fit.
         tokens: usize,
-        /// What it takes.
+        /// Bytes that it takes.
         needed_bytes: u64,
-        /// What there is.
+        /// Bytes that there are.
         available_bytes: u64,
     },
     /// Everything together exceeds the budget.
@@ -135,7 +135,7 @@ pub enum MemoryError {
         arena_bytes: u64,
         /// The KV storage asked for, or the least that is of use.
         kv_bytes: u64,
-        /// What there is.
+        /// Bytes that there are.
         budget_bytes: u64,
     },
 }

@@ -24,16 +24,16 @@ pub enum BackendKind {
     Scripted,
 }
 
-/// What becomes of matrices, and of keys and values; how much of the machine computes.
+/// Formats of matrices, keys and values, and the share of the machine that computes.
 #[derive(Debug, Clone, Copy, Default)]
 pub struct KindOptions {
     /// Threads that compute; all the machine offers if none.
     pub threads: Option<NonZeroUsize>,
     /// The format of keys and values.
     pub kv_cache_dtype: KvCacheDtype,
-    /// What matrices become when they arrive; they are computed with as stored if none.
+    /// The format that matrices are converted to when they arrive; they are computed with as stored if none.
     pub quantization: Option<Quantization>,
-    /// How long a step takes, where nothing is computed.
+    /// Duration of a step where nothing is computed.
     pub scripted_step: Duration,
 }
 
@@ -48,7 +48,7 @@ impl BackendKind {
         }
     }
 
-    /// Whether it makes other matrices of those that a model is stored in.
+    /// True if it can convert matrices at load.
     #[must_use]
     pub const fn quantizes(self) -> bool {
         match self {

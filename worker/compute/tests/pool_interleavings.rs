@@ -11,13 +11,26 @@
 #[allow(dead_code, unused_imports, reason = "parts that only kernels and unit tests use")]
 mod pool;
 
-/// Loom's for what `kernels/sync.rs` takes from the standard library.
+/// Loom's for what `kernels/sync.rs` has.
 mod sync {
     pub(crate) use loom::cell::UnsafeCell;
     pub(crate) use loom::hint::spin_loop;
+    pub(crate) use loom::sync::Arc;
     pub(crate) use loom::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering, fence};
-    pub(crate) use loom::sync::{Arc, Mutex};
     pub(crate) use loom::thread::{self, JoinHandle, Thread};
+
+    /// Loom's lock with the interface of one that is never poisoned.
+    pub(crate) struct Mutex<T>(loom::sync::Mutex<T>);
+
+    impl<T> Mutex<T> {
+        pub(crate) fn new(value: T) -> Self {
+            Self(loom::sync::Mutex::new(value))
+        }
+
+        pub(crate) fn lock(&self) -> loom::sync::MutexGuard<'_, T> {
+            self.0.lock().unwrap_or_else(std::sync::PoisonError::into_inner)
+        }
+    }
 
     /// Every spin is one more place at which another thread may run; one shows all there is.
     pub(crate) const SPINS: usize = 1;

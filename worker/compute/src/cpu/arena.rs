@@ -13,7 +13,7 @@ use tensor::{Decoder, Widths};
 pub(super) struct Arena {
     /// The rows of the current step.
     pub(super) rows: Vec<Row>,
-    /// Which of them want logits.
+    /// Those of them that want logits.
     pub(super) wanted: Vec<usize>,
     /// The residual stream, (R, hidden).
     pub(super) stream: Vec<f32>,
@@ -25,7 +25,7 @@ pub(super) struct Arena {
     pub(super) keys: Vec<f32>,
     /// (R, kv_heads · head_dim).
     pub(super) values: Vec<f32>,
-    /// What attention returns, (R, heads · head_dim).
+    /// Result of attention, (R, heads · head_dim).
     pub(super) mixed: Vec<f32>,
     /// Inside the feed-forward part, (R, intermediate).
     pub(super) inner: Vec<f32>,

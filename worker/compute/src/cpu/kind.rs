@@ -1,12 +1,13 @@
-//! The `cpu` kind: what it needs, and weights prepared for it.
+//! The `cpu` kind: memory, preparation and building.
 
+use super::options::{CpuOptions, KV_BLOCK_TOKENS, kv_float, stored, threads};
+use super::prepared::{Operands, staged};
 use super::staged::Staged;
-use super::{CpuBackend, CpuOptions, kv_float, need, stored, threads};
-use crate::backend::{Prepared, QuantizationLoss, StepError};
+use super::{CpuBackend, need};
+use crate::backend::Prepared;
 use crate::kernels::tier::Tier;
 use crate::kind::{BuildError, Built, Kind, KvCacheDtype, Model, Quantization, Rows, Sizes};
 use crate::memory::Need;
-use std::any::Any;
 use std::num::NonZeroUsize;
 use std::sync::Arc;
 
@@ -16,20 +17,6 @@ pub(crate) struct Cpu {
     threads: Option<NonZeroUsize>,
     kv_dtype: KvCacheDtype,
     quantization: Option<Quantization>,
-}
-
-/// A model's operands, some of which may still have to be made.
-struct Operands {
-    staged: Arc<Staged>,
-    /// Number of threads that make them where nothing else needs those.
-    threads: usize,
-    is_copied: bool,
-}
-
-/// The operands in weights that were prepared for this kind.
-pub(super) fn staged(weights: &dyn Prepared) -> Option<Arc<Staged>> {
-    let operands = (weights as &dyn Any).downcast_ref::<Operands>();
-    operands.map(|operands| Arc::clone(&operands.staged))
 }
 
 impl Cpu {
@@ -68,7 +55,7 @@ impl Kind for Cpu {
         let Some(decoder) = &model.decoder else { return String::new() };
         let float = kv_float(self.kv_dtype, stored(decoder), Tier::best());
         let heads = decoder.attentions().map(|body| format!("{}x{}", body.kv_heads, body.head_dim));
-        let (tokens, heads) = (super::KV_BLOCK_TOKENS, heads.collect::<Vec<_>>().join(" "));
+        let (tokens, heads) = (KV_BLOCK_TOKENS, heads.collect::<Vec<_>>().join(" "));
         format!("cpu pairs 1; {tokens} tokens; {float:?}; {heads}")
     }
 
@@ -83,7 +70,7 @@ impl Kind for Cpu {
             copies_bytes: need::copies_bytes(decoder, self.quantization),
             activation_bytes: need::activation_bytes(decoder, rows),
             kv_block_bytes: need::kv_block_bytes(decoder, float),
-            kv_block_tokens: super::KV_BLOCK_TOKENS,
+            kv_block_tokens: KV_BLOCK_TOKENS,
             positions: decoder.max_position,
         }
     }
@@ -110,24 +97,5 @@ impl Kind for Cpu {
         let backend = CpuBackend::over(staged, &options).map_err(BuildError::of)?;
         let kv_pages = Some(backend.kv_pages());
         Ok(Built { backend: Box::new(backend), kv_pages })
-    }
-}
-
-impl Prepared for Operands {
-    fn has_work(&self) -> bool {
-        self.is_copied
-    }
-
-    fn complete(&self, base: Option<&dyn Prepared>, wanted: &(dyn Fn() -> bool + Sync)) -> Result<(), StepError> {
-        if !self.is_copied {
-            return Ok(());
-        }
-        let threads = if base.is_some() { 1 } else { self.threads };
-        let base = base.and_then(staged);
-        self.staged.complete(threads, base.as_deref(), wanted)
-    }
-
-    fn loss(&self) -> QuantizationLoss {
-        self.staged.loss()
     }
 }

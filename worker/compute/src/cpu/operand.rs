@@ -29,12 +29,12 @@ pub(super) struct Quantized {
     pub(super) relative_error: f64,
 }
 
-/// How operands are made of tensors.
+/// The way from tensors to operands.
 #[derive(Clone, Copy, PartialEq, Eq)]
 pub(super) struct Preparation {
     /// The instructions to do it with.
     pub(super) on: Instructions,
-    /// What becomes of matrices; they stay in place if none.
+    /// The format that matrices are converted to; they stay in place if none.
     pub(super) quantization: Option<Quantization>,
 }
 

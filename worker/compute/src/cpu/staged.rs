@@ -7,11 +7,13 @@
 use std::collections::BTreeMap;
 use std::fmt;
 use std::sync::atomic::{AtomicUsize, Ordering};
-use std::sync::{Arc, Mutex, OnceLock, PoisonError};
+use std::sync::{Arc, OnceLock};
 use std::thread;
 
+use parking_lot::Mutex;
+
 use super::operand::{Operand, Preparation, Quantized};
-use super::{CpuError, CpuOptions, instructions};
+use super::options::{self, CpuError, CpuOptions, instructions};
 use crate::arrival;
 use crate::backend::{QuantizationLoss, StepError};
 use tensor::{Decoder, Format, Layer, Norm, Part, Weight};
@@ -25,14 +27,20 @@ pub struct Staged {
     tail: OnceLock<Tail>,
 }
 
-/// What makes logits of the stream.
+/// The final norm and the matrix that makes logits.
 struct Tail {
     norm: Norm<Operand>,
     head: Operand,
 }
 
-/// Copies of matrices by name, each with the place of the bytes that it was made of.
-type Copies<'a> = BTreeMap<&'a str, (&'a [u8], &'a Arc<Quantized>)>;
+/// Copies of matrices by their tensor's name and their first row in it, each with the place of the bytes that it was
+/// made of.
+type Copies<'a> = BTreeMap<(&'a str, usize), (&'a [u8], &'a Arc<Quantized>)>;
+
+/// The key of a matrix among [`Copies`].
+fn key(weight: &Weight) -> (&str, usize) {
+    (weight.name(), weight.slot().rows.map_or(0, |rows| rows.first))
+}
 
 impl Staged {
     /// Nothing is built yet. Of the options it takes `instruction_set` and `quantization`.
@@ -101,7 +109,7 @@ impl Staged {
                 let is_wanted = if wanted() { Ok(()) } else { Err(StepError::Unwanted { part }) };
                 if let Err(error) = is_wanted.and_then(|()| self.need_with(part, &copies, &mut |_| wanted())) {
                     next.store(parts.len(), Ordering::Relaxed);
-                    failure.lock().unwrap_or_else(PoisonError::into_inner).get_or_insert(error);
+                    failure.lock().get_or_insert(error);
                     return;
                 }
             }
@@ -113,15 +121,15 @@ impl Staged {
             }
             work();
         });
-        failure.into_inner().unwrap_or_else(PoisonError::into_inner).map_or(Ok(()), Err)
+        failure.into_inner().map_or(Ok(()), Err)
     }
 
-    /// What quantizing has made and lost so far.
+    /// Copies made by quantizing so far, and their loss.
     #[must_use]
     pub fn loss(&self) -> QuantizationLoss {
         let mut loss = QuantizationLoss::default();
         let mut sum = 0.0;
-        for (name, (_, copy)) in self.copies() {
+        for ((name, _), (_, copy)) in self.copies() {
             loss.matrices += 1;
             loss.bytes += copy.bytes.len() as u64;
             sum += copy.relative_error;
@@ -138,14 +146,14 @@ impl Staged {
         &self.source
     }
 
-    /// How its operands are made.
+    /// The way its operands are made.
     pub(super) fn how(&self) -> Preparation {
         self.how
     }
 
     /// The format of most of it.
     pub(super) fn stored(&self) -> Format {
-        super::stored(&self.source)
+        options::stored(&self.source)
     }
 
     /// The embedding table, which a step has needed.
@@ -206,7 +214,7 @@ impl Staged {
     fn copies(&self) -> Copies<'_> {
         let pairs = self.parts().flat_map(|part| self.weights(part).into_iter().zip(self.operands(part)));
         let copied = pairs.filter_map(|(weight, operand)| match operand {
-            Operand::Quantized(copy) => Some((weight.name(), (weight.bytes(), copy))),
+            Operand::Quantized(copy) => Some((key(weight), (weight.bytes(), copy))),
             Operand::Matrix(_) | Operand::Vector(_) => None,
         });
         copied.collect()
@@ -214,7 +222,7 @@ impl Staged {
 
     /// Builds a part whose weights have arrived, or waits for who is at it.
     fn build(&self, part: Part, copies: &Copies<'_>) {
-        let mut make = |weight: &Weight| match copies.get(weight.name()) {
+        let mut make = |weight: &Weight| match copies.get(&key(weight)) {
             Some((from, copy)) if std::ptr::eq(*from, weight.bytes()) => Operand::Quantized(Arc::clone(copy)),
             _ => self.how.prepare(weight),
         };

@@ -1,6 +1,7 @@
 //! A row's result depends on its own sequence alone; a step keeps its limits and its memory.
 
 use std::fs;
+use std::num::NonZeroUsize;
 use std::path::Path;
 
 use loader::Weights;
@@ -12,6 +13,7 @@ use crate::kernels::allocations;
 use crate::kind::Rows;
 use crate::sampler::{Choice, Params};
 use models::{Config, bind};
+use tensor::{View, Weight};
 
 const FIXTURES: [&str; 4] = ["qwen2_sliding", "qwen3_bf16", "mistral_f16", "llama_yarn"];
 
@@ -209,6 +211,48 @@ fn a_launch_and_its_collection_allocate_nothing() {
     };
     (0..3).for_each(&mut decode);
     assert_eq!(allocations::count(|| (3..9).for_each(&mut decode)), 0);
+}
+
+/// The same model with a token whose embedding is not a number.
+fn poisoned(decoder: &Arc<Decoder>, token: usize) -> Arc<Decoder> {
+    let table = &decoder.embeddings;
+    let mut bytes = table.bytes().to_vec();
+    let row = bytes.len() / decoder.vocab_size;
+    // All ones are not a number in any format of floats.
+    bytes[token * row..][..row].fill(0xff);
+    let view = View::new(table.format(), table.shape(), Arc::new(bytes));
+    let embeddings = Weight::new(table.slot(), view).expect("it fits");
+    // The poison is in the input alone, not in everybody's logits.
+    Arc::new(Decoder { embeddings, head: Some(decoder.head().clone()), ..Decoder::clone(decoder) })
+}
+
+#[test]
+fn a_sequence_that_is_not_a_number_leaves_its_neighbours_every_bit() {
+    const POISON: u32 = 9;
+    for name in FIXTURES {
+        let decoder = poisoned(&decoder(name), POISON as usize);
+        for tier in tiers() {
+            let mut backend = backend(&decoder, tier);
+            let good: Vec<u32> = (10..47).collect();
+            let alone = bits(step(&mut backend, &[all(&good, 0, &[0, 1, 2])]).expect("a step"));
+            // Few rows and many, before and after the good ones, and in blocks that a bad sequence has filled.
+            for bad in [vec![POISON], [vec![POISON; 40], vec![5; 8]].concat()] {
+                let company = [all(&bad, 0, &[3, 4, 5]), all(&good, 0, &[6, 7, 8]), all(&bad, 0, &[9, 10, 11])];
+                let found = bits(step(&mut backend, &company).expect("a step"));
+                let vocab = decoder.vocab_size;
+                assert_eq!(found[bad.len() * vocab..][..alone.len()], alone, "{name} on {}", tier.name());
+                let after = bits(step(&mut backend, &[all(&good, 0, &[3, 4, 5])]).expect("a step"));
+                assert_eq!(after, alone, "{name} on {}, in blocks of a bad one", tier.name());
+            }
+            let token = |tokens, blocks| Segment { want: Want::Token(Choice::greedy()), ..all(tokens, 0, blocks) };
+            let segments = [token(&[POISON], &[3]), token(&good, &[6, 7, 8])];
+            let mut results = Results::default();
+            let launched = Step { generation: Generation::default(), segments: &segments };
+            backend.launch(&launched, &mut |_| true).expect("a step");
+            backend.collect(&mut results).expect("a step");
+            assert!(results.outcomes[0].is_err() && results.outcomes[1].is_ok(), "{name} on {}", tier.name());
+        }
+    }
 }
 
 #[test]

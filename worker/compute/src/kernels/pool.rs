@@ -1,10 +1,10 @@
 //! A few threads that stay: parallel regions of a step, thousands of times a second.
 //!
 //! A region is a number of tasks and a function. Every thread has a range of consecutive tasks, which
-//! it claims in order: what it asks the memory for ahead of time is then what it does next. Who has
-//! done his own goes on with those of others. Results never depend on which thread runs a task. Threads spin
-//! a little between regions and then park. A region ends when its tasks are done by those who came:
-//! a thread that is asleep or descheduled is not waited for. It knows no arithmetic.
+//! it claims in order, so that the weights it prefetches are those of its next task. An idle thread
+//! steals tasks. Results never depend on which thread runs a task. Threads spin a little between
+//! regions and then park. A region ends when the threads that entered it have done its tasks: one
+//! that is asleep or descheduled is not waited for. It knows no arithmetic.
 
 use super::sync::{
     Arc, AtomicBool, AtomicU64, AtomicUsize, JoinHandle, Mutex, Ordering, SPINS, Thread, UnsafeCell, fence, spin_loop,
@@ -12,12 +12,11 @@ use super::sync::{
 };
 use std::any::Any;
 use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
-use std::sync::PoisonError;
 
 /// The body of a region; its lifetime is erased, see the safety comments.
 type Body = *const (dyn Fn(usize) + Sync);
 
-/// A region: what to do, how often.
+/// A region: the function and the number of its calls.
 #[derive(Clone, Copy)]
 struct Job {
     body: Body,
@@ -88,7 +87,7 @@ impl Pool {
         Ok(pool)
     }
 
-    /// How many threads compute, the caller's among them.
+    /// Number of threads, the caller's among them.
     pub(crate) fn threads(&self) -> usize {
         self.workers.len() + 1
     }
@@ -97,7 +96,7 @@ impl Pool {
     /// calls have. Allocates nothing.
     ///
     /// # Panics
-    /// With the first panic of `body`, once nobody runs it any more.
+    /// With the first panic of `body`, once no thread runs it any more.
     pub(crate) fn run(&mut self, tasks: usize, body: &(dyn Fn(usize) + Sync)) {
         if self.workers.is_empty() || tasks < 2 {
             (0..tasks).for_each(body);
@@ -106,7 +105,7 @@ impl Pool {
         self.open(Job { body: erase(body), tasks });
         self.shared.work(0, Job { body: erase(body), tasks });
         self.close();
-        let panic = self.shared.panic.lock().unwrap_or_else(PoisonError::into_inner).take();
+        let panic = self.shared.panic.lock().take();
         if let Some(panic) = panic {
             resume_unwind(panic);
         }
@@ -133,7 +132,7 @@ impl Pool {
         }
     }
 
-    /// Lets nobody in any more and waits for those who are.
+    /// Closes the region to other threads and waits for those inside.
     fn close(&mut self) {
         let entered = (self.shared.state.fetch_or(CLOSED, Ordering::AcqRel) & ENTERED) as usize;
         let mut spins = 0;
@@ -201,8 +200,8 @@ impl Shared {
             } else if parked.swap(true, Ordering::AcqRel) {
                 thread::park();
             } else {
-                // Having said that it parks, the thread looks once more before it does: whoever opens
-                // a region after that sees the word and wakes it.
+                // The thread has announced that it parks. It looks once more before it does: a region
+                // that opens after that sees the announcement and wakes it.
                 fence(Ordering::SeqCst);
             }
         }
@@ -246,7 +245,7 @@ impl Shared {
             for next in &self.next {
                 next.0.store(job.tasks, Ordering::Relaxed);
             }
-            self.panic.lock().unwrap_or_else(PoisonError::into_inner).get_or_insert(panic);
+            self.panic.lock().get_or_insert(panic);
         }
     }
 }

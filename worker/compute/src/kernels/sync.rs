@@ -1,9 +1,10 @@
-//! What the pool shares memory and threads by: the standard library. `tests/pool_interleavings.rs` compiles the pool
+//! Threads, atomics and locks of the pool. `tests/pool_interleavings.rs` compiles the pool
 //! against loom's instead, which runs it in every order that memory and scheduler allow.
 
+pub(crate) use parking_lot::Mutex;
 pub(crate) use std::hint::spin_loop;
+pub(crate) use std::sync::Arc;
 pub(crate) use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering, fence};
-pub(crate) use std::sync::{Arc, Mutex};
 pub(crate) use std::thread::{self, JoinHandle, Thread};
 
 /// Spins before a thread parks: some tens of microseconds, longer than the pause between two

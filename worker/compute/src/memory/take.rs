@@ -19,7 +19,7 @@ pub enum Piece {
     Unwanted,
 }
 
-/// Why memory could not be taken.
+/// Errors of taking memory.
 #[derive(Debug, Error)]
 pub enum TakeError {
     /// There is less than is still to come.
@@ -31,9 +31,9 @@ pub enum TakeError {
     Short {
         /// All that was to be taken.
         bytes: u64,
-        /// What was, until then.
+        /// Bytes that were taken until then.
         taken_bytes: u64,
-        /// What was left then.
+        /// Bytes that were left then.
         available_bytes: u64,
     },
     /// The system refused a piece.
@@ -44,9 +44,9 @@ pub enum TakeError {
     System {
         /// All that was to be taken.
         bytes: u64,
-        /// What was, until then.
+        /// Bytes that were taken until then.
         taken_bytes: u64,
-        /// What it said.
+        /// The system's error.
         #[source]
         source: io::Error,
     },

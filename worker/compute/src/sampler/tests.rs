@@ -1,4 +1,4 @@
-//! What is drawn, against the definitions.
+//! Draws, against the definitions.
 
 use super::*;
 use proptest::prelude::*;
@@ -102,7 +102,7 @@ fn log_probabilities_are_of_the_raw_distribution() {
     assert_eq!(found.top.iter().map(|(id, _)| *id).collect::<Vec<_>>(), [0, 1]);
 }
 
-/// What is kept, in rank order, and what is drawn, by the definition: sort everything, cut, add up from the front.
+/// The kept tokens, in rank order, and the drawn one, by the definition: sort everything, cut, add up from the front.
 fn by_sorting(logits: &[f32], params: &Params) -> (Vec<u32>, Option<u32>) {
     let scale = Scale { largest: weigh::largest(logits), temperature: params.temperature, floor: params.min_p };
     let mut ranked: Vec<Candidate> = logits.iter().copied().zip(0..).collect();

@@ -68,12 +68,12 @@ pub(super) fn exp(power: f32) -> f32 {
     if power > -87.0 { value * f32::from_bits(exponent) } else { 0.0 }
 }
 
-/// How a logit weighs beside the largest one, whose weight is 1.
+/// Weights of logits beside the largest one, whose weight is 1.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Scale {
     /// The largest logit.
     pub(super) largest: f32,
-    /// What differences are divided by.
+    /// Divisor of differences.
     pub(super) temperature: f32,
     /// Weights below it count as none.
     pub(super) floor: f32,

@@ -1,4 +1,4 @@
-//! What quantizing loses is measured; nothing is quantized twice.
+//! The loss of quantizing is measured; nothing is quantized twice.
 
 use loader::{Proof, Region, Weights, header};
 use safetensors::Dtype;
@@ -107,7 +107,7 @@ fn the_worst_matrix_is_named_and_one_of_zeros_loses_nothing() {
     let loss = staged.loss();
     assert_eq!(loss.worst, "model.layers.1.mlp.up_proj.weight");
     assert!(loss.max > 0.01 && loss.mean < 0.006, "{loss:?}");
-    let zeros = staged.copies()["model.layers.0.mlp.down_proj.weight"].1;
+    let zeros = staged.copies()[&("model.layers.0.mlp.down_proj.weight", 0)].1;
     assert_eq!(zeros.relative_error, 0.0);
 }
 
