@@ -31,13 +31,12 @@ mod thread;
 
 pub use activity::{Activity, Stage, Wedge};
 pub use capacity::Misfit;
-pub use events::{CHANGES_MAX, KvChange, KvChangesRead};
+pub(crate) use events::{KvChange, KvChangesRead};
 pub use flight::Flight;
 pub use meters::Meters;
-pub use options::{EngineOptions, FaultOptions};
+pub use options::{BesideDecodes, EngineOptions, FaultOptions};
 pub use prefix::{BlockName, CacheSalt, Identity};
 pub use recorder::StepRecord;
-pub use scheduler::BesideDecodes;
 pub use sequence::{Cancel, Event, FinishReason, SequenceParams, Submission};
 
 use capacity::Capacity;
@@ -52,7 +51,7 @@ use thiserror::Error;
 use tokio::sync::oneshot;
 use wire::status::Load;
 
-/// Why a submission was not taken.
+/// Errors of a submission.
 #[derive(Debug, Clone, Error, PartialEq, Eq)]
 pub enum SubmitError {
     /// The queue is full.
@@ -82,7 +81,7 @@ pub enum SubmitError {
     NoWeights(String),
 }
 
-/// Why weights were not swapped. The engine goes on with those it has.
+/// Errors of swapping weights. The engine goes on with those it has.
 #[derive(Debug, Clone, Error, PartialEq, Eq)]
 pub enum SwapError {
     /// The backend refused.
@@ -201,7 +200,7 @@ impl EngineHandle {
         self.shared.waiting_for()
     }
 
-    /// Why the model cannot compute: its weights did not all arrive.
+    /// The reason that the model cannot compute: its weights did not all arrive.
     #[must_use]
     pub fn fault(&self) -> Option<&str> {
         self.shared.fault()
@@ -227,7 +226,7 @@ impl EngineHandle {
 
     /// Changes of the prefix cache from number `from` on, at most `most` of them.
     #[must_use]
-    pub fn kv_changes(&self, from: u64, most: usize) -> KvChangesRead {
+    pub(crate) fn kv_changes(&self, from: u64, most: usize) -> KvChangesRead {
         self.shared.kv_changes.read(from, most)
     }
 
@@ -240,7 +239,7 @@ impl EngineHandle {
 
     /// True if a sequence's priority counts.
     #[must_use]
-    pub fn has_priorities(&self) -> bool {
+    pub(crate) fn has_priorities(&self) -> bool {
         self.options.priority_level.is_some()
     }
 
@@ -257,7 +256,7 @@ impl EngineHandle {
     }
 
     /// Puts the flight recorder into the log, and into a file where one is configured.
-    pub fn dump(&self, cause: &str) {
+    pub(crate) fn dump(&self, cause: &str) {
         self.flight(usize::MAX).dump(cause, self.options.faults.recorder_dir.as_deref());
     }
 

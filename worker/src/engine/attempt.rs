@@ -11,7 +11,7 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 
 use compute::backend::{Backend, NotFinite, Outcome, Part, Results, Step, StepError, StepTimes};
 
-/// Why a step, or one segment alone, was not computed.
+/// Failures of a step, or of one segment alone.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) enum Fault {
     /// The backend panicked. The text is for the log, not for clients.

@@ -22,7 +22,7 @@ pub(super) struct Capacity {
     pub(super) logits_rows: usize,
 }
 
-/// Why a sequence can never be computed.
+/// Reasons that a sequence can never be computed.
 #[derive(Debug, Clone, Copy, Error, PartialEq, Eq)]
 pub enum Misfit {
     /// There is nothing to continue.
@@ -66,7 +66,7 @@ impl Capacity {
     /// a row of logits in the end, so how many of them it wants makes no difference.
     ///
     /// # Errors
-    /// Why it does not fit.
+    /// The bound that it exceeds.
     pub(super) fn check(&self, tokens: usize) -> Result<(), Misfit> {
         if tokens == 0 {
             return Err(Misfit::Empty);

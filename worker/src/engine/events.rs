@@ -7,11 +7,11 @@ use std::collections::VecDeque;
 
 /// Changes that are kept. A cache of 64 k tokens has 4096 blocks, so that a reader may miss about one whole
 /// turnover of it before it must begin anew; 8192 changes take some 0.8 MB.
-pub const CHANGES_MAX: usize = 8192;
+const CHANGES_MAX: usize = 8192;
 
 /// A change of the prefix cache, by published names.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum KvChange {
+pub(crate) enum KvChange {
     /// A full block can be shared from now on.
     Stored {
         /// Its name.
@@ -54,7 +54,7 @@ struct Ring {
 
 /// Some of the changes.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct KvChangesRead {
+pub(crate) struct KvChangesRead {
     /// The number of the first change here. Where it is above the one asked for, those between were forgotten, and
     /// who follows must take the cache for empty and begin anew.
     pub first: u64,

@@ -38,7 +38,7 @@ pub struct Flight {
 
 impl Flight {
     /// Puts the last steps into the log and all of them into a file of `directory`, where there is one.
-    pub fn dump(&self, cause: &str, directory: Option<&Path>) {
+    pub(super) fn dump(&self, cause: &str, directory: Option<&Path>) {
         let last = &self.steps[self.steps.len().saturating_sub(LOGGED_STEPS)..];
         // Numbers and a few words always serialise.
         let steps = serde_json::to_string(last).unwrap_or_default();

@@ -1,6 +1,5 @@
 //! Bounds of an engine, and its handling of failed steps.
 
-use super::scheduler::BesideDecodes;
 use std::path::PathBuf;
 use std::time::Duration;
 
@@ -23,6 +22,19 @@ pub struct EngineOptions {
     pub priority_level: Option<Duration>,
     /// Handling of failed steps.
     pub faults: FaultOptions,
+}
+
+/// The share of prompts in a step that also decodes: a bound on how much they slow running streams.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct BesideDecodes {
+    /// The most rows of prompts, counted as rows at their beginning; at least 1.
+    pub rows: usize,
+    /// The most of those for long prompts, together; at least 1.
+    pub long_rows: usize,
+    /// A prompt is long that has more tokens than this to compute.
+    pub long_tokens: usize,
+    /// Number of positions before a row that double its cost, in attention; 0 where they cost nothing.
+    pub positions_a_row: usize,
 }
 
 /// Handling of failed steps, and what is recorded for diagnosis.

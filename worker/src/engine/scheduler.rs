@@ -4,25 +4,13 @@
 //! step's budget, which is smaller while there are decodes, and smaller still for long prompts;
 //! then prompts in chunks with the rows that are left (Agrawal et al. 2024); then new sequences
 //! while there is room for their whole prompt. When blocks run out the youngest running sequence
-//! gives its own back and is computed again later (vLLM's recompute). A waiting sequence that could never be computed is
-//! refused, so that nobody waits behind it for ever.
+//! gives its own back and is computed again later (vLLM's recompute). A waiting sequence that could
+//! never be computed is refused, so that no other waits behind it for ever.
 
 #![warn(clippy::disallowed_methods)]
 
 use super::capacity::{Capacity, Misfit};
-
-/// The share of prompts in a step that also decodes: a bound on how much they slow running streams.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct BesideDecodes {
-    /// The most rows of prompts, counted as rows at their beginning; at least 1.
-    pub rows: usize,
-    /// The most of those for long prompts, together; at least 1.
-    pub long_rows: usize,
-    /// A prompt is long that has more tokens than this to compute.
-    pub long_tokens: usize,
-    /// Number of positions before a row that double its cost, in attention; 0 where they cost nothing.
-    pub positions_a_row: usize,
-}
+use super::options::BesideDecodes;
 
 /// The part of it that is left in a step.
 #[derive(Debug, Clone, Copy)]
@@ -67,7 +55,7 @@ impl Allowance {
     }
 }
 
-/// A running sequence, oldest first.
+/// The facts of a running sequence; lists of them are oldest first.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) struct Running {
     /// Tokens whose keys and values no step has computed or is computing; 1 while decoding, and 0 where the last token
@@ -127,8 +115,8 @@ pub(super) struct Plan {
 }
 
 /// Plans a step into `plan`. `waiting` are those that may start, with their indices, first come first; the next is
-/// asked for only when the one before was admitted. `freed` says how many blocks become free when a running sequence
-/// gives its own back, after those it was asked about before.
+/// asked for only when the one before was admitted. `freed` returns the blocks that become free when a running sequence
+/// gives its own back, after those of earlier calls.
 pub(super) fn schedule(
     running: &[Running],
     waiting: impl Iterator<Item = (usize, Running)>,
@@ -148,6 +136,7 @@ pub(super) fn schedule(
         if index >= alive || is_at_rest(&running[index]) || plan.runs.len() >= budget.runs {
             return;
         }
+        // As many of its tokens as rows, logits and the allowance have room for; blocks are found next.
         let Some(tokens) = chunk(&running[index], budget, allowance.as_ref()) else { return };
         let need = blocks_needed(&running[index], tokens, budget.whole.block_tokens);
         // The youngest give way until there are blocks enough. The last of them may be this sequence itself: then it
@@ -156,6 +145,7 @@ pub(super) fn schedule(
             alive -= 1;
             plan.preempted.push(alive);
             budget.free_blocks += freed(alive);
+            // It may have a run in this plan already, a decode placed before this prompt.
             undo(plan, budget, alive, &running[alive]);
         }
         if alive > index {
@@ -200,6 +190,7 @@ fn admit(
 ) {
     while plan.admitted.len() < budget.seats && plan.runs.len() < budget.runs && budget.rows > 0 {
         let Some((index, sequence)) = waiting.next() else { return };
+        // Refused here, it holds up nobody behind it.
         if let Err(misfit) = budget.whole.check(sequence.computed + sequence.pending) {
             plan.refused.push((index, misfit));
             continue;
@@ -215,6 +206,7 @@ fn admit(
             return;
         }
         let need = blocks_needed(&sequence, tokens, block_tokens);
+        // Cached blocks that it shares and nobody else holds stop being free.
         budget.free_blocks -= sequence.revived;
         take(plan, budget, first + plan.admitted.len(), &sequence, tokens, need);
         if let Some(allowance) = allowance {

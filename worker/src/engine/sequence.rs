@@ -79,7 +79,7 @@ pub enum Event {
     Failed(String),
 }
 
-/// Why a sequence ended.
+/// Reasons for a sequence's end.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum FinishReason {
     /// A token of `stop_ids`.

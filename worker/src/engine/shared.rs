@@ -150,7 +150,7 @@ impl Shared {
         let _ = self.fault.set(why.to_owned());
     }
 
-    /// Why weights will not arrive.
+    /// The reason that weights will not arrive.
     pub(super) fn fault(&self) -> Option<&str> {
         self.fault.get().map(String::as_str)
     }

@@ -72,7 +72,7 @@ pub(super) struct InFlight {
     chooses: bool,
 }
 
-/// Why a sequence leaves.
+/// Reasons for a sequence to leave.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum End {
     Finished(FinishReason),
@@ -188,7 +188,7 @@ impl<R: Reader> Sequence<R> {
         Segment { input, start, blocks: &self.blocks, want: self.want(tokens) }
     }
 
-    /// What its next `tokens` are to yield.
+    /// The result wanted of its next `tokens`.
     fn want(&self, tokens: usize) -> Want<'_> {
         let end = self.launched + tokens;
         let choice = (end == self.length()).then(|| self.choice());
