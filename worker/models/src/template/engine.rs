@@ -38,7 +38,7 @@ const NAME: &str = "chat_template";
 /// Instructions of one rendering. A message takes some hundred; this many take a few seconds.
 const FUEL: u64 = 20_000_000;
 
-/// The stack on which a template is compiled: some kilobytes for each of [`lower::TOKENS_MAX`].
+/// The stack on which a template is compiled: some kilobytes for each word of the longest tag that is read.
 const STACK_BYTES: usize = 64 << 20;
 
 /// The longest text a rendering may yield: far above any context window.
