@@ -22,7 +22,7 @@ use testkit::origin::Origin;
 use worker::lifecycle::ModelSource;
 use worker_process::{Running, begin, storage};
 
-/// What llama.cpp's converter calls the parts of a layer.
+/// Names of llama.cpp's converter for the parts of a layer.
 const PARTS: [(&str, &str); 11] = [
     ("input_layernorm", "attn_norm"),
     ("self_attn.q_proj", "attn_q"),
@@ -195,7 +195,7 @@ async fn serving_with(model: &str, more: Value) -> Running {
     running
 }
 
-/// Why a model is not served.
+/// The error of a model that is not served.
 async fn refusal(path: &Path) -> String {
     let source: ModelSource = format!("demo={}", path.display()).parse().expect("a source");
     let (_running, loaded) = begin(json!({"backend": "cpu", "threads": 1}), storage(), vec![source]).await;
@@ -329,6 +329,40 @@ fn q8_0_in_place_is_what_is_made_of_the_weights_at_load_time() {
         let (made, found) = (logits(&config, &plain, Some(Quantization::Q8_0)), logits(&config, &blocks, None));
         assert!(made == found, "{fixture}");
         assert!(made != logits(&config, &plain, None), "{fixture}: blocks are not what they were made of");
+    }
+}
+
+/// Converters mix formats within a layer, and within the matrices that one region of kernels reads together.
+#[tokio::test]
+async fn matrices_of_every_format_in_one_layer_compute_what_the_reference_does() {
+    let directory = tempfile::tempdir().expect("a directory");
+    let mixed = |turn: usize| {
+        let mut file = demo();
+        let matrices = file.tensors.iter_mut().filter(|tensor| tensor.shape.len() == 2);
+        for (at, tensor) in matrices.enumerate() {
+            let wide = tensor.bytes.as_chunks().0.iter().map(|half| half::bf16::from_le_bytes(*half).to_f32());
+            (tensor.kind, tensor.bytes) = match (at + turn) % 4 {
+                0 => (0, wide.flat_map(f32::to_le_bytes).collect()),
+                1 => (1, wide.flat_map(|number| half::f16::from_f32(number).to_le_bytes()).collect()),
+                2 => (8, in_blocks(30, &tensor.bytes)),
+                _ => continue,
+            };
+        }
+        file
+    };
+    let request =
+        json!({"prompt": "The forebay holds water above the turbines.", "max_tokens": 0, "echo": true, "logprobs": 1});
+    for turn in 0..4 {
+        let path = written(directory.path(), &format!("mixed-{turn}.gguf"), &mixed(turn)).display().to_string();
+        let mut all = Vec::new();
+        for backend in ["cpu", "candle"] {
+            let served = serving_with(&path, json!({"backend": backend, "max_model_len": 256})).await;
+            let answer = served.complete(request.clone()).await;
+            let logprobs = answer["choices"][0]["logprobs"]["token_logprobs"].as_array().expect("a list").clone();
+            all.push(logprobs.iter().filter_map(Value::as_f64).collect::<Vec<f64>>());
+        }
+        let apart = all[0].iter().zip(&all[1]).map(|(one, other)| (one - other).abs()).fold(0.0, f64::max);
+        assert!(all[0].len() > 5 && apart < 0.15, "turn {turn}: {apart} from the reference: {all:?}");
     }
 }
 
@@ -527,4 +561,59 @@ async fn what_nothing_here_computes_is_refused_by_name() {
     // And of several files nobody knows which is meant.
     let text = refusal(directory.path()).await;
     assert!(text.contains(".gguf") && text.contains("the one file that is meant"), "{text}");
+}
+
+/// Advice that would lead to the next refusal is no advice: what no conversion mends is said first.
+#[tokio::test]
+async fn an_architecture_is_refused_before_its_formats() {
+    let directory = tempfile::tempdir().expect("a directory");
+    // Named as Gemma 3 in Q4_K_M is published.
+    let mut file = GgufFile::default();
+    file.meta("general.architecture", Meta::Text("gemma3".into()));
+    file.meta("gemma3.block_count", Meta::U32(1));
+    file.tensor("token_embd.weight", &[16, 256], 12, vec![0; 16 * 144]);
+    let text = refusal(&written(directory.path(), "gemma-3-1b-it-Q4_K_M.gguf", &file)).await;
+    assert!(text.contains("gemma3") && text.contains("llama, qwen2 and qwen3"), "{text}");
+    assert!(!text.contains("Q4_K") && !text.contains("convert"), "{text}");
+}
+
+#[tokio::test]
+async fn the_formats_to_convert_to_are_named() {
+    let directory = tempfile::tempdir().expect("a directory");
+    let mut file = demo();
+    let table = file.tensors.iter_mut().find(|tensor| tensor.name == "token_embd.weight").expect("a table");
+    let blocks = table.shape.iter().product::<u64>() as usize / 256;
+    (table.kind, table.bytes) = (12, vec![0; blocks * 144]);
+    let text = refusal(&written(directory.path(), "demo-q4_k_m.gguf", &file)).await;
+    assert!(["Q4_K", "convert", "BF16", "Q8_0"].iter().all(|word| text.contains(word)), "{text}");
+    // What the advice says does work.
+    serving(&written(directory.path(), "demo-q8_0.gguf", &quantised(demo(), |_| true)).display().to_string()).await;
+}
+
+#[tokio::test]
+async fn the_way_to_a_gguf_file_in_far_storage_is_named() {
+    let origin = Origin::builder().object("models/Demo-BF16.gguf", demo().bytes()).start().expect("an origin");
+    let file = |name: &str| format!("{}/models/{name}", origin.url());
+    let text = refusal(Path::new(&file("demo-bf16.gguf"))).await;
+    assert!(text.contains("no such file") && text.contains("capitals"), "{text}");
+    let text = refusal(Path::new(&file(""))).await;
+    assert!(text.contains("the one GGUF file that is meant"), "{text}");
+    serving(&file("Demo-BF16.gguf")).await;
+}
+
+#[tokio::test]
+async fn the_way_from_an_older_tokenizer_is_named() {
+    let directory = tempfile::tempdir().expect("a directory");
+    let from = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/fixtures/llama_untied");
+    for name in ["config.json", "model.safetensors"] {
+        std::fs::copy(from.join(name), directory.path().join(name)).expect("copies");
+    }
+    let text = refusal(directory.path()).await;
+    assert!(text.contains("tokenizer.json") && !text.contains("older form"), "{text}");
+    for older in ["vocab.json", "merges.txt", "tokenizer.model"] {
+        std::fs::write(directory.path().join(older), "{}").expect("writes");
+        let text = refusal(directory.path()).await;
+        assert!(text.contains("older form") && text.contains("save_pretrained"), "{older}: {text}");
+        std::fs::remove_file(directory.path().join(older)).expect("removes");
+    }
 }
