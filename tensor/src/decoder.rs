@@ -42,7 +42,7 @@ pub struct Decoder<W = Weight> {
 pub struct Rotation {
     /// Its frequencies.
     pub rope: Rope,
-    /// How many numbers of a head it turns, an even number.
+    /// Numbers of a head that it turns, an even number.
     pub width: usize,
 }
 
@@ -111,9 +111,9 @@ pub struct Attention<W> {
     pub key_norm: Option<Norm<W>>,
     /// Shape (hidden, heads · head_dim).
     pub output: Linear<W>,
-    /// Which of the decoder's rotations turns queries and keys; its width is `head_dim`.
+    /// Index of the decoder's rotation that turns queries and keys; its width is `head_dim`.
     pub rotation: usize,
-    /// Which two numbers of a head turn together.
+    /// The two numbers of a head that turn together.
     pub pairs: Pairs,
     /// The factor of every score.
     pub scale: f32,
@@ -121,7 +121,7 @@ pub struct Attention<W> {
     pub sees: Sees,
 }
 
-/// Which two numbers of a head turn together.
+/// The two numbers of a head that turn together.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Pairs {
     /// One of each half, as `transformers` orders rows of queries and keys.

@@ -17,7 +17,7 @@ pub struct Block {
 /// Declares the formats and the tables of their names and blocks, one row each.
 macro_rules! formats {
     ($($(#[$doc:meta])* $variant:ident, $name:literal, $numbers:literal in $bytes:literal;)*) => {
-        /// How the numbers of a stored tensor lie in memory. All are little-endian.
+        /// The layout of a stored tensor's numbers in memory. All are little-endian.
         #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
         pub enum Format {
             $($(#[$doc])* $variant,)*

@@ -1,5 +1,5 @@
-//! Which weights a step is computed with.
+//! Generations of weights.
 
-/// Which weights of a backend: those it was built with are 0, and every installation counts up.
+/// One generation of a backend's weights: those it was built with are 0, and every installation counts up.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Generation(pub u32);

@@ -16,7 +16,7 @@ pub trait Storage: Send + Sync {
     /// The file or object that has them, for messages.
     fn object(&self) -> &str;
 
-    /// How many there are, arrived or not.
+    /// Number of bytes, arrived or not.
     fn byte_count(&self) -> u64;
 
     /// All of them; `None` until they have arrived and are verified.
@@ -76,7 +76,7 @@ impl View {
         Self { format, shape: shape.into(), storage }
     }
 
-    /// How its numbers lie.
+    /// The format of its numbers.
     #[must_use]
     pub fn format(&self) -> Format {
         self.format
@@ -94,7 +94,7 @@ impl View {
         self.storage.object()
     }
 
-    /// How many bytes it has, arrived or not.
+    /// Number of its bytes, arrived or not.
     #[must_use]
     pub fn byte_count(&self) -> u64 {
         self.storage.byte_count()

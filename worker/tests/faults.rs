@@ -1,4 +1,4 @@
-//! What the engine promises when steps fail: whoever is at fault ends, alone; the others' tokens are what they would
+//! Promises of the engine when steps fail: the sequence at fault ends, alone; the others' tokens are what they would
 //! have been; what does not end is seen, with what it was doing; and the flight recorder tells it afterwards.
 
 #[path = "common/engine.rs"]
@@ -37,11 +37,11 @@ struct Unlucky {
     release: channel::Receiver<()>,
     location: Arc<Location>,
     misfortune: Misfortune,
-    /// What becomes of the steps in flight.
+    /// The fate of the steps in flight.
     fates: VecDeque<Fate>,
 }
 
-/// How steps end in a way of their own.
+/// Steps with an end of their own.
 #[derive(Debug, Clone, Copy, Default)]
 struct Misfortune {
     /// No step is computed at all.
@@ -183,7 +183,7 @@ fn submission(prompt: Vec<u32>, seed: u64) -> (Submission, Events) {
     common::submission(prompt, common::drawn(seed, 60), 256)
 }
 
-/// What sixteen sequences say; the one at `place` begins with `first`.
+/// The tokens of sixteen sequences; the one at `place` begins with `first`.
 fn sixteen(engine: &EngineHandle, place: usize, first: u32) -> Vec<Vec<Event>> {
     let asks: Vec<(Submission, Events)> = (0..16_u32)
         .map(|at| {

@@ -1,4 +1,4 @@
-//! What a swap takes of memory: the old revision and what changed, not two revisions.
+//! A swap takes memory for the old revision and for what changed, not for two revisions.
 //!
 //! A test binary of its own: the peak is the process's.
 

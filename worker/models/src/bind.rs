@@ -11,7 +11,7 @@ use crate::config::Config;
 use crate::describe::describe;
 use tensor::{Decoder, Format, Slot, Weight};
 
-/// Why tensors and config do not make a model.
+/// Errors of joining tensors with a config.
 #[derive(Debug, Error)]
 pub enum BindError {
     /// The checkpoint lacks a tensor.
@@ -19,7 +19,7 @@ pub enum BindError {
     Missing {
         /// The tensor.
         name: String,
-        /// What was expected.
+        /// The expected shape.
         shape: Vec<usize>,
     },
     /// A tensor has another shape.
@@ -27,9 +27,9 @@ pub enum BindError {
     Shape {
         /// The tensor.
         name: String,
-        /// What the checkpoint holds.
+        /// The checkpoint's shape.
         found: Vec<usize>,
-        /// What was expected.
+        /// The expected shape.
         expected: Vec<usize>,
     },
     /// A tensor is stored in a format that nothing here computes with.
@@ -39,7 +39,7 @@ pub enum BindError {
     Format {
         /// The tensor.
         tensor: String,
-        /// How it is stored.
+        /// Its format.
         found: Format,
         /// The formats that are read there, as a list.
         wanted: String,

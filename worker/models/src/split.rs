@@ -1,4 +1,4 @@
-//! What a planner of fetches must know of a model: the order in which a step reads its tensors, and
+//! Facts of a model for a planner of fetches: the order in which a step reads its tensors, and
 //! which slices of them one of several ranks needs.
 //!
 //! Pure functions of a config and, for slices, of the headers that say how tensors are stored; they know no file and
@@ -22,7 +22,7 @@ pub fn order(config: &Config) -> Vec<String> {
     describe(config).tensors().into_iter().map(|slot| slot.name.clone()).collect()
 }
 
-/// Why a model cannot be split.
+/// Errors of splitting a model.
 #[derive(Debug, Clone, Error, PartialEq, Eq)]
 pub enum SplitError {
     /// There is no such rank.
@@ -30,7 +30,7 @@ pub enum SplitError {
     NoSuchRank {
         /// The rank.
         rank: usize,
-        /// How many there are.
+        /// Number of ranks.
         of: usize,
     },
     /// A size is no multiple of the number of ranks.
@@ -40,7 +40,7 @@ pub enum SplitError {
         field: &'static str,
         /// Its value.
         size: usize,
-        /// How many ranks.
+        /// Number of ranks.
         of: usize,
     },
     /// A rank's share of a matrix begins or ends within a block.
@@ -52,16 +52,16 @@ pub enum SplitError {
     CutBlock {
         /// The tensor.
         tensor: String,
-        /// How it is stored.
+        /// Its format.
         format: Format,
         /// The inputs that the rank needs.
         columns: Range<usize>,
-        /// How many ranks.
+        /// Number of ranks.
         of: usize,
     },
 }
 
-/// Which part of each tensor rank `rank` of `of` needs (Shoeybi et al. 2019, Megatron-LM): outputs
+/// The part of each tensor that rank `rank` of `of` needs (Shoeybi et al. 2019, Megatron-LM): outputs
 /// of queries, keys, values, gate and up, whole heads each; inputs of the attention's output and of
 /// down; rows of embeddings and head by vocabulary; norms and the biases of sums whole. Tensors
 /// that no computation reads are skipped. `tensors` are those of the headers: columns of one stored in

@@ -60,8 +60,8 @@ pub struct SynthSummary {
     pub files: Vec<String>,
 }
 
-/// Writes a model into `out`, which must be empty or absent. `progress` is told how many bytes of
-/// weights are written, and of how many, every few milliseconds.
+/// Writes a model into `out`, which must be empty or absent. Calls `progress` every few milliseconds with
+/// the bytes of weights written so far and their total.
 ///
 /// Memory stays within a few megabytes beside the tokenizer's vocabulary, whatever the size.
 ///

@@ -29,7 +29,7 @@ unsafe impl GlobalAlloc for Counting {
     }
 }
 
-/// How often `act` allocates on this thread.
+/// Number of allocations of `act` on this thread.
 pub(crate) fn count(act: impl FnOnce()) -> usize {
     let before = COUNT.get();
     act();

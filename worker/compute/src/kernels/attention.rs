@@ -3,7 +3,7 @@
 //! Softmax is computed online (Milakov and Gimelshein 2018), block of sixteen positions by block,
 //! in order of position; blocks begin at multiples of sixteen. That split never depends on the
 //! step, so neither does the result. Queries that share a key head go over the blocks together, up
-//! to eight in one tile, each as it would alone: what it does not see has no share in its sum.
+//! to eight in one tile, each as it would alone: positions that a query does not see have no share in its sum.
 
 use std::mem::MaybeUninit;
 
@@ -28,7 +28,7 @@ const TASK_ROWS: usize = 8;
 pub(crate) struct Attention<'a> {
     /// Sizes.
     pub(crate) heads: Heads,
-    /// How many positions a row sees, itself included; all if none.
+    /// Positions that a row sees, itself included; all if none.
     pub(crate) window: Option<usize>,
     /// The rows; those of a segment are consecutive.
     pub(crate) rows: &'a [Row],
@@ -76,7 +76,7 @@ struct Task<'a> {
 #[derive(Clone, Copy)]
 struct Query {
     query: *const f32,
-    /// The same as the layout wants it.
+    /// The same in the layout's order.
     prepared: *const u8,
     out: *mut f32,
     /// The first and the last position it sees.
@@ -158,7 +158,7 @@ impl Task<'_> {
     }
 }
 
-/// How far a query's softmax has come.
+/// Running softmax of one query.
 #[derive(Clone, Copy)]
 struct State<V> {
     largest: f32,
@@ -203,7 +203,7 @@ unsafe fn visit<V: Lanes, C: Cached>(
     }
 }
 
-/// Adds what each of `N` queries sees of a block.
+/// Adds the positions of a block that each of `N` queries sees.
 ///
 /// # Safety
 /// As for [`Cached`].

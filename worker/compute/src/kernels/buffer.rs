@@ -13,7 +13,7 @@ pub(crate) struct Buffer {
     mapping: Arc<Mapping>,
 }
 
-/// What is unmapped when nobody needs it any more. It reads and writes nothing.
+/// A mapping, unmapped when the last holder drops it. It reads and writes nothing.
 struct Mapping {
     start: NonNull<u8>,
     bytes: usize,
@@ -46,7 +46,7 @@ impl Buffer {
         Ok(Self { mapping: Arc::new(Mapping { start, bytes }) })
     }
 
-    /// How many there are.
+    /// Number of bytes.
     #[cfg(test)]
     pub(crate) fn bytes(&self) -> usize {
         self.mapping.bytes
@@ -78,7 +78,7 @@ pub struct Pages {
 }
 
 impl Pages {
-    /// How many bytes they hold.
+    /// Bytes that they hold.
     #[must_use]
     pub fn bytes(&self) -> usize {
         self.mapping.bytes
@@ -94,7 +94,7 @@ impl Pages {
     /// other systems). Those that are there stay as they are.
     ///
     /// # Errors
-    /// What the system said: it has no memory to give.
+    /// The system's error: it has no memory to give.
     pub fn make(&self, range: Range<usize>) -> io::Result<bool> {
         let end = range.end.min(self.mapping.bytes);
         if range.start >= end {
@@ -147,7 +147,7 @@ mod tests {
         assert!(!resident(&Buffer::zeroed(4 << 20).expect("memory")).iter().any(|&is_there| is_there));
     }
 
-    /// Which of its pages are in memory.
+    /// For each of its pages, true if it is in memory.
     fn resident(buffer: &Buffer) -> Vec<bool> {
         let mut facts = vec![0_u8; buffer.bytes().div_ceil(4096)];
         // SAFETY: the mapping is ours and of this length, and there is a byte for each of its pages.

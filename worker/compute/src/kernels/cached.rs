@@ -1,4 +1,4 @@
-//! How keys and values lie in a KV block of one layer, and the products that attention makes of them.
+//! Layout of keys and values in a KV block of one layer, and the products that attention makes of them.
 //!
 //! Per key head a block holds sixteen keys, then sixteen values. Two layouts: [`Plain`] numbers, widened to f32 before
 //! they are multiplied, on every tier and in every format; and [`Paired`] bf16, which a tier with dots multiplies two
@@ -360,10 +360,10 @@ unsafe fn rounded<V: Lanes>(from: *const f32, count: usize) -> [u16; 2 * LANES] 
     narrow
 }
 
-/// What `N` queries have gathered so far: their sums of values.
+/// Sums of values that `N` queries have gathered so far.
 pub(super) struct Sums<V, const N: usize> {
     pub(super) outs: [*mut f32; N],
-    /// What they are multiplied by; if none, they begin with zero.
+    /// Factor of the sums before them; if none, they begin with zero.
     pub(super) rescale: Option<[V; N]>,
 }
 

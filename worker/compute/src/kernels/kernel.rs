@@ -1,4 +1,4 @@
-//! What a kernel is: a value that runs on any kind of lanes. It knows no tier.
+//! A kernel is a value that runs on any kind of lanes. It knows no tier.
 
 use super::lanes::Lanes;
 

@@ -37,7 +37,7 @@ const TILE_OUTPUTS: usize = 8;
 /// The most rows in a tile.
 const TILE_ROWS: usize = 6;
 
-/// Why a match on formats has no other arm.
+/// The reason that a match on formats has no other arm.
 const OTHERS_ARE_REFUSED: &str = "binding, and `Matrix::new`, refuse what no kernel reads";
 
 /// A stored matrix (outputs, inputs), row-major, at any alignment.
@@ -76,7 +76,7 @@ impl<'a> Matrix<'a> {
     fn chunk(&self, threads: usize, rows: usize) -> usize {
         let bytes = if rows < MANY_ROWS { CHUNK_BYTES } else { CHUNK_BYTES_MANY };
         let most = (bytes / row_bytes(self.format, self.inputs).max(1)).clamp(1, CHUNK_OUTPUTS);
-        // As many chunks for every thread, two at least: who is done early takes one of another's.
+        // As many chunks for every thread, two at least: a thread that is done early steals one.
         let chunks = self.outputs.div_ceil(most).next_multiple_of(2 * threads);
         self.outputs.div_ceil(chunks).next_multiple_of(TILE_OUTPUTS).min(CHUNK_OUTPUTS)
     }
@@ -86,7 +86,7 @@ impl<'a> Matrix<'a> {
 pub(crate) struct Inputs<'a> {
     /// Shape (rows, inputs).
     pub(crate) x: &'a [f32],
-    /// How many.
+    /// Number of rows.
     pub(crate) rows: usize,
     /// Room for them rounded to bf16, where the tier wants that: [`rounded_bytes`].
     pub(crate) room: &'a mut [u8],
@@ -102,7 +102,7 @@ impl Inputs<'_> {
     }
 }
 
-/// How many of a region's rows a task takes: those that stay in the second-level cache while all of its matrices'
+/// Number of a region's rows that a task takes: those that stay in the second-level cache while all of its matrices'
 /// weights pass by, where all are multiplied in dots. Tasks go by blocks of rows.
 fn block_rows<'a>(on: Instructions, rows: usize, matrices: impl Iterator<Item = Matrix<'a>>) -> usize {
     let (rows, mut matrices) = (rows.max(1), matrices.peekable());
@@ -119,7 +119,7 @@ unsafe impl Send for Rounded {}
 // SAFETY: likewise.
 unsafe impl Sync for Rounded {}
 
-/// What happens to an output.
+/// Use of an output.
 #[derive(Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Then {
     /// It replaces what was there.
@@ -136,7 +136,7 @@ pub(crate) struct Projection<'a> {
     pub(crate) bias: Option<&'a [f32]>,
     /// Shape (rows, outputs).
     pub(crate) out: &'a mut [f32],
-    /// What happens to an output.
+    /// Use of an output.
     pub(crate) then: Then,
 }
 
@@ -163,6 +163,7 @@ pub(crate) fn project(pool: &mut Pool, on: Instructions, inputs: &mut Inputs<'_>
         ends[index] = tasks;
         jobs[index] = Some((matrix, chunk, projection.bias, Shard::of(projection.out), projection.then));
     }
+    // Tasks number the chunks of all matrices one after the other, once for every block of rows.
     pool.run(rows.div_ceil(block) * tasks, &|task| {
         let (rows, task) = (block_of(task / tasks, block, rows), task % tasks);
         let index = ends.iter().position(|&end| task < end).unwrap_or(0);
@@ -215,7 +216,7 @@ fn block_of(index: usize, block: usize, rows: usize) -> Rows {
 struct Rows {
     first: usize,
     last: usize,
-    /// How many the region has.
+    /// Number of rows in the region.
     all: usize,
 }
 
@@ -274,6 +275,7 @@ impl OfElement for Plain<'_> {
     unsafe fn run<V: Lanes, E: Stored>(self) {
         let Chunk { matrix, bias, x, rounded, rows, first, count, out, then, .. } = self.0;
         let mut row = rows.first;
+        // The chunk's weights stay in the cache while one tile of rows after the other passes over them.
         while row < rows.last {
             let left = rows.last - row;
             let tile_rows = if V::DOTS && E::DOTS { left.min(dots::BLOCK_ROWS) } else { tile_rows::<V>(left) };
@@ -318,6 +320,7 @@ impl Kernel for Gated<'_> {
                 (false, true) => left.min(TILE_ROWS),
                 (false, false) => tile_rows::<V>(left),
             };
+            // Gates go where the outputs will be, ups into the scratch; then both become one.
             let gates = out.pointer().wrapping_add(row * gate.outputs + first);
             let sides = [(gate, bias, gates, gate.outputs), (up, up_bias, scratch, CHUNK_OUTPUTS)];
             // SAFETY: as in `Plain`; the scratch holds a tile of `up`'s outputs, since a chunk has at
@@ -374,7 +377,7 @@ unsafe fn silu_times<V: Lanes>(gates: *mut f32, ups: *const f32, count: usize) {
     }
 }
 
-/// How many of the rows that are left make the next tile: as many sums as registers hold. Only a
+/// Height of the next tile, of the rows that are left: as many sums as registers hold. Only a
 /// few heights are compiled: a chunk's second pass over its weights finds them in the cache.
 fn tile_rows<V: Lanes>(left: usize) -> usize {
     match left {
@@ -479,6 +482,7 @@ impl Part {
             let mut sums = [[V::zero(); M]; N];
             let mut x = [V::zero(); M];
             let mut k = 0;
+            // Sixteen inputs at a time: each weight is read once and multiplied with every row of the tile.
             while k + LANES <= self.inputs {
                 for m in 0..M {
                     x[m] = V::load(self.x.add(m * self.inputs + k));

@@ -1,4 +1,4 @@
-//! What happens to queries, keys and values between their projections and attention: per-head
+//! The steps between the projections of queries, keys and values and attention: per-head
 //! norms where there are any, rotation, scaling of queries, and storing keys and values.
 
 use super::cached::{Cached, InBlocks, OfCached};
@@ -39,7 +39,7 @@ impl Heads {
     }
 }
 
-/// One row of a step: whose it is and where.
+/// One row of a step, and its position.
 #[derive(Debug, Clone, Copy, Default)]
 pub(crate) struct Row {
     /// Index of its segment.
@@ -65,7 +65,7 @@ pub(crate) struct Rotation<'a> {
     pub(crate) query_norm: Option<HeadNorm<'a>>,
     /// Norm of every key head, if any.
     pub(crate) key_norm: Option<HeadNorm<'a>>,
-    /// What rotated queries, and thereby scores, are multiplied with.
+    /// Factor of rotated queries, and thereby of scores.
     pub(crate) scale: f32,
     /// Cosines and sines of every row: (rows, 2, head_dim / 2).
     pub(crate) angles: &'a [f32],
@@ -78,7 +78,7 @@ pub(crate) struct Rotation<'a> {
 /// Prepares queries (rows, heads · head_dim) in place, and keys and values (rows, kv_heads ·
 /// head_dim), which are then stored into `storage`: one layer's blocks.
 ///
-/// Hidden contract: no two rows of the step have the same block and offset.
+/// The caller guarantees that no two rows of the step have the same block and offset.
 ///
 /// # Panics
 /// Shapes do not fit together.
@@ -119,8 +119,8 @@ pub(crate) fn rotate_and_store(
 }
 
 /// Reorders heads whose rotated pairs are neighbours, as GGUF files of Llama have them: the pairs' first elements,
-/// then their second. Everything after it, what is stored included, is then as for any other model. It takes one
-/// pass over what a projection has just written; `head_dim` is even and at most [`HEAD_DIM_MAX`].
+/// then their second. Everything after it, stored keys included, is then as for any other model. It takes one
+/// pass over the output of a projection; `head_dim` is even and at most [`HEAD_DIM_MAX`].
 pub(crate) fn part_pairs(heads: &mut [f32], head_dim: usize) {
     let mut pairs = [0.0; HEAD_DIM_MAX];
     let pairs = &mut pairs[..head_dim];

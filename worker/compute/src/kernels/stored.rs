@@ -1,4 +1,4 @@
-//! How a matrix's row lies in memory, and how it is read sixteen numbers at a time.
+//! Rows of matrices in memory, read sixteen numbers at a time.
 //!
 //! Plain numbers lie side by side. Q8_0 is GGUF's: blocks of 32 numbers, a binary16 scale followed
 //! by 32 signed bytes. A number of it is scale · byte, exact in f32; where a tier has dots of bf16

@@ -1,4 +1,4 @@
-//! How fast this machine reads memory, on the threads that also compute: the yardstick of decoding.
+//! Read bandwidth of this machine's memory, on the threads that also compute: the yardstick of decoding.
 
 use std::sync::atomic::{AtomicU64, Ordering};
 

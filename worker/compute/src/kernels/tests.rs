@@ -33,7 +33,7 @@ fn noise(seed: u64, count: usize) -> Vec<f32> {
     (0..count).map(|_| next()).collect()
 }
 
-/// Stored bytes, shifted by one byte so that nothing is aligned, and what they mean.
+/// Stored bytes, shifted by one byte so that nothing is aligned, and the numbers they stand for.
 fn stored(format: Format, numbers: &[f32]) -> (Vec<u8>, Vec<f32>) {
     let mut bytes = vec![0u8];
     let mut meant = Vec::new();
@@ -394,7 +394,7 @@ impl Filled {
         let mut pool = Pool::new(1).expect("no thread to start");
         let (queries, keys) = (&mut self.queries, &mut self.keys);
         rotate_and_store(&mut pool, on, &rotation, queries, keys, &self.values, &mut self.storage);
-        // What the storage holds is what counts.
+        // The stored numbers are those that count.
         self.keys = stored(self.sizes.float, &self.keys).1;
         self.values = stored(self.sizes.float, &self.values).1;
     }

@@ -1,4 +1,4 @@
-//! Instruction-set tiers: which there are, which this machine has, and how a kernel runs on one.
+//! Instruction-set tiers, detection of this machine's, and kernels run on one.
 //!
 //! It knows no arithmetic. A kernel is a value with a `run` that is generic over [`Lanes`](super::lanes::Lanes); the
 //! tier compiles it with the right instructions enabled.
@@ -10,7 +10,7 @@ use tensor::Format;
 /// A set of instructions that kernels are compiled for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum Tier {
-    /// What Rust guarantees on the target: any machine.
+    /// The instructions that Rust guarantees on the target: any machine has them.
     Portable,
     /// x86-64 with AVX2, FMA and F16C (2013 and later).
     Avx2,

@@ -20,7 +20,7 @@ fn config(tied: bool) -> Config {
     Config::parse(config.to_string().as_bytes()).expect("a config")
 }
 
-/// What a checkpoint holds: names, dtypes, shapes.
+/// A checkpoint's names, dtypes and shapes.
 type Listing = BTreeMap<String, (Dtype, Vec<usize>)>;
 
 fn listing(config: &Config) -> Listing {

@@ -4,7 +4,7 @@
 //! their frequency in English, then longer pieces with and without a leading space, the likely
 //! ones first, until the vocabulary is full. Any text has an encoding, because every byte is a
 //! token; English takes a token for about every three letters. Loading it costs what loading a
-//! published tokenizer of this size costs, which is what it is for.
+//! published tokenizer of this size costs.
 
 use serde_json::{Map, Value, json};
 

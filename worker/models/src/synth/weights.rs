@@ -1,8 +1,8 @@
 //! The tensors of a geometry, spread over shard files and written one after the other.
 //!
 //! Shards are filled in the order of the layers, and within a file tensors are sorted by name, as
-//! the libraries of Hugging Face do: a reader that wants layers in their order meets here what it
-//! meets in the wild.
+//! the libraries of Hugging Face do: a reader that wants layers in their order has to look them up,
+//! as in published models.
 
 use std::fs::File;
 use std::io::{self, Write};

@@ -1,13 +1,13 @@
 //! Token ids of one sequence to text, as they come.
 //!
-//! A token may end inside a character, so what a token adds is known only when its character is whole. What is held
-//! back is bounded: three bytes where we know the vocabulary's bytes, [`HELD_TOKENS_MAX`] tokens elsewhere.
+//! A token may end inside a character, so the text of a token is known only when its character is whole. Held-back
+//! text is bounded: three bytes where the vocabulary's bytes are known, [`HELD_TOKENS_MAX`] tokens elsewhere.
 
 use super::Tokenizer;
 use super::bytes::{Spelling, append_stripped};
 use std::sync::Arc;
 
-/// Tokens held back at most while their text ends in U+FFFD, for vocabularies whose bytes we do not know. A character
+/// The most tokens held back while their text ends in U+FFFD, for vocabularies whose bytes are not known. A character
 /// is at most four tokens long; more than that is not a character on its way.
 const HELD_TOKENS_MAX: usize = 8;
 
@@ -26,12 +26,12 @@ pub struct Detokenizer {
 enum State {
     /// The bytes of each token are known.
     Bytes { pending: Vec<u8>, leading: usize },
-    /// Only the tokenizer's decoder knows: decode a window and show what it adds.
+    /// Only the tokenizer's decoder knows: a window is decoded, and the text beyond the last one shown.
     Window { ids: Vec<u32>, shown_ids: usize, shown: String },
 }
 
 impl Detokenizer {
-    /// A detokenizer for what follows `prompt`, of which the last few ids suffice.
+    /// A detokenizer of the tokens after `prompt`, of which the last few ids suffice.
     #[must_use]
     pub fn new(tokenizer: Arc<Tokenizer>, prompt: &[u32], skip_special: bool) -> Self {
         let state = match tokenizer.spelling {
@@ -74,7 +74,7 @@ impl Detokenizer {
         }
     }
 
-    /// The sequence has ended: what was still held back, U+FFFD for a character that will not be completed.
+    /// Ends the sequence: returns the text still held back, with U+FFFD for a character that will not be completed.
     pub fn finish(&mut self) -> String {
         match &mut self.state {
             State::Bytes { pending, .. } => String::from_utf8_lossy(&std::mem::take(pending)).into_owned(),
@@ -160,7 +160,7 @@ mod tests {
     }
 
     #[test]
-    fn text_that_changed_its_mind_shows_only_what_differs() {
+    fn only_the_difference_of_a_corrected_text_is_shown() {
         assert_eq!(after_common_prefix("ab", "abc"), "c");
         assert_eq!(after_common_prefix("né", "nèe"), "èe");
     }

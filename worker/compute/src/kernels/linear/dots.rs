@@ -5,8 +5,8 @@
 //! are stored, while the next four's are on their way from memory. Many rows are *packed*: six side
 //! by side, register by register, as are the weights of two tiles for a panel of the inner
 //! dimension, so that a tile reads two streams from start to end. A panel stays in the first-level
-//! cache while rows come by from the second, and sums are put down between panels. Either way a sum
-//! is made of the same additions.
+//! cache while rows come by from the second, and sums are kept in memory between panels. Either way
+//! a sum is made of the same additions.
 
 #![expect(clippy::needless_range_loop, reason = "tiles index several arrays by one number")]
 
@@ -55,7 +55,7 @@ pub(super) const fn packed(rows: usize) -> bool {
     rows > DIRECT_ROWS
 }
 
-/// How many of `rows` pass over weights together: whole tiles, and as many each time.
+/// Number of `rows` that pass over weights together: whole tiles, and as many each time.
 pub(super) fn block_rows(rows: usize, inputs: usize) -> usize {
     let most = (BLOCK_BYTES / row_bytes(inputs).max(1)).clamp(8 * TILE_ROWS, BLOCK_ROWS);
     rows.div_ceil(rows.div_ceil(most).max(1)).next_multiple_of(TILE_ROWS)
@@ -72,7 +72,7 @@ pub(super) fn round_rows(pool: &mut Pool, on: Instructions, x: &[f32], width: us
     let room = Shard::of(room);
     pool.run(rows.div_ceil(task_rows), &|task| {
         for row in task * task_rows..rows.min((task + 1) * task_rows) {
-            // A packed row begins at its tile, in the register that is its turn; one that is not lies by itself.
+            // A packed row begins in its tile, six rows interleaved register by register; other rows are contiguous.
             let tile = if packed(rows) { row % TILE_ROWS } else { 0 };
             let to = (row - tile) * row_bytes(width) + tile * PAIRS_BYTES;
             let step = if packed(rows) { TILE_ROWS * PAIRS_BYTES } else { PAIRS_BYTES };
@@ -198,8 +198,8 @@ impl Dots {
     #[inline(always)]
     unsafe fn block<V: Lanes, S: Stored, const N: usize>(self, output: usize, rows: usize) {
         let tiles = rows.div_ceil(TILE_ROWS);
-        // The weights of the next block of outputs, which the tiles of this one ask for bit by bit: memory is busy while
-        // the registers are.
+        // The weights of the next block of outputs, which the tiles of this one prefetch bit by bit: memory and registers
+        // are busy at the same time.
         let mut ahead = self.weights.wrapping_add((output + N) * S::row_bytes(self.inputs));
         let mut row = 0;
         // SAFETY: passed on.
@@ -207,7 +207,7 @@ impl Dots {
             for tile in 0..tiles {
                 // More than one tile: of three rows at least.
                 let tile_rows = (rows - row).div_ceil(tiles - tile);
-                // Lines of the next weights to ask for in every step.
+                // The last number of a shape is the cache lines to prefetch in every step.
                 ahead = match (tiles, tile_rows) {
                     (1, 1) => self.tile::<V, S, N, 1, 4>(output, row, ahead),
                     (1, 2) => self.tile::<V, S, N, 2, 4>(output, row, ahead),
@@ -225,8 +225,7 @@ impl Dots {
         }
     }
 
-    /// One tile over all inputs. Returns where to go on with asking for weights, which begins at
-    /// `ahead`.
+    /// One tile over all inputs. Prefetches weights from `ahead` on; returns where the next tile resumes.
     ///
     /// # Safety
     /// As for `rows`.
@@ -243,6 +242,7 @@ impl Dots {
             let (weights, x) = (self.weights.add(output * stride), self.x.add(row * x_stride));
             let mut sums = [[V::zero(); N]; M];
             let mut k = 0;
+            // Thirty-two inputs at a time, two to a lane.
             while k < self.inputs {
                 for line in 0..AHEAD {
                     V::prefetch(ahead.wrapping_add(64 * line));
@@ -253,6 +253,7 @@ impl Dots {
                 for n in 0..N {
                     pairs[n] = S::pairs::<V>(weights.add(n * stride), k, self.inputs - k);
                 }
+                // Every row meets the same four registers of weights: M · N independent sums hide the latency of a dot.
                 for m in 0..M {
                     let x = V::load_pairs(x.add(m * x_stride + 2 * k));
                     for n in 0..N {
@@ -268,7 +269,7 @@ impl Dots {
         ahead
     }
 
-    /// `side` tiles' outputs of packed rows.
+    /// The outputs of `side` tiles beside each other, for packed rows: panel by panel, and within a panel row by row.
     ///
     /// # Safety
     /// As for `rows`.
@@ -277,25 +278,25 @@ impl Dots {
         let mut panel = Panel { weights: MaybeUninit::uninit(), start: 0, width: 0 };
         let mut sums = MaybeUninit::<[[[V; TILE_OUTPUTS]; BLOCK_ROWS]; PANEL_TILES]>::uninit();
         let sums: *mut [V; TILE_OUTPUTS] = sums.as_mut_ptr().cast();
-        // Sums are put down here between panels. They are left uninitialised, since the first panel writes them all.
+        // Sums are kept here between panels. They are left uninitialised, since the first panel writes them all.
         let (outputs, stride) = (side * TILE_OUTPUTS, S::row_bytes(self.inputs));
         let weights = self.weights.wrapping_add(output * stride);
         while panel.start < self.inputs {
             panel.width = PANEL.min(self.inputs - panel.start);
             let end = panel.start + panel.width;
-            // What is asked for meanwhile: the same outputs further on, or after the last panel the next outputs.
+            // Prefetched meanwhile: the same outputs further on, or after the last panel the next outputs.
             let next = weights.wrapping_add(if end < self.inputs { S::row_bytes(end) } else { outputs * stride });
             // SAFETY: passed on; `sums` holds as many rows as there are, whole tiles of them, of as many tiles.
             unsafe {
                 panel.fill::<V, S>(weights, outputs, self.inputs);
                 for row in (0..rows).step_by(TILE_ROWS) {
                     for beside in 0..side {
-                        // Every pass asks for another output's row, so that all have been asked for at the end.
+                        // Every pass prefetches another output's row, so that all have been at the end.
                         let pass = row / TILE_ROWS * side + beside;
                         let ahead = next.wrapping_add(pass % outputs * stride);
                         let at = Place { output: output + beside * TILE_OUTPUTS, beside, row };
                         let sums = sums.add(beside * BLOCK_ROWS + row);
-                        // A row more than there is costs less than a shape more to compile.
+                        // An odd row more is computed and dropped: cheaper than another shape to compile.
                         match rows - row {
                             1 | 2 => self.panel_tile::<V, S, 2>(&panel, at, rows, sums, ahead),
                             3 | 4 => self.panel_tile::<V, S, 4>(&panel, at, rows, sums, ahead),
@@ -308,9 +309,9 @@ impl Dots {
         }
     }
 
-    /// One tile over a panel: goes on with `sums` (`M` rows) unless it is the first, and stores
-    /// outputs if it is the last, those of rows below `rows`. Meanwhile it asks for what the next
-    /// panel is made of, at `ahead`.
+    /// One tile over a panel: resumes `sums` (`M` rows) unless it is the first, and stores outputs if
+    /// it is the last, those of rows below `rows`. Meanwhile it prefetches the next panel's weights,
+    /// at `ahead`.
     ///
     /// # Safety
     /// As for `rows`; the panel is filled.
@@ -328,7 +329,7 @@ impl Dots {
             let mut weights = panel.weights.as_ptr().cast::<u8>().add(at.beside * TILE_OUTPUTS * PANEL * 2);
             let mut x = self.x.add(at.row * row_bytes(self.inputs) + panel.start * TILE_ROWS * 2);
             let mut tile = [[V::zero(); TILE_OUTPUTS]; M];
-            // Sums go on where the panel before put them down: the same additions as without panels.
+            // Sums resume where the panel before left them: the same additions as without panels.
             if panel.start > 0 {
                 for m in 0..M {
                     tile[m] = *sums.add(m);
@@ -382,7 +383,7 @@ impl Dots {
     }
 }
 
-/// Where a tile is: its first output, which one of the panel's tiles that makes it, and its first row.
+/// The place of a tile: its first output, which one of the panel's tiles that makes it, and its first row.
 #[derive(Clone, Copy)]
 struct Place {
     output: usize,
