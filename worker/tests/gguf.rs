@@ -13,6 +13,7 @@ use compute::cpu::{CpuBackend, CpuOptions};
 use compute::{KvCacheDtype, Quantization};
 use loader::{Tensor, Weights};
 use models::Config;
+use models::tokenizer::{TextFiles, Tokenizer};
 use serde_json::{Value, json};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -561,6 +562,44 @@ async fn what_nothing_here_computes_is_refused_by_name() {
     // And of several files nobody knows which is meant.
     let text = refusal(directory.path()).await;
     assert!(text.contains(".gguf") && text.contains("the one file that is meant"), "{text}");
+}
+
+/// SmolLM2's special tokens come first, others' last, and some are in between.
+#[test]
+fn a_special_token_has_the_number_that_the_file_gives_it() {
+    let mut letters: Vec<String> = ('!'..='~').map(String::from).collect();
+    letters.extend(["he", "hel"].map(String::from));
+    let mut file = GgufFile::default();
+    file.meta("general.architecture", Meta::Text("llama".into()));
+    let (mut tokens, mut kinds) = (Vec::new(), Vec::new());
+    for (at, letter) in letters.iter().enumerate() {
+        if [0, 1, 40, 41].contains(&at) {
+            tokens.push(format!("<|special {at}|>"));
+            kinds.push(if at == 40 { 4 } else { 3 });
+        }
+        tokens.push(letter.clone());
+        kinds.push(1);
+    }
+    tokens.push("<|im_end|>".into());
+    kinds.push(3);
+    file.meta("tokenizer.ggml.model", Meta::Text("gpt2".into()));
+    file.meta("tokenizer.ggml.pre", Meta::Text("smollm".into()));
+    file.meta("tokenizer.ggml.tokens", Meta::Texts(tokens.clone()));
+    file.meta("tokenizer.ggml.token_type", Meta::I32s(kinds));
+    file.meta("tokenizer.ggml.merges", Meta::Texts(vec!["h e".into(), "he l".into()]));
+    let bytes = file.bytes();
+    let header = loader::gguf::parse(&bytes, bytes.len() as u64).expect("a header");
+    let json = models::gguf::tokenizer(&header).expect("a tokenizer");
+    let text = models::gguf::text(&header).expect("texts");
+    let files = TextFiles { gguf: Some(&text), ..TextFiles::new(&json) };
+    let tokenizer = Tokenizer::parse(&files).expect("a tokenizer");
+    for (id, token) in (0..).zip(&tokens) {
+        assert_eq!(tokenizer.decode(&[id], false), *token);
+        assert_eq!(tokenizer.encode(token, false).expect("encodes"), [id], "{token}");
+    }
+    let said: String = tokens.iter().rev().flat_map(|token| [token.as_str(), "!"]).collect();
+    let ids = tokenizer.encode(&said, false).expect("encodes");
+    assert_eq!(tokenizer.decode(&ids, false), said);
 }
 
 /// Advice that would lead to the next refusal is no advice: what no conversion mends is said first.

@@ -239,14 +239,17 @@ fn tokenizer_json(
     let (mut vocab, mut added) = (Map::new(), Vec::new());
     for (id, token) in tokens.iter().enumerate() {
         let kind = kinds.get(id).copied().unwrap_or_default();
+        // Every token is in the vocabulary, added ones too: the library numbers those that are not after all others,
+        // whatever their `id` says.
+        if vocab.insert((*token).to_owned(), json!(id)).is_some() {
+            return Err(wrong("tokenizer.ggml.tokens", "a list in which no token is twice"));
+        }
         let is_special = kind == CONTROL || ENDS.contains(token);
         if is_special || kind == USER_DEFINED {
             added.push(json!({
                 "id": id, "content": token, "single_word": false, "lstrip": false, "rstrip": false,
                 "normalized": false, "special": is_special,
             }));
-        } else if vocab.insert((*token).to_owned(), json!(id)).is_some() {
-            return Err(wrong("tokenizer.ggml.tokens", "a list in which no token is twice"));
         }
     }
     Ok(json!({
