@@ -211,8 +211,10 @@ async fn refusal(path: &Path) -> String {
 }
 
 fn written(directory: &Path, name: &str, file: &GgufFile) -> PathBuf {
-    let path = directory.join(name);
-    std::fs::write(&path, file.bytes()).expect("writes");
+    // Renamed into place: an earlier file of this name may be served, and must not shrink beneath its mapping.
+    let (path, partial) = (directory.join(name), directory.join("partial"));
+    std::fs::write(&partial, file.bytes()).expect("writes");
+    std::fs::rename(&partial, &path).expect("renames");
     path
 }
 
