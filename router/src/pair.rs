@@ -120,13 +120,12 @@ impl Pair {
         }
     }
 
-    /// Readmits it after a good probe.
+    /// Readmits it after a good probe. A rest that the worker asked for goes on: one token says nothing about room for more.
     pub(crate) fn readmit(&self, endpoint_bit: u8) {
         self.breaker.lock().clear();
         self.is_suspect.store(false, Ordering::Relaxed);
         self.refuses_key.store(false, Ordering::Relaxed);
         self.gone.fetch_and(!endpoint_bit, Ordering::Relaxed);
-        self.rests_until_ms.store(0, Ordering::Relaxed);
     }
 
     /// Reserves the one probe that may run; false if one runs already.
@@ -239,6 +238,16 @@ mod tests {
         assert_eq!(one.look(1, 0, at(500)), Look::Resting { wait: Duration::from_millis(1_500) });
         assert_eq!(two.look(1, 0, at(500)), Look::Usable { load: 0 });
         assert!(matches!(one.look(1, 0, at(2_000)), Look::Usable { .. }));
+    }
+
+    #[test]
+    fn a_good_probe_does_not_end_a_rest_that_the_worker_asked_for() {
+        let pair = Pair::new();
+        pair.eject(Fault::Failed, 1);
+        pair.heard(Outcome::BackPressure { scope: Scope::Model, wait: Some(Duration::from_secs(2)) }, at(0), 0.0);
+        pair.readmit(1);
+        assert!(!pair.is_ejected());
+        assert_eq!(pair.look(1, 0, at(500)), Look::Resting { wait: Duration::from_millis(1_500) });
     }
 
     #[test]
