@@ -64,9 +64,6 @@ const PURE: [(&str, &[&str]); 14] = [
     ("router/src/strikes.rs", &[]),
 ];
 
-/// The faults of rules that are younger than they: to be mended room by room, never added to.
-const KNOWN: &str = "testkit/tests/house/known.txt";
-
 /// The files that may know candle.
 const CANDLE: &str = "worker/compute/src/candle";
 
@@ -142,16 +139,13 @@ fn use_lines_go_down_only() {
 #[test]
 fn no_circle_joins_files() {
     let files = rust_files("/src/");
-    let said = uses::circles_explained(&files).into_iter().map(|(circle, needs)| {
-        let fault = format!("a circle of files: {needs}: move what they share into a file below them");
-        (circle.into_iter().map(str::to_owned).collect(), fault)
-    });
-    report_new("circle", said.collect());
+    let fault = |needs| format!("a circle of files: {needs}: move what they share into a file below them");
+    report(uses::circles_explained(&files).into_iter().map(fault).collect());
 }
 
 #[test]
 fn public_items_are_named_outside_their_room() {
-    report_new("public", items::unneeded(&rust_files("")));
+    report(items::unneeded(&rust_files("")));
 }
 
 #[test]
@@ -175,12 +169,11 @@ fn only_wire_openai_spells_the_fields_of_answers() {
         for (number, line) in code.lines().enumerate() {
             for field in ANSWER_FIELDS.iter().filter(|field| spells(line, field)) {
                 let path = &file.path;
-                let fault = format!("{path}:{}: spells `{field}`; read it through wire::openai", number + 1);
-                faults.push((vec![path.clone()], fault));
+                faults.push(format!("{path}:{}: spells `{field}`; read it through wire::openai", number + 1));
             }
         }
     }
-    report_new("field", faults);
+    report(faults);
 }
 
 #[test]
@@ -341,21 +334,6 @@ fn spells(line: &str, name: &str) -> bool {
 
 fn report(faults: Vec<String>) {
     assert!(faults.is_empty(), "{} house rules are broken:\n{}\n", faults.len(), faults.join("\n"));
-}
-
-/// Reports the faults of a young rule that were not there when it came: [`KNOWN`] lists those that were, each with
-/// its keys. The list only shrinks: a line whose fault is mended is a fault itself.
-fn report_new(rule: &str, faults: Vec<(Vec<String>, String)>) {
-    let list = std::fs::read_to_string(root().join(KNOWN)).unwrap_or_default();
-    let known: Vec<&str> = list.lines().filter_map(|line| line.strip_prefix(rule)?.strip_prefix(": ")).collect();
-    let is_known = |key: &String| known.contains(&key.as_str());
-    let is_met = |entry: &str| faults.iter().any(|(keys, _)| keys.iter().any(|key| key == entry));
-    let stale = known.iter().filter(|entry| !is_met(entry));
-    let mut broken: Vec<String> =
-        stale.map(|entry| format!("{KNOWN}: `{rule}: {entry}` is mended; take it off the list")).collect();
-    let new = faults.into_iter().filter(|(keys, _)| !keys.iter().all(is_known));
-    broken.extend(new.map(|(keys, fault)| format!("{fault}  [{rule}: {}]", keys.join(", "))));
-    report(broken);
 }
 
 fn root() -> PathBuf {

@@ -178,15 +178,14 @@ impl<'a> Modules<'a> {
     }
 }
 
-/// Each circle with the needs that close it, as `a → b`.
-pub(super) fn circles_explained(files: &[File]) -> Vec<(Vec<&str>, String)> {
+/// Each circle as the needs that close it, `a → b`.
+pub(super) fn circles_explained(files: &[File]) -> Vec<String> {
     let edges = Modules::of(files).edges();
     let explained = circles_of(&edges).into_iter().map(|circle| {
         let inside = |to: &&&str| circle.contains(*to);
         let needs =
             circle.iter().flat_map(|from| edges[from].iter().filter(inside).map(move |to| format!("{from} → {to}")));
-        let needs = needs.collect::<Vec<_>>().join(", ");
-        (circle, needs)
+        needs.collect::<Vec<_>>().join(", ")
     });
     explained.collect()
 }
