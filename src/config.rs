@@ -172,6 +172,7 @@ fn without_the_text(text: &str, error: &toml::de::Error) -> String {
 }
 
 fn parse(table: Table, schema: &Schema) -> anyhow::Result<Config> {
+    let table = over_defaults(table);
     let config: Config = serde_path_to_error::deserialize(Value::Table(table.clone()))
         .map_err(|error| anyhow!(schema.explain(&Value::Table(table), &error)))?;
     if config.config_version > VERSION {
@@ -181,6 +182,25 @@ fn parse(table: Table, schema: &Schema) -> anyhow::Result<Config> {
         );
     }
     Ok(config)
+}
+
+/// A table that is given in part has the defaults of its place for the rest, not those of its type: a worker's
+/// listener has another address than a router's.
+fn over_defaults(given: Table) -> Table {
+    let mut table = Table::try_from(Config::default()).expect("the defaults are TOML");
+    lay_over(&mut table, given);
+    table
+}
+
+fn lay_over(table: &mut Table, given: Table) {
+    for (key, value) in given {
+        match (table.get_mut(&key), value) {
+            (Some(Value::Table(below)), Value::Table(above)) => lay_over(below, above),
+            (_, value) => {
+                table.insert(key, value);
+            }
+        }
+    }
 }
 
 /// The name that a key has now.
@@ -276,6 +296,29 @@ mod tests {
         assert_eq!(config.telemetry.log_filter, "env");
         assert_eq!(config.telemetry.log_format, LogFormat::Json);
         assert_eq!(config.router.listen.connections_max, 3);
+    }
+
+    #[test]
+    fn one_key_of_a_table_leaves_the_others_at_their_defaults() {
+        fn keys(at: &str, table: &Table, found: &mut Vec<(String, Value)>) {
+            for (key, value) in table {
+                let path = if at.is_empty() { key.clone() } else { format!("{at}.{key}") };
+                match value {
+                    Value::Table(inner) => keys(&path, inner, found),
+                    value => found.push((path, value.clone())),
+                }
+            }
+        }
+        let defaults = Table::try_from(Config::default()).expect("TOML");
+        let mut found = Vec::new();
+        keys("", &defaults, &mut found);
+        assert!(found.iter().any(|(path, _)| path == "worker.listen.connections_max"));
+        for (path, value) in found {
+            let mut table = Table::new();
+            put(&mut table, &path, value).expect("a path");
+            let config = parse(table, &Schema::of_config()).unwrap_or_else(|error| panic!("{path}: {error:#}"));
+            assert_eq!(Table::try_from(config).expect("TOML"), defaults, "{path}");
+        }
     }
 
     #[test]
