@@ -221,7 +221,7 @@ pub(crate) struct EngineFlags {
     /// The backend: `cpu`, `candle` (a slow reference) or `scripted` (no weights; simulation).
     #[arg(long, value_name = "NAME")]
     pub(crate) backend: Option<String>,
-    /// What to compute on: `cpu`, `cuda` or `cuda:N`, or `auto`, a GPU where there is one.
+    /// The device that computes: `cpu`, `cuda` or `cuda:N`, or `auto`, a GPU where there is one.
     #[arg(long, value_name = "DEVICE")]
     pub(crate) device: Option<String>,
     /// Further names of the one model, slashes and all (vLLM's name).

@@ -25,11 +25,11 @@ const KEYS_MAX: usize = 8;
 /// Stands for every tenant.
 const EVERY: &str = "*";
 
-/// Who may have weights from this machine. The default lets nobody have any.
+/// The peers that may have weights from this machine. The default lets nobody have any.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields, default)]
 pub struct PeersConfig {
-    /// What peers may have by the names in their certificates.
+    /// Rules by the names in peers' certificates.
     pub allow: Vec<PeerRule>,
     /// Public keys in PEM, of the curve P-256, of those who may sign capabilities.
     pub capability_issuers: Vec<String>,

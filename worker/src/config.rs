@@ -28,7 +28,7 @@ pub struct WorkerConfig {
     /// The backend. `cpu` reads the weights in place; `candle` is a slow f32 reference that
     /// copies them; `scripted` has none and invents text, for simulation.
     pub backend: BackendKind,
-    /// What the `cpu` backend's models are computed on: `cpu`; `cuda` or `cuda:N`, an NVIDIA GPU, with kernels of our own;
+    /// The device that computes the `cpu` backend's models: `cpu`; `cuda` or `cuda:N`, an NVIDIA GPU, with kernels of our own;
     /// `auto`, a GPU where there is one, else the CPU. `cpu`: the GPU's kernels have run on no device yet.
     pub device: DeviceChoice,
     /// The directory for kernels compiled for a GPU, which takes seconds at the first start. Where absent, the user's
@@ -247,7 +247,7 @@ impl WorkerConfig {
 }
 
 impl WorkerConfig {
-    /// What a GPU was asked for and does not do.
+    /// Settings that a GPU does not support.
     fn device_problem(&self) -> Option<String> {
         let asked = matches!(self.device, DeviceChoice::Cuda(_));
         if asked && self.backend != BackendKind::Cpu {

@@ -11,7 +11,7 @@ pub enum TlsError {
     Config {
         /// The key.
         field: &'static str,
-        /// What is wrong with it.
+        /// The mistake in it.
         problem: &'static str,
     },
     /// A file cannot be read.
@@ -28,7 +28,7 @@ pub enum TlsError {
     Content {
         /// The file.
         path: PathBuf,
-        /// What is wrong with it.
+        /// The mistake in it.
         problem: String,
     },
     /// A certificate cannot be used with its key.

@@ -26,7 +26,7 @@ pub(crate) enum Failure {
     BadCertificate,
     /// It refused ours, or what we offer.
     RefusedByClient,
-    /// What it sent is no handshake of a version and kind that we speak.
+    /// It sent no handshake of a version and kind that we speak.
     Protocol,
 }
 

@@ -13,7 +13,7 @@ use std::sync::Arc;
 use std::time::Duration;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
-/// What is spoken within: a client that offers nothing else is refused in the handshake.
+/// The protocol within: a client that offers only others is refused in the handshake.
 const PROTOCOL: &[u8] = b"http/1.1";
 
 /// The server's end of TLS.

@@ -1,4 +1,4 @@
-//! What holds of every certificate that is read for its names.
+//! Claims about every certificate that is read for its names.
 
 use listen::Identity;
 

@@ -52,7 +52,7 @@ fn offer(number: u8, tenant: &str, proof: Proof) -> Offered<'_> {
     Offered { root: root(number), tenant, proof }
 }
 
-/// What a peer of these names gets of one proven root of `red`.
+/// The decision about a peer of these names and one proven root of `red`.
 fn gets(peers: &Peers, dns: &[&str], uris: &[&str], capability: Option<&str>, now_s: u64) -> bool {
     let owned = |texts: &[&str]| texts.iter().map(|text| (*text).to_owned()).collect::<Vec<_>>();
     let (dns, uris) = (owned(dns), owned(uris));

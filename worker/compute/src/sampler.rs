@@ -42,10 +42,11 @@ pub struct Params {
     pub logprobs: Option<usize>,
 }
 
-impl Default for Params {
-    fn default() -> Self {
+impl Params {
+    /// Every logit as it is, and every token possible.
+    const fn at(temperature: f32) -> Self {
         Self {
-            temperature: 1.0,
+            temperature,
             top_p: 1.0,
             top_k: 0,
             min_p: 0.0,
@@ -56,6 +57,12 @@ impl Default for Params {
             logit_bias: Vec::new(),
             logprobs: None,
         }
+    }
+}
+
+impl Default for Params {
+    fn default() -> Self {
+        Self::at(1.0)
     }
 }
 
@@ -96,18 +103,7 @@ impl Choice<'static> {
     /// The likeliest token, whatever came before.
     #[must_use]
     pub fn greedy() -> Self {
-        static GREEDY: Params = Params {
-            temperature: 0.0,
-            top_p: 1.0,
-            top_k: 0,
-            min_p: 0.0,
-            seed: 0,
-            presence_penalty: 0.0,
-            frequency_penalty: 0.0,
-            repetition_penalty: 1.0,
-            logit_bias: Vec::new(),
-            logprobs: None,
-        };
+        static GREEDY: Params = Params::at(0.0);
         Self { params: &GREEDY, history: History::default() }
     }
 }

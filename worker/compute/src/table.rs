@@ -68,7 +68,7 @@ impl BackendKind {
     }
 }
 
-/// What kernels of our own run on.
+/// The device that our own kernels run on.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(try_from = "String", into = "String")]
 #[schemars(with = "String")]

@@ -1,4 +1,4 @@
-//! What a client sees of the prefix cache and of priorities.
+//! The prefix cache and priorities as a client sees them.
 
 use super::client;
 use super::worker_process::{Running, chat, completion, start};

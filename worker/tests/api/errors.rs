@@ -133,7 +133,7 @@ async fn a_worker_with_a_key_takes_nothing_without_it() {
     }
 }
 
-/// What asks something of the process rather than of a model.
+/// Requests to the process rather than to a model.
 const ABOUT_THE_PROCESS: [(&str, &str); 4] = [
     ("GET", "/status"),
     ("GET", "/status/kv-events?model=demo"),

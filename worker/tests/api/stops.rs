@@ -6,7 +6,7 @@ use serde_json::{Value, json};
 
 const SEED: u64 = 11;
 
-/// What the model says without a stop: the text, and each token's text.
+/// The model's answer without a stop: the text, and each token's text.
 async fn plain(worker: &Running) -> (String, Vec<String>) {
     let answer = worker
         .chat(json!({"seed": SEED, "max_tokens": 30, "temperature": 1, "logprobs": true, "ignore_eos": true}))

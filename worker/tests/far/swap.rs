@@ -14,7 +14,7 @@ use wire::status::{KvEvent, KvEvents, ModelPhase};
 const SWAP: &str = "/admin/models/demo/swap";
 /// Tokens of an answer: some hundreds of steps, so that swaps fall within answers.
 const TOKENS: u32 = 200;
-/// What the loader reads of a file at first, to find its header.
+/// Bytes that the loader reads of a file at first, to find its header.
 const HEADER_READ_BYTES: u64 = 256 << 10;
 
 async fn serve(origin: &Origin, folder: &str) -> Running {

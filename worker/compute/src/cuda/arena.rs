@@ -23,7 +23,7 @@ pub(crate) struct Arena {
     pub(crate) projected: u64,
     /// Queries, rotated: bf16 (R, heads, room).
     pub(crate) queries: u64,
-    /// What attention returns: bf16 (R, padded).
+    /// The result of attention: bf16 (R, padded).
     pub(crate) mixed: u64,
     /// Inside the feed-forward part: bf16 (R, padded).
     pub(crate) inner: u64,

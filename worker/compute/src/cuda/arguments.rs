@@ -76,7 +76,7 @@ arguments! {
     }
 }
 
-/// What becomes of a product.
+/// The use of a product.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 #[repr(u32)]
 pub(crate) enum Then {

@@ -65,9 +65,9 @@ pub enum DeviceError {
     /// It has no memory to give.
     #[error("the device has no {bytes} bytes left of its {of}; lower gpu_memory_utilization or max_num_batched_tokens")]
     OutOfMemory {
-        /// What was asked for.
+        /// Bytes asked for.
         bytes: u64,
-        /// What it has in all.
+        /// Bytes of the device in all.
         of: u64,
     },
     /// The kernels could not be compiled or loaded.
@@ -104,7 +104,7 @@ impl Pinned {
         Ok(Self { at: device.pin(bytes.max(1))?, bytes, of: Arc::clone(device) })
     }
 
-    /// What it holds. The device may still be writing: wait for its mark first.
+    /// Its contents. The device may still be writing: wait for its mark first.
     pub(crate) fn bytes(&self) -> &[u8] {
         // SAFETY: the device gave `bytes` initialised bytes at `at`, which live as long as `self`.
         unsafe { std::slice::from_raw_parts(self.at, self.bytes) }

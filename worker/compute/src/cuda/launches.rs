@@ -15,7 +15,7 @@ const NARROW_ROWS_MAX: usize = 64;
 const PRODUCT_THREADS: u32 = 256;
 /// Threads that choose from a row.
 const CHOOSE_THREADS: u32 = 512;
-/// What those share, without the sums of 64 logits each.
+/// Shared memory of those threads, without the sums of 64 logits each.
 pub(crate) const DESK_BYTES: usize = 19_616;
 /// Logits whose weights are summed up first.
 const CHUNK: usize = 64;

@@ -95,7 +95,7 @@ pub(crate) struct BranchAt {
     pub(crate) body: BodyAt,
 }
 
-/// What a branch computes.
+/// The body of a branch.
 #[derive(Debug, Clone, PartialEq)]
 pub(crate) enum BodyAt {
     Attention(AttentionAt),
@@ -135,7 +135,7 @@ pub(crate) fn head_room(dim: usize) -> Option<usize> {
     HEAD_ROOMS.into_iter().find(|&room| room >= dim)
 }
 
-/// What is uploaded, and where to.
+/// A tensor to upload, and its place.
 #[derive(Debug, Clone)]
 pub(crate) enum Upload {
     Matrix {
@@ -294,7 +294,7 @@ impl Layout {
         [Part::Embeddings].into_iter().chain(layers).chain([Part::Head]).collect()
     }
 
-    /// What is uploaded for a part.
+    /// The uploads of a part.
     pub(crate) fn uploads(&self, index: usize) -> &[Upload] {
         &self.uploads[index]
     }

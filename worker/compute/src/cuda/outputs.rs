@@ -1,4 +1,4 @@
-//! What comes back of a step: ids, and the numbers that were asked for.
+//! The results of a step: ids, and the numbers that were asked for.
 
 use std::ops::Range;
 

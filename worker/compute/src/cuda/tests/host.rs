@@ -1,6 +1,6 @@
 //! A device that is the host: memory of the heap, and the very kernels, compiled by the host's compiler.
 //!
-//! What is queued happens as late as it may, when somebody waits for a mark behind it: an order that nobody asked for is
+//! Queued work happens as late as it may, when somebody waits for a mark behind it: an order that nobody asked for is
 //! not kept. Memory that nobody has written is NaN to kernels, except where zeros are promised.
 
 use parking_lot::{Mutex, MutexGuard};
@@ -51,7 +51,7 @@ fn library() -> &'static Library {
     })
 }
 
-/// What `choose` shares beside its sums, as its source has it.
+/// Bytes that `choose` shares beside its sums, as its source has it.
 pub(crate) fn desk_bytes() -> usize {
     // SAFETY: the library's own function, of this type.
     let size = unsafe { library().get::<unsafe extern "C" fn() -> usize>(b"forebay_desk_bytes") }.expect("it is there");
@@ -59,7 +59,7 @@ pub(crate) fn desk_bytes() -> usize {
     unsafe { size() }
 }
 
-/// What is queued in a stream.
+/// Work queued in a stream.
 enum Queued {
     Copy { from: usize, to: usize, bytes: usize },
     Launch { kernel: &'static str, grid: [u32; 3], threads: u32, shared: u32, argument: Vec<u8> },
@@ -118,7 +118,7 @@ impl HostDevice {
         state.lost_at = Some(state.launches + launches);
     }
 
-    /// What was queued since the last call, in the order of queueing.
+    /// The work that happened since the last call.
     pub(crate) fn take_happened(&self) -> Vec<Happened> {
         std::mem::take(&mut self.state().happened)
     }
