@@ -261,7 +261,7 @@ impl<'b> Scanner<'b> {
                 None => {
                     self.unknown.add(Place::Top, self.lexer.bytes(name));
                     self.beside(name, TextRole::Unknown)?;
-                    self.whole(TextRole::Unknown)?;
+                    self.whole(None, TextRole::Unknown)?;
                 }
             }
         }
@@ -295,7 +295,7 @@ impl<'b> Scanner<'b> {
             kind => {
                 self.check(kind)?;
                 match field.reaches {
-                    Some(role) => self.whole(role),
+                    Some(role) => self.whole(Some(field.name), role),
                     None => self.lexer.walk(|_, _| Ok(())),
                 }
             }
@@ -360,7 +360,7 @@ impl<'b> Scanner<'b> {
                     self.lexer.walk(|_, _| Ok(()))?;
                     self.refuse(member, start, place);
                 }
-                None => self.whole(TextRole::Unknown)?,
+                None => self.whole(None, TextRole::Unknown)?,
             }
         }
         Ok(())
@@ -397,25 +397,27 @@ impl<'b> Scanner<'b> {
         }
     }
 
-    /// A value all of whose strings, names and numbers can reach a prompt.
-    fn whole(&mut self, role: TextRole) -> Result<(), Fault> {
+    /// The value of the member `of`, all of whose strings, names and numbers can reach a prompt.
+    fn whole(&mut self, of: Option<&str>, role: TextRole) -> Result<(), Fault> {
         let item = self.items.saturating_sub(1);
         let (room, texts_max) = (self.room(), self.limits.texts);
         let lexer = self.lexer.clone();
         let beside = &mut self.beside;
-        let (mut count, mut is_arguments) = (0, false);
+        // The name whose value the next leaf is, where that is a string or number.
+        let (mut count, mut member) = (0, of.map(Cow::Borrowed));
         self.lexer.walk(|leaf, raw| {
             let bytes = lexer.bytes(raw);
-            let was_arguments =
-                std::mem::replace(&mut is_arguments, leaf == Leaf::Name && unescape(bytes) == "arguments");
-            if is_structure(leaf, bytes) {
+            let of = std::mem::replace(&mut member, (leaf == Leaf::Name).then(|| unescape(bytes)));
+            // A template may print any of its variables, names and all.
+            if role != TextRole::Variable && is_structure(leaf, bytes, of.as_deref()) {
                 return Ok(());
             }
             if count == room {
                 return Err(Fault { at: raw.start as usize, problem: Problem::Many(TEXTS, texts_max) });
             }
             count += 1;
-            let role = if was_arguments && leaf == Leaf::Text { TextRole::Arguments } else { role };
+            let is_arguments = leaf == Leaf::Text && of.as_deref() == Some("arguments");
+            let role = if is_arguments { TextRole::Arguments } else { role };
             beside.push(TextSpan { raw, role, item, joint: Joint::Starts });
             Ok(())
         })
@@ -548,8 +550,9 @@ impl<'b> Scanner<'b> {
 const PROMPT: &str = "a string, a list of strings, a list of token ids, or a list of such lists";
 const TEXTS: &str = "texts";
 
-/// Words of the APIs themselves, which say nothing of their own in a prompt.
-fn is_structure(leaf: Leaf, text: &[u8]) -> bool {
+/// Words of the APIs themselves, which say nothing of their own in a prompt: names of members, and the types of what
+/// is defined or called. `of` is the member whose value a leaf is.
+fn is_structure(leaf: Leaf, text: &[u8], of: Option<&str>) -> bool {
     match leaf {
         Leaf::Number => false,
         Leaf::Name => matches!(
@@ -568,10 +571,21 @@ fn is_structure(leaf: Leaf, text: &[u8]) -> bool {
                 | b"json_schema"
                 | b"schema"
         ),
-        Leaf::Text => matches!(
-            text,
-            b"function" | b"text" | b"object" | b"string" | b"number" | b"integer" | b"boolean" | b"array" | b"null"
-        ),
+        Leaf::Text => {
+            of == Some("type")
+                && matches!(
+                    text,
+                    b"function"
+                        | b"text"
+                        | b"object"
+                        | b"string"
+                        | b"number"
+                        | b"integer"
+                        | b"boolean"
+                        | b"array"
+                        | b"null"
+                )
+        }
     }
 }
 

@@ -3,7 +3,7 @@
 
 use serde_json::Value;
 use std::collections::HashSet;
-use wire::openai::endpoint::{ENDPOINTS, Endpoint, TextRole};
+use wire::openai::endpoint::{ENDPOINTS, Endpoint, Field, Kind, TextRole};
 use wire::openai::scan::{Limits, Scan, scan};
 
 /// Whatever the bytes are, they are scanned or refused, and what is scanned is what `serde_json` reads.
@@ -52,10 +52,15 @@ fn texts(body: &[u8], endpoint: &Endpoint, found: &Scan, value: &Value) {
         match endpoint.field(name.as_bytes()) {
             Some(field) if field.reaches.is_none() => continue,
             Some(_) => {}
-            None => strings.push(name.as_str()),
+            None => strings.push((name.as_str(), Place::Unknown)),
         }
-        collect(member, &mut strings);
-        for string in strings.iter().filter(|string| !is_structure(string)) {
+        let place = match endpoint.field(name.as_bytes()) {
+            Some(Field { reaches: Some(TextRole::Variable), .. }) => Place::Variable,
+            Some(Field { kind: Kind::Messages, .. }) => Place::Messages,
+            _ => Place::Unknown,
+        };
+        collect(member, place, &mut strings);
+        for (string, _) in strings.iter().filter(|(string, place)| !is_structure(string, *place)) {
             assert!(seen.contains(*string), "{string:?} of {name:?} is not among {seen:?}");
         }
     }
@@ -65,23 +70,35 @@ fn texts(body: &[u8], endpoint: &Endpoint, found: &Scan, value: &Value) {
     }
 }
 
-fn collect<'v>(value: &'v Value, out: &mut Vec<&'v str>) {
+/// The place of a string.
+#[derive(Debug, Clone, Copy, PartialEq)]
+enum Place {
+    Messages,
+    /// A variable of the template, which may print all of it.
+    Variable,
+    Unknown,
+    /// The name of a member, or a value of `type`.
+    Named,
+}
+
+fn collect<'v>(value: &'v Value, place: Place, out: &mut Vec<(&'v str, Place)>) {
     match value {
-        Value::String(text) => out.push(text),
-        Value::Array(items) => items.iter().for_each(|item| collect(item, out)),
+        Value::String(text) => out.push((text, place)),
+        Value::Array(items) => items.iter().for_each(|item| collect(item, place, out)),
         Value::Object(members) => members.iter().for_each(|(name, member)| {
-            out.push(name);
-            collect(member, out);
+            let named = if place == Place::Unknown { Place::Named } else { place };
+            out.push((name, named));
+            collect(member, if name == "type" && !member.is_object() { named } else { place }, out);
         }),
         Value::Null | Value::Bool(_) | Value::Number(_) => {}
     }
 }
 
 /// Words that stand in requests without being anybody's.
-fn is_structure(text: &str) -> bool {
+fn is_structure(text: &str, place: Place) -> bool {
     const WORDS: &str = "type function name description parameters properties required id arguments text title \
                          json_schema schema object string number integer boolean array null role content system \
                          developer user assistant tool refusal audio tool_calls function_call tool_call_id prefix \
                          partial cache_control annotations include_usage include_obfuscation continuous_usage_stats";
-    WORDS.split_whitespace().any(|word| word == text)
+    matches!(place, Place::Messages | Place::Named) && WORDS.split_whitespace().any(|word| word == text)
 }

@@ -41,7 +41,7 @@ impl Scanner<'_> {
                 _ if self.lexer.eat_null()? => {}
                 _ => {
                     let start = self.lexer.at();
-                    self.whole(TextRole::Unknown)?;
+                    self.whole(member.map(|member| member.name), TextRole::Unknown)?;
                     if let Some(member) = member {
                         self.refuse(member, start, Place::Message(index));
                     }
@@ -131,7 +131,7 @@ impl Scanner<'_> {
                     let raw = self.lexer.string()?;
                     self.part_text(raw, content_from)?;
                 }
-                _ => self.whole(TextRole::Unknown)?,
+                name => self.whole(name, TextRole::Unknown)?,
             }
         }
         Ok(())

@@ -113,6 +113,29 @@ fn every_place_that_can_reach_a_prompt_is_found() {
 }
 
 #[test]
+fn a_word_of_the_api_is_a_text_where_it_is_no_name_and_no_type() {
+    let places = [
+        r#"{"chat_template_kwargs":{"a":"X"}}"#,
+        r#"{"chat_template_kwargs":{"type":"X"}}"#,
+        r#"{"chat_template_kwargs":{"X":true}}"#,
+        r#"{"documents":[{"X":"a"}]}"#,
+        r#"{"messages":[{"role":"user","content":"X"}]}"#,
+        r#"{"messages":[{"role":"user","content":"a","new":{"a":"X"}}]}"#,
+        r#"{"tools":[{"function":{"description":"X"}}]}"#,
+        r#"{"tools":[{"function":{"parameters":{"properties":{"a":{"enum":["X"]}}}}}]}"#,
+        r#"{"nobody_knows":["X"]}"#,
+    ];
+    for place in places {
+        for word in ["text", "function", "string", "null"] {
+            let body = place.replace('X', word);
+            assert!(texts(&chat(&body), &body).contains(&word.to_owned()), "{body}");
+        }
+    }
+    let body = r#"{"tools":[{"type":"function","function":{"name":"f","parameters":{"type":"object"}}}]}"#;
+    assert_eq!(texts(&chat(body), body), ["f"]);
+}
+
+#[test]
 fn fields_that_reach_no_prompt_are_not_texts() {
     let body = r#"{"model":"a","user":"b","stop":["c"],"metadata":{"d":"e"},"cache_salt":"f","messages":[]}"#;
     assert_eq!(texts(&chat(body), body), [""; 0]);
