@@ -15,27 +15,41 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 
 /// Each room, what it may import of ours, and what it must never import of others'.
-const ROOMS: [(&str, &[&str], &[&str]); 13] = [
+const ROOMS: [(&str, &[&str], &[&str]); 15] = [
     ("tensor", &[], &["tokio", "axum", "hyper", "safetensors", "candle-core", "anyhow"]),
     ("wire", &[], &["tokio", "axum", "hyper", "hyper-util", "candle-core", "anyhow"]),
     ("telemetry", &[], &["axum", "candle-core", "anyhow"]),
     ("listen", &["wire", "telemetry"], &["candle-core", "anyhow"]),
     ("policy", &["wire"], &["tokio", "axum", "hyper", "hyper-util", "candle-core", "anyhow"]),
     ("loader", &["tensor", "wire", "telemetry"], &["axum", "candle-core", "anyhow"]),
+    ("discovery", &["wire", "telemetry"], &["axum", "candle-core", "anyhow"]),
+    ("seeding", &["wire", "telemetry", "listen", "policy", "loader", "discovery"], &["candle-core", "anyhow"]),
     ("worker/models", &["tensor", "loader", "wire"], &["tokio", "axum", "candle-core", "anyhow"]),
     ("worker/compute", &["tensor"], &["tokio", "axum", "anyhow"]),
     (
         "worker",
-        &["tensor", "wire", "telemetry", "listen", "policy", "loader", "models", "compute"],
+        &["tensor", "wire", "telemetry", "listen", "policy", "loader", "discovery", "seeding", "models", "compute"],
         &["candle-core", "anyhow"],
     ),
-    ("router", &["wire", "telemetry", "listen", "policy"], &["candle-core", "anyhow"]),
+    ("router", &["wire", "telemetry", "listen", "policy", "discovery"], &["candle-core", "anyhow"]),
     ("evals", &["wire"], &["axum", "candle-core"]),
     ("testkit", &["wire", "loader"], &["candle-core"]),
     // The binary wires all rooms together; the test kit is for tests.
     (
         "",
-        &["wire", "telemetry", "listen", "policy", "loader", "models", "worker", "router", "evals"],
+        &[
+            "wire",
+            "telemetry",
+            "listen",
+            "policy",
+            "loader",
+            "discovery",
+            "seeding",
+            "models",
+            "worker",
+            "router",
+            "evals",
+        ],
         &["axum", "candle-core"],
     ),
 ];
