@@ -13,6 +13,7 @@ pub mod extent;
 pub mod headers;
 pub mod manifest;
 pub mod openai;
+pub mod peers;
 pub mod proof;
 pub mod sse;
 pub mod status;
