@@ -18,6 +18,7 @@ mod signals;
 
 use clap::Parser;
 use std::ffi::OsString;
+use std::io::IsTerminal;
 use std::process::ExitCode;
 
 /// The exit code of arguments that mean nothing.
@@ -29,9 +30,9 @@ fn main() -> ExitCode {
     let wants_json = arguments.iter().take_while(|argument| *argument != "--").any(|argument| argument == "--json");
     match cli::Cli::try_parse_from(arguments) {
         Ok(cli) => run::run(cli).unwrap_or_else(|error| failed(&error, wants_json)),
+        Err(answer) if !answer.use_stderr() => help(&answer.render()),
         Err(error) => {
-            // Help and version are answers.
-            if wants_json && error.use_stderr() {
+            if wants_json {
                 say_as_json(&first_line(&error));
             }
             // Nothing better can be done where it cannot be printed.
@@ -39,6 +40,12 @@ fn main() -> ExitCode {
             ExitCode::from(u8::try_from(error.exit_code()).unwrap_or(USAGE))
         }
     }
+}
+
+/// Prints help or the version, in colours where a person reads.
+fn help(text: &clap::builder::StyledStr) -> ExitCode {
+    let text = if std::io::stdout().is_terminal() { text.ansi().to_string() } else { text.to_string() };
+    out::write(text.as_bytes()).map_or_else(|error| failed(&error, false), |()| ExitCode::SUCCESS)
 }
 
 /// Says why a command failed: once, cause by cause, on standard error, and with `--json` on standard output as well.

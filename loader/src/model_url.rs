@@ -181,13 +181,13 @@ impl FromStr for ModelUrl {
                 let (account, rest) = first(rest);
                 let (container, prefix) = first(rest);
                 let parts = [account, container].map(str::to_owned);
-                let [account, container] = named(parts, scheme, rest, "write az://ACCOUNT/CONTAINER/PREFIX")?;
+                let [account, container] = named(parts, text, "write az://ACCOUNT/CONTAINER/PREFIX")?;
                 Ok(Self::Azure { account, container, prefix: prefix_of(text, prefix)? })
             }
             "s3" | "gs" => {
                 let (bucket, prefix) = first(rest);
                 let fix = format!("write {scheme}://BUCKET/PREFIX");
-                let [bucket] = named([bucket.to_owned()], scheme, rest, &fix)?;
+                let [bucket] = named([bucket.to_owned()], text, &fix)?;
                 let prefix = prefix_of(text, prefix)?;
                 Ok(if scheme == "s3" { Self::S3 { bucket, prefix } } else { Self::Gcs { bucket, prefix } })
             }
@@ -203,17 +203,12 @@ fn first(path: &str) -> (&str, &str) {
 }
 
 /// Refuses empty names and names that carry more than a name.
-fn named<const N: usize>(
-    parts: [String; N],
-    scheme: &str,
-    rest: &str,
-    fix: &str,
-) -> Result<[String; N], ModelUrlError> {
-    let plain = |part: &String| !part.is_empty() && !part.contains(['@', '?', '#', '%', ':', '\\', ' ']);
-    if parts.iter().all(plain) {
-        return Ok(parts);
+fn named<const N: usize>(parts: [String; N], text: &str, fix: &str) -> Result<[String; N], ModelUrlError> {
+    if parts.iter().any(|part| part.contains('@')) {
+        return Err(error(text, &format!("carries a user or key; {fix}, with credentials in the environment")));
     }
-    Err(error(&format!("{scheme}://{rest}"), &format!("names no storage; {fix}, with credentials in the environment")))
+    let plain = |part: &String| !part.is_empty() && !part.contains(['?', '#', '%', ':', '\\', ' ']);
+    if parts.iter().all(plain) { Ok(parts) } else { Err(error(text, &format!("names no storage; {fix}"))) }
 }
 
 fn prefix_of(text: &str, prefix: &str) -> Result<String, ModelUrlError> {
@@ -350,5 +345,9 @@ mod tests {
             let refused = text.parse::<ModelUrl>().unwrap_err();
             assert!(!refused.to_string().contains("SECRET"), "{refused}");
         }
+        let refused = |text: &str| text.parse::<ModelUrl>().unwrap_err().to_string();
+        let told = "`s3://bucket/x` carries a user or key; write s3://BUCKET/PREFIX, with credentials in the environment";
+        assert_eq!(refused("s3://key:SECRET@bucket/x"), told);
+        assert!(refused("az://account").starts_with("`az://account` names no storage; write az://"));
     }
 }

@@ -154,7 +154,10 @@ fn a_command_that_a_signal_ends_says_so_by_its_code() {
 }
 
 /// Commands that print without needing a server.
-const PRINTING: [&[&str]; 6] = [
+const PRINTING: [&[&str]; 9] = [
+    &["--help"],
+    &["--version"],
+    &["help", "serve"],
     &["config", "docs"],
     &["config", "schema"],
     &["config", "show"],
