@@ -346,7 +346,8 @@ mod tests {
             assert!(!refused.to_string().contains("SECRET"), "{refused}");
         }
         let refused = |text: &str| text.parse::<ModelUrl>().unwrap_err().to_string();
-        let told = "`s3://bucket/x` carries a user or key; write s3://BUCKET/PREFIX, with credentials in the environment";
+        let told =
+            "`s3://bucket/x` carries a user or key; write s3://BUCKET/PREFIX, with credentials in the environment";
         assert_eq!(refused("s3://key:SECRET@bucket/x"), told);
         assert!(refused("az://account").starts_with("`az://account` names no storage; write az://"));
     }
