@@ -13,7 +13,7 @@ use std::path::{Path, PathBuf};
 type Claim = fn(&[u8]);
 
 /// Every target with its claim.
-const TARGETS: [(&str, Claim); 18] = [
+const TARGETS: [(&str, Claim); 20] = [
     ("cache_journal", fuzz::cache_journal),
     ("channels", fuzz::channels),
     ("chat_request", fuzz::chat_request),
@@ -28,6 +28,8 @@ const TARGETS: [(&str, Claim); 18] = [
     ("model_text", fuzz::model_text),
     ("oms_bundle", fuzz::oms_bundle),
     ("oms_statement", fuzz::oms_statement),
+    ("peer_frames", fuzz::peer_frames),
+    ("peer_texts", fuzz::peer_texts),
     ("response_head", fuzz::response_head),
     ("safetensors_header", fuzz::safetensors_header),
     ("scan", fuzz::scan),

@@ -20,6 +20,8 @@ mod model_config;
 mod model_text;
 #[path = "../../policy/tests/claims/oms.rs"]
 mod oms;
+#[path = "../../wire/tests/claims/peers.rs"]
+mod peers;
 #[path = "../../wire/tests/claims/requests.rs"]
 mod requests;
 #[path = "../../loader/tests/claims/response.rs"]
@@ -114,4 +116,14 @@ pub fn channels(data: &[u8]) {
 /// A stream of events, with the place where it is cut.
 pub fn frames(data: &[u8]) {
     channels::stream(data);
+}
+
+/// The body of a peer's `have`.
+pub fn peer_frames(data: &[u8]) {
+    peers::frames(data);
+}
+
+/// The texts of a peer's request, or of its answer.
+pub fn peer_texts(data: &[u8]) {
+    peers::texts(data);
 }
