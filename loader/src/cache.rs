@@ -104,6 +104,15 @@ impl Cache {
         finished::kept(&self.shelf, url).await
     }
 
+    /// The finished model with this root, if it is here and its files are what they were. While it lives, nobody
+    /// removes it.
+    ///
+    /// # Errors
+    /// The system's error.
+    pub async fn finished(&self, root: Digest) -> Result<Option<Finished>, CacheError> {
+        finished::by_root(&self.shelf, root).await
+    }
+
     /// The URL's content when it was last loaded, whatever it is now.
     #[must_use]
     pub fn last_known(&self, url: &str) -> Option<LastKnown> {

@@ -9,6 +9,7 @@
 
 pub mod cache;
 pub mod conformance;
+mod content;
 pub mod disk;
 mod error;
 pub mod fetch;
@@ -29,6 +30,7 @@ mod tensor;
 mod verify;
 mod weights;
 
+pub use content::Content;
 pub use error::LoadError;
 pub use header::{Header, HeaderError, TensorInfo};
 pub use landing::Landing;

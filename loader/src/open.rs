@@ -26,7 +26,7 @@ use crate::probe::{self, Look, Probe};
 use crate::remote::http::{Client, HttpConfig};
 use crate::remote::{self, Env};
 use crate::source::Source;
-use crate::{LoadError, ModelUrl, Weights, identity};
+use crate::{Content, LoadError, ModelUrl, Weights, identity};
 use kept::KeptSource;
 
 /// The configuration of loads.
@@ -102,6 +102,7 @@ pub struct Load {
     pub weights: Weights,
     progress: Progress,
     state: watch::Receiver<State>,
+    content: watch::Receiver<Option<Arc<Content>>>,
     _task: Option<AbortOnDrop>,
 }
 
@@ -325,9 +326,17 @@ impl Probe {
 }
 
 impl Load {
-    fn done(weights: Weights, progress: Progress, summary: Summary) -> Self {
+    fn done(weights: Weights, progress: Progress, summary: Summary, content: Option<Content>) -> Self {
         let (_, state) = watch::channel(State::Finished(summary));
-        Self { weights, progress, state, _task: None }
+        let (_, content) = watch::channel(content.map(Arc::new));
+        Self { weights, progress, state, content, _task: None }
+    }
+
+    /// The files as others may have them: from the beginning where the root of the manifest is known, otherwise once a
+    /// manifest was computed. None where there is no manifest.
+    #[must_use]
+    pub fn content(&self) -> watch::Receiver<Option<Arc<Content>>> {
+        self.content.clone()
     }
 
     /// Its phase.

@@ -354,6 +354,48 @@ impl Region {
         Ok(Some(buffer))
     }
 
+    /// The number of extents that can be viewed.
+    #[must_use]
+    pub fn shown_extents(&self) -> u64 {
+        match &self.memory {
+            Memory::Filling(_, arrival, _) => arrival.shown(),
+            Memory::File(..) | Memory::Embedded(_) => extent::count(self.len()),
+        }
+    }
+
+    /// Returns true if reading this range, which lies within the region, waits for no disk.
+    #[must_use]
+    pub(crate) fn is_resident(&self, range: Range<u64>) -> bool {
+        let start = match &self.memory {
+            Memory::File(mapping, _) => mapping.as_ptr(),
+            Memory::Filling(mapping, _, Some(_)) => mapping.as_ptr(),
+            Memory::Filling(_, _, None) | Memory::Embedded(_) => return true,
+        };
+        if range.start >= range.end || range.end > self.len() {
+            return true;
+        }
+        // SAFETY: a question about the system, which touches no memory.
+        let page = usize::try_from(unsafe { libc::sysconf(libc::_SC_PAGESIZE) }).unwrap_or(4096);
+        let (first, end) = (in_memory(range.start) / page * page, in_memory(range.end));
+        let mut pages = vec![0_u8; (end - first).div_ceil(page)];
+        // SAFETY: the pages lie within the mapping, whose last page reaches to its end; `pages` has a byte for each.
+        let result = unsafe { libc::mincore(start.add(first).cast_mut().cast(), end - first, pages.as_mut_ptr()) };
+        result == 0 && pages.iter().all(|page| page & 1 == 1)
+    }
+
+    /// Reads a range of the file into the page cache, at the disk's speed. Blocks.
+    ///
+    /// # Errors
+    /// The system's error; a file that has become shorter.
+    pub(crate) fn bring(&self, range: Range<u64>) -> std::io::Result<()> {
+        let mut buffer = vec![0; in_memory(range.end.saturating_sub(range.start))];
+        match &self.memory {
+            Memory::File(_, file) => file.read_exact_at(&mut buffer, range.start),
+            Memory::Filling(_, _, Some(file)) => file.read(&mut buffer, range.start),
+            Memory::Filling(_, _, None) | Memory::Embedded(_) => Ok(()),
+        }
+    }
+
     /// The file's path as it was given, or the name of the embedded bytes.
     #[must_use]
     pub fn name(&self) -> &str {

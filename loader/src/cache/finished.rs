@@ -103,6 +103,11 @@ pub(super) async fn find(shelf: &Arc<Shelf>, wanted: &Wanted<'_>) -> Result<Opti
     Ok(None)
 }
 
+/// The finished model with this root, whatever it was loaded from.
+pub(super) async fn by_root(shelf: &Arc<Shelf>, root: Digest) -> Result<Option<Finished>, CacheError> {
+    Ok(open(shelf, root, &[]).await?.map(|(finished, _)| finished))
+}
+
 /// Notes what a URL is.
 pub(super) fn refer(shelf: &Shelf, reference: &Reference) -> Result<(), CacheError> {
     if shelf.is_read_only {

@@ -22,7 +22,7 @@ use crate::plan::{Fetch, Plan, PlanOptions, Slice, Slices};
 use crate::probe::{Probe, Shard};
 use crate::verify::{Checks, fingerprint};
 use crate::weights::Weights;
-use crate::{LoadError, Object, Region};
+use crate::{Content, LoadError, Object, Region};
 
 /// Opens a model of far storage.
 pub(super) async fn open(
@@ -109,8 +109,10 @@ async fn hit(
         ..Summary::default()
     };
     // While the weights live, nobody removes the model.
-    weights.keep_alive(Arc::new(finished));
-    Ok(Load::done(weights, Progress::default(), summary))
+    let finished = Arc::new(finished);
+    weights.keep_alive(Arc::clone(&finished) as _);
+    let content = Content::of_load(probe, &manifest, weights.proof(), &weights.regions(), finished);
+    Ok(Load::done(weights, Progress::default(), summary, content))
 }
 
 /// Reads the cached files of which the verdict says more than an earlier load has found, and notes
@@ -328,10 +330,19 @@ impl Arrival {
         // The cache's lock on the finished model comes when it is finished.
         let finished: Arc<OnceLock<Finished>> = Arc::default();
         weights.keep_alive(Arc::clone(&finished) as _);
+        let known = manifest.and_then(|manifest| self.content(manifest, &finished));
+        let (offered, content) = watch::channel(known.map(Arc::new));
         let of = weights.clone();
-        let task = Task { arrival: self, plan, progress: progress.clone(), shared_bytes, finished, weights: of };
+        let task =
+            Task { arrival: self, plan, progress: progress.clone(), shared_bytes, finished, offered, weights: of };
         let handle = tokio::spawn(task.run(sender));
-        Ok(Load { weights, progress, state, _task: Some(AbortOnDrop(handle.abort_handle())) })
+        Ok(Load { weights, progress, state, content, _task: Some(AbortOnDrop(handle.abort_handle())) })
+    }
+
+    /// The files as others may have them.
+    fn content(&self, manifest: &Manifest, finished: &Arc<OnceLock<Finished>>) -> Option<Content> {
+        let regions: Vec<_> = self.held.files.iter().map(|file| Arc::clone(&file.region)).collect();
+        Content::of_load(&self.probe, manifest, self.verdict.proof, &regions, Arc::clone(finished) as _)
     }
 
     fn plan(&self, unchanged: &BTreeMap<String, crate::Tensor>) -> Result<Plan, LoadError> {
@@ -357,6 +368,8 @@ struct Task {
     progress: Progress,
     shared_bytes: u64,
     finished: Arc<OnceLock<Finished>>,
+    /// The files as others may have them, as soon as they have a manifest.
+    offered: watch::Sender<Option<Arc<Content>>>,
     weights: Weights,
 }
 
@@ -493,10 +506,13 @@ impl Task {
 
     /// Makes what has arrived a finished model of the cache.
     async fn settle(self, mut summary: Summary) -> Summary {
-        let Self { arrival, finished, weights, .. } = self;
+        let Self { arrival, finished, offered, weights, .. } = self;
         drop(weights);
         let Some(manifest) = arrival.manifest() else { return summary };
         summary.root = Some(manifest.root().to_string());
+        if offered.borrow().is_none() {
+            offered.send_replace(arrival.content(&manifest, &finished).map(Arc::new));
+        }
         let Arrival { probe, held, verdict, begun, .. } = arrival;
         let Some(entry) = held.entry else { return summary };
         let proof = verdict.proof;

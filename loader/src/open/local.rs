@@ -14,7 +14,7 @@ use crate::disk::{self, FileExtent};
 use crate::fetch::Progress;
 use crate::probe::Probe;
 use crate::verify::Checks;
-use crate::{LoadError, Region, Weights};
+use crate::{Content, LoadError, Region, Weights};
 
 /// Opens a directory. If digests are known, nothing is shown before every byte was held against
 /// them.
@@ -34,12 +34,16 @@ pub(super) async fn open(
         let identity = digests.filter(|_| verdict.proof == Proof::Proven).and_then(|digests| probe.identity(digests));
         weights.set_identity(identity);
     }
+    let manifest = verdict.root.and(probe.evidence().manifest.as_ref()).filter(|_| verdict.proof == Proof::Proven);
+    let content = manifest
+        .and_then(|manifest| Content::of_load(probe, manifest, verdict.proof, &weights.regions(), Arc::new(())));
     let root = verdict.root.map(|root| root.to_string());
     let (seconds, bytes_by_source) = (begun.elapsed().as_secs_f64(), vec![("disk".to_owned(), bytes)]);
     Ok(Load::done(
         weights,
         Progress::default(),
         Summary { bytes, bytes_by_source, seconds, root, ..Summary::default() },
+        content,
     ))
 }
 

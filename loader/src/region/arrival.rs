@@ -110,6 +110,11 @@ impl Arrival {
         self.notify.notify_waiters();
     }
 
+    /// The number of extents that are shown.
+    pub(super) fn shown(&self) -> u64 {
+        if self.is_held() { 0 } else { extent::count(self.bytes) - self.missing.load(Ordering::Acquire) }
+    }
+
     /// The extents already verified, in order.
     pub(super) fn verified(&self) -> Vec<u64> {
         let states = self.states.iter().zip(0u64..);

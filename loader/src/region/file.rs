@@ -97,6 +97,11 @@ impl FilledFile {
         Ok(())
     }
 
+    /// Reads what was written, through the page cache; blocks.
+    pub(super) fn read(&self, buffer: &mut [u8], at: u64) -> io::Result<()> {
+        self.file.read_exact_at(buffer, at)
+    }
+
     /// Keeps every write waiting while the guard lives.
     #[cfg(test)]
     pub(super) fn turn(&self) -> parking_lot::MutexGuard<'_, ()> {
