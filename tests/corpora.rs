@@ -13,12 +13,13 @@ use std::path::{Path, PathBuf};
 type Claim = fn(&[u8]);
 
 /// Every target with its claim.
-const TARGETS: [(&str, Claim); 20] = [
+const TARGETS: [(&str, Claim); 21] = [
     ("cache_journal", fuzz::cache_journal),
     ("channels", fuzz::channels),
     ("chat_request", fuzz::chat_request),
     ("client_identity", fuzz::client_identity),
     ("completion_request", fuzz::completion_request),
+    ("fleet_members", fuzz::fleet_members),
     ("frames", fuzz::frames),
     ("gguf_header", fuzz::gguf_header),
     ("gguf_model", fuzz::gguf_model),

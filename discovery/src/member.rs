@@ -45,6 +45,11 @@ impl Member {
     pub fn host(&self) -> &str {
         host(&self.address).unwrap_or(&self.address)
     }
+
+    /// The port of its address.
+    pub(crate) fn port(&self) -> Option<u16> {
+        self.address.rsplit_once(':')?.1.parse().ok()
+    }
 }
 
 /// The host of `HOST:PORT`, without brackets; none if the text is no address.
@@ -59,7 +64,7 @@ fn host(address: &str) -> Option<&str> {
 }
 
 /// Returns true for names and IPv4 addresses.
-fn is_host_name(host: &str) -> bool {
+pub(crate) fn is_host_name(host: &str) -> bool {
     let is_label = |label: &str| {
         !label.is_empty()
             && label.len() <= 63

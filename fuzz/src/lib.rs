@@ -4,6 +4,8 @@
 //! The claims themselves stand beside the property tests of their rooms, which search them without
 //! coverage in every test run; a fuzzer searches the same claims for as long as one lets it.
 
+#[path = "../../discovery/tests/claims/answers.rs"]
+mod answers;
 #[path = "../../wire/tests/claims/channels.rs"]
 mod channels;
 #[path = "../../loader/tests/claims/gguf.rs"]
@@ -75,6 +77,11 @@ pub fn scan(data: &[u8]) {
 /// A foreign server's list of models.
 pub fn model_list(data: &[u8]) {
     requests::model_list(data);
+}
+
+/// A source's answer to who else is there.
+pub fn fleet_members(data: &[u8]) {
+    answers::check(data);
 }
 
 /// A stream of server-sent events.

@@ -89,6 +89,38 @@ pub const LISTEN_CERTIFICATE_RELOADS: Def = Def::counter(
 )
 .of(&["ok", "error"]);
 
+// --- discovery ----------------------------------------------------------------------------------
+
+/// Members that are listed.
+pub const DISCOVERY_MEMBERS: Def = Def::gauge(
+    "forebay_discovery_members",
+    "Members of the fleet that are listed, per use of the list; at most members_max",
+    &["of"],
+);
+/// Members that are not listed though a source names them.
+pub const DISCOVERY_LEFT_OUT: Def = Def::gauge(
+    "forebay_discovery_left_out_members",
+    "Members that a source names and that are not listed: beyond a bound or named twice (surplus), or without a usable address or name (unusable)",
+    &["of", "reason"],
+)
+.of(&["surplus", "unusable"]);
+/// Members that a source names.
+pub const DISCOVERY_SOURCE_MEMBERS: Def =
+    Def::gauge("forebay_discovery_source_members", "Members that a source named last", &["of", "source"]);
+/// Answers of a source.
+pub const DISCOVERY_ANSWERS: Def = Def::counter(
+    "forebay_discovery_answers_total",
+    "Answers of a source, and questions that it did not answer; its last members stand meanwhile",
+    &["of", "source", "outcome"],
+)
+.of(&["ok", "error"]);
+/// The last answer of a source.
+pub const DISCOVERY_ANSWERED: Def = Def::gauge(
+    "forebay_discovery_last_answer_timestamp_seconds",
+    "Unix time of a source's last answer, 0 before the first",
+    &["of", "source"],
+);
+
 // --- router -------------------------------------------------------------------------------------
 
 /// The end of the certificate shown to workers.

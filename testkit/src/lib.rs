@@ -4,6 +4,8 @@
 //! `forebay-origin`, puts [`origin`] on the command line for benchmarks; `docs/fault-origin.md` is
 //! its manual.
 
+pub mod api_server;
+pub mod dns_server;
 pub mod faulty_worker;
 pub mod gguf;
 pub mod openai_server;

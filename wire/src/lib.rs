@@ -10,6 +10,7 @@ mod chain;
 pub mod digest;
 pub mod evidence;
 pub mod extent;
+pub mod fleet;
 pub mod headers;
 pub mod manifest;
 pub mod openai;
