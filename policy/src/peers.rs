@@ -86,17 +86,17 @@ impl Peers {
     /// The field that is wrong.
     pub fn new(config: &PeersConfig) -> Result<Self, ConfigError> {
         if config.allow.len() > RULES_MAX {
-            return Err(ConfigError::new("peers.allow", format!("has more than {RULES_MAX} entries")));
+            return Err(ConfigError::new("allow", format!("has more than {RULES_MAX} entries")));
         }
         for (index, rule) in config.allow.iter().enumerate() {
-            check_rule(rule, &format!("peers.allow[{index}]"))?;
+            check_rule(rule, &format!("allow[{index}]"))?;
         }
         if config.capability_issuers.len() > KEYS_MAX {
-            return Err(ConfigError::new("peers.capability_issuers", format!("has more than {KEYS_MAX} entries")));
+            return Err(ConfigError::new("capability_issuers", format!("has more than {KEYS_MAX} entries")));
         }
         let key = |(index, pem): (usize, &String)| {
             PublicKey::from_pem(pem)
-                .map_err(|problem| ConfigError::new(format!("peers.capability_issuers[{index}]"), problem))
+                .map_err(|problem| ConfigError::new(format!("capability_issuers[{index}]"), problem))
         };
         let issuers = config.capability_issuers.iter().enumerate().map(key).collect::<Result<_, _>>()?;
         Ok(Self { rules: config.allow.clone(), issuers, seed_pinned: config.seed_pinned })

@@ -136,21 +136,21 @@ fn a_wrong_configuration_names_the_field() {
     let refused = |config: PeersConfig| Peers::new(&config).expect_err("refused").field;
     let with = |rule| PeersConfig { allow: vec![rule], ..PeersConfig::default() };
     for (identities, field) in [
-        (&[][..], "peers.allow[0].identities"),
-        (&["a", ""], "peers.allow[0].identities[1]"),
-        (&["*"], "peers.allow[0].identities[0]"),
-        (&["*."], "peers.allow[0].identities[0]"),
-        (&["a.*.b"], "peers.allow[0].identities[0]"),
-        (&["A.example"], "peers.allow[0].identities[0]"),
-        (&["spiffe://x/*"], "peers.allow[0].identities[0]"),
-        (&["a b"], "peers.allow[0].identities[0]"),
+        (&[][..], "allow[0].identities"),
+        (&["a", ""], "allow[0].identities[1]"),
+        (&["*"], "allow[0].identities[0]"),
+        (&["*."], "allow[0].identities[0]"),
+        (&["a.*.b"], "allow[0].identities[0]"),
+        (&["A.example"], "allow[0].identities[0]"),
+        (&["spiffe://x/*"], "allow[0].identities[0]"),
+        (&["a b"], "allow[0].identities[0]"),
     ] {
         assert_eq!(refused(with(rule(identities, &["red"]))), field, "{identities:?}");
     }
-    assert_eq!(refused(with(rule(&["a"], &[]))), "peers.allow[0].tenants");
-    assert_eq!(refused(with(rule(&["a"], &["red", ""]))), "peers.allow[0].tenants[1]");
+    assert_eq!(refused(with(rule(&["a"], &[]))), "allow[0].tenants");
+    assert_eq!(refused(with(rule(&["a"], &["red", ""]))), "allow[0].tenants[1]");
     let keys = PeersConfig { capability_issuers: vec!["x".into()], ..PeersConfig::default() };
-    assert_eq!(refused(keys), "peers.capability_issuers[0]");
+    assert_eq!(refused(keys), "capability_issuers[0]");
 }
 
 /// The rights in words of their own, to hold `decide` against.
