@@ -88,7 +88,7 @@ pub(crate) enum Command {
     /// Makes what the policy of a configuration holds: digests of keys.
     #[command(subcommand)]
     Policy(PolicyCommand),
-    /// Makes certificates for trying TLS.
+    /// Makes certificates for trying TLS, and grants peers weights.
     #[command(subcommand)]
     Peers(PeersCommand),
     /// Prints the completions for a shell.
@@ -197,6 +197,36 @@ pub(crate) enum PeersCommand {
     /// production they come from something that renews them, such as cert-manager.
     #[command(after_help = "Example:  forebay peers init tls --name worker-1.example --name 10.0.0.7")]
     Init(PeersInitArgs),
+    /// Signs a capability: the right of one certificate to one model's weights, for an hour at most. Its text goes into
+    /// the `forebay-capability` header of that peer's requests.
+    #[command(
+        after_help = "Example:  forebay peers grant --root 6c4f… --certificate worker.pem --key tls/capability-key.pem"
+    )]
+    Grant(PeersGrantArgs),
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct PeersGrantArgs {
+    /// The root of the model's manifest, with or without `blake3:`, as `forebay manifest` and `forebay cache ls` show
+    /// it.
+    #[arg(long, value_name = "ROOT")]
+    pub(crate) root: String,
+    /// The tenant whose weights they are, as the peers that have them name it (`peers.tenant`).
+    #[arg(long, value_name = "NAME", default_value = "default")]
+    pub(crate) tenant: String,
+    /// A PEM file with the certificate of the peer that may have them; nobody else can use the capability.
+    #[arg(long, value_name = "FILE")]
+    pub(crate) certificate: PathBuf,
+    /// A PEM file with the private key to sign with, on the curve P-256, in PKCS #8. Its public key is to be one of
+    /// `peers.rights.capability_issuers`.
+    #[arg(long, value_name = "FILE")]
+    pub(crate) key: PathBuf,
+    /// The minutes for which it holds.
+    #[arg(long, default_value_t = 60, value_name = "N", value_parser = clap::value_parser!(u16).range(1..=60))]
+    pub(crate) minutes: u16,
+    /// Prints one JSON object.
+    #[arg(long)]
+    pub(crate) json: bool,
 }
 
 #[derive(Debug, Args)]
@@ -330,6 +360,10 @@ pub(crate) struct WorkerArgs {
     /// The worker's address [default: 127.0.0.1:8081]. Beyond loopback an API key is required.
     #[arg(long, value_name = "ADDRESS:PORT", value_parser = parse_address)]
     pub(crate) listen: Option<SocketAddr>,
+    /// The address at which peers get weights, e.g. 0.0.0.0:8082 [default: none is given]. Beyond loopback
+    /// worker.peers.tls must have certificates.
+    #[arg(long, value_name = "ADDRESS:PORT", value_parser = parse_address)]
+    pub(crate) peers_listen: Option<SocketAddr>,
     #[command(flatten)]
     pub(crate) tls: TlsFlags,
     #[command(flatten)]

@@ -1,19 +1,24 @@
 //! `forebay peers init`: an authority and certificates to try TLS with. In production they come from something that
-//! renews them, such as cert-manager.
+//! renews them, such as cert-manager. `forebay peers grant`: a capability.
 
-use crate::cli::PeersInitArgs;
+use crate::cli::{PeersGrantArgs, PeersInitArgs};
 use crate::out;
-use anyhow::{Context, bail};
+use anyhow::{Context, anyhow, bail};
+use listen::Identity;
+use policy::Capability;
 use rcgen::{
     BasicConstraints, CertificateParams, DistinguishedName, DnType, ExtendedKeyUsagePurpose, IsCa, Issuer, KeyPair,
-    KeyUsagePurpose, SanType,
+    KeyUsagePurpose, PKCS_ECDSA_P256_SHA256, SanType, SigningKey,
 };
+use rustls::pki_types::CertificateDer;
+use rustls::pki_types::pem::PemObject;
 use serde_json::json;
 use std::fs::{DirBuilder, OpenOptions};
 use std::io::Write;
 use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
-use std::time::{Duration, SystemTime};
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
+use wire::digest::Digest;
 
 /// The names that every certificate has besides those asked for.
 const NAMES: [&str; 3] = ["localhost", "127.0.0.1", "::1"];
@@ -21,6 +26,9 @@ const NAMES: [&str; 3] = ["localhost", "127.0.0.1", "::1"];
 const ROLES: [&str; 2] = ["worker", "router"];
 /// How far clocks may differ.
 const SKEW: Duration = Duration::from_secs(3_600);
+/// The seconds by which a capability is shorter than asked for: one of a full hour would be refused where the clock is
+/// behind.
+const CAPABILITY_SKEW_S: u64 = 60;
 const DAY: Duration = Duration::from_secs(86_400);
 
 /// A file to write: its name and its text.
@@ -46,9 +54,59 @@ pub(crate) fn init(args: &PeersInitArgs) -> anyhow::Result<()> {
     next.iter().try_for_each(|command| out::line(format_args!("  {command}")))
 }
 
+/// Signs a capability and prints it.
+///
+/// # Errors
+/// A root or certificate that is none, a key that cannot sign.
+pub(crate) fn grant(args: &PeersGrantArgs) -> anyhow::Result<()> {
+    let now_s = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default().as_secs();
+    let (text, not_after_s) = capability(args, now_s)?;
+    if args.json {
+        return out::line(json!({ "capability": text, "not_after_unix_s": not_after_s }));
+    }
+    out::line(text)
+}
+
+/// The capability's text, and the last second at which it holds.
+fn capability(args: &PeersGrantArgs, now_s: u64) -> anyhow::Result<(String, u64)> {
+    let root = Digest::from_hex(args.root.strip_prefix(Digest::PREFIX).unwrap_or(&args.root))
+        .with_context(|| format!("--root {:?}", args.root))?;
+    let certificate = CertificateDer::from_pem_file(&args.certificate)
+        .map_err(|error| anyhow!("reading the certificate {}: {error}", args.certificate.display()))?;
+    let identity = Identity::read(&certificate)
+        .with_context(|| format!("{} holds no certificate of a peer", args.certificate.display()))?;
+    let key = std::fs::read_to_string(&args.key).with_context(|| format!("reading {}", args.key.display()))?;
+    let key = KeyPair::from_pem_and_sign_algo(&key, &PKCS_ECDSA_P256_SHA256).with_context(|| {
+        format!(
+            "{} is no private key on the curve P-256 in PKCS #8; `forebay peers init` makes one, and `openssl genpkey \
+             -algorithm EC -pkeyopt ec_paramgen_curve:P-256`",
+            args.key.display()
+        )
+    })?;
+    // A clock that is a little behind must not find it too long.
+    let not_after_s = now_s + u64::from(args.minutes) * 60 - CAPABILITY_SKEW_S.min(u64::from(args.minutes) * 30);
+    let capability = Capability { root, tenant: args.tenant.clone(), not_after_s, thumbprint: identity.thumbprint };
+    let mut failure = None;
+    let text = capability.signed(|message| {
+        key.sign(message).unwrap_or_else(|error| {
+            failure = Some(error);
+            Vec::new()
+        })
+    });
+    if let Some(error) = failure {
+        return Err(error).context("signing the capability");
+    }
+    Ok((text.ok_or_else(|| anyhow!("--tenant has more than 64 bytes"))?, not_after_s))
+}
+
 fn make(names: &[String], days: u16) -> anyhow::Result<Vec<Made>> {
     let authority = Authority::new(days)?;
     let mut made = vec![("ca.pem".to_owned(), authority.pem.clone()), ("ca-key.pem".into(), authority.key())];
+    let issuer = KeyPair::generate_for(&PKCS_ECDSA_P256_SHA256).context("making a key")?;
+    made.extend([
+        ("capability-key.pem".to_owned(), issuer.serialize_pem()),
+        ("capability-issuer.pem".into(), issuer.public_key_pem()),
+    ]);
     for role in ROLES {
         let (certificate, key) = authority.sign(role, names, days)?;
         made.extend([(format!("{role}.pem"), certificate), (format!("{role}-key.pem"), key)]);
@@ -184,6 +242,43 @@ mod tests {
     fn paths_are_quoted_for_a_shell() {
         assert_eq!(quoted("/tls/a-b.pem"), "/tls/a-b.pem");
         assert_eq!(quoted("/my tls/it's.pem"), r"'/my tls/it'\''s.pem'");
+    }
+
+    #[test]
+    fn what_is_granted_with_the_files_of_init_is_a_right() {
+        let dir = tempfile::tempdir().expect("a directory");
+        let made = make(&[], 1).expect("certificates");
+        write(dir.path(), &made).expect("writes");
+        let root = Digest([7; 32]);
+        let args = |root: String| PeersGrantArgs {
+            root,
+            tenant: "red".into(),
+            certificate: dir.path().join("worker.pem"),
+            key: dir.path().join("capability-key.pem"),
+            minutes: 60,
+            json: false,
+        };
+        let now_s = 1_800_000_000;
+        let issuers = vec![std::fs::read_to_string(dir.path().join("capability-issuer.pem")).expect("a key")];
+        let config = policy::PeersConfig { capability_issuers: issuers, ..policy::PeersConfig::default() };
+        let peers = policy::Peers::new(&config).expect("a good configuration");
+        let der = CertificateDer::from_pem_file(dir.path().join("worker.pem")).expect("a certificate");
+        let identity = Identity::read(&der).expect("an identity");
+        for text in [root.to_hex(), root.to_string()] {
+            let (capability, not_after_s) = capability(&args(text), now_s).expect("a capability");
+            let asker = |thumbprint| policy::Asker {
+                dns: &identity.dns,
+                uris: &identity.uris,
+                thumbprint,
+                capability: Some(&capability),
+            };
+            let offers = [policy::Offered { root, tenant: "red", proof: wire::proof::Proof::Proven }];
+            let has = |thumbprint, now_s| peers.decide(&asker(thumbprint), root, &offers, now_s).is_some();
+            assert!(has(identity.thumbprint, now_s) && has(identity.thumbprint, now_s - 30), "a clock that is behind");
+            assert!(!has(identity.thumbprint, not_after_s + 1), "expired");
+            assert!(!has([0; 32], now_s), "stolen");
+        }
+        assert!(capability(&args("blake3:6c".into()), now_s).is_err());
     }
 
     #[test]

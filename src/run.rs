@@ -46,6 +46,7 @@ pub(crate) fn run(cli: Cli) -> anyhow::Result<ExitCode> {
         }
         Command::Worker(args) => {
             let mut settings = with_listen("worker", args.listen, engine_settings(&args.engine));
+            settings.extend(args.peers_listen.map(|address| ("worker.peers.listen".into(), address.to_string())));
             settings.extend(trust_settings(&args.trust));
             settings.extend(tls_settings("worker", &args.tls));
             let config = load(&common, settings)?;
@@ -86,6 +87,7 @@ pub(crate) fn run(cli: Cli) -> anyhow::Result<ExitCode> {
         }
         Command::Policy(PolicyCommand::HashKey) => hash_key(),
         Command::Peers(PeersCommand::Init(args)) => peers::init(&args).map(|()| ExitCode::SUCCESS),
+        Command::Peers(PeersCommand::Grant(args)) => peers::grant(&args).map(|()| ExitCode::SUCCESS),
         Command::Completions { shell } => {
             let mut script = Vec::new();
             clap_complete::generate(shell, &mut Cli::command(), "forebay", &mut script);

@@ -79,6 +79,7 @@ mod tests {
             "router.listen.tls.key_file",
             "router.worker_tls.key_file",
             "worker.listen.tls.key_file",
+            "worker.peers.tls.key_file",
         ];
         let mut wrong = Vec::new();
         let mut todo = vec![(String::new(), schema.json().clone())];

@@ -12,6 +12,7 @@ use listen::{Drain, ListenConfig, Listener, TlsConfig};
 use loader::ModelUrl;
 use rand::Rng;
 use router::Router;
+use seeding::Seeder;
 use std::net::SocketAddr;
 use telemetry::metrics::Registry;
 use tokio::task::{JoinHandle, JoinSet};
@@ -123,10 +124,10 @@ async fn route(router: Router, listener: Listener, registry: Registry, drain: Dr
 pub(crate) async fn worker(config: &Config, models: Vec<ModelSource>) -> anyhow::Result<Running> {
     let registry = Registry::new();
     let listener = Listener::bind(&config.worker.listen).await?;
-    start_worker(config, models, listener, registry)
+    start_worker(config, models, listener, registry).await
 }
 
-fn start_worker(
+async fn start_worker(
     config: &Config,
     models: Vec<ModelSource>,
     listener: Listener,
@@ -135,7 +136,8 @@ fn start_worker(
     let (url, drain) = (listener.url(), Drain::new());
     let listener = listener.with_metrics(&registry, "worker");
     let storage = StorageConfig { loader: config.loader.clone(), trust: config.trust.clone() };
-    let worker = Worker::start(config.worker.clone(), &storage, models, registry, drain.clone())?;
+    let seeder = Seeder::start(&config.worker.peers, &registry, drain.clone()).await.context("worker.peers")?;
+    let worker = Worker::start_seeding(config.worker.clone(), &storage, models, registry, drain.clone(), seeder)?;
     let loaded = worker.loaded();
     let shown = tokio::spawn(progress::show(worker.progress()));
     let task = tokio::spawn(async move { Ok(worker.serve(listener).await?) });
@@ -169,7 +171,7 @@ pub(crate) async fn both(config: &Config, models: Vec<ModelSource>) -> anyhow::R
     config.worker.api_key = Some(policy::Secret::new(key));
     let (url, drain) = (listener.url(), Drain::new());
     let router = Router::new(config.router.clone(), &registry, drain.clone())?;
-    let inner = start_worker(&config, models, inner, registry.clone())?;
+    let inner = start_worker(&config, models, inner, registry.clone()).await?;
     let looking = router.clone();
     let outer = tokio::spawn(route(router, listener, registry, drain.clone()));
     let ready = tokio::spawn(async move {

@@ -356,7 +356,7 @@ impl Region {
 
     /// The number of extents that can be viewed.
     #[must_use]
-    pub fn shown_extents(&self) -> u64 {
+    pub(crate) fn shown_extents(&self) -> u64 {
         match &self.memory {
             Memory::Filling(_, arrival, _) => arrival.shown(),
             Memory::File(..) | Memory::Embedded(_) => extent::count(self.len()),

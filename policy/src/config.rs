@@ -11,8 +11,8 @@ pub(crate) const TENANTS_MAX: usize = 1_024;
 pub(crate) const KEYS_MAX: usize = 4_096;
 /// The longest name of a tenant or label, in bytes: it stands in logs.
 pub(crate) const NAME_BYTES_MAX: usize = 64;
-/// The most deny-list phrases; the automaton of so many takes a few MiB.
-pub(crate) const PHRASES_MAX: usize = 20_000;
+/// The most phrases. An automaton takes six bytes for each of theirs, so at most 200 MB; of such lists as are in use, a few.
+pub(crate) const PHRASES_MAX: usize = 131_072;
 /// The longest phrase, in bytes after folding: the most that a stream is ever held back by.
 pub(crate) const PHRASE_BYTES_MAX: usize = 256;
 
@@ -102,7 +102,7 @@ impl Default for WrongKeysConfig {
 #[serde(deny_unknown_fields, default)]
 pub struct DenyListConfig {
     /// The phrases, compared without regard to case, white space, invisible characters, and
-    /// matched as whole words: `ass` does not block `class`. At most 20,000, 256 bytes each.
+    /// matched as whole words: `ass` does not block `class`. At most 131,072, 256 bytes each.
     #[schemars(extend("writeOnly" = true))]
     pub phrases: Vec<String>,
 }

@@ -7,12 +7,14 @@
 //! a function of the whole text: the first phrase to *end* decides; of those that end there the
 //! longest; what stands before it is released, nothing at or after its first character ever is.
 
+mod automaton;
 mod fold;
 mod inner;
 mod marks;
 mod output;
 mod prompt;
 mod request;
+mod starts;
 
 pub(crate) use marks::Marks;
 pub use output::{OutputScreen, Release};
@@ -20,11 +22,9 @@ pub use prompt::PromptScreen;
 pub(crate) use request::Read;
 
 use crate::config::{ConfigError, DenyListConfig, PHRASE_BYTES_MAX, PHRASES_MAX};
-use aho_corasick::automaton::{Automaton, StateID};
-use aho_corasick::nfa::contiguous::NFA;
-use aho_corasick::{Anchored, MatchKind};
+use automaton::{Automaton, PATTERN_BYTES_MAX, State};
 use fold::Folder;
-use std::collections::VecDeque;
+use starts::Starts;
 
 /// Where a phrase stands in a text.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -72,10 +72,8 @@ enum Kind {
 /// Compiled phrases.
 #[derive(Debug)]
 struct Phrases {
-    automaton: NFA,
-    start: StateID,
-    /// By state: how many bytes of shadow lead from the start to it. 0 for ids that are no state.
-    depths: Vec<u16>,
+    automaton: Automaton,
+    starts: Starts,
     /// By pattern.
     kinds: Vec<Kind>,
 }
@@ -84,54 +82,31 @@ impl Phrases {
     /// Compiles folded phrases; `field` is where they come from.
     fn new(field: &str, phrases: Vec<(Vec<u8>, Kind)>) -> Result<Self, ConfigError> {
         let (folded, kinds): (Vec<_>, Vec<_>) = phrases.into_iter().unzip();
-        let too_large =
-            |cause: &dyn std::fmt::Display| ConfigError::new(field, format!("does not fit an automaton: {cause}"));
-        let mut builder = NFA::builder();
-        builder.match_kind(MatchKind::Standard).prefilter(false);
-        let automaton = builder.build(&folded).map_err(|cause| too_large(&cause))?;
-        let start = automaton.start_state(Anchored::No).map_err(|cause| too_large(&cause))?;
-        let mut depths = Vec::new();
-        for phrase in &folded {
-            // A phrase's own beginnings are states, and walking it from the start visits them.
-            let mut state = start;
-            for (place, &byte) in phrase.iter().enumerate() {
-                state = automaton.next_state(Anchored::No, state, byte);
-                if depths.len() <= state.as_usize() {
-                    depths.resize(state.as_usize() + 1, 0);
-                }
-                #[expect(clippy::cast_possible_truncation, reason = "at most PHRASE_BYTES_MAX")]
-                let depth = place as u16 + 1;
-                depths[state.as_usize()] = depth;
-            }
-        }
-        Ok(Self { automaton, start, depths, kinds })
+        let too_large = || ConfigError::new(field, "has more text than an automaton holds; remove phrases");
+        let automaton = Automaton::new(&folded).ok_or_else(too_large)?;
+        Ok(Self { automaton, starts: Starts::new(&folded), kinds })
     }
 
     /// The offset of the denied phrase that decides over a whole text, if there is one.
     fn find(&self, text: &str) -> Option<usize> {
-        let mut cursor = Cursor::new(self);
+        let mut cursor = Cursor::new();
         cursor.push(self, text).or_else(|| cursor.finish(self, text.len()))
     }
 
     /// Reads a whole text by itself; whether a denied phrase is in it, and what else.
     fn read_alone(&self, text: &str) -> (bool, Marked) {
-        let mut cursor = Cursor::new(self);
+        let mut cursor = Cursor::new();
         let is_denied = cursor.push(self, text).is_some() || cursor.finish(self, text.len()).is_some();
         (is_denied, cursor.run.marked)
     }
 
-    fn depth(&self, state: StateID) -> usize {
-        self.depths.get(state.as_usize()).copied().unwrap_or(0).into()
-    }
-
     /// The phrases that end in a matching state: their kinds, and their lengths in bytes of shadow.
-    fn ending(&self, state: StateID) -> impl Iterator<Item = (Kind, usize)> {
-        (0..self.automaton.match_len(state)).map(move |place| {
-            let pattern = self.automaton.match_pattern(state, place);
-            (self.kinds[pattern.as_usize()], self.automaton.pattern_len(pattern))
-        })
+    fn ending(&self, state: State) -> impl Iterator<Item = (Kind, usize)> {
+        self.automaton.ending(state).map(|(pattern, length)| (self.kinds[pattern], length))
     }
 }
+
+const _: () = assert!(PHRASE_BYTES_MAX <= PATTERN_BYTES_MAX && PHRASE_BYTES_MAX.is_power_of_two());
 
 /// Folds a list of phrases; `field` is where they come from.
 fn folded_phrases(field: &str, phrases: &[String]) -> Result<Vec<Vec<u8>>, ConfigError> {
@@ -175,10 +150,13 @@ struct Cursor {
 /// The automaton's part of a cursor.
 #[derive(Debug, Clone)]
 struct Run {
-    state: StateID,
+    state: State,
     /// For each byte of shadow that the state covers, the offset in the text of the character it
-    /// came from. As long as the state is deep: at most `PHRASE_BYTES_MAX`.
-    covered: VecDeque<usize>,
+    /// came from: a ring, of which as much counts as the state is deep.
+    covered: Box<[usize; PHRASE_BYTES_MAX]>,
+    /// Bytes of shadow seen, and how many of them the state covers.
+    seen: usize,
+    depth: usize,
     /// The offset of the deciding phrase's first character, once it is complete. Nothing is read after that.
     found: Option<usize>,
     /// Other phrases that are complete.
@@ -211,21 +189,45 @@ const REDACTIONS_MAX: usize = 65_536;
 pub(crate) const LABELS_MAX: usize = 32;
 
 impl Cursor {
-    fn new(list: &Phrases) -> Self {
-        let run = Run { state: list.start, covered: VecDeque::new(), found: None, marked: Marked::default() };
+    fn new() -> Self {
+        let run = Run {
+            state: State::default(),
+            covered: Box::new([0; PHRASE_BYTES_MAX]),
+            seen: 0,
+            depth: 0,
+            found: None,
+            marked: Marked::default(),
+        };
         Self { folder: Folder::default(), run, position: 0 }
     }
 
     /// Reads on; the offset of the deciding phrase's first character once it is complete.
     fn push(&mut self, list: &Phrases, text: &str) -> Option<usize> {
-        for character in text.chars() {
+        let mut rest = text;
+        loop {
+            rest = self.skip(list, rest);
+            let character = rest.chars().next()?;
+            rest = &rest[character.len_utf8()..];
             let at = self.position;
             self.position += character.len_utf8();
             if let Some(start) = self.character(list, character, at) {
                 return Some(start);
             }
         }
-        None
+    }
+
+    /// Passes over text in which no phrase begins, where none has begun before; returns what is left.
+    #[inline]
+    fn skip<'t>(&mut self, list: &Phrases, text: &'t str) -> &'t str {
+        if self.run.state != State::default() || !self.folder.is_settled() {
+            return text;
+        }
+        let skipped = list.starts.next_start(text.as_bytes(), self.folder.is_in_word());
+        if let Some(last) = skipped.checked_sub(1) {
+            self.folder.passed(text.as_bytes()[last]);
+            self.position += skipped;
+        }
+        &text[skipped..]
     }
 
     /// Reads one character, which stands at offset `at`.
@@ -245,7 +247,7 @@ impl Cursor {
     /// Where what may still become a phrase begins. Marks that wait to be put in order cannot
     /// begin one: no phrase begins with a mark.
     fn unsettled(&self) -> Option<usize> {
-        self.run.covered.front().copied()
+        self.run.begin(self.run.depth)
     }
 }
 
@@ -254,13 +256,18 @@ impl Run {
         if self.found.is_some() {
             return;
         }
-        self.state = list.automaton.next_state(Anchored::No, self.state, byte);
-        self.covered.push_back(at);
-        let depth = list.depth(self.state);
-        self.covered.drain(..self.covered.len().saturating_sub(depth));
+        self.state = list.automaton.next(self.state, byte);
+        self.covered[self.seen % PHRASE_BYTES_MAX] = at;
+        self.seen = self.seen.wrapping_add(1);
+        self.depth = list.automaton.depth(self.state);
         if list.automaton.is_match(self.state) {
             self.matched(list, byte, at);
         }
+    }
+
+    /// The offset of the character that the last `length` bytes of shadow begin with; `None` of no bytes.
+    fn begin(&self, length: usize) -> Option<usize> {
+        (length > 0).then(|| self.covered[self.seen.wrapping_sub(length) % PHRASE_BYTES_MAX])
     }
 
     /// Notes the phrases that the last byte of shadow, which comes from the character at `at`, completed.
@@ -274,13 +281,11 @@ impl Run {
                 Kind::Labelled(label) => self.marked.labels |= 1 << label,
             }
         }
-        let begin = |length: usize| self.covered.get(self.covered.len().checked_sub(length)?).copied();
         if denied > 0 {
-            self.found = begin(denied);
+            self.found = self.begin(denied);
         }
-        if redacted > 0
-            && self.marked.redacted.len() <= REDACTIONS_MAX
-            && let Some(start) = begin(redacted)
+        if self.marked.redacted.len() <= REDACTIONS_MAX
+            && let Some(start) = self.begin(redacted)
         {
             self.marked.redacted.push(Redacted { start, last: at, is_past: byte == fold::EDGE });
         }

@@ -1,4 +1,24 @@
 //! How verified weights are served to peers, and to other engines of this machine.
 //!
-//! It knows who may have which weights (by `policy`) and where their bytes are (by `loader`). It knows no model, no
-//! kernel and no request for tokens.
+//! An [`Offer`] is what is here; a [`Seeder`] lets peers have it, as `policy` allows and as fast as the [`governor`]
+//! and the configuration let it. It knows no model, no kernel and no request for tokens.
+
+mod body;
+mod bucket;
+mod config;
+pub mod governor;
+mod have;
+mod hours;
+mod meters;
+mod offer;
+mod queue;
+mod refuse;
+mod seeder;
+mod served;
+mod server;
+mod upload;
+
+pub use config::SeedingConfig;
+pub use offer::{Offer, Sharing};
+pub use seeder::{Seeder, SeedingError};
+pub use wire::peers::Role;

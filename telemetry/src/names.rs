@@ -553,6 +553,48 @@ pub const LOADER_CACHE_FAILURES: Def = Def::counter(
     &["reason"],
 ).of(&["full", "journal", "sync"]);
 
+// --- seeding ------------------------------------------------------------------------------------
+
+/// Bytes given to peers.
+pub const SEEDING_SENT_BYTES: Def =
+    Def::counter("forebay_seeding_sent_bytes_total", "Bytes of weights given to peers", &[]);
+/// Answers to peers.
+pub const SEEDING_REQUESTS: Def = Def::counter(
+    "forebay_seeding_requests_total",
+    "Requests of peers, by status: 404 is not here or not for them, 409 not here yet, 503 a full queue",
+    &["code"],
+)
+.of(&["200", "206", "404", "409", "416", "426", "503"]);
+/// `have` bodies.
+pub const SEEDING_STREAMS: Def =
+    Def::gauge("forebay_seeding_streams", "Peers that are told which extents are here", &[]);
+/// Extents being sent.
+pub const SEEDING_QUEUE_EXTENTS: Def = Def::gauge(
+    "forebay_seeding_queue_extents",
+    "Extents that are being sent or wait for it; at most queue_extents_max, and those of one request",
+    &[],
+);
+/// The rate in force.
+pub const SEEDING_RATE: Def = Def::gauge(
+    "forebay_seeding_rate_bytes_per_second",
+    "The rate at which weights may be given to peers; +Inf without a bound",
+    &[],
+);
+/// The price that requests pay.
+pub const SEEDING_HARM: Def = Def::gauge(
+    "forebay_seeding_harm_ratio",
+    "Step times with sending divided by those without, 95th percentiles; 1 before enough steps were seen",
+    &[],
+);
+/// Models that are offered.
+pub const SEEDING_MODELS: Def = Def::gauge("forebay_seeding_models", "Models that are offered to peers", &[]);
+/// Pieces that were not in memory.
+pub const SEEDING_DISK_READS: Def = Def::counter(
+    "forebay_seeding_disk_reads_total",
+    "Pieces of 256 KiB that were read from disk to be given to peers",
+    &[],
+);
+
 // --- vLLM's names for the same facts -------------------------------------------------------------
 
 /// As `forebay_worker_waiting`.

@@ -27,7 +27,7 @@ pub use layout::{ExtentId, Layout};
 pub use path::{Path, Resource};
 pub use range::{RangeError, content_range, parse_content_range, parse_range, range_header};
 pub use refusal::{Others, Refusal};
-pub use version::{OLDEST, VERSION, agree};
+pub use version::{VERSION, agree};
 
 use std::time::Duration;
 

@@ -28,6 +28,54 @@ pub struct WorkerStatus {
     pub draining: bool,
     /// The models it serves.
     pub models: Vec<ModelStatus>,
+    /// The weights that it gives to peers; absent where it gives none, and from releases that did not say.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub seeding: Option<SeedingStatus>,
+}
+
+/// The weights that a process gives to peers.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct SeedingStatus {
+    /// The address that peers use.
+    pub address: String,
+    /// The rate at which it may send now, in bytes per second; absent without a bound.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub bytes_per_second: Option<u64>,
+    /// Step times with sending divided by those without, 95th percentiles; absent before enough steps were seen.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub harm: Option<f64>,
+    /// Bytes sent since the start.
+    pub sent_bytes: u64,
+    /// Extents that are being sent or wait for it.
+    pub queue_extents: u32,
+    /// The models that are offered.
+    pub roots: Vec<SharedRoot>,
+    /// The peers that were given weights, the latest 256 of them.
+    pub peers: Vec<ServedPeer>,
+}
+
+/// A model that is offered to peers.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct SharedRoot {
+    /// The root of its manifest.
+    pub root: String,
+    /// The proof of its bytes.
+    pub proof: String,
+    /// The number of its extents.
+    pub extents: u32,
+    /// Those of them that are here.
+    pub extents_here: u32,
+    /// True if more of them are on their way.
+    pub is_loading: bool,
+}
+
+/// A peer that was given weights.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ServedPeer {
+    /// The first URI of its certificate, or else its first DNS name.
+    pub peer: String,
+    /// Bytes that it was given.
+    pub bytes: u64,
 }
 
 /// One model of a worker.

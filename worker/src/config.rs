@@ -4,6 +4,7 @@ pub use compute::{BackendKind, DeviceChoice, KvCacheDtype, Quantization};
 use listen::ListenConfig;
 use policy::Secret;
 use schemars::JsonSchema;
+use seeding::SeedingConfig;
 use serde::{Deserialize, Serialize};
 use std::net::SocketAddr;
 use std::path::PathBuf;
@@ -118,6 +119,8 @@ pub struct WorkerConfig {
     pub flight_recorder_dir: Option<PathBuf>,
     /// With the `scripted` backend: how long a step takes, in milliseconds.
     pub scripted_step_ms: u64,
+    /// Weights for peers.
+    pub peers: SeedingConfig,
 }
 
 /// The sources of models and the trust in them: `[loader]` and `[trust]`.
@@ -178,6 +181,7 @@ impl Default for WorkerConfig {
             flight_recorder_bytes: 1 << 20,
             flight_recorder_dir: None,
             scripted_step_ms: 5,
+            peers: SeedingConfig::default(),
         }
     }
 }
@@ -201,6 +205,9 @@ impl WorkerConfig {
         }
         if let Some((field, problem)) = self.listen.problem() {
             return Some(format!("worker.listen.{field}: {problem}"));
+        }
+        if let Some((field, problem)) = self.peers.problem() {
+            return Some(format!("worker.peers.{field}: {problem}"));
         }
         let keys = [("api_key", &self.api_key), ("admin_api_key", &self.admin_api_key)];
         let problem = |(name, key): (_, &Option<Secret>)| Some((name, key.as_ref()?.key_problem()?));

@@ -11,12 +11,14 @@ mod computed;
 mod context;
 mod error;
 mod files;
+mod governing;
 mod hashing;
 mod identity;
 mod load;
 mod quantize;
 mod resident;
 mod room;
+mod sharing;
 mod source;
 mod swap;
 
@@ -34,6 +36,7 @@ use loader::Loader;
 use loader::remote::Env;
 use parking_lot::Mutex;
 use policy::trust::Trust;
+use seeding::Seeder;
 use std::collections::{BTreeMap, BTreeSet};
 use std::future::Future;
 use std::sync::Arc;
@@ -53,10 +56,11 @@ pub struct Worker {
     board: Arc<Board>,
     drain: Drain,
     loaded: watch::Receiver<Loaded>,
+    seeder: Option<Arc<Seeder>>,
 }
 
 impl Worker {
-    /// Begins to load `models`. To be called within a runtime.
+    /// Begins to load `models`, which no peer is given. To be called within a runtime.
     ///
     /// # Errors
     /// A configuration that cannot be honoured, or two models of one name.
@@ -66,6 +70,21 @@ impl Worker {
         models: Vec<ModelSource>,
         registry: Registry,
         drain: Drain,
+    ) -> Result<Self, StartError> {
+        Self::start_seeding(config, storage, models, registry, drain, None)
+    }
+
+    /// Begins to load `models`, and gives them to peers where there is a seeder. To be called within a runtime.
+    ///
+    /// # Errors
+    /// As [`Worker::start`].
+    pub fn start_seeding(
+        config: WorkerConfig,
+        storage: &StorageConfig,
+        models: Vec<ModelSource>,
+        registry: Registry,
+        drain: Drain,
+        seeder: Option<Seeder>,
     ) -> Result<Self, StartError> {
         if let Some(problem) = config.problem() {
             return Err(StartError::Config(problem));
@@ -86,7 +105,10 @@ impl Worker {
         let loader = Loader::new(&storage.loader, Env::from_process(), &registry).map_err(StartError::Loader)?;
         let board = Arc::new(Board::new(models.iter().map(|model| model.name().to_owned())));
         let (swaps, requests) = mpsc::channel(SWAPS_WAITING_MAX);
-        let server = Arc::new(Server::new(&config, registry.clone(), drain.clone(), Arc::clone(&board), swaps));
+        let seeder = seeder.map(Arc::new);
+        let mut server = Server::new(&config, registry.clone(), drain.clone(), Arc::clone(&board), swaps);
+        server.seeder.clone_from(&seeder);
+        let server = Arc::new(server);
         let residents = Mutex::new(BTreeMap::new());
         let (shared_server, shared_board) = (Arc::clone(&server), Arc::clone(&board));
         let context = Context {
@@ -98,12 +120,16 @@ impl Worker {
             registry,
             server: shared_server,
             board: shared_board,
+            seeder: seeder.clone(),
             residents,
         };
+        if let Some(seeder) = &seeder {
+            tokio::spawn(governing::run(Arc::downgrade(&server), Arc::clone(seeder)));
+        }
         tokio::spawn(server::watch(Arc::downgrade(&server)));
         let (sender, loaded) = watch::channel(None);
         tokio::spawn(work(Arc::new(context), models, sender, requests));
-        Ok(Self { server, board, drain, loaded })
+        Ok(Self { server, board, drain, loaded, seeder })
     }
 
     /// Waits until every model is ready.
@@ -135,7 +161,11 @@ impl Worker {
     /// As the listener.
     pub async fn serve(self, listener: Listener) -> Result<(), ListenError> {
         let app = self.app();
-        listener.serve(app, self.drain).await
+        let result = listener.serve(app, self.drain).await;
+        if let Some(seeder) = &self.seeder {
+            seeder.finished().await;
+        }
+        result
     }
 }
 

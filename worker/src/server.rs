@@ -34,6 +34,7 @@ use models::template::ChatTemplate;
 use models::tokenizer::Tokenizer;
 use parking_lot::RwLock;
 use policy::{KeyDigest, Secret};
+use seeding::Seeder;
 use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
@@ -100,6 +101,8 @@ pub struct Server {
     models: RwLock<BTreeMap<String, Arc<ServerModel>>>,
     registry: Registry,
     drain: Drain,
+    /// Tells of the weights that peers are given.
+    pub(crate) seeder: Option<Arc<Seeder>>,
 }
 
 impl Server {
@@ -125,7 +128,13 @@ impl Server {
             models: RwLock::new(BTreeMap::new()),
             registry,
             drain,
+            seeder: None,
         }
+    }
+
+    /// The engines, by model.
+    pub(crate) fn engines(&self) -> Vec<(String, EngineHandle)> {
+        self.models.read().iter().map(|(id, model)| (id.clone(), model.engine.clone())).collect()
     }
 
     fn admin_api_key(&self) -> Option<&str> {
@@ -217,6 +226,7 @@ impl Server {
             ready: self.unready().is_none(),
             draining: self.drain.is_draining(),
             models: models.collect(),
+            seeding: self.seeder.as_ref().map(|seeder| seeder.status()),
         }
     }
 }

@@ -57,6 +57,26 @@ impl Before {
 }
 
 impl Folder {
+    /// True if nothing waits for what follows.
+    pub(super) fn is_settled(&self) -> bool {
+        self.marks.is_empty()
+    }
+
+    /// True if a letter that follows is no word's first.
+    pub(super) fn is_in_word(&self) -> bool {
+        self.before == Before::Word
+    }
+
+    /// Says that visible ASCII was passed over, the last of it this byte.
+    pub(super) fn passed(&mut self, last: u8) {
+        self.before = match last {
+            letter if letter.is_ascii_alphanumeric() => Before::Word,
+            // As `char::is_whitespace` has it.
+            b'\t'..=b'\r' | b' ' => Before::Space,
+            _ => Before::Other,
+        };
+    }
+
     /// Hands the bytes that `character`, at offset `at`, adds to the shadow to `emit`, each with
     /// the offset of the character it came from.
     pub(super) fn push(&mut self, character: char, at: usize, mut emit: impl FnMut(u8, usize)) {

@@ -26,8 +26,8 @@ enum Escape {
 }
 
 impl Inner {
-    pub(super) fn new(list: &Phrases) -> Self {
-        Self { cursor: Cursor::new(list), escape: Escape::None }
+    pub(super) fn new() -> Self {
+        Self { cursor: Cursor::new(), escape: Escape::None }
     }
 
     /// Reads on by one character of the outer text, which stands at `at`.

@@ -34,9 +34,11 @@ pub struct OutputScreen {
 const HELD_BYTES_MAX: usize = 64 * 1024;
 
 impl OutputScreen {
-    pub(crate) fn new(list: Arc<DenyList>, is_escaped: bool) -> Self {
-        let cursor = Cursor::new(&list.0);
-        let inner = is_escaped.then(|| Inner::new(&list.0));
+    /// The screen of a text under `list`; `is_escaped` where its reader unescapes it once more.
+    #[must_use]
+    pub fn new(list: Arc<DenyList>, is_escaped: bool) -> Self {
+        let cursor = Cursor::new();
+        let inner = is_escaped.then(Inner::new);
         Self { list, cursor, inner, held: String::new(), released: 0, blocked: false }
     }
 

@@ -56,7 +56,7 @@ impl<'l> PromptScreen<'l> {
     /// True if it holds a denied phrase, or one lies over the joint.
     #[must_use]
     pub fn denies(&mut self, text: &str, continues: bool) -> bool {
-        let mut alone = Cursor::new(self.list);
+        let mut alone = Cursor::new();
         if alone.push(self.list, text).is_some() {
             return true;
         }

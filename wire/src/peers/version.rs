@@ -3,7 +3,7 @@
 /// The newest version that this release speaks.
 pub const VERSION: u16 = 1;
 /// The oldest.
-pub const OLDEST: u16 = 1;
+const OLDEST: u16 = 1;
 
 /// The version to answer in, to an asker that speaks `theirs` and older ones: the newest that both speak. Askers that
 /// name none speak the first.

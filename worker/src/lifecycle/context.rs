@@ -9,6 +9,7 @@ use compute::Kind;
 use loader::Loader;
 use parking_lot::Mutex;
 use policy::trust::Trust;
+use seeding::Seeder;
 use std::collections::BTreeMap;
 use std::sync::Arc;
 use telemetry::metrics::Registry;
@@ -25,6 +26,8 @@ pub(super) struct Context {
     pub(super) registry: Registry,
     pub(super) server: Arc<Server>,
     pub(super) board: Arc<Board>,
+    /// Gives the weights to peers; none where it is off.
+    pub(super) seeder: Option<Arc<Seeder>>,
     /// The models that are ready, by name.
     pub(super) residents: Mutex<BTreeMap<String, Arc<Resident>>>,
 }

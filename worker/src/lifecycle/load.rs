@@ -24,6 +24,7 @@ use super::identity::{self, Stamp};
 use super::quantize::Quantizing;
 use super::resident::{Arrived, Opened, Resident};
 use super::room::Room;
+use super::sharing;
 use super::source::ModelSource;
 use crate::config::SchedulingPolicy;
 use crate::engine::{BesideDecodes, EngineHandle, EngineOptions, FaultOptions, Identity, Meters};
@@ -84,13 +85,14 @@ impl Found {
         match self.place {
             Place::Demo => {
                 let weights = demo::weights().map_err(ModelError::Weights)?;
-                Ok(Opened { weights, load: None, stamps: None })
+                Ok(Opened { weights, load: None, stamps: None, shared: None })
             }
             Place::Elsewhere(probe, verdict) => {
                 let stamps = stamps(&probe);
                 let options = OpenOptions { order: order(&self.config), base, ..OpenOptions::default() };
                 let load = context.loader.open(*probe, &verdict, options).await.map_err(ModelError::Weights)?;
-                Ok(Opened { weights: load.weights.clone(), load: Some(load), stamps })
+                let shared = sharing::begin(context.seeder.as_ref(), &load);
+                Ok(Opened { weights: load.weights.clone(), load: Some(load), stamps, shared })
             }
         }
     }

@@ -2,6 +2,7 @@
 
 use super::files::Files;
 use super::identity::{self, Private, Stamp};
+use super::sharing::Shared;
 use crate::engine::Identity;
 use compute::Kind;
 use compute::backend::{Generation, Prepared};
@@ -35,13 +36,14 @@ pub(super) struct Opened {
     pub(super) weights: Weights,
     pub(super) load: Option<Load>,
     pub(super) stamps: Option<Vec<Stamp>>,
+    pub(super) shared: Option<Shared>,
 }
 
 impl Opened {
     /// With what is computed with them.
     pub(super) fn arrived(self, decoder: Arc<Decoder>, prepared: Arc<dyn Prepared>) -> Arrived {
-        let Self { weights, load, stamps } = self;
-        Arrived { decoder, prepared, weights, load, stamps }
+        let Self { weights, load, stamps, shared } = self;
+        Arrived { decoder, prepared, weights, load, stamps, _shared: shared }
     }
 }
 
@@ -55,6 +57,8 @@ pub(super) struct Arrived {
     pub(super) load: Option<Load>,
     /// The local files they lie in, as they were before they were opened; none where they are elsewhere.
     pub(super) stamps: Option<Vec<Stamp>>,
+    /// Their offer to peers.
+    pub(super) _shared: Option<Shared>,
 }
 
 impl Arrived {
