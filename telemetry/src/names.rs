@@ -464,10 +464,10 @@ pub const LOADER_BYTES: Def =
 /// Ranged reads made.
 pub const LOADER_REQUESTS: Def = Def::counter(
     "forebay_loader_requests_total",
-    "Ranged reads by outcome: ok, failed, throttled, stalled, corrupt, overtaken (by a hedge or the request it hedged)",
+    "Ranged reads by outcome: ok, failed, throttled, stalled, corrupt, overtaken (by a hedge or the request it hedged), recalled (for another peer)",
     &["outcome"],
 )
-.of(&["ok", "failed", "throttled", "stalled", "corrupt", "overtaken"]);
+.of(&["ok", "failed", "throttled", "stalled", "corrupt", "overtaken", "recalled"]);
 /// Tries after a failure.
 pub const LOADER_RETRIES: Def = Def::counter("forebay_loader_retries_total", "Tries of a fetch after a failure", &[]);
 /// Hedges of slow reads.
@@ -524,6 +524,32 @@ pub const LOADER_WRITTEN_BYTES: Def = Def::counter(
     &["how"],
 )
 .of(&["direct", "page_cache"]);
+
+// --- loader: peers --------------------------------------------------------------------------------
+
+/// Peers given up by a load.
+pub const LOADER_PEERS_DISMISSED: Def = Def::counter(
+    "forebay_loader_peers_dismissed_total",
+    "Peers that a load asks nothing more of, by reason: banned (wrong bytes), failing (several failures in a row), useless (gives us nothing)",
+    &["reason"],
+)
+.of(&["banned", "failing", "useless"]);
+
+/// Bytes from peers.
+pub const LOADER_PEER_BYTES: Def = Def::counter(
+    "forebay_loader_peer_bytes_total",
+    "Verified bytes that peers brought, by the peer's id (the first 64 of a process; the rest are `other`) and zone: near, far",
+    &["peer", "zone"],
+);
+/// Peers at hand.
+pub const LOADER_NEIGHBOURS: Def =
+    Def::gauge("forebay_loader_neighbours", "Peers that loads under way are connected to", &[]);
+/// Time over the ideal.
+pub const LOADER_IDEAL_RATIO: Def = Def::gauge(
+    "forebay_loader_ideal_ratio",
+    "Seconds of the latest load over those that its bytes take at the best rate that it reached",
+    &[],
+);
 
 // --- loader: cache --------------------------------------------------------------------------------
 

@@ -1,4 +1,4 @@
-//! A fetch on its way: what is still missing of it, where it lands, and what has gone wrong.
+//! A fetch on its way: what is still missing of it, and where it lands.
 
 use std::io;
 use std::ops::Range;
@@ -10,7 +10,6 @@ use tokio::task::spawn_blocking;
 use wire::extent::EXTENT_BYTES;
 
 use super::budget::Reservation;
-use super::decide::History;
 use super::error::FetchError;
 use super::shared::Shared;
 use crate::landing::{Judge, Landed, Landing, LandingError};
@@ -19,7 +18,6 @@ use crate::landing::{Judge, Landed, Landing, LandingError};
 pub(super) struct ActiveFetch {
     pub(super) file: usize,
     pub(super) extents: Range<u64>,
-    pub(super) history: History,
     pub(super) began: Instant,
     /// The bytes it may have in flight; what is verified is given back at once.
     reservation: Arc<Reservation>,
@@ -33,7 +31,6 @@ impl ActiveFetch {
         Self {
             file,
             extents,
-            history: History::default(),
             began: now,
             reservation: Arc::new(reservation),
             reading_from: Arc::default(),
@@ -50,10 +47,10 @@ impl ActiveFetch {
         first.map_or(end, |extent| extent * EXTENT_BYTES)..end
     }
 
-    /// The destination of the next attempt: the one of the last attempt where it was kept, so that a body
+    /// The destination of the next attempt, from `source`: the one of the last attempt where it was kept, so that a body
     /// goes on in the middle of an extent; it may have nothing left to come. Nothing if all has come.
-    pub(super) fn land(&mut self, shared: &Arc<Shared>) -> Result<Option<Landing>, FetchError> {
-        self.reading_from.store(self.history.source, Ordering::Relaxed);
+    pub(super) fn land(&mut self, shared: &Arc<Shared>, source: usize) -> Result<Option<Landing>, FetchError> {
+        self.reading_from.store(source, Ordering::Relaxed);
         if let Some(landing) = self.landing.take() {
             return Ok(Some(landing));
         }
@@ -86,7 +83,7 @@ impl ActiveFetch {
     ) -> Result<(), FetchError> {
         let target = &shared.targets[self.file];
         let range = extent * EXTENT_BYTES..extent * EXTENT_BYTES + bytes.len() as u64;
-        let object = || target.objects[source].name.clone();
+        let object = || target.object(source).name.clone();
         let Some(mut lease) = target.region.lease(range.clone()) else {
             if target.region.is_verified(range.clone()) {
                 // The first request finished this very extent in the moment the second one came.
@@ -116,7 +113,7 @@ impl ActiveFetch {
         Arc::new(move |landed: Landed<'_>| {
             let source = reading_from.load(Ordering::Relaxed);
             let keeper = &shared.targets[file].keeper;
-            keeper.check(landed.extent, landed.digest, shared.sources[source].url())?;
+            keeper.check(landed.extent, landed.digest, shared.source(source).url())?;
             keeper.keep(landed.extent, landed.digest, landed.bytes)?;
             shared.tally.verified(source, landed.bytes.len() as u64);
             reservation.release(landed.bytes.len() as u64);

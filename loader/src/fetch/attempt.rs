@@ -7,58 +7,67 @@
 use std::future::{Future, pending, poll_fn};
 use std::ops::Range;
 use std::pin::Pin;
-use std::sync::atomic::Ordering;
 use std::sync::{Arc, OnceLock};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
+use tokio::sync::Notify;
 use tokio::time::{sleep, sleep_until};
 use wire::extent::EXTENT_BYTES;
 
 use super::active::ActiveFetch;
 use super::budget::Reservation;
+use super::clock::now;
 use super::decide::Ended;
 use super::error::FetchError;
 use super::shared::Shared;
 use super::stall::{Health, Pulse, Stall};
+use super::supply::{News, Order};
 use crate::landing::{Landed, Landing, LandingError, LandingProgress};
 use crate::source::{ReadOptions, SourceError};
 
 /// The interval at which a slow request is looked at.
 pub(super) const SLOW_LOOK: Duration = Duration::from_millis(50);
 
-/// The clock that the load goes by; tests stop it.
-pub(super) fn now() -> Instant {
-    tokio::time::Instant::now().into_std()
+/// How an attempt ended, and the bytes that it landed.
+pub(super) struct Attempted {
+    pub(super) ended: Ended,
+    pub(super) brought: u64,
 }
 
-/// Makes one attempt to bring what is missing of a fetch.
-pub(super) async fn attempt(shared: &Arc<Shared>, active: &mut ActiveFetch) -> Result<Ended, FetchError> {
-    active.history.brought = 0;
-    let Some(mut landing) = active.land(shared)? else { return Ok(Ended::Complete) };
+impl From<Ended> for Attempted {
+    fn from(ended: Ended) -> Self {
+        Self { ended, brought: 0 }
+    }
+}
+
+/// Makes one attempt to bring what is missing of an order. `recall` breaks it off.
+pub(super) async fn attempt(
+    shared: &Arc<Shared>,
+    active: &mut ActiveFetch,
+    order: &Order,
+    recall: &Notify,
+) -> Result<Attempted, FetchError> {
+    let source = order.source();
+    let Some(mut landing) = active.land(shared, source)? else { return Ok(Ended::Complete.into()) };
     // What an attempt that was given up has left on its way.
     if let Err(refused) = landing.settle().await {
-        return Ok(failed(shared, active, landing, refused.into()));
+        return Ok(put_aside(shared, active, order, landing, Ended::Failed(refused.into())).await.into());
     }
     if landing.remaining() == 0 {
-        return Ok(Ended::Complete);
+        return Ok(Ended::Complete.into());
     }
-    let source = active.history.source;
-    let object = &shared.targets[active.file].objects[source].name;
-    let wait = shared.budgets.request(shared.sources[source].account(), &blob(shared, source, object), now());
+    let object = &shared.targets[active.file].object(source).name;
+    let wait = shared.budgets.request(shared.source(source).account(), &blob(shared, source, object), now());
     if !wait.is_zero() {
         sleep(wait).await;
     }
     shared.hedges().asked(landing.remaining());
     let from = landing.position();
-    let raced = race(shared, active, &mut landing).await;
-    active.history.brought = landing.position().saturating_sub(from);
-    match raced {
-        Raced::Ended(Ended::Complete) => Ok(Ended::Complete),
-        Raced::Ended(Ended::Failed(problem)) => Ok(failed(shared, active, landing, problem)),
-        Raced::Ended(ended) => {
-            active.keep(landing);
-            Ok(ended)
-        }
+    let raced = race(shared, active, order, &mut landing, recall).await;
+    let brought = landing.position().saturating_sub(from);
+    let ended = match raced {
+        Raced::Ended(Ended::Complete) => Ended::Complete,
+        Raced::Ended(ended) => put_aside(shared, active, order, landing, ended).await,
         Raced::Overtaken(brought) => {
             shared.tally.discarded(landing.position() % EXTENT_BYTES);
             // Its range is free when nothing of it is on its way to the disk; whether that was
@@ -66,23 +75,40 @@ pub(super) async fn attempt(shared: &Arc<Shared>, active: &mut ActiveFetch) -> R
             let _ = landing.quiet().await;
             drop(landing);
             active.install(shared, brought.extent, brought.digest, brought.bytes, brought.source).await?;
-            Ok(if active.missing(shared).is_empty() { Ended::Complete } else { Ended::Overtaken })
+            if active.missing(shared).is_empty() { Ended::Complete } else { Ended::Overtaken }
         }
-    }
+    };
+    Ok(Attempted { ended, brought })
 }
 
-/// The landing is kept for the next attempt.
-fn failed(shared: &Shared, active: &mut ActiveFetch, landing: Landing, problem: SourceError) -> Ended {
-    if let SourceError::Landing(LandingError::Corrupt { range, .. }) = &problem {
+/// Keeps the landing of an attempt that ended early for the next one, or frees its range: nothing of
+/// it may be on its way to the disk then.
+async fn put_aside(
+    shared: &Shared,
+    active: &mut ActiveFetch,
+    order: &Order,
+    mut landing: Landing,
+    mut ended: Ended,
+) -> Ended {
+    if !order.resumes {
+        match landing.settle().await {
+            Ok(()) if landing.remaining() == 0 => return Ended::Complete,
+            Ok(()) => shared.tally.discarded(landing.position() % EXTENT_BYTES),
+            Err(refused) => ended = Ended::Failed(refused.into()),
+        }
+    }
+    if let Ended::Failed(SourceError::Landing(LandingError::Corrupt { range, .. })) = &ended {
         shared.tally.discarded(range.end - range.start);
     }
-    active.keep(landing);
-    Ended::Failed(problem)
+    if order.resumes {
+        active.keep(landing);
+    }
+    ended
 }
 
 /// The name of an object's request budget.
 fn blob(shared: &Shared, source: usize, object: &str) -> String {
-    format!("{}/{object}", shared.sources[source].url())
+    format!("{}/{object}", shared.source(source).url())
 }
 
 enum Raced {
@@ -105,13 +131,20 @@ impl Brought {
     }
 }
 
-async fn race(shared: &Arc<Shared>, active: &ActiveFetch, landing: &mut Landing) -> Raced {
-    let source = active.history.source;
-    let options = ReadOptions { fresh_connection: active.history.fresh };
+async fn race(
+    shared: &Arc<Shared>,
+    active: &ActiveFetch,
+    order: &Order,
+    landing: &mut Landing,
+    recall: &Notify,
+) -> Raced {
+    let source = order.source();
+    let options = ReadOptions { fresh_connection: order.history.fresh };
     let (begins_at, end) = (landing.position(), landing.range().end);
-    let object = &shared.targets[active.file].objects[source];
+    let object = shared.targets[active.file].object(source);
     let mut watch = Watch::new(shared, source, landing);
-    let mut read = shared.sources[source].read(object, landing, options);
+    let asked = shared.source(source);
+    let mut read = asked.read(object, landing, options);
     let mut hedge: Option<Hedge> = None;
     let mut hedged = None;
     let raced = loop {
@@ -119,14 +152,14 @@ async fn race(shared: &Arc<Shared>, active: &ActiveFetch, landing: &mut Landing)
         if let Some(lost) = hedge.take_if(|hedge| hedge.extent < extent || hedge.is_stuck(shared)) {
             lost.lose(shared, "overtaken");
         }
-        let look_again = match watch.health(active.history.stalls) {
+        let look_again = match watch.health(order.history.stalls) {
             Health::Fine(at) => at,
             Health::Stalled(stall) if hedge.is_none() => {
                 watch.given_up(stall);
                 break Raced::Ended(Ended::Stalled(stall));
             }
             Health::Slow if hedge.is_none() && hedged != Some(extent) => {
-                hedge = Hedge::begin(shared, active, extent, end);
+                hedge = Hedge::begin(shared, order, extent, end);
                 hedged = hedge.as_ref().map(|hedge| hedge.extent);
                 now() + SLOW_LOOK
             }
@@ -143,8 +176,15 @@ async fn race(shared: &Arc<Shared>, active: &ActiveFetch, landing: &mut Landing)
                     break Raced::Overtaken(brought);
                 }
                 Ok(_) => done.lose(shared, "overtaken"),
-                Err(problem) => done.lose(shared, outcome(&problem)),
+                Err(problem) => {
+                    shared.supply().heard(News::HedgeFailed { source: done.source, problem: &problem }, now());
+                    done.lose(shared, outcome(&problem));
+                }
             },
+            () = recall.notified() => {
+                shared.tally.request("recalled");
+                break Raced::Ended(Ended::Recalled);
+            }
             () = sleep_until(look_again.into()) => {}
         }
     };
@@ -199,15 +239,15 @@ impl<'a> Watch<'a> {
             return;
         }
         let is_first = self.pulse.landed() == 0;
-        let all = self.shared.landed.fetch_add(more, Ordering::Relaxed) + more;
+        let all = self.shared.receive(self.source, more);
         self.pulse.note(now(), landed, all);
         if let Some(after) = self.pulse.first_byte_after().filter(|_| is_first) {
-            self.shared.observed(self.source).first_byte(after);
+            self.shared.observed(self.source, |observed| observed.first_byte(after));
         }
     }
 
     pub(super) fn health(&mut self, stalls: u32) -> Health {
-        let patience = self.shared.observed(self.source).patience(&self.shared.config, stalls);
+        let patience = self.shared.observed(self.source, |observed| observed.patience(&self.shared.config, stalls));
         if self.progress.is_writing() {
             self.pulse.excuse(now());
         }
@@ -215,15 +255,17 @@ impl<'a> Watch<'a> {
     }
 
     pub(super) fn given_up(&self, stall: Stall) {
-        self.shared.observed(self.source).given_up(stall, self.pulse.silent_for(now()));
+        let silent_for = self.pulse.silent_for(now());
+        self.shared.observed(self.source, |observed| observed.given_up(stall, silent_for));
         self.shared.tally.request("stalled");
     }
 
     pub(super) fn finished(&self, result: Result<(), SourceError>) -> Ended {
         match result {
             Ok(()) => {
-                let (bytes, took) = (self.pulse.landed(), self.pulse.elapsed(now()));
-                self.shared.observed(self.source).finished(bytes, took, self.pulse.longest_silence());
+                let (bytes, took, silence) =
+                    (self.pulse.landed(), self.pulse.elapsed(now()), self.pulse.longest_silence());
+                self.shared.observed(self.source, |observed| observed.finished(bytes, took, silence));
                 self.shared.tally.request("ok");
                 Ended::Complete
             }
@@ -243,7 +285,7 @@ impl Drop for Watch<'_> {
 
 type HedgeRead = Pin<Box<dyn Future<Output = Result<Brought, SourceError>> + Send>>;
 
-/// A hedge of one extent, on a connection of its own and from another source where there is one.
+/// A hedge of one extent, on a connection of its own and from another source where one has it.
 struct Hedge {
     extent: u64,
     read: HedgeRead,
@@ -255,22 +297,23 @@ struct Hedge {
 }
 
 impl Hedge {
-    /// Begins one, if budgets allow it.
-    fn begin(shared: &Arc<Shared>, active: &ActiveFetch, extent: u64, end: u64) -> Option<Self> {
+    /// Begins one, if somebody has the extent and budgets allow it.
+    fn begin(shared: &Arc<Shared>, order: &Order, extent: u64, end: u64) -> Option<Self> {
         let range = extent * EXTENT_BYTES..((extent + 1) * EXTENT_BYTES).min(end);
-        let source = (active.history.source + 1) % shared.sources.len();
+        let source = shared.supply().hedge(order, extent, now())?;
         let bytes = range.end - range.start;
         let reservation = shared.budgets.in_flight().reserve(bytes)?;
-        let object = &shared.targets[active.file].objects[source].name;
-        let account = shared.sources[source].account();
-        if !shared.budgets.request_now(account, &blob(shared, source, object), now()) || !shared.hedges().take(bytes) {
+        let (asked, object) = (shared.source(source), &shared.targets[order.file].object(source).name);
+        if !shared.budgets.request_now(asked.account(), &blob(shared, source, object), now())
+            || !shared.hedges().take(bytes)
+        {
             return None;
         }
         shared.tally.hedge();
-        let (landing, digest) = bounce(shared, active.file, range, source);
+        let (landing, digest) = bounce(shared, order.file, range, source);
         let progress = landing.progress();
         let pulse = Pulse::new(now(), bytes, shared.others());
-        let read = hedge_read(Arc::clone(shared), active.file, extent, source, landing, digest);
+        let read = hedge_read(Arc::clone(shared), order.file, extent, source, landing, digest);
         Some(Self { extent, read, progress, pulse, source, _reservation: reservation })
     }
 
@@ -278,7 +321,7 @@ impl Hedge {
     fn is_stuck(&mut self, shared: &Shared) -> bool {
         let others = shared.others();
         self.pulse.note(now(), self.progress.landed(), others.landed);
-        let patience = shared.observed(self.source).patience(&shared.config, 0);
+        let patience = shared.observed(self.source, |observed| observed.patience(&shared.config, 0));
         matches!(self.pulse.health(now(), &patience, others), Health::Stalled(Stall::FirstByte | Stall::Body))
     }
 
@@ -312,7 +355,7 @@ fn bounce(shared: &Arc<Shared>, file: usize, range: Range<u64>, source: usize) -
     let digest = Digest::default();
     let (seen, shared) = (Arc::clone(&digest), Arc::clone(shared));
     let judge = Arc::new(move |landed: Landed<'_>| {
-        shared.targets[file].keeper.check(landed.extent, landed.digest, shared.sources[source].url())?;
+        shared.targets[file].keeper.check(landed.extent, landed.digest, shared.source(source).url())?;
         // A bounce is one extent, so this is the only digest.
         let _ = seen.set(landed.digest);
         Ok(())
@@ -329,11 +372,11 @@ fn hedge_read(
     digest: Digest,
 ) -> HedgeRead {
     Box::pin(async move {
-        let object = &shared.targets[file].objects[source];
+        let (asked, object) = (shared.source(source), shared.targets[file].object(source));
         let options = ReadOptions { fresh_connection: true };
-        shared.sources[source].read(object, &mut landing, options).await?;
+        asked.read(object, &mut landing, options).await?;
         let short = || SourceError::Protocol {
-            url: shared.sources[source].url().to_owned(),
+            url: asked.url().to_owned(),
             name: object.name.clone(),
             problem: "the body ended early".to_owned(),
         };

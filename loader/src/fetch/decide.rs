@@ -21,6 +21,8 @@ pub(super) enum Ended {
     Complete,
     /// A hedge brought the next extent first; the rest is still missing.
     Overtaken,
+    /// The supply called it back, to give the rest to another source.
+    Recalled,
     /// The connection was given up.
     Stalled(Stall),
     /// The source failed.
@@ -86,7 +88,7 @@ pub(super) fn next(
     }
     match ended {
         Ended::Complete => Next::Done,
-        Ended::Overtaken => {
+        Ended::Overtaken | Ended::Recalled => {
             history.fresh = false;
             Next::Again(Duration::ZERO)
         }

@@ -57,6 +57,19 @@ pub enum FetchError {
         #[source]
         source: Box<SourceError>,
     },
+    /// The peers did not give it, and there is nobody else to ask.
+    #[error(
+        "fetching file {file} of the manifest, bytes {}..{}: no peer gave it for {seconds:.0} s, and there is no other \
+         source; start the load again when a peer that has it can be reached, or its storage", .range.start, .range.end
+    )]
+    NoPeer {
+        /// The file, by its place among those that are loaded.
+        file: usize,
+        /// Which bytes of it.
+        range: Range<u64>,
+        /// Since anything came.
+        seconds: f64,
+    },
     /// Someone else is writing the same bytes.
     #[error("fetching `{object}`, bytes {}..{}: another load is writing them", .range.start, .range.end)]
     Busy {

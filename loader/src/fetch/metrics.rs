@@ -1,10 +1,15 @@
 //! The metrics of fetching, and the counts that one load reports.
 
+use std::collections::BTreeSet;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::time::Duration;
+use std::sync::{Arc, OnceLock};
+use std::time::{Duration, Instant};
 
+use super::clock::now;
 use crate::region::Written;
+use parking_lot::{Mutex, RwLock};
 use prometheus::{Gauge, Histogram, IntCounter, IntCounterVec};
+use serde::Serialize;
 use telemetry::metrics::Registry;
 use telemetry::names;
 
@@ -25,6 +30,29 @@ pub struct Metrics {
     pub(super) fetch_s: Histogram,
     pub(super) disk_wait_s: Histogram,
     pub(super) written: IntCounterVec,
+    pub(super) dismissed: IntCounterVec,
+    pub(super) neighbours: Gauge,
+    pub(super) ideal_ratio: Gauge,
+    peers: PeerBytes,
+}
+
+/// Bytes by peer. Peers come and go, so only the first have a label of their own.
+#[derive(Debug, Clone)]
+struct PeerBytes {
+    bytes: IntCounterVec,
+    named: Arc<Mutex<BTreeSet<String>>>,
+}
+
+/// Peers with a label of their own.
+const NAMED_MAX: usize = 64;
+
+impl PeerBytes {
+    fn of(&self, id: &str, is_near: bool) -> IntCounter {
+        let mut named = self.named.lock();
+        let has_label = named.contains(id) || (named.len() < NAMED_MAX && named.insert(id.to_owned()));
+        let zone = if is_near { "near" } else { "far" };
+        self.bytes.with_label_values(&[if has_label { id } else { "other" }, zone])
+    }
 }
 
 impl Metrics {
@@ -48,6 +76,10 @@ impl Metrics {
             fetch_s: registry.histogram(&names::LOADER_FETCH_SECONDS).with_label_values::<&str>(&[]),
             disk_wait_s: registry.histogram(&names::LOADER_DISK_WAIT_SECONDS).with_label_values::<&str>(&[]),
             written: registry.counter(&names::LOADER_WRITTEN_BYTES),
+            dismissed: registry.counter(&names::LOADER_PEERS_DISMISSED),
+            neighbours: gauge(&names::LOADER_NEIGHBOURS),
+            ideal_ratio: gauge(&names::LOADER_IDEAL_RATIO),
+            peers: PeerBytes { bytes: registry.counter(&names::LOADER_PEER_BYTES), named: Arc::default() },
         }
     }
 }
@@ -55,8 +87,7 @@ impl Metrics {
 /// The counts of one load so far.
 #[derive(Debug)]
 pub(super) struct Tally {
-    /// Verified bytes by source.
-    pub(super) bytes: Vec<AtomicU64>,
+    sources: RwLock<Vec<SourceTally>>,
     pub(super) requests: AtomicU64,
     pub(super) retries: AtomicU64,
     pub(super) hedges: AtomicU64,
@@ -67,15 +98,73 @@ pub(super) struct Tally {
     pub(super) corrupt_extents: AtomicU64,
     pub(super) disk_wait_ns: AtomicU64,
     metrics: Metrics,
-    /// The label of each source: its URL's scheme, a bounded set.
-    schemes: Vec<String>,
+    began: Instant,
+}
+
+/// The counts of one source.
+#[derive(Debug)]
+struct SourceTally {
+    url: String,
+    /// Counts a peer's bytes.
+    peer: Option<IntCounter>,
+    /// Verified bytes.
+    bytes: AtomicU64,
+    /// Verified extents, or ends of them.
+    extents: AtomicU64,
+    /// Nanoseconds from the load's beginning to the first and the last verified extent.
+    first_ns: AtomicU64,
+    last_ns: AtomicU64,
+    dismissed: OnceLock<&'static str>,
+}
+
+impl SourceTally {
+    fn new(url: &str, peer: Option<IntCounter>) -> Self {
+        Self {
+            url: url.to_owned(),
+            peer,
+            bytes: AtomicU64::new(0),
+            extents: AtomicU64::new(0),
+            first_ns: AtomicU64::new(u64::MAX),
+            last_ns: AtomicU64::new(0),
+            dismissed: OnceLock::new(),
+        }
+    }
+
+    fn report(&self) -> SourceReport {
+        let seconds = |ns: &AtomicU64| Duration::from_nanos(get(ns)).as_secs_f64();
+        let has_served = get(&self.extents) > 0;
+        SourceReport {
+            url: self.url.clone(),
+            bytes: get(&self.bytes),
+            extents: get(&self.extents),
+            first_extent_s: has_served.then(|| seconds(&self.first_ns)),
+            last_extent_s: has_served.then(|| seconds(&self.last_ns)),
+            dismissed: self.dismissed.get().copied(),
+        }
+    }
+}
+
+/// The part of one source in a load.
+#[derive(Debug, Clone, PartialEq, Serialize)]
+pub struct SourceReport {
+    /// Its URL: `peer://ID` of a peer.
+    pub url: String,
+    /// Verified bytes that it brought.
+    pub bytes: u64,
+    /// Verified extents that it brought.
+    pub extents: u64,
+    /// Seconds from the first request of the load until its first extent was verified.
+    pub first_extent_s: Option<f64>,
+    /// The same of its last extent.
+    pub last_extent_s: Option<f64>,
+    /// Why nothing more was asked of it: `banned`, `failing` or `useless`.
+    pub dismissed: Option<&'static str>,
 }
 
 impl Tally {
     pub(super) fn new<'a>(metrics: &Metrics, urls: impl Iterator<Item = &'a str>) -> Self {
-        let schemes: Vec<String> = urls.map(|url| scheme(url).to_owned()).collect();
         Self {
-            bytes: schemes.iter().map(|_| AtomicU64::new(0)).collect(),
+            sources: RwLock::new(urls.map(|url| SourceTally::new(url, None)).collect()),
             requests: AtomicU64::new(0),
             retries: AtomicU64::new(0),
             hedges: AtomicU64::new(0),
@@ -86,14 +175,25 @@ impl Tally {
             corrupt_extents: AtomicU64::new(0),
             disk_wait_ns: AtomicU64::new(0),
             metrics: metrics.clone(),
-            schemes,
+            began: now(),
         }
     }
 
     /// Verified bytes came from a source.
     pub(super) fn verified(&self, source: usize, bytes: u64) {
-        add(&self.bytes[source], bytes);
-        self.metrics.bytes.with_label_values(&[&self.schemes[source]]).inc_by(bytes);
+        let sources = self.sources.read();
+        let tally = &sources[source];
+        let since = now().saturating_duration_since(self.began);
+        let ns = u64::try_from(since.as_nanos()).unwrap_or(u64::MAX);
+        add(&tally.bytes, bytes);
+        if let Some(peer) = &tally.peer {
+            peer.inc_by(bytes);
+        }
+        add(&tally.extents, 1);
+        tally.first_ns.fetch_min(ns, Ordering::Relaxed);
+        tally.last_ns.fetch_max(ns, Ordering::Relaxed);
+        // Its URL's scheme, of which there are few.
+        self.metrics.bytes.with_label_values(&[scheme(&tally.url)]).inc_by(bytes);
     }
 
     /// A request ended: `ok`, `failed`, `throttled`, `stalled`, `corrupt` or `overtaken`.
@@ -149,7 +249,42 @@ impl Tally {
     }
 
     pub(super) fn bytes_done(&self) -> u64 {
-        self.bytes.iter().map(get).sum()
+        self.sources.read().iter().map(|source| get(&source.bytes)).sum()
+    }
+
+    /// A peer is there.
+    pub(super) fn join(&self, url: &str, is_near: bool) {
+        let id = url.split_once("://").map_or(url, |(_, id)| id);
+        let peer = self.metrics.peers.of(id, is_near);
+        self.sources.write().push(SourceTally::new(url, Some(peer)));
+    }
+
+    /// So many peers are connected now, and were before.
+    #[expect(clippy::cast_precision_loss, reason = "at most a few hundred")]
+    pub(super) fn neighbours(&self, before: usize, after: usize) {
+        self.metrics.neighbours.add(after as f64 - before as f64);
+    }
+
+    /// The load took so many times the ideal.
+    pub(super) fn ideal_ratio(&self, ratio: f64) {
+        self.metrics.ideal_ratio.set(ratio);
+    }
+
+    /// Nothing more is asked of a peer: `banned`, `failing` or `useless`.
+    pub(super) fn dismiss(&self, source: usize, reason: &'static str) {
+        // The first reason is the one.
+        let _ = self.sources.read()[source].dismissed.set(reason);
+        self.metrics.dismissed.with_label_values(&[reason]).inc();
+    }
+
+    /// The part of each source.
+    pub(super) fn sources(&self) -> Vec<SourceReport> {
+        self.sources.read().iter().map(SourceTally::report).collect()
+    }
+
+    /// Verified bytes by source: its URL, and how many.
+    pub(super) fn by_source(&self) -> Vec<(String, u64)> {
+        self.sources.read().iter().map(|source| (source.url.clone(), get(&source.bytes))).collect()
     }
 
     #[expect(clippy::cast_precision_loss, reason = "gauges are floating point")]
@@ -161,7 +296,7 @@ impl Tally {
 
 fn scheme(url: &str) -> &str {
     match url.split_once("://") {
-        Some((scheme @ ("az" | "s3" | "gs" | "hf" | "https" | "http" | "file"), _)) => scheme,
+        Some((scheme @ ("az" | "s3" | "gs" | "hf" | "https" | "http" | "file" | "peer"), _)) => scheme,
         _ => "other",
     }
 }

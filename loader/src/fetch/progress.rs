@@ -113,6 +113,44 @@ impl Rate {
     }
 }
 
+/// The best rate that was kept up for a while; knows no clock.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub(super) struct Best {
+    since: Instant,
+    bytes: u64,
+    per_second: f64,
+}
+
+/// The time over which a rate is measured that a link is believed to carry.
+const BEST_WINDOW: Duration = Duration::from_millis(500);
+
+impl Best {
+    pub(super) fn new(now: Instant) -> Self {
+        Self { since: now, bytes: 0, per_second: 0.0 }
+    }
+
+    /// `bytes` have landed in all.
+    pub(super) fn observe(&mut self, now: Instant, bytes: u64) {
+        let elapsed = now.saturating_duration_since(self.since);
+        if elapsed < BEST_WINDOW {
+            return;
+        }
+        self.per_second = self.per_second.max(self.rate(elapsed, bytes));
+        (self.since, self.bytes) = (now, bytes);
+    }
+
+    #[expect(clippy::cast_precision_loss, reason = "sizes stay far below 2^52 bytes")]
+    fn rate(&self, elapsed: Duration, bytes: u64) -> f64 {
+        bytes.saturating_sub(self.bytes) as f64 / elapsed.as_secs_f64()
+    }
+
+    /// The seconds that `bytes` take at that rate; those that they took, where they took too few to measure one.
+    #[expect(clippy::cast_precision_loss, reason = "sizes stay far below 2^52 bytes")]
+    pub(super) fn seconds(&self, bytes: u64, took: f64) -> f64 {
+        if self.per_second > 0.0 { (bytes as f64 / self.per_second).min(took) } else { took }
+    }
+}
+
 /// Seconds until `left` bytes have come at this rate; none where nothing comes.
 #[must_use]
 #[expect(clippy::cast_precision_loss, reason = "sizes stay far below 2^52 bytes")]
@@ -126,6 +164,18 @@ pub fn eta_seconds(left: u64, bytes_per_second: f64) -> Option<f64> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn the_ideal_is_what_the_best_stretch_would_have_taken() {
+        let begin = Instant::now();
+        let mut best = Best::new(begin);
+        assert!((best.seconds(1_000, 0.3) - 0.3).abs() < 1e-9, "too short to say");
+        for (tenths, bytes) in [(5, 1_000), (10, 6_000), (15, 7_000)] {
+            best.observe(begin + Duration::from_millis(100 * tenths), bytes);
+        }
+        assert!((best.seconds(7_000, 1.5) - 0.7).abs() < 1e-9, "{best:?}");
+        assert!((best.seconds(70_000, 1.5) - 1.5).abs() < 1e-9, "never more than it took");
+    }
 
     #[test]
     fn an_even_rate_is_found_and_a_new_one_followed() {

@@ -3,13 +3,15 @@
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 
-use parking_lot::{Mutex, MutexGuard};
+use parking_lot::{Mutex, MutexGuard, RwLock};
 
 use super::budget::Budgets;
+use super::clock::now;
 use super::config::FetchConfig;
 use super::hedge::HedgeBudget;
 use super::metrics::Tally;
 use super::stall::{Observed, Others};
+use super::supply::{OriginOnly, Supply};
 use crate::Region;
 use crate::landing::LandingError;
 use crate::source::{Object, Source};
@@ -42,19 +44,35 @@ pub struct Target {
     pub keeper: Arc<dyn Keeper>,
 }
 
+impl Target {
+    /// The object at this source of the job. Sources that joined later have the same bytes under the same name.
+    pub(super) fn object(&self, source: usize) -> &Object {
+        self.objects.get(source).unwrap_or(&self.objects[0])
+    }
+}
+
+/// A source and what it has shown so far.
+struct Known {
+    source: Arc<dyn Source>,
+    observed: Mutex<Observed>,
+    /// Bytes received from it so far, verified or not.
+    landed: AtomicU64,
+}
+
 /// The state that all attempts of one load share.
 pub(super) struct Shared {
     pub(super) targets: Vec<Target>,
-    pub(super) sources: Vec<Arc<dyn Source>>,
+    /// Those of the job, and those that joined later, each at the place that names it.
+    sources: RwLock<Vec<Arc<Known>>>,
     pub(super) budgets: Budgets,
     pub(super) config: FetchConfig,
     pub(super) tally: Tally,
     /// Bytes received so far, verified or not.
-    pub(super) landed: AtomicU64,
+    landed: AtomicU64,
     /// Requests being read.
-    pub(super) active: AtomicUsize,
-    observed: Vec<Mutex<Observed>>,
+    active: AtomicUsize,
     hedges: Mutex<HedgeBudget>,
+    supply: Mutex<Box<dyn Supply>>,
 }
 
 impl Shared {
@@ -65,11 +83,12 @@ impl Shared {
         config: &FetchConfig,
         tally: Tally,
     ) -> Self {
+        let supply = OriginOnly::new(Vec::new(), sources.len(), config, now());
         Self {
-            observed: sources.iter().map(|_| Mutex::default()).collect(),
+            sources: RwLock::new(sources.into_iter().map(Known::new).collect()),
             hedges: Mutex::new(HedgeBudget::new(config.hedge_ratio, config.hedge_floor_bytes)),
+            supply: Mutex::new(Box::new(supply)),
             targets,
-            sources,
             budgets,
             config: config.clone(),
             tally,
@@ -78,8 +97,44 @@ impl Shared {
         }
     }
 
-    pub(super) fn observed(&self, source: usize) -> MutexGuard<'_, Observed> {
-        self.observed[source].lock()
+    /// Takes orders from `supply`; without, there are none.
+    pub(super) fn supplied_by(mut self, supply: Box<dyn Supply>) -> Self {
+        self.supply = Mutex::new(supply);
+        self
+    }
+
+    pub(super) fn supply(&self) -> MutexGuard<'_, Box<dyn Supply>> {
+        self.supply.lock()
+    }
+
+    /// Takes a peer in, behind the sources that are there.
+    pub(super) fn join(&self, source: Arc<dyn Source>, is_near: bool) {
+        self.tally.join(source.url(), is_near);
+        self.sources.write().push(Known::new(source));
+    }
+
+    pub(super) fn source(&self, source: usize) -> Arc<dyn Source> {
+        Arc::clone(&self.known(source).source)
+    }
+
+    fn known(&self, source: usize) -> Arc<Known> {
+        Arc::clone(&self.sources.read()[source])
+    }
+
+    /// Reads or changes what a source has shown.
+    pub(super) fn observed<T>(&self, source: usize, look: impl FnOnce(&mut Observed) -> T) -> T {
+        look(&mut self.known(source).observed.lock())
+    }
+
+    /// Counts bytes received from a source, and gives the count of all.
+    pub(super) fn receive(&self, source: usize, bytes: u64) -> u64 {
+        self.known(source).landed.fetch_add(bytes, Ordering::Relaxed);
+        self.landed.fetch_add(bytes, Ordering::Relaxed) + bytes
+    }
+
+    /// Bytes received so far, by source.
+    pub(super) fn landed_by_source(&self) -> Vec<u64> {
+        self.sources.read().iter().map(|known| known.landed.load(Ordering::Relaxed)).collect()
     }
 
     pub(super) fn hedges(&self) -> MutexGuard<'_, HedgeBudget> {
@@ -99,6 +154,12 @@ impl Shared {
     pub(super) fn reading(&self) -> Reading<'_> {
         self.active.fetch_add(1, Ordering::Relaxed);
         Reading(self)
+    }
+}
+
+impl Known {
+    fn new(source: Arc<dyn Source>) -> Arc<Self> {
+        Arc::new(Self { source, observed: Mutex::default(), landed: AtomicU64::new(0) })
     }
 }
 

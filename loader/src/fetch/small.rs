@@ -12,8 +12,9 @@ use rand::SeedableRng;
 use rand::rngs::StdRng;
 use tokio::time::{sleep, sleep_until, timeout};
 
-use super::attempt::{SLOW_LOOK, Watch, now};
+use super::attempt::{SLOW_LOOK, Watch};
 use super::budget::Budgets;
+use super::clock::now;
 use super::config::FetchConfig;
 use super::decide::{self, Ended, History, Next, Position};
 use super::error::FetchError;
@@ -26,6 +27,7 @@ use crate::source::{Object, ReadOptions, Source, SourceError};
 
 /// Reads small things from one source.
 pub(crate) struct SmallReads {
+    source: Arc<dyn Source>,
     shared: Shared,
 }
 
@@ -33,11 +35,12 @@ impl SmallReads {
     /// Reads from `source`; `config` bounds the retries.
     pub(crate) fn new(source: Arc<dyn Source>, budgets: &Budgets, config: &FetchConfig, metrics: &Metrics) -> Self {
         let tally = Tally::new(metrics, std::iter::once(source.url()));
-        Self { shared: Shared::new(Vec::new(), vec![source], budgets.clone(), config, tally) }
+        let shared = Shared::new(Vec::new(), vec![Arc::clone(&source)], budgets.clone(), config, tally);
+        Self { source, shared }
     }
 
     pub(crate) fn source(&self) -> &Arc<dyn Source> {
-        &self.shared.sources[0]
+        &self.source
     }
 
     /// Looks an object up.
@@ -61,14 +64,14 @@ impl SmallReads {
         if let Err(problem) = self.source().authenticate().await {
             return Ok(Err(problem));
         }
-        let patience = self.shared.observed(0).patience(&self.shared.config, stalls).first_byte();
+        let patience = self.shared.observed(0, |observed| observed.patience(&self.shared.config, stalls).first_byte());
         let asked = now();
         let answer = timeout(patience, self.source().stat(name)).await;
         let took = now().saturating_duration_since(asked);
         match &answer {
-            Ok(_) => self.shared.observed(0).first_byte(took),
+            Ok(_) => self.shared.observed(0, |observed| observed.first_byte(took)),
             Err(_) => {
-                self.shared.observed(0).given_up(Stall::FirstByte, took);
+                self.shared.observed(0, |observed| observed.given_up(Stall::FirstByte, took));
                 self.shared.tally.request("stalled");
             }
         }

@@ -2,6 +2,7 @@
 
 mod link;
 
+use std::ops::Range;
 use std::time::Duration;
 
 use telemetry::metrics::Registry;
@@ -10,6 +11,7 @@ use wire::extent::EXTENT_BYTES;
 
 use super::*;
 use crate::Region;
+use crate::source::SourceError;
 use link::{CHUNK_BYTES, CONTENT_BYTES, Digests, Fault, LinkSource, content, target};
 
 const FETCH_BYTES: u64 = 2 * EXTENT_BYTES;

@@ -1,0 +1,391 @@
+//! A supply for a start beside peers that serve: they bring what they have, in stripes, and the
+//! origin brings what none of them has or has time for.
+//!
+//! Peers are asked for one extent at a time, a few at once each. A peer that sends a wrong extent
+//! is banned; one that refuses, fails or is slow loses work to others and fails nothing. Only the
+//! origin can fail a load, and only for extents that no peer has either. See `docs/loading.md`.
+
+mod gap;
+mod peer;
+mod recall;
+mod work;
+
+use std::collections::BTreeMap;
+use std::time::{Duration, Instant};
+
+use rand::Rng;
+use rand::rngs::StdRng;
+use wire::extent::EXTENT_BYTES;
+
+use super::origin::signal;
+use super::{After, Departure, Facts, News, Next, Order, Room, Supply};
+use crate::fetch::backoff;
+use crate::fetch::config::FetchConfig;
+use crate::fetch::decide::{Ended, History};
+use crate::fetch::error::FetchError;
+use crate::fetch::neighbours::{NeighbourBounds, Neighbours};
+use crate::fetch::queue::Queue;
+use crate::fetch::window::Window;
+use crate::landing::LandingError;
+use crate::plan::Fetch;
+use crate::source::SourceError;
+use peer::{Peer, Standing};
+use work::{FRONT, Running, State, Work};
+
+/// Peers that serve, and the origin for gaps.
+pub(in crate::fetch) struct Warm {
+    work: Work,
+    /// The sources after the origin's, in order.
+    peers: Vec<Peer>,
+    origin: Origin,
+    /// Extents of the whole manifest.
+    extents: u32,
+    running: BTreeMap<u64, Running>,
+    next_id: u64,
+    config: FetchConfig,
+    bounds: NeighbourBounds,
+    departed: Vec<(usize, Departure)>,
+    /// Bytes that have landed, and since when no more did.
+    landed: (u64, Instant),
+    /// True until the peers that are there at the beginning have joined.
+    awaits_peers: bool,
+    /// Why the origin brings no more.
+    refusal: Option<FetchError>,
+}
+
+/// The origin's replicas: the sources before the peers; there may be none.
+struct Origin {
+    count: usize,
+    window: Window,
+    in_flight: usize,
+    again: Queue<Order>,
+}
+
+impl Warm {
+    pub(in crate::fetch) fn new(
+        fetches: &[Fetch],
+        neighbours: &Neighbours,
+        origin_count: usize,
+        config: &FetchConfig,
+        now: Instant,
+    ) -> Self {
+        let again = Queue::new(Vec::new());
+        Self {
+            work: Work::new(fetches, &neighbours.firsts, now),
+            peers: Vec::new(),
+            origin: Origin { count: origin_count, window: Window::new(config, now), in_flight: 0, again },
+            extents: neighbours.extents,
+            running: BTreeMap::new(),
+            next_id: 0,
+            config: config.clone(),
+            bounds: neighbours.bounds,
+            departed: Vec::new(),
+            landed: (0, now),
+            awaits_peers: true,
+            refusal: None,
+        }
+    }
+
+    fn peer(&self, source: usize) -> Option<&Peer> {
+        self.peers.get(source.checked_sub(self.origin.count)?)
+    }
+
+    fn peer_mut(&mut self, source: usize) -> Option<&mut Peer> {
+        self.peers.get_mut(source.checked_sub(self.origin.count)?)
+    }
+
+    /// Returns true if some peer serves or may yet.
+    fn has_peers(&self) -> bool {
+        self.awaits_peers || self.peers.iter().any(Peer::is_live)
+    }
+
+    /// An order of the peer that is expected to bring one soonest.
+    fn ask_peers(&mut self, room: &Room<'_>, now: Instant, random: &mut StdRng) -> Option<Order> {
+        if self.work.missing_count() == 0 {
+            return None;
+        }
+        let mut ready: Vec<usize> = (0..self.peers.len()).filter(|&at| self.peers[at].has_room(now)).collect();
+        let key = |&at: &usize| {
+            let peer = &self.peers[at];
+            (peer.is_late(now), !peer.is_near, peer.expected_s())
+        };
+        ready.sort_by(|left, right| key(left).partial_cmp(&key(right)).unwrap_or(std::cmp::Ordering::Equal));
+        for at in ready {
+            while let Some(place) = self.pick(at, now, random) {
+                let (file, index) = (self.work.get(place).file, self.work.get(place).index);
+                if (room.is_there)(file, index) {
+                    self.work.set(place, State::Landed, now);
+                    continue;
+                }
+                self.peers[at].in_flight += 1;
+                return Some(self.order(self.origin.count + at, vec![place], false, now));
+            }
+        }
+        None
+    }
+
+    /// The extent to ask a peer for. Beside others that are loading, one of the next that none of them has: so they get
+    /// different ones, and have something to give each other.
+    fn pick(&self, at: usize, now: Instant, random: &mut StdRng) -> Option<usize> {
+        let peer = &self.peers[at];
+        let gives = |place: &usize| peer.may_give(self.work.get(*place).number, now);
+        if peer.is_late(now) {
+            return self.work.missing().rev().find(gives);
+        }
+        let is_loading = |(other, peer): (usize, &Peer)| other != at && peer.is_live() && peer.is_loading();
+        let swaps = peer.is_loading() || self.peers.iter().enumerate().any(is_loading);
+        if !swaps {
+            return self.work.missing().find(gives);
+        }
+        let next: Vec<usize> = self.work.missing().filter(gives).take(FRONT).collect();
+        let others = |number| {
+            let mut others = self.peers.iter().enumerate();
+            others.any(|(other, peer)| other != at && peer.is_loading() && peer.holds_or_expects(number))
+        };
+        let rare: Vec<usize> = next.iter().copied().filter(|&place| !others(self.work.get(place).number)).collect();
+        let choice = if rare.is_empty() || peer.is_loading() { next } else { rare };
+        (!choice.is_empty()).then(|| choice[random.random_range(0..choice.len())])
+    }
+
+    fn order(&mut self, source: usize, places: Vec<usize>, resumes: bool, now: Instant) -> Order {
+        let id = self.next_id;
+        self.next_id += 1;
+        let first = self.work.get(places[0]);
+        let (file, extents) = (first.file, first.index..first.index + places.len() as u64);
+        let history = History { source, ..if resumes { first.history.clone() } else { History::default() } };
+        places.iter().for_each(|&place| self.work.set(place, State::Ordered(id), now));
+        self.running.insert(id, Running { source, places, began: now, is_recalled: false });
+        Order { id, file, extents, resumes, history }
+    }
+
+    /// Notes which extents of an ended order have landed; the others are missing again.
+    fn release(&mut self, order: &Order, facts: &Facts<'_>) -> Vec<usize> {
+        let places = self.work.places(order.file, &order.extents);
+        let mut missing = Vec::new();
+        for place in places {
+            let has_landed =
+                facts.missing.is_empty() || self.work.get(place).index < facts.missing.start / EXTENT_BYTES;
+            self.work.set(place, if has_landed { State::Landed } else { State::Missing }, facts.now);
+            if !has_landed {
+                missing.push(place);
+            }
+        }
+        missing
+    }
+
+    fn ended_at_peer(&mut self, order: &Order, ended: Ended, facts: &Facts<'_>, random: &mut StdRng) -> After {
+        let source = order.source();
+        let began = self.running.remove(&order.id).map_or(facts.now, |running| running.began);
+        let missing = self.release(order, facts);
+        let config = self.config.clone();
+        let Some(peer) = self.peer_mut(source) else { return After::Release };
+        peer.in_flight -= 1;
+        let pause = backoff::delay(peer.failures() + 1, &config, random);
+        signal(&mut peer.window, &ended, facts, facts.landed.get(source).copied().unwrap_or(0), &config);
+        match ended {
+            Ended::Complete => {
+                peer.succeeded(facts.now.saturating_duration_since(began).as_secs_f64());
+                return After::Done;
+            }
+            Ended::Overtaken => {}
+            Ended::Recalled => peer.be_late(facts.now),
+            Ended::Failed(problem) if is_ours(&problem) => return ours(problem, facts),
+            Ended::Failed(SourceError::Throttled { retry_after, .. }) => {
+                let longest = Duration::from_secs(config.retry_after_max_seconds);
+                let wait = retry_after.unwrap_or(facts.round_trip).min(longest);
+                let numbers: Vec<u32> = missing.iter().map(|&place| self.work.get(place).number).collect();
+                if let Some(peer) = self.peer_mut(source) {
+                    numbers.into_iter().for_each(|number| peer.refuse(number, facts.now + wait));
+                }
+            }
+            Ended::Failed(problem) => self.blame(source, &problem, pause, facts.now),
+            Ended::Stalled(_) => self.fault(source, pause, facts.now),
+        }
+        if missing.is_empty() { After::Done } else { After::Release }
+    }
+
+    /// What a failed request says of a peer.
+    fn blame(&mut self, source: usize, problem: &SourceError, pause: Duration, now: Instant) {
+        let departed = match problem {
+            SourceError::Landing(LandingError::Corrupt { .. }) => Some(Departure::Banned),
+            // It will give nothing, however often it is asked.
+            problem if !problem.is_retryable() => Some(Departure::Useless),
+            _ => None,
+        };
+        let Some(peer) = self.peer_mut(source) else { return };
+        match departed {
+            Some(Departure::Banned) => peer.ban(),
+            Some(_) => peer.leave(),
+            None => return self.fault(source, pause, now),
+        }
+        self.dismiss(source, departed);
+    }
+
+    /// Says once that nothing more is asked of a peer.
+    fn dismiss(&mut self, source: usize, departure: Option<Departure>) {
+        let Some(peer) = self.peer_mut(source) else { return };
+        if !std::mem::replace(&mut peer.is_dismissed, true) {
+            self.departed.extend(departure.map(|departure| (source, departure)));
+        }
+    }
+
+    /// A peer failed in a way that may pass.
+    fn fault(&mut self, source: usize, pause: Duration, now: Instant) {
+        let Some(peer) = self.peer_mut(source) else { return };
+        if peer.failed(pause, now) {
+            self.dismiss(source, Some(Departure::Failing));
+        }
+    }
+}
+
+impl Supply for Warm {
+    fn next(&mut self, room: &Room<'_>, now: Instant, random: &mut StdRng) -> Next {
+        if let Some(order) = self.ask_peers(room, now, random) {
+            return Next::Order(order);
+        }
+        if let Some(id) = self.recall(now) {
+            return Next::Recall(id);
+        }
+        if let Some(order) = self.ask_origin(room, now) {
+            return Next::Order(order);
+        }
+        match self.hopeless(now) {
+            Some(error) => Next::Fail(error),
+            None => Next::Wait,
+        }
+    }
+
+    fn due(&self, now: Instant) -> Option<Instant> {
+        let rests = self.peers.iter().flat_map(|peer| [peer.rests(now), peer.next_refused(now)]).flatten();
+        rests.chain(self.origin.again.next_due()).min()
+    }
+
+    fn put_back(&mut self, order: Order) {
+        let Some(running) = self.running.remove(&order.id) else { return };
+        for place in running.places {
+            self.work.set(place, State::Missing, running.began);
+        }
+        match self.peer_mut(order.source()) {
+            Some(peer) => peer.in_flight -= 1,
+            None => self.origin.in_flight -= 1,
+        }
+    }
+
+    fn ended(&mut self, order: Order, ended: Ended, facts: &Facts<'_>, random: &mut StdRng) -> After {
+        if order.source() < self.origin.count {
+            self.ended_at_origin(order, ended, facts, random)
+        } else {
+            self.ended_at_peer(&order, ended, facts, random)
+        }
+    }
+
+    fn hedge(&self, order: &Order, extent: u64, now: Instant) -> Option<usize> {
+        let place = *self.work.places(order.file, &(extent..extent + 1)).first()?;
+        let extent = self.work.get(place);
+        let can = |&at: &usize| {
+            let peer = &self.peers[at];
+            self.origin.count + at != order.source()
+                && peer.may_give(extent.number, now)
+                && peer.rests(now).is_none()
+                && !peer.is_late(now)
+        };
+        let soonest =
+            |left: &usize, right: &usize| self.peers[*left].expected_s().total_cmp(&self.peers[*right].expected_s());
+        let peer = (0..self.peers.len()).filter(can).min_by(soonest).map(|at| self.origin.count + at);
+        let replica = || {
+            let has_it = self.origin.count > 0 && !extent.is_lost;
+            has_it.then(|| (order.source() + 1) % self.origin.count)
+        };
+        peer.or_else(replica)
+    }
+
+    fn heard(&mut self, news: News<'_>, now: Instant) {
+        let extents = self.extents;
+        let source = match &news {
+            News::Joined { is_near } => {
+                let (start, most) = (self.bounds.in_flight_start, self.bounds.in_flight_max);
+                let config = FetchConfig {
+                    concurrency_start: start,
+                    concurrency_min: 1,
+                    concurrency_max: most,
+                    ..self.config.clone()
+                };
+                return self.peers.push(Peer::new(extents, *is_near, &config, now));
+            }
+            News::Looked => {
+                self.awaits_peers = false;
+                return;
+            }
+            News::HedgeFailed { source, problem } if !is_ours(problem) => {
+                if self.peer(*source).is_some() && !matches!(problem, SourceError::Throttled { .. }) {
+                    self.blame(*source, problem, Duration::from_millis(self.config.backoff_base_ms), now);
+                }
+                return;
+            }
+            News::HedgeFailed { .. } => return,
+            News::Full { source, .. }
+            | News::Added { source, .. }
+            | News::Claimed { source, .. }
+            | News::Unclaimed { source, .. }
+            | News::Role { source, .. }
+            | News::Left { source } => *source,
+        };
+        let Some(peer) = self.peer_mut(source).filter(|peer| peer.is_live()) else { return };
+        match news {
+            News::Full { bitmap, .. } if bitmap.extents() == extents => peer.hear_full(bitmap),
+            News::Added { numbers, .. } => peer.hear_added(numbers),
+            News::Claimed { numbers, .. } => numbers.iter().for_each(|&number| peer.expect(number)),
+            News::Unclaimed { numbers, .. } => peer.expect_no_more(numbers),
+            News::Role { role, .. } => peer.hear_role(role),
+            News::Left { .. } => peer.leave(),
+            _ => {}
+        }
+    }
+
+    fn observe(&mut self, landed: &[u64], now: Instant) {
+        let (origin, peers) = landed.split_at(self.origin.count.min(landed.len()));
+        let wants_more = self.work.missing_count() > 0;
+        for (peer, &bytes) in self.peers.iter_mut().zip(peers) {
+            let is_full = wants_more && peer.in_flight >= peer.window.size();
+            peer.window.observe(now, bytes, is_full);
+        }
+        let is_full = wants_more && self.origin.in_flight >= self.origin.window.size();
+        self.origin.window.observe(now, origin.iter().sum(), is_full);
+        let all: u64 = landed.iter().sum();
+        if all > self.landed.0 {
+            self.landed = (all, now);
+        }
+    }
+
+    fn departed(&mut self) -> Vec<(usize, Departure)> {
+        std::mem::take(&mut self.departed)
+    }
+
+    fn neighbours(&self) -> usize {
+        self.peers.iter().filter(|peer| peer.standing == Standing::Here).count()
+    }
+
+    fn is_done(&self) -> bool {
+        self.work.is_done()
+    }
+
+    fn concurrency(&self) -> usize {
+        let peers = self.peers.iter().filter(|peer| peer.standing == Standing::Here);
+        let origin = if self.origin.in_flight > 0 { self.origin.window.size() } else { 0 };
+        peers.map(|peer| peer.window.size()).sum::<usize>() + origin
+    }
+}
+
+/// Returns true if the failure is of this machine, whoever sent the bytes.
+fn is_ours(problem: &SourceError) -> bool {
+    matches!(problem, SourceError::Landing(LandingError::Keep { .. }))
+}
+
+fn ours(problem: SourceError, facts: &Facts<'_>) -> After {
+    let (object, range) = (facts.object.to_owned(), facts.missing.clone());
+    After::Fail(FetchError::Permanent { object, range, source: Box::new(problem) })
+}
+
+#[cfg(test)]
+#[expect(clippy::disallowed_methods, reason = "a test starts at some moment")]
+mod tests;
