@@ -20,6 +20,7 @@ mod json;
 pub mod landing;
 mod model_url;
 mod open;
+pub mod peers;
 pub mod plan;
 pub mod probe;
 pub mod publish;

@@ -20,7 +20,8 @@ use wire::extent;
 use wire::manifest::{Manifest, ManifestFile};
 
 use crate::cache::{Cache, CacheConfig, Kept};
-use crate::fetch::{self, Budgets, FetchConfig, Progress, SmallReads};
+use crate::fetch::{self, Budgets, FetchConfig, FetchError, Progress, SmallReads};
+use crate::peers::{NeighboursConfig, Peers, PeersModel};
 use crate::plan::{self, Plan, PlanFile, PlanOptions, Slices};
 use crate::probe::{self, Look, Probe};
 use crate::remote::http::{Client, HttpConfig};
@@ -42,6 +43,8 @@ pub struct LoaderConfig {
     pub fetch: FetchConfig,
     /// The cache on this machine's disk.
     pub cache: CacheConfig,
+    /// Loading from peers, where the process has some.
+    pub peers: NeighboursConfig,
 }
 
 /// The state that all loads of a process share. Clones are of the same one.
@@ -55,8 +58,9 @@ pub(crate) struct Shared {
     pub(crate) cache: Option<Cache>,
     pub(crate) budgets: Budgets,
     pub(crate) metrics: fetch::Metrics,
+    pub(crate) client: Client,
+    pub(crate) peers: Option<Peers>,
     env: Env,
-    client: Client,
 }
 
 /// Options of a load.
@@ -133,6 +137,21 @@ impl Loader {
     /// A configuration that cannot be honoured. A cache that cannot be opened is a warning: models
     /// are then loaded into memory only.
     pub fn new(config: &LoaderConfig, env: Env, registry: &Registry) -> Result<Self, LoadError> {
+        Self::beside(None, config, env, registry)
+    }
+
+    /// [`Loader::new`] for a process that may have peers: models with a manifest are loaded from them first.
+    ///
+    /// # Errors
+    /// As [`Loader::new`].
+    pub fn beside(
+        peers: Option<Peers>,
+        config: &LoaderConfig,
+        env: Env,
+        registry: &Registry,
+    ) -> Result<Self, LoadError> {
+        let problem = |problem| FetchError::Config { problem: format!("`loader.peers`: {problem}") };
+        config.peers.validate().map_err(problem)?;
         let client = Client::in_env(&config.http, &env, registry)?;
         let cache = config.cache.enabled.then(|| Cache::open(&config.cache, registry));
         let cache = cache.and_then(|opened| {
@@ -140,7 +159,7 @@ impl Loader {
         });
         let (config, budgets) = (config.clone(), Budgets::new(&config.fetch));
         let metrics = fetch::Metrics::new(registry);
-        Ok(Self { shared: Arc::new(Shared { config, cache, budgets, metrics, env, client }) })
+        Ok(Self { shared: Arc::new(Shared { config, cache, budgets, metrics, client, peers, env }) })
     }
 
     /// Looks at a model: its small files and its weight files' headers. Objects that the cache holds
@@ -162,10 +181,18 @@ impl Loader {
             return self.look_at_kept(url, kept).await;
         }
         let source = self.source(url)?;
-        let Some(kept) = kept else { return self.look(url, source, &self.shared.config.fetch, false).await };
-        let layered = KeptSource::new(url.to_string(), kept.clone(), Some(Arc::clone(&source)));
         // What can do without the store gives up on it soon.
         let impatient = FetchConfig { tries_max: 3, retry_seconds_max: 10, ..self.shared.config.fetch.clone() };
+        let Some(kept) = kept else {
+            let Some((peers, root)) = self.known_root() else {
+                return self.look(url, source, &self.shared.config.fetch, false).await;
+            };
+            return match self.look(url, source, &impatient, false).await {
+                Err(error) if error.is_unreachable() => self.look_at_peers(url, peers, root, error).await,
+                looked => looked,
+            };
+        };
+        let layered = KeptSource::new(url.to_string(), kept.clone(), Some(Arc::clone(&source)));
         match self.look(url, Arc::new(layered), &impatient, false).await {
             Ok(mut probe) => {
                 // The cached model may be evicted to make room for its successor.
@@ -184,6 +211,38 @@ impl Loader {
     async fn look_at_kept(&self, url: &ModelUrl, kept: Kept) -> Result<Probe, LoadError> {
         let source = Arc::new(KeptSource::new(url.to_string(), kept, None));
         self.look(url, source, &self.shared.config.fetch, true).await
+    }
+
+    /// The root that stands for every URL, and the peers to ask for it.
+    fn known_root(&self) -> Option<(&Peers, Digest)> {
+        let peers = self.shared.peers.as_ref()?;
+        match peers.roots[..] {
+            [root] => Some((peers, root)),
+            _ => None,
+        }
+    }
+
+    /// Looks at the model of a known root, asking peers alone; `unreachable` says why.
+    async fn look_at_peers(
+        &self,
+        url: &ModelUrl,
+        peers: &Peers,
+        root: Digest,
+        unreachable: LoadError,
+    ) -> Result<Probe, LoadError> {
+        let Shared { config, client, .. } = &*self.shared;
+        match PeersModel::find(url.to_string(), root, peers, &config.peers, client, &config.http).await {
+            Ok(model) => {
+                warn("the store cannot be reached: the model is read from peers", &unreachable);
+                let mut probe = self.look(url, Arc::new(model), &config.fetch, true).await?;
+                probe.is_from_peers = true;
+                Ok(probe)
+            }
+            Err(error) => {
+                warn("the store cannot be reached, and no peer has the model", &error);
+                Err(unreachable)
+            }
+        }
     }
 
     fn source(&self, url: &ModelUrl) -> Result<Arc<dyn Source>, LoadError> {

@@ -81,6 +81,8 @@ pub struct Probe {
     pub(crate) source: Arc<dyn Source>,
     pub(crate) files: BTreeMap<String, SmallFile>,
     pub(crate) shards: Vec<Shard>,
+    /// True if its storage could not be asked, and peers showed it.
+    pub(crate) is_from_peers: bool,
     /// The contents of the model's one file, where it is a GGUF file.
     gguf: Option<Gguf>,
     evidence: Evidence,

@@ -10,3 +10,4 @@ pub mod faulty_worker;
 pub mod gguf;
 pub mod openai_server;
 pub mod origin;
+pub mod peer;

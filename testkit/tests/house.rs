@@ -60,7 +60,7 @@ const UNSAFE_ROOMS: [&str; 4] =
 
 /// Pure functions of their arguments: rooms by their `lib.rs`, and single files with the folders beside them. Each with
 /// what it may do all the same.
-const PURE: [(&str, &[&str]); 14] = [
+const PURE: [(&str, &[&str]); 16] = [
     ("policy/src/lib.rs", &[]),
     ("tensor/src/lib.rs", &[]),
     ("wire/src/lib.rs", &[]),
@@ -71,7 +71,9 @@ const PURE: [(&str, &[&str]); 14] = [
     ("loader/src/plan.rs", &[]),
     ("loader/src/fetch/decide.rs", &[]),
     ("loader/src/fetch/stall.rs", &[]),
+    ("loader/src/fetch/supply.rs", &[]),
     ("loader/src/fetch/window.rs", &[]),
+    ("loader/src/peers/choose.rs", &[]),
     ("router/src/breaker.rs", &[]),
     ("router/src/outcome.rs", &[]),
     ("router/src/pick.rs", &[]),

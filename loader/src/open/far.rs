@@ -16,8 +16,9 @@ use wire::proof::Proof;
 
 use super::{AbortOnDrop, Load, OpenOptions, Shared, State, Summary, warn};
 use crate::cache::{Begin, Cache, CacheError, CachedFile, Entry, Finished, Wanted};
-use crate::fetch::{self, Job, Keeper, Progress, Target};
+use crate::fetch::{self, Job, Keeper, Neighbours, Progress, Target};
 use crate::landing::LandingError;
+use crate::peers;
 use crate::plan::{Fetch, Plan, PlanOptions, Slice, Slices};
 use crate::probe::{Probe, Shard};
 use crate::verify::{Checks, fingerprint};
@@ -440,16 +441,19 @@ impl Task {
             region: Arc::clone(&file.region),
             keeper: Arc::clone(&file.keeper) as _,
         });
+        let neighbours = self.neighbours().filter(|_| !fetches.is_empty());
+        // Peers that showed the model are no storage.
+        let has_origin = neighbours.is_none() || !probe.is_from_peers;
         let job = Job {
             fetches,
             targets: targets.collect(),
-            sources: vec![Arc::clone(&probe.source)],
+            sources: if has_origin { vec![Arc::clone(&probe.source)] } else { Vec::new() },
             budgets: shared.budgets.clone(),
             progress: self.progress.clone(),
             seed: rand::random(),
         };
         let judging = self.judge(held);
-        let report = fetch::run(job, &shared.config.fetch, &shared.metrics);
+        let report = fetch::run_beside(job, neighbours, &shared.config.fetch, &shared.metrics);
         let report = report.await.map_err(|error| Arc::new(LoadError::from(error)))?;
         let mut wrong = Vec::new();
         for (place, judged) in judging {
@@ -459,6 +463,18 @@ impl Task {
             }
         }
         Ok((report, wrong))
+    }
+
+    /// Peers to load beside: where a manifest decides, so that each extent can be judged alone.
+    fn neighbours(&self) -> Option<Neighbours> {
+        let Arrival { shared, probe, held, verdict, .. } = &self.arrival;
+        let manifest = probe.evidence().manifest.as_ref().filter(|manifest| verdict.root == Some(manifest.root()))?;
+        if !held.files.iter().all(|file| file.keeper.checks.knows_extents()) {
+            return None;
+        }
+        let names: Vec<&str> = probe.shards.iter().map(|shard| shard.object.name.as_str()).collect();
+        let (config, client) = (&shared.config, &shared.client);
+        peers::join(shared.peers.as_ref()?, &config.peers, client, &config.http, manifest, &names)
     }
 
     /// Fetches for every byte of some files, of which nothing counts any more.

@@ -63,7 +63,7 @@ pub(crate) async fn look(look: Look<'_>) -> Result<Probe, LoadError> {
     let (absent, unread) = look.others(&small, &shards).await?;
     let evidence = look.evidence(&small, &shards, absent, &unread);
     let (url, source) = (look.url.clone(), Arc::clone(look.reads.source()));
-    Ok(Probe { url, source, files: small.files, shards, gguf, evidence })
+    Ok(Probe { url, source, files: small.files, shards, is_from_peers: false, gguf, evidence })
 }
 
 /// The small files of a model, and what was found beside them.

@@ -19,6 +19,7 @@ mod pool;
 mod proxy;
 mod refusal;
 mod request;
+mod stream;
 mod target;
 #[cfg(test)]
 mod tests;
@@ -45,8 +46,10 @@ use proxy::Proxies;
 use target::Target;
 
 pub use config::HttpConfig;
+pub use connect::CurrentTls;
 pub use error::HttpError;
 pub use refusal::{error_code, retry_after};
+pub(crate) use stream::AnswerStream;
 
 /// The client. Clones share its connections.
 #[derive(Clone)]
@@ -97,6 +100,12 @@ impl Client {
         let Shared { config, connector, metrics, .. } = &*self.shared;
         let connector = Connector::new(config, Some(authorities), connector.proxies().clone()).map_err(about_set_up)?;
         Ok(Self::over(config, connector, metrics.clone()))
+    }
+
+    /// A client beside this one, with connections of its own, that dials one address whatever the URL says: the URL's
+    /// host is the name that the certificate there must hold.
+    pub(crate) fn dialling(&self, config: &HttpConfig, host: &str, port: u16, tls: CurrentTls) -> Self {
+        Self::over(config, Connector::to_address(host, port, tls), self.shared.metrics.clone())
     }
 
     fn over(config: &HttpConfig, connector: Connector, metrics: Metrics) -> Self {
@@ -208,6 +217,18 @@ impl Client {
             };
         }
         Err(self.too_many_redirections())
+    }
+
+    /// Begins to read an answer that need not end. A status other than 200 is an error.
+    ///
+    /// # Errors
+    /// As [`Client::send`]; [`HttpError::Refused`].
+    pub(crate) async fn stream(&self, request: Request<()>) -> Result<AnswerStream, HttpError> {
+        let mut answer = self.open(&request.map(|()| Bytes::new()), false).await?;
+        match answer.head.status {
+            StatusCode::OK => Ok(AnswerStream::new(answer)),
+            _ => Err(self.refused(&mut answer).await),
+        }
     }
 
     /// The number of idle connections.

@@ -183,7 +183,10 @@ impl SignedSource {
         }
         let code = error_code(headers, answer.body());
         let retry_after = retry_after(headers, std::time::SystemTime::now());
-        self.told(HttpError::Refused { host: self.folder.account.clone(), status, code, retry_after }, name)
+        self.told(
+            HttpError::Refused { host: self.folder.account.clone(), status, code, retry_after, others: None },
+            name,
+        )
     }
 
     fn object(&self, name: &str, headers: &HeaderMap) -> Result<Object, SourceError> {

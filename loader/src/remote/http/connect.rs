@@ -24,10 +24,15 @@ use super::head;
 use super::proxy::{Proxies, Proxy};
 use super::target::Target;
 
+/// The settings of TLS for a new connection: they change when certificates do.
+pub type CurrentTls = Arc<dyn Fn() -> Arc<rustls::ClientConfig> + Send + Sync>;
+
 /// Makes connections.
 pub(super) struct Connector {
-    tls: TlsConnector,
+    tls: CurrentTls,
     proxies: Proxies,
+    /// The one address that is dialled, whatever the URL says: its host is the name in the certificate.
+    address: Option<(String, u16)>,
 }
 
 impl Connector {
@@ -49,7 +54,13 @@ impl Connector {
             .with_root_certificates(roots)
             .with_no_client_auth();
         tls.alpn_protocols = vec![b"http/1.1".to_vec()];
-        Ok(Self { tls: TlsConnector::from(Arc::new(tls)), proxies })
+        let tls = Arc::new(tls);
+        Ok(Self { tls: Arc::new(move || Arc::clone(&tls)), proxies, address: None })
+    }
+
+    /// Connects to one address only, without a proxy.
+    pub(super) fn to_address(host: &str, port: u16, tls: CurrentTls) -> Self {
+        Self { tls, proxies: Proxies::default(), address: Some((host.to_owned(), port)) }
     }
 
     pub(super) fn proxies(&self) -> &Proxies {
@@ -68,7 +79,11 @@ impl Connector {
 
     async fn attempt(&self, target: &Target, config: &HttpConfig) -> io::Result<Connection> {
         let proxy = self.proxies.of(target);
-        let (host, port) = proxy.map_or((&target.host, target.port), |proxy| (&proxy.host, proxy.port));
+        let (host, port) = match (&self.address, proxy) {
+            (Some((host, port)), _) => (host, *port),
+            (None, Some(proxy)) => (&proxy.host, proxy.port),
+            (None, None) => (&target.host, target.port),
+        };
         let mut stream = dial(host, port, config).await?;
         if !target.tls {
             return Ok(Connection::new(Stream::Plain(stream)).through(proxy.cloned()));
@@ -78,7 +93,7 @@ impl Connector {
         }
         let name = ServerName::try_from(target.host.clone()).map_err(io::Error::other)?;
         let stream = BufReader::with_capacity(TLS_READ_BYTES, stream);
-        let stream = self.tls.connect(name, stream).await?;
+        let stream = TlsConnector::from((self.tls)()).connect(name, stream).await?;
         Ok(Connection::new(Stream::Tls(Box::new(stream))))
     }
 }

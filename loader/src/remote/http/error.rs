@@ -6,9 +6,10 @@ use std::time::{Duration, SystemTime};
 
 use http::{HeaderMap, StatusCode};
 use thiserror::Error;
+use wire::peers::Others;
 
 use super::head::HeadError;
-use super::refusal::{error_code, retry_after};
+use super::refusal::{error_code, others, retry_after};
 use crate::landing::LandingError;
 use crate::source::SourceError;
 
@@ -64,6 +65,8 @@ pub enum HttpError {
         code: Option<String>,
         /// The value of `Retry-After`.
         retry_after: Option<Duration>,
+        /// The way on that a peer names.
+        others: Option<Box<Others>>,
     },
     /// The object is not the one that was pinned.
     #[error("{detail}")]
@@ -108,7 +111,7 @@ impl HttpError {
     pub fn about(self, url: &str, name: &str, fix: &str) -> SourceError {
         let (url, name) = (url.to_owned(), name.to_owned());
         match self {
-            Self::Refused { status, code, retry_after, host } => {
+            Self::Refused { status, code, retry_after, host, .. } => {
                 Refusal { host, status, code, retry_after }.about(url, name, fix)
             }
             Self::Changed { detail } => SourceError::Changed { url, name, detail },
@@ -148,6 +151,7 @@ impl HttpError {
             status: status.as_u16(),
             code: error_code(headers, body),
             retry_after: retry_after(headers, SystemTime::now()),
+            others: others(headers).map(Box::new),
         }
     }
 
@@ -221,7 +225,11 @@ mod tests {
     fn refused(status: u16, code: Option<&str>) -> SourceError {
         let code = code.map(str::to_owned);
         let host = "store.example:443".to_owned();
-        HttpError::Refused { host, status, code, retry_after: None }.about("https://store.example/", "a", "log in")
+        HttpError::Refused { host, status, code, retry_after: None, others: None }.about(
+            "https://store.example/",
+            "a",
+            "log in",
+        )
     }
 
     #[test]

@@ -137,6 +137,12 @@ impl Answer {
         matches!(self.framing, Framing::Length(length) if length <= bytes_max as u64)
     }
 
+    /// Receives more of the body; 0 at its end.
+    pub(super) async fn receive(&mut self, into: &mut [u8]) -> Result<usize, HttpError> {
+        let received = self.body.receive(&mut self.connection, into).await;
+        received.map_err(|error| broken(&self.target, "receiving an answer", error))
+    }
+
     /// The whole body, if it is at most `bytes_max` long.
     pub(super) async fn collect(&mut self, bytes_max: usize) -> Result<Vec<u8>, HttpError> {
         let mut bytes = Vec::new();

@@ -4,6 +4,7 @@
 use std::time::{Duration, SystemTime};
 
 use http::header::{HeaderMap, RETRY_AFTER};
+use wire::peers::{OTHERS_HEADER, Others, RETRY_AFTER_MS_HEADER};
 
 /// The longest error code believed to be one.
 const CODE_BYTES_MAX: usize = 64;
@@ -36,6 +37,16 @@ pub fn retry_after(headers: &HeaderMap, now: SystemTime) -> Option<Duration> {
         Ok(seconds) => Some(Duration::from_secs(seconds.into())),
         Err(_) => httpdate::parse_http_date(text).ok().map(|date| date.duration_since(now).unwrap_or_default()),
     }
+}
+
+/// The longest wait that a peer is believed.
+const PEER_WAIT_MAX: Duration = Duration::from_secs(60);
+
+/// The way on that a peer names in a refusal; none in that of others.
+pub(super) fn others(headers: &HeaderMap) -> Option<Others> {
+    let text = |name| headers.get(name)?.to_str().ok();
+    let wait = text(RETRY_AFTER_MS_HEADER)?;
+    Some(Others::read(Some(wait), text(OTHERS_HEADER), PEER_WAIT_MAX))
 }
 
 #[cfg(test)]
