@@ -7,6 +7,7 @@
 mod environment;
 mod schema;
 
+use crate::fleet::FleetConfig;
 use anyhow::{Context, anyhow, bail};
 pub(crate) use schema::Schema;
 use schemars::JsonSchema;
@@ -35,6 +36,8 @@ pub(crate) struct Config {
     pub(crate) loader: loader::LoaderConfig,
     /// The models that may be loaded, by who vouches for them.
     pub(crate) trust: policy::TrustConfig,
+    /// The fleet, as far as models are loaded from it.
+    pub(crate) peers: FleetConfig,
     /// Logs and traces.
     pub(crate) telemetry: TelemetryConfig,
 }
@@ -47,6 +50,7 @@ impl Default for Config {
             worker: worker::config::WorkerConfig::default(),
             loader: loader::LoaderConfig::default(),
             trust: policy::TrustConfig::default(),
+            peers: FleetConfig::default(),
             telemetry: TelemetryConfig::default(),
         }
     }
@@ -59,7 +63,7 @@ impl Config {
         let trust = policy::Trust::new(&self.trust).err().map(|error| Chain(&error).to_string());
         let telemetry = telemetry::trace::check(&self.telemetry.to_trace()).err();
         let telemetry = telemetry.map(|error| Chain(&error).to_string());
-        [router, self.worker.problem(), trust, telemetry].into_iter().flatten().collect()
+        [router, self.worker.problem(), trust, self.peers.problem(), telemetry].into_iter().flatten().collect()
     }
 }
 

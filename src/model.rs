@@ -2,6 +2,7 @@
 
 use crate::cli::{ManifestArgs, ModelArgs, PlanArgs, PullArgs};
 use crate::config::Config;
+use crate::fleet::{self, Own};
 use crate::out;
 use crate::progress::{Progress, size};
 use crate::serve::url;
@@ -195,7 +196,10 @@ async fn compute(config: &Config, model: &ModelUrl, obey: bool) -> anyhow::Resul
 
 /// A first look, and whom to believe about it.
 async fn look(config: &Config, model: &str) -> anyhow::Result<(Loader, Probe, Verdict)> {
-    let loader = Loader::new(&config.loader, loader::remote::Env::from_process(), &Registry::new())?;
+    let registry = Registry::new();
+    let own = Own { roots: config.trust.roots.clone(), ..Own::default() };
+    let peers = fleet::peers(&config.peers, own, &registry).await?;
+    let loader = Loader::beside(peers, &config.loader, loader::remote::Env::from_process(), &registry)?;
     let probe = loader.probe(&url(model)?).await?;
     let verdict = policy::Trust::new(&config.trust)?.decide(probe.evidence())?;
     verdict.reasons.iter().for_each(|reason| tracing::info!("{reason}"));

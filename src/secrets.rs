@@ -80,6 +80,8 @@ mod tests {
             "router.worker_tls.key_file",
             "worker.listen.tls.key_file",
             "worker.peers.tls.key_file",
+            "peers.tls.key_file",
+            "peers.discovery.kubernetes_token_file",
         ];
         let mut wrong = Vec::new();
         let mut todo = vec![(String::new(), schema.json().clone())];

@@ -4,6 +4,7 @@
 //! From then on `/livez` answers, and `listening` is said when requests are.
 
 use crate::config::Config;
+use crate::fleet::{self, Own};
 use crate::out;
 use crate::progress;
 use crate::signals::Signals;
@@ -135,7 +136,16 @@ async fn start_worker(
 ) -> anyhow::Result<Running> {
     let (url, drain) = (listener.url(), Drain::new());
     let listener = listener.with_metrics(&registry, "worker");
-    let storage = StorageConfig { loader: config.loader.clone(), trust: config.trust.clone() };
+    let own = Own {
+        port: config.worker.peers.listen.map(|address| address.port()),
+        key: config.worker.api_key.clone(),
+        roots: config.trust.roots.clone(),
+    };
+    let storage = StorageConfig {
+        loader: config.loader.clone(),
+        trust: config.trust.clone(),
+        peers: fleet::peers(&config.peers, own, &registry).await?,
+    };
     let seeder = Seeder::start(&config.worker.peers, &registry, drain.clone()).await.context("worker.peers")?;
     let worker = Worker::start_seeding(config.worker.clone(), &storage, models, registry, drain.clone(), seeder)?;
     let loaded = worker.loaded();

@@ -121,6 +121,22 @@ pub const DISCOVERY_ANSWERED: Def = Def::gauge(
     &["of", "source"],
 );
 
+// --- peers --------------------------------------------------------------------------------------
+
+/// The end of the certificate shown to peers.
+pub const PEERS_CERTIFICATE_NOT_AFTER: Def = Def::gauge(
+    "forebay_peers_certificate_not_after_seconds",
+    "The last moment at which the certificate shown to peers is valid, in seconds since 1970",
+    &[],
+);
+/// Looks at changed files of `peers.tls`.
+pub const PEERS_CERTIFICATE_RELOADS: Def = Def::counter(
+    "forebay_peers_certificate_reloads_total",
+    "Changes of the peers.tls files that were taken (ok), and looks at one that cannot be used (error)",
+    &["result"],
+)
+.of(&["ok", "error"]);
+
 // --- router -------------------------------------------------------------------------------------
 
 /// The end of the certificate shown to workers.

@@ -123,13 +123,15 @@ pub struct WorkerConfig {
     pub peers: SeedingConfig,
 }
 
-/// The sources of models and the trust in them: `[loader]` and `[trust]`.
-#[derive(Debug, Clone, Default, PartialEq)]
+/// The sources of models and the trust in them: `[loader]`, `[peers]` and `[trust]`.
+#[derive(Debug, Clone, Default)]
 pub struct StorageConfig {
     /// Loading of models.
     pub loader: loader::LoaderConfig,
     /// Trust in models.
     pub trust: policy::trust::TrustConfig,
+    /// The peers to load from, if there are any.
+    pub peers: Option<loader::peers::Peers>,
 }
 
 /// An order of requests.

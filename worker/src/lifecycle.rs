@@ -102,7 +102,9 @@ impl Worker {
             tracing::warn!("this worker has no tenants, limits or screening: put a router before it");
         }
         let trust = Trust::new(&storage.trust).map_err(|problem| StartError::Config(problem.to_string()))?;
-        let loader = Loader::new(&storage.loader, Env::from_process(), &registry).map_err(StartError::Loader)?;
+        let peers = storage.peers.clone();
+        let loader =
+            Loader::beside(peers, &storage.loader, Env::from_process(), &registry).map_err(StartError::Loader)?;
         let board = Arc::new(Board::new(models.iter().map(|model| model.name().to_owned())));
         let (swaps, requests) = mpsc::channel(SWAPS_WAITING_MAX);
         let seeder = seeder.map(Arc::new);
