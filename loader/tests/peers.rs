@@ -150,8 +150,13 @@ fn sources(summary: &Summary) -> &[SourceReport] {
 }
 
 fn source<'a>(summary: &'a Summary, peer: &Peer) -> &'a SourceReport {
+    find(summary, peer).unwrap()
+}
+
+/// None of a peer that never answered.
+fn find<'a>(summary: &'a Summary, peer: &Peer) -> Option<&'a SourceReport> {
     let url = format!("peer://{}", peer.id);
-    sources(summary).iter().find(|source| source.url == url).unwrap()
+    sources(summary).iter().find(|source| source.url == url)
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -276,7 +281,8 @@ async fn with_storage_gone_one_honest_peer_among_bad_ones_of_every_kind_suffices
     let honest = world.peer(Conduct::Honest).await;
     world.origin = None;
     let summary = world.load().await;
-    let others: u64 = world.peers[..honest].iter().map(|peer| source(&summary, peer).bytes).sum();
+    let others = world.peers[..honest].iter().filter_map(|peer| find(&summary, peer));
+    let others: u64 = others.map(|source| source.bytes).sum();
     assert_eq!(source(&summary, &world.peers[honest]).bytes + others, world.bytes());
 }
 
@@ -308,6 +314,7 @@ fn bad() -> Vec<Conduct> {
         Conduct::BadFrames(vec![0; 100_000]),
         Conduct::Mute,
         Conduct::Unknown,
+        Conduct::Redirects("https://peer-0.test/".to_owned()),
     ]
 }
 
@@ -319,7 +326,7 @@ async fn a_peer_with_another_fleets_certificate_is_not_believed_and_gets_nothing
     world.peers.push(stranger);
     let summary = world.load().await;
     assert_eq!(world.peers[0].books.requests.load(Ordering::Relaxed), 0);
-    assert_eq!(source(&summary, &world.peers[0]).bytes, 0);
+    assert!(find(&summary, &world.peers[0]).is_none(), "it never was a peer");
     // One of the fleet, but not the one that was meant.
     let mut member = World::member(&world.peers[0]);
     let known = world.peer(Conduct::Honest).await;
@@ -329,13 +336,17 @@ async fn a_peer_with_another_fleets_certificate_is_not_believed_and_gets_nothing
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn nobody_is_asked_because_a_peer_names_him() {
+async fn nobody_is_asked_because_a_peer_names_him_or_leads_there() {
     let mut world = World::new();
     let outsider = world.peer(Conduct::Honest).await;
     let named = vec![world.peers[outsider].id.clone(), world.peers[outsider].address.to_string()];
     let busy = world.peer(Conduct::Busy(Duration::from_millis(20), named)).await;
     world.load_from(vec![World::member(&world.peers[busy])]).await;
     assert!(world.peers[busy].books.requests.load(Ordering::Relaxed) > 0);
+    let to = format!("https://{}/weights", world.peers[outsider].address);
+    let redirecting = world.peer(Conduct::Redirects(to)).await;
+    world.load_from(vec![World::member(&world.peers[redirecting])]).await;
+    assert!(world.peers[redirecting].books.requests.load(Ordering::Relaxed) > 0);
     let books = &world.peers[outsider].books;
     assert_eq!((books.requests.load(Ordering::Relaxed), books.streams.load(Ordering::Relaxed)), (0, 0));
 }
@@ -361,6 +372,23 @@ async fn extents_that_a_peer_gets_later_are_taken_from_it() {
     world.peers[1].add(&(7..13).collect::<Vec<u32>>());
     load.finished().await.unwrap();
     assert!(world.peers[1].bytes_sent() >= 5 * EXTENT as u64);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn members_that_cannot_be_reached_delay_nothing_for_long() {
+    let mut world = World::new();
+    let honest = world.peer(Conduct::Honest).await;
+    let mut members = vec![World::member(&world.peers[honest])];
+    // Addresses of this machine at which nobody listens, one that is none, and one that never answers (RFC 5737).
+    for (at, address) in ["127.0.0.1:1", "[::1]:1", "nowhere", "192.0.2.1:8082", "192.0.2.2:8082"].iter().enumerate() {
+        let id = format!("gone-{at}.test");
+        members.push(Member { id: id.clone(), address: (*address).to_owned(), name: id, is_near: true });
+    }
+    let begun = Instant::now();
+    let summary = world.load_from(members).await;
+    assert_eq!(source(&summary, &world.peers[honest]).bytes, world.bytes());
+    assert_eq!(sources(&summary).len(), 2, "storage and one peer: {:?}", sources(&summary));
+    assert!(begun.elapsed() < Duration::from_secs(20), "{:?}", begun.elapsed());
 }
 
 #[tokio::test(flavor = "multi_thread")]

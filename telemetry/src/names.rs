@@ -475,8 +475,11 @@ pub const WORKER_LOAD_SECONDS: Def = Def::gauge(
 // --- loader -------------------------------------------------------------------------------------
 
 /// Verified bytes of weights, by where they came from.
-pub const LOADER_BYTES: Def =
-    Def::counter("forebay_loader_bytes_total", "Verified bytes of weights, by the source's scheme", &["source"]);
+pub const LOADER_BYTES: Def = Def::counter(
+    "forebay_loader_bytes_total",
+    "Verified bytes of weights, by where they came from: the source's scheme (peer for peers), cache, shared",
+    &["source"],
+);
 /// Ranged reads made.
 pub const LOADER_REQUESTS: Def = Def::counter(
     "forebay_loader_requests_total",

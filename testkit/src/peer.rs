@@ -42,6 +42,8 @@ pub enum Conduct {
     OtherRange,
     /// It sends more than it was asked for.
     TooMuch,
+    /// It sends whoever asks for extents to this URL.
+    Redirects(String),
     /// It says this instead of frames.
     BadFrames(Vec<u8>),
     /// It takes requests and answers none.

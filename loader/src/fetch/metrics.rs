@@ -84,6 +84,13 @@ impl Metrics {
     }
 }
 
+impl Metrics {
+    /// Counts weights that this machine had: in the `cache`, or `shared` with another revision.
+    pub(crate) fn found(&self, from: &str, bytes: u64) {
+        self.bytes.with_label_values(&[from]).inc_by(bytes);
+    }
+}
+
 /// The counts of one load so far.
 #[derive(Debug)]
 pub(super) struct Tally {

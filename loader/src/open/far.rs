@@ -39,7 +39,11 @@ pub(super) async fn open(
     let place = match &shared.cache {
         None => Destination::Memory,
         Some(cache) => match cache.begin_reusing(&wanted, &expected_of(&probe, verdict)).await {
-            Ok(Begin::Finished(finished)) => return hit(cache, &probe, finished, verdict, begun).await,
+            Ok(Begin::Finished(finished)) => {
+                let load = hit(cache, &probe, finished, verdict, begun).await?;
+                shared.metrics.found("cache", load.weights.total_bytes());
+                return Ok(load);
+            }
             Ok(Begin::Load(entry)) => Destination::Cache(entry),
             Err(error) => in_memory(&error),
         },
@@ -499,12 +503,13 @@ impl Task {
     }
 
     fn summary(&self, report: fetch::Report, seconds: f64) -> Summary {
-        let Arrival { probe, held, verdict, .. } = &self.arrival;
+        let Arrival { shared, probe, held, verdict, .. } = &self.arrival;
         let bytes = probe.weight_bytes();
         let mut bytes_by_source = report.bytes_by_source.clone();
         let found = bytes.saturating_sub(self.plan.fetched_bytes).saturating_sub(self.shared_bytes);
         for (from, count) in [("cache", found), ("shared", self.shared_bytes)] {
             if count > 0 {
+                shared.metrics.found(from, count);
                 bytes_by_source.push((from.to_owned(), count));
             }
         }

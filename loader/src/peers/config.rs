@@ -21,8 +21,8 @@ pub struct NeighboursConfig {
     pub in_flight_start: usize,
     /// The most that growing throughput raises it to. 8 extents are what a peer queues by default.
     pub in_flight_max: usize,
-    /// The time that an urgent extent waits for a peer that has it before storage is asked, in milliseconds. With 1,000,
-    /// storage helps where peers together bring less than 256 MiB in a second.
+    /// The time that an urgent extent waits for a peer that has it before storage is tried, in milliseconds. With 1,000,
+    /// peers that together bring 256 MiB in a second are left alone; storage goes on helping others if more comes with it.
     pub patience_ms: u64,
     /// The time that connecting to a peer may take, in milliseconds. Peers are near: a second is a lost packet or two.
     pub connect_timeout_ms: u64,

@@ -10,7 +10,7 @@ use wire::peers::{Decoder, Frame, FrameError, HAVE_TYPE, Resource};
 
 use super::request::Asked;
 use crate::fetch::Event;
-use crate::remote::http::HttpError;
+use crate::remote::http::{AnswerStream, HttpError};
 
 /// The bytes read at a time, and the least time between two reads: a peer cannot make us busy by talking.
 const READ_BYTES: usize = 16 << 10;
@@ -20,10 +20,10 @@ const READ_PAUSE: Duration = Duration::from_millis(2);
 #[derive(Debug, Error)]
 pub(super) enum HaveError {
     /// It could not be had, or broke.
-    #[error("reading what a peer has: {0}")]
+    #[error("reading what a peer has")]
     Http(#[from] HttpError),
     /// It is not what it should be.
-    #[error("reading what a peer has: {0}")]
+    #[error("reading what a peer has")]
     Frame(#[from] FrameError),
     /// It is of another kind.
     #[error("a peer answered `have` with a body of another type than {HAVE_TYPE}")]
@@ -33,17 +33,22 @@ pub(super) enum HaveError {
     Truncated,
 }
 
+/// Asks a peer what it has.
+pub(super) async fn open(asked: &Asked) -> Result<AnswerStream, HaveError> {
+    let stream = asked.client().stream(asked.get(Resource::Have)?).await?;
+    match stream.headers().get(CONTENT_TYPE).is_some_and(|kind| kind == HAVE_TYPE) {
+        true => Ok(stream),
+        false => Err(HaveError::Type),
+    }
+}
+
 /// Passes on what a peer says, until it says no more. `extents` is the number of the model's.
 pub(super) async fn read(
-    asked: &Asked,
+    mut stream: AnswerStream,
     extents: u32,
     peer: usize,
     events: &mpsc::Sender<Event>,
 ) -> Result<(), HaveError> {
-    let mut stream = asked.client().stream(asked.get(Resource::Have)?).await?;
-    if stream.headers().get(CONTENT_TYPE).is_none_or(|kind| kind != HAVE_TYPE) {
-        return Err(HaveError::Type);
-    }
     let mut decoder = Decoder::new(extents);
     let mut bytes = vec![0; READ_BYTES];
     loop {

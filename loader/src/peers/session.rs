@@ -1,20 +1,23 @@
-//! The peers of one load: joins some of them, passes on what they say, and replaces those that are
-//! gone or of no use.
+//! The peers of one load: connects to some members, passes on what they say, and replaces those that
+//! are gone or of no use.
+//!
+//! A member counts as a peer of the load once it answers: those that cannot be reached cost the load
+//! nothing but a connection that fails.
 
 use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use parking_lot::Mutex;
-use tokio::sync::mpsc;
+use tokio::sync::{mpsc, oneshot};
 use tokio::task::{AbortHandle, Id, JoinSet};
-use tokio::time::{MissedTickBehavior, interval};
+use tokio::time::{MissedTickBehavior, interval, sleep};
 use wire::digest::Digest;
 use wire::manifest::Manifest;
 use wire::peers::{ExtentId, Layout};
 
 use super::choose::choose;
-use super::have;
+use super::have::{self, HaveError};
 use super::member::Member;
 use super::request::{Asked, Asking};
 use super::source::{OnTaken, PeerSource};
@@ -25,11 +28,15 @@ use crate::remote::http::{Client, HttpConfig};
 /// The interval at which the members are looked at.
 const LOOK: Duration = Duration::from_secs(1);
 
-/// The peers that one load joins at most, all together: those that come and go do not grow its memory.
+/// The peers that one load has at most, all together: those that come and go do not grow its memory.
 const JOINS_MAX: usize = 256;
 
-/// The time after which a peer that went away may be joined again.
-const AWAY: Duration = Duration::from_secs(10);
+/// The time after which a member that went away, or could not be reached, may be tried again; it doubles each time.
+const AWAY: Duration = Duration::from_secs(5);
+const AWAY_MAX: Duration = Duration::from_secs(300);
+
+/// The time for which a load waits for the first answers before it begins without.
+const FIRST_ANSWERS: Duration = Duration::from_millis(500);
 
 /// The news that may wait for the load.
 const EVENTS_MAX: usize = 256;
@@ -70,17 +77,32 @@ pub(crate) fn join(
         joined: 0,
         readers: JoinSet::new(),
         by_task: HashMap::new(),
+        has_looked: false,
     };
     tokio::spawn(session.run(dismissals));
     Some(Neighbours { firsts, extents, bounds: config.bounds(), events: news, dismissed })
 }
 
 /// A member as one load knows it.
-enum Known {
-    /// It is a neighbour, of this number.
-    Here { peer: usize, is_near: bool, reader: AbortHandle },
-    /// It is not to be joined before this time; never, without one.
+struct Known {
+    state: State,
+    /// The times that it went away.
+    departures: u32,
+}
+
+enum State {
+    /// It is asked what it has, and is a peer of this number once it answers.
+    Here { peer: Option<usize>, is_near: bool, reader: AbortHandle },
+    /// It is not to be tried before this time; never, without one.
     Away { until: Option<Instant> },
+}
+
+/// A member answers.
+struct Opened {
+    asked: Asked,
+    is_near: bool,
+    id: String,
+    number: oneshot::Sender<usize>,
 }
 
 struct Session {
@@ -98,77 +120,110 @@ struct Session {
     joined: usize,
     readers: JoinSet<()>,
     by_task: HashMap<Id, String>,
+    /// The load has been told that the first peers are there.
+    has_looked: bool,
 }
 
 impl Session {
     async fn run(mut self, mut dismissals: mpsc::Receiver<Dismissed>) {
         let asking = Asking::new(self.root, &self.peers, &self.config).await;
+        let (opened, mut openings) = mpsc::channel(self.config.neighbours_max);
         let mut look = interval(LOOK);
         look.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        let mut first_answers = std::pin::pin!(sleep(FIRST_ANSWERS));
         let events = self.events.clone();
-        self.look(&asking).await;
-        let _ = events.send(Event::Looked).await;
-        look.reset();
+        self.look(&asking, &opened);
         loop {
             tokio::select! {
                 () = events.closed() => return,
                 Some(dismissed) = dismissals.recv() => self.dismiss(dismissed),
+                Some(opened) = openings.recv() => self.join(opened).await,
                 Some(ended) = self.readers.join_next_with_id() => {
                     let task = ended.map_or_else(|error| error.id(), |(id, ())| id);
                     self.left(task).await;
                 }
-                _ = look.tick() => self.look(&asking).await,
+                () = &mut first_answers, if !self.has_looked => self.looked().await,
+                _ = look.tick() => self.look(&asking, &opened),
+            }
+            let has_answered = |known: &Known| !matches!(known.state, State::Here { peer: None, .. });
+            if !self.has_looked && self.known.values().all(has_answered) {
+                self.looked().await;
             }
         }
     }
 
-    /// Joins members while there is room.
-    async fn look(&mut self, asking: &Asking) {
-        let here = self.known.values().filter_map(|known| match known {
-            Known::Here { is_near, .. } => Some(*is_near),
-            Known::Away { .. } => None,
+    async fn looked(&mut self) {
+        self.has_looked = true;
+        let _ = self.events.send(Event::Looked).await;
+    }
+
+    /// Connects to members while there is room.
+    fn look(&mut self, asking: &Asking, opened: &mpsc::Sender<Opened>) {
+        let members = (self.peers.members)();
+        self.known.retain(|id, known| {
+            // One that is banned stays so, also where it is not listed for a while.
+            let is_gone = matches!(known.state, State::Away { until: Some(_) });
+            !is_gone || members.iter().any(|member| member.id == *id)
+        });
+        let here = self.known.values().filter_map(|known| match known.state {
+            State::Here { is_near, .. } => Some(is_near),
+            State::Away { .. } => None,
         });
         let (near, far): (Vec<bool>, Vec<bool>) = here.partition(|is_near| *is_near);
         let room = self.config.neighbours_max.saturating_sub(near.len() + far.len());
-        let room = room.min(JOINS_MAX.saturating_sub(self.joined));
-        if room == 0 {
+        if room == 0 || self.joined >= JOINS_MAX {
             return;
         }
-        let members = (self.peers.members)();
         let now = Instant::now();
-        let is_open = |member: &Member| match self.known.get(&member.id) {
+        let is_open = |member: &Member| match self.known.get(&member.id).map(|known| &known.state) {
             None => true,
-            Some(Known::Here { .. }) => false,
-            Some(Known::Away { until }) => until.is_some_and(|until| until <= now),
+            Some(State::Here { .. }) => false,
+            Some(State::Away { until }) => until.is_some_and(|until| until <= now),
         };
         let far_room = self.config.far_max.saturating_sub(far.len());
         let chosen = choose(&members, self.root, self.peers.own_id.as_deref(), is_open, room, far_room);
         for member in chosen {
-            self.join(member, asking).await;
+            self.connect(member, asking, opened);
         }
     }
 
-    async fn join(&mut self, member: &Member, asking: &Asking) {
+    fn connect(&mut self, member: &Member, asking: &Asking, opened: &mpsc::Sender<Opened>) {
+        let departures = self.known.get(&member.id).map_or(0, |known| known.departures);
+        if matches!(self.known.get(&member.id), Some(Known { state: State::Here { .. }, .. })) {
+            return tracing::warn!(member = member.id, "two members of the fleet have one id");
+        }
         let Some(asked) = Asked::new(member, asking, &self.peers, &self.client, &self.http) else {
-            self.known.insert(member.id.clone(), Known::Away { until: None });
+            let until = Some(Instant::now() + AWAY_MAX);
+            self.known.insert(member.id.clone(), Known { state: State::Away { until }, departures });
             return tracing::warn!(member = member.id, address = member.address, "a peer's address is not HOST:PORT");
         };
-        let peer = self.joined;
-        self.joined += 1;
-        self.numbers.lock().insert(member.id.clone(), peer);
-        let source = PeerSource::new(asked.clone(), Arc::clone(&self.files), self.on_taken());
-        let is_near = member.is_near;
-        if self.events.send(Event::Joined { source: Arc::new(source), is_near }).await.is_err() {
-            return;
-        }
-        let (extents, events) = (self.layout.extents(), self.events.clone());
+        let (extents, events, opened) = (self.layout.extents(), self.events.clone(), opened.clone());
+        let (id, is_near) = (member.id.clone(), member.is_near);
         let reader = self.readers.spawn(async move {
-            if let Err(error) = have::read(&asked, extents, peer, &events).await {
-                tracing::info!(url = asked.url, %error, "a peer is left");
+            if let Err(error) = read(asked, extents, id, is_near, &opened, &events).await {
+                tracing::info!(error = %wire::Chain(&error), "a peer is left");
             }
         });
         self.by_task.insert(reader.id(), member.id.clone());
-        self.known.insert(member.id.clone(), Known::Here { peer, is_near, reader });
+        let state = State::Here { peer: None, is_near, reader };
+        self.known.insert(member.id.clone(), Known { state, departures });
+    }
+
+    /// A member answers: it is a peer of the load from now on.
+    async fn join(&mut self, opened: Opened) {
+        let Some(Known { state: State::Here { peer, .. }, .. }) = self.known.get_mut(&opened.id) else { return };
+        if self.joined >= JOINS_MAX {
+            return;
+        }
+        let number = self.joined;
+        self.joined += 1;
+        *peer = Some(number);
+        self.numbers.lock().insert(opened.id, number);
+        let source = Arc::new(PeerSource::new(opened.asked, Arc::clone(&self.files), self.on_taken()));
+        // First, so that nothing is said by a peer that has not joined.
+        if self.events.send(Event::Joined { source, is_near: opened.is_near }).await.is_ok() {
+            let _ = opened.number.send(number);
+        }
     }
 
     /// Names of members that are no neighbours mean nothing: nobody is asked because a peer said so.
@@ -190,27 +245,55 @@ impl Session {
 
     /// The load wants nothing more of a peer.
     fn dismiss(&mut self, dismissed: Dismissed) {
-        let found = self
-            .known
-            .iter_mut()
-            .find(|(_, known)| matches!(known, Known::Here { peer, .. } if *peer == dismissed.peer));
-        let Some((_, known)) = found else { return };
-        if let Known::Here { reader, .. } = known {
+        let is_it =
+            |known: &&mut Known| matches!(known.state, State::Here { peer: Some(peer), .. } if peer == dismissed.peer);
+        let Some(known) = self.known.values_mut().find(is_it) else { return };
+        if let State::Here { reader, .. } = &known.state {
             reader.abort();
         }
-        let until = (!dismissed.is_banned).then(|| Instant::now() + AWAY);
-        *known = Known::Away { until };
+        known.go_away(!dismissed.is_banned);
     }
 
     /// A peer says no more.
     async fn left(&mut self, task: Id) {
-        let Some(member) = self.by_task.remove(&task) else { return };
-        if let Some(Known::Here { peer, reader, .. }) = self.known.get(&member)
+        let known = self.by_task.remove(&task).and_then(|member| self.known.get_mut(&member));
+        let Some(known) = known else { return };
+        if let State::Here { peer, reader, .. } = &known.state
             && reader.id() == task
         {
             let peer = *peer;
-            self.known.insert(member, Known::Away { until: Some(Instant::now() + AWAY) });
-            let _ = self.events.send(Event::Left { peer }).await;
+            known.go_away(true);
+            if let Some(peer) = peer {
+                let _ = self.events.send(Event::Left { peer }).await;
+            }
         }
+    }
+}
+
+impl Known {
+    fn go_away(&mut self, may_return: bool) {
+        let pause = AWAY.saturating_mul(1 << self.departures.min(6)).min(AWAY_MAX);
+        self.departures += 1;
+        self.state = State::Away { until: may_return.then(|| Instant::now() + pause) };
+    }
+}
+
+/// Asks a member what it has, and passes on what it says.
+async fn read(
+    asked: Asked,
+    extents: u32,
+    id: String,
+    is_near: bool,
+    opened: &mpsc::Sender<Opened>,
+    events: &mpsc::Sender<Event>,
+) -> Result<(), HaveError> {
+    let stream = have::open(&asked).await?;
+    let (number, given) = oneshot::channel();
+    if opened.send(Opened { asked, is_near, id, number }).await.is_err() {
+        return Ok(());
+    }
+    match given.await {
+        Ok(peer) => have::read(stream, extents, peer, events).await,
+        Err(_) => Ok(()),
     }
 }

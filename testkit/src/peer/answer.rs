@@ -156,6 +156,7 @@ async fn extents<S: AsyncWrite + Unpin>(
             );
             return plain(stream, "503 Service Unavailable", &fields, b"").await;
         }
+        Conduct::Redirects(url) => return plain(stream, "302 Found", &format!("location: {url}\r\n"), b"").await,
         Conduct::Boasts => return plain(stream, "409 Conflict", "", b"").await,
         _ if !serving.weights.has_all(place, &extents) => return plain(stream, "409 Conflict", "", b"").await,
         _ => {}

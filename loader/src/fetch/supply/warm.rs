@@ -6,6 +6,7 @@
 //! origin can fail a load, and only for extents that no peer has either. See `docs/loading.md`.
 
 mod gap;
+mod help;
 mod peer;
 mod recall;
 mod work;
@@ -29,8 +30,9 @@ use crate::fetch::window::Window;
 use crate::landing::LandingError;
 use crate::plan::Fetch;
 use crate::source::SourceError;
+use help::Help;
 use peer::{Peer, Standing};
-use work::{FRONT, Running, State, Work};
+use work::{AGE_MAX, FRONT, Running, State, Work};
 
 /// Peers that serve, and the origin for gaps.
 pub(in crate::fetch) struct Warm {
@@ -45,6 +47,7 @@ pub(in crate::fetch) struct Warm {
     config: FetchConfig,
     bounds: NeighbourBounds,
     departed: Vec<(usize, Departure)>,
+    help: Help,
     /// Bytes that have landed, and since when no more did.
     landed: (u64, Instant),
     /// True until the peers that are there at the beginning have joined.
@@ -80,6 +83,7 @@ impl Warm {
             config: config.clone(),
             bounds: neighbours.bounds,
             departed: Vec::new(),
+            help: Help::new(neighbours.bounds.patience, now),
             landed: (0, now),
             awaits_peers: true,
             refusal: None,
@@ -128,11 +132,16 @@ impl Warm {
     /// different ones, and have something to give each other.
     fn pick(&self, at: usize, now: Instant, random: &mut StdRng) -> Option<usize> {
         let peer = &self.peers[at];
-        let gives = |place: &usize| peer.may_give(self.work.get(*place).number, now);
+        let source = self.origin.count + at;
+        let gives = |place: &usize| {
+            let extent = self.work.get(*place);
+            extent.is_free_for(source, now) && peer.may_give(extent.number, now)
+        };
         if peer.is_late(now) {
             return self.work.missing().rev().find(gives);
         }
-        let is_loading = |(other, peer): (usize, &Peer)| other != at && peer.is_live() && peer.is_loading();
+        let is_loading =
+            |(other, peer): (usize, &Peer)| other != at && peer.standing == Standing::Here && peer.is_loading();
         let swaps = peer.is_loading() || self.peers.iter().enumerate().any(is_loading);
         if !swaps {
             return self.work.missing().find(gives);
@@ -160,6 +169,7 @@ impl Warm {
 
     /// Notes which extents of an ended order have landed; the others are missing again.
     fn release(&mut self, order: &Order, facts: &Facts<'_>) -> Vec<usize> {
+        let is_recalled = self.running.remove(&order.id).is_some_and(|running| running.is_recalled);
         let places = self.work.places(order.file, &order.extents);
         let mut missing = Vec::new();
         for place in places {
@@ -167,6 +177,11 @@ impl Warm {
                 facts.missing.is_empty() || self.work.get(place).index < facts.missing.start / EXTENT_BYTES;
             self.work.set(place, if has_landed { State::Landed } else { State::Missing }, facts.now);
             if !has_landed {
+                // Whom it was kept for has not brought it.
+                let extent = self.work.get_mut(place);
+                if !is_recalled {
+                    extent.keep_for_nobody();
+                }
                 missing.push(place);
             }
         }
@@ -175,7 +190,7 @@ impl Warm {
 
     fn ended_at_peer(&mut self, order: &Order, ended: Ended, facts: &Facts<'_>, random: &mut StdRng) -> After {
         let source = order.source();
-        let began = self.running.remove(&order.id).map_or(facts.now, |running| running.began);
+        let began = self.running.get(&order.id).map_or(facts.now, |running| running.began);
         let missing = self.release(order, facts);
         let config = self.config.clone();
         let Some(peer) = self.peer_mut(source) else { return After::Release };
@@ -188,7 +203,12 @@ impl Warm {
                 return After::Done;
             }
             Ended::Overtaken => {}
-            Ended::Recalled => peer.be_late(facts.now),
+            Ended::Recalled => {
+                peer.be_late(facts.now);
+                if facts.now.saturating_duration_since(began) >= AGE_MAX {
+                    self.fault(source, pause, facts.now);
+                }
+            }
             Ended::Failed(problem) if is_ours(&problem) => return ours(problem, facts),
             Ended::Failed(SourceError::Throttled { retry_after, .. }) => {
                 let longest = Duration::from_secs(config.retry_after_max_seconds);
@@ -355,6 +375,8 @@ impl Supply for Warm {
         if all > self.landed.0 {
             self.landed = (all, now);
         }
+        let is_wanted = self.work.missing_at_front().any(|place| self.has_waited(place, now));
+        self.help.observe(all, is_wanted, now);
     }
 
     fn departed(&mut self) -> Vec<(usize, Departure)> {

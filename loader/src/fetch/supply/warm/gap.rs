@@ -68,12 +68,20 @@ impl Warm {
     /// Returns true if no peer is going to bring an extent soon.
     fn is_gap(&self, place: usize, now: Instant) -> bool {
         let extent = self.work.get(place);
-        if extent.is_lost {
+        if extent.is_lost || !extent.is_free_for(0, now) {
             return false;
         }
-        let waits = extent.wanted_since.map(|since| now.saturating_duration_since(since));
+        if extent.is_kept_for(0, now) {
+            return true;
+        }
         let may_come = self.awaits_peers || self.peers.iter().any(|peer| peer.may_bring(extent.number, now));
-        waits.is_some_and(|waits| waits >= self.bounds.patience) || !may_come
+        !may_come || (self.has_waited(place, now) && self.help.allows(self.origin.in_flight))
+    }
+
+    /// Returns true if an extent has been at the front for longer than peers are given.
+    pub(super) fn has_waited(&self, place: usize, now: Instant) -> bool {
+        let since = self.work.get(place).wanted_since;
+        since.is_some_and(|since| now.saturating_duration_since(since) >= self.bounds.patience)
     }
 
     pub(super) fn ended_at_origin(
@@ -101,7 +109,6 @@ impl Warm {
         let next = decide::next(&mut order.history, ended, position, facts.now, &self.config, random);
         match next {
             decide::Next::Done => {
-                self.running.remove(&order.id);
                 self.release(&order, facts);
                 After::Done
             }
@@ -136,7 +143,6 @@ impl Warm {
 
     /// Gives an order's extents out anew. The first one's failures go with it, so that they add up.
     fn give_up(&mut self, order: &Order, facts: &Facts<'_>, is_lost: bool) {
-        self.running.remove(&order.id);
         for (count, place) in self.release(order, facts).into_iter().enumerate() {
             let extent = self.work.get_mut(place);
             extent.is_lost |= is_lost;

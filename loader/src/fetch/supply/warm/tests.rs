@@ -38,6 +38,10 @@ enum Way {
     Half,
     /// It is gone after so many milliseconds, in the middle of everything.
     Dies(u64),
+    /// It sends so slowly that an extent takes an hour, and never stops.
+    Drips,
+    /// It serves for so many milliseconds, and is busy from then on.
+    Turns(u64),
 }
 
 /// What a run has seen.
@@ -122,7 +126,8 @@ impl Simulation {
         let extents = order.extents.end - order.extents.start;
         Duration::from_millis(match self.way(order.source()) {
             Way::Honest(millis) => millis * extents,
-            Way::Half | Way::Dies(_) | Way::Lies => 5 * extents,
+            Way::Half | Way::Dies(_) | Way::Lies | Way::Turns(_) => 5 * extents,
+            Way::Drips => 3_600_000,
             Way::Breaks | Way::Refuses | Way::OftenRefuses | Way::Boasts | Way::Forbids | Way::IsMute => 1,
             Way::Stalls => 3_000,
         })
@@ -153,7 +158,9 @@ impl Simulation {
             Way::Breaks | Way::Boasts | Way::IsMute => transient(),
             Way::Stalls => Ended::Stalled(Stall::FirstByte),
             Way::OftenRefuses if self.random.random_bool(0.5) => Ended::Complete,
-            Way::Refuses | Way::OftenRefuses => refusal(),
+            Way::Turns(millis) if !is_dead(millis) => Ended::Complete,
+            Way::Refuses | Way::OftenRefuses | Way::Turns(_) => refusal(),
+            Way::Drips => Ended::Complete,
             Way::Forbids => Ended::Failed(SourceError::NotFound { url: "peer://x".into(), name: "f".into() }),
         }
     }
@@ -385,6 +392,15 @@ fn peers_that_say_nothing_or_send_nothing_leave_everything_to_the_origin() {
     assert!(run.ended.is_ok() && run.served[0] == EXTENTS, "{run:?}");
 }
 
+#[test]
+fn peers_that_drip_hold_nothing_for_long() {
+    let run = play(Some(HONEST), &[Way::Drips; 8]);
+    assert!(run.ended.is_ok() && run.served[0] == EXTENTS, "the origin: {run:?}");
+    assert!(run.seconds < 120.0, "{run:?}");
+    let run = play(None, &[Way::Drips, HONEST, Way::Drips]);
+    assert!(run.ended.is_ok() && run.seconds < 30.0, "the other peer: {run:?}");
+}
+
 fn any_way() -> impl Strategy<Value = Way> {
     prop_oneof![
         (1u64..200).prop_map(Way::Honest),
@@ -398,6 +414,8 @@ fn any_way() -> impl Strategy<Value = Way> {
         Just(Way::IsMute),
         Just(Way::Half),
         (0u64..2_000).prop_map(Way::Dies),
+        (0u64..2_000).prop_map(Way::Turns),
+        Just(Way::Drips),
     ]
 }
 
@@ -426,6 +444,7 @@ proptest! {
         for (source, how) in &run.departed {
             let origin_count = usize::from(origin.is_some());
             let is_liar = ways[source - origin_count] == Way::Lies;
+            prop_assert!(!is_honest(&ways[source - origin_count]), "no honest peer is dismissed: {:?}", run);
             prop_assert_eq!(is_liar, *how == Departure::Banned);
         }
     }

@@ -2,7 +2,7 @@
 
 use std::collections::HashMap;
 use std::ops::Range;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use crate::fetch::decide::History;
 use crate::plan::Fetch;
@@ -25,6 +25,33 @@ pub(super) struct Extent {
     pub(super) is_lost: bool,
     /// The failures of the origin so far.
     pub(super) history: History,
+    /// The times that it was taken back from somebody.
+    pub(super) recalls: u32,
+    /// The source that it was taken back for, and until when it is kept for it.
+    kept_for: Option<(usize, Instant)>,
+}
+
+impl Extent {
+    /// Returns true if this source may have it: it is kept for nobody else.
+    pub(super) fn is_free_for(&self, source: usize, now: Instant) -> bool {
+        self.kept_for.is_none_or(|(kept_for, until)| kept_for == source || until <= now)
+    }
+
+    /// Returns true if it was taken back for this source.
+    pub(super) fn is_kept_for(&self, source: usize, now: Instant) -> bool {
+        self.kept_for.is_some_and(|(kept_for, until)| kept_for == source && until > now)
+    }
+
+    /// Keeps it for a source for a while.
+    pub(super) fn keep_for(&mut self, source: usize, until: Instant) {
+        self.recalls += 1;
+        self.kept_for = Some((source, until));
+    }
+
+    /// Gives it to whoever comes first.
+    pub(super) fn keep_for_nobody(&mut self) {
+        self.kept_for = None;
+    }
 }
 
 /// The state of an extent.
@@ -43,6 +70,10 @@ pub(super) struct Running {
     pub(super) began: Instant,
     pub(super) is_recalled: bool,
 }
+
+/// The age at which an order of a peer is taken back for the origin, where no other peer has it either. A link that takes
+/// longer for an extent carries 400 KB/s.
+pub(super) const AGE_MAX: Duration = Duration::from_secs(10);
 
 /// The extents, the most urgent first.
 pub(super) struct Work {
@@ -70,6 +101,8 @@ impl Work {
                 wanted_since: None,
                 is_lost: false,
                 history: History::default(),
+                recalls: 0,
+                kept_for: None,
             })
         };
         let extents: Vec<Extent> = fetches.iter().flat_map(of).collect();
