@@ -94,8 +94,11 @@ fn check_hub_name(model: &str) -> anyhow::Result<()> {
 /// # Errors
 /// A wrong configuration or a busy port.
 pub(crate) async fn router(config: &Config) -> anyhow::Result<Running> {
-    if config.router.workers.is_empty() {
-        bail!("a router needs workers: give --worker URL, or router.workers in the configuration");
+    if config.router.workers.is_empty() && !config.router.discovery.is_on() {
+        bail!(
+            "a router needs workers: give --worker URL, router.workers or a source in router.discovery, e.g. \
+             --set router.discovery.kubernetes=forebay/forebay-worker:http"
+        );
     }
     let registry = Registry::new();
     let listener = Listener::bind(&config.router.listen).await?;

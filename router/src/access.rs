@@ -10,7 +10,7 @@ use http::{Extensions, HeaderMap};
 use listen::{Peer, operator, refuse_pages};
 use policy::{Client, Identified, Presented, Rejection};
 use std::sync::Arc;
-use wire::openai::ApiError;
+use wire::openai::{ApiError, ErrorKind};
 
 /// The header in which proxies name the clients that they speak for.
 const FORWARDED_FOR: &str = "x-forwarded-for";
@@ -40,6 +40,32 @@ pub(crate) async fn require_operator(State(core): State<Arc<Core>>, request: Req
             listen::error_response(&error)
         }
     }
+}
+
+/// For what members of the fleet may know: operators, and who brings the key that routers and workers share.
+pub(crate) async fn require_member(State(core): State<Arc<Core>>, request: Request, next: Next) -> Response {
+    match as_member(&core, &request) {
+        Ok(()) => next.run(request).await,
+        Err(error) => listen::error_response(&error),
+    }
+}
+
+/// Says whether a member of the fleet asks; a wrong key counts as a guess.
+fn as_member(core: &Core, request: &Request) -> Result<(), ApiError> {
+    let client = client(core, request.headers(), request.extensions());
+    core.policy.check_guesses(client, core.now()).map_err(|rejection| reject(core, rejection))?;
+    let keys = [core.admin_api_key(), core.config.worker_api_key.as_ref().map(policy::Secret::reveal)];
+    if keys.into_iter().any(|key| operator(request, key).is_ok()) {
+        return Ok(());
+    }
+    if let Some(value) = request.headers().get(AUTHORIZATION) {
+        core.policy.note_wrong_key(Presented::read([("authorization", value.as_bytes())]), client, core.now());
+        count_addresses(core);
+    }
+    Err(ApiError::new(
+        ErrorKind::PermissionDenied,
+        "the fleet is for its members: bring the key that routers and workers share",
+    ))
 }
 
 /// For what tells of the process: operators, those who may ask for models, and no web page that brings no key.

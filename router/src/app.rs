@@ -1,37 +1,42 @@
 //! The router as a whole: what it is made of, its routes, and how it runs.
 
-use crate::access::{identify, require_key_or_no_page, require_operator};
+use crate::access::{identify, require_key_or_no_page, require_member, require_operator};
 use crate::budget::RetryBudget;
 use crate::config::RouterConfig;
 use crate::connections::Limits;
 use crate::core::Core;
-use crate::fleet::{Change, Fleet};
+use crate::fleet::Fleet;
 use crate::health;
+use crate::membership;
 use crate::meter::{Metrics, Slots};
 use crate::offload::Offload;
 use crate::serve::{chat, completions};
 use crate::strikes::Digester;
 use crate::support;
+use crate::view::Views;
 use crate::worker::{Address, State as WorkerState, Worker};
 use axum::extract::{Path, Request, State};
 use axum::middleware::from_fn_with_state;
 use axum::response::{IntoResponse, Response};
 use axum::routing::{get, post};
 use axum::{Json, body::Body};
+use discovery::{Means, Members};
 use futures_util::future::join_all;
 use http::header::CONTENT_TYPE;
-use http::{HeaderValue, StatusCode};
+use http::{HeaderMap, HeaderValue, StatusCode};
 use listen::{Bodies, CertificateMeters, ClientTls, Drain, Listener, Memory, TlsError};
 use parking_lot::Mutex;
 use policy::{Moment, Policy, Secret};
 use serde::Serialize;
 use std::sync::Arc;
+use std::time::Duration;
 use telemetry::metrics::{CONTENT_TYPE as METRICS_CONTENT_TYPE, Registry};
 use telemetry::names;
 use thiserror::Error;
 use tokio::sync::Semaphore;
 use tokio::task::JoinSet;
 use tokio::time::Instant;
+use wire::fleet::FLEET_PATH;
 use wire::openai::ApiError;
 use wire::openai::models::ModelList;
 
@@ -39,6 +44,9 @@ use wire::openai::models::ModelList;
 const WORKERS_MAX: usize = 16_384;
 /// Connections to workers beyond those of requests being answered: idle ones, health checks, probes.
 const CONNECTIONS_SPARE: usize = 2_048;
+
+/// How long the start waits for workers to be found. Who comes later is found all the same.
+const FIRST_LOOK: Duration = Duration::from_secs(2);
 
 /// Errors that keep the router from running.
 #[derive(Debug, Error)]
@@ -66,6 +74,10 @@ pub enum RouterError {
 #[derive(Debug, Clone)]
 pub struct Router {
     core: Arc<Core>,
+    /// The workers of the configuration.
+    configured: Vec<Address>,
+    /// Those that are found.
+    found: Members,
 }
 
 impl Router {
@@ -77,13 +89,16 @@ impl Router {
         check_fields(&config)?;
         let begun = Instant::now();
         let addresses = addresses(&config)?;
-        let tls = addresses.iter().any(Address::is_tls).then(|| ClientTls::new(&config.worker_tls));
+        let is_tls = addresses.iter().any(Address::is_tls) || (config.discovery.is_on() && config.discovery_tls);
+        let tls = is_tls.then(|| ClientTls::new(&config.worker_tls));
         let tls = tls.transpose().map_err(|error| RouterError::WorkerTls(error.into()))?;
+        let found = find(&config, tls.clone(), registry)?;
         let fleet = Fleet::new(limits(&config, tls.clone()));
-        fleet.apply(Change::All(addresses));
+        fleet.replace(addresses.clone());
         let core = Core {
             policy: Policy::new(&config.policy)?,
             fleet,
+            views: Views::default(),
             strikes: Mutex::default(),
             digester: Digester::default(),
             budget: RetryBudget::new(config.retry.clone(), Moment(begun.elapsed())),
@@ -101,7 +116,7 @@ impl Router {
             begun,
             tls,
         };
-        Ok(Self { core: Arc::new(core) })
+        Ok(Self { core: Arc::new(core), configured: addresses, found })
     }
 
     /// The routes. Outermost layer first: what `listen` gives every process of ours (request id,
@@ -124,6 +139,11 @@ impl Router {
             )
             .merge(
                 axum::Router::new()
+                    .route(FLEET_PATH, get(fleet))
+                    .route_layer(from_fn_with_state(Arc::clone(&self.core), require_member)),
+            )
+            .merge(
+                axum::Router::new()
                     .route("/admin/workers", get(support::workers))
                     .route_layer(from_fn_with_state(Arc::clone(&self.core), require_operator)),
             )
@@ -131,9 +151,13 @@ impl Router {
         listen::common_layers(routes)
     }
 
-    /// Asks every worker once, so that the first request finds what is there.
+    /// Looks for workers for a moment and asks each once, so that the first request finds what is there.
     pub async fn look_around(&self) {
         let core = &self.core;
+        if core.config.discovery.is_on() {
+            let found = self.found.settled(FIRST_LOOK).await;
+            core.fleet.replace(membership::addresses(&self.configured, &found, core.config.discovery_tls));
+        }
         let workers = core.fleet.workers();
         join_all(workers.iter().map(|worker| async move { health::check(core, worker, &mut 0).await })).await;
         core.fleet.rebuild();
@@ -146,11 +170,23 @@ impl Router {
         watches.spawn(health::watch_all(Arc::clone(&self.core)));
         let core = Arc::clone(&self.core);
         watches.spawn(async move { core.fleet.follow().await });
+        watches.spawn(membership::follow(Arc::clone(&self.core), self.configured.clone(), self.found.clone()));
         if let Some(tls) = self.core.tls.clone() {
             watches.spawn(tls.watch(Some(certificate_meters(&self.core))));
         }
         watches
     }
+}
+
+/// The workers that are found from now on.
+fn find(config: &RouterConfig, tls: Option<ClientTls>, registry: &Registry) -> Result<Members, RouterError> {
+    let key = config.worker_api_key.as_ref().map(|key| key.reveal().to_owned());
+    let means = Means { of: "workers", own_port: None, key, tls };
+    discovery::start(&config.discovery, &means, registry).map_err(discovery_error)
+}
+
+fn discovery_error(error: discovery::ConfigError) -> RouterError {
+    RouterError::Config { field: format!("discovery.{}", error.field), problem: error.problem }
 }
 
 /// The meters of the files for TLS with workers.
@@ -210,6 +246,7 @@ fn check_fields(config: &RouterConfig) -> Result<(), RouterError> {
     if let Some((field, problem)) = config.listen.problem() {
         return wrong(&format!("listen.{field}"), problem);
     }
+    config.discovery.check().map_err(discovery_error)?;
     if let Some((field, problem)) = config.worker_tls.problem() {
         return wrong(&format!("worker_tls.{field}"), problem);
     }
@@ -292,6 +329,10 @@ async fn readyz(State(core): State<Arc<Core>>) -> (StatusCode, &'static str) {
         return (StatusCode::SERVICE_UNAVAILABLE, "no worker is ready");
     }
     (StatusCode::OK, "ok")
+}
+
+async fn fleet(State(core): State<Arc<Core>>, headers: HeaderMap) -> Response {
+    core.views.answer(core.fleet.snapshot(), &headers)
 }
 
 async fn metrics(State(core): State<Arc<Core>>) -> Response {

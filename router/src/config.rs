@@ -1,5 +1,6 @@
 //! The router's settings, each default with its reason.
 
+use discovery::DiscoveryConfig;
 use listen::{ClientTlsConfig, ListenConfig};
 use policy::{PolicyConfig, Secret};
 use schemars::JsonSchema;
@@ -13,8 +14,12 @@ pub struct RouterConfig {
     /// Where clients come in.
     pub listen: ListenConfig,
     /// The workers' base URLs, `http://HOST:PORT` or `https://HOST:PORT`. Any OpenAI server will do. Empty by default:
-    /// `forebay serve` adds its own, `forebay router` wants `--worker`.
+    /// `forebay serve` adds its own, `forebay router` wants `--worker` or a source in `discovery`.
     pub workers: Vec<String>,
+    /// Further workers that are found, and followed as they come and go. Off by default: no source is named.
+    pub discovery: DiscoveryConfig,
+    /// Speaks TLS with workers that are found, as with those at `https://` URLs. Off by default, as `http://` is.
+    pub discovery_tls: bool,
     /// The key sent to the workers in place of the client's. Absent by default: workers on
     /// loopback or behind a network policy need none.
     pub worker_api_key: Option<Secret>,
@@ -75,6 +80,8 @@ impl Default for RouterConfig {
         Self {
             listen: ListenConfig::default(),
             workers: Vec::new(),
+            discovery: DiscoveryConfig::default(),
+            discovery_tls: false,
             worker_api_key: None,
             worker_tls: ClientTlsConfig::default(),
             admin_api_key: None,

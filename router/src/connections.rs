@@ -80,6 +80,8 @@ pub(crate) struct Limits {
 pub(crate) struct Connections {
     authority: Authority,
     is_tls: bool,
+    /// The name that the certificate must hold, where that is not the authority's host.
+    tls_name: Option<String>,
     limits: Limits,
     idle: Mutex<Vec<Idle>>,
 }
@@ -107,12 +109,17 @@ pub(crate) struct Connection {
 }
 
 impl Connections {
-    pub(crate) fn new(authority: Authority, is_tls: bool, limits: Limits) -> Self {
-        Self { authority, is_tls, limits, idle: Mutex::new(Vec::new()) }
+    pub(crate) fn new(authority: Authority, is_tls: bool, tls_name: Option<String>, limits: Limits) -> Self {
+        Self { authority, is_tls, tls_name, limits, idle: Mutex::new(Vec::new()) }
     }
 
     pub(crate) fn authority(&self) -> &Authority {
         &self.authority
+    }
+
+    /// The name that the worker's certificate must hold.
+    pub(crate) fn tls_name(&self) -> &str {
+        self.tls_name.as_deref().unwrap_or_else(|| self.host())
     }
 
     /// An idle connection, or a new one.
@@ -151,7 +158,7 @@ impl Connections {
             }
             let fail = |source| ConnectError::Tls { name: name(), source };
             let config = self.under().ok_or_else(|| fail(io::Error::other("no authorities are set up")))?;
-            let stream = ClientTls::connect(Arc::clone(&config), self.host(), stream).await.map_err(fail)?;
+            let stream = ClientTls::connect(Arc::clone(&config), self.tls_name(), stream).await.map_err(fail)?;
             Ok((self.speak(stream, place).await?, Some(config)))
         };
         match tokio::time::timeout(limit, connecting).await {
@@ -308,7 +315,7 @@ mod tests {
             places: Arc::new(Semaphore::new(9)),
             places_spare: 1,
         };
-        (Arc::new(Connections::new(authority, true, limits)), tasks)
+        (Arc::new(Connections::new(authority, true, None, limits)), tasks)
     }
 
     /// One exchange, after which its connection is kept; returns whether it was used before.
@@ -347,8 +354,11 @@ mod tests {
         let limits = connections.limits.clone();
         let under = |name: &str, limits| {
             let authority = format!("{name}:{port}").parse().expect("an authority");
-            Arc::new(Connections::new(authority, true, limits))
+            Arc::new(Connections::new(authority, true, None, limits))
         };
+        let authority = format!("localhost:{port}").parse().expect("an authority");
+        let found = Arc::new(Connections::new(authority, true, Some("127.0.0.1".into()), limits.clone()));
+        found.open().await.expect("a worker that was found elsewhere is known by its name");
         let error = under("localhost", limits.clone()).open().await.expect_err("another name");
         assert!(matches!(error, ConnectError::Tls { .. }), "{error:?}");
         let without = Limits { tls: None, ..limits };

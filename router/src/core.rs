@@ -6,6 +6,7 @@ use crate::fleet::Fleet;
 use crate::meter::{Metrics, Slots};
 use crate::offload::Offload;
 use crate::strikes::{Digester, Strikes};
+use crate::view::Views;
 use listen::{Bodies, ClientTls, Drain, Memory};
 use parking_lot::Mutex;
 use policy::{Moment, Policy};
@@ -19,6 +20,7 @@ pub(crate) struct Core {
     pub(crate) config: RouterConfig,
     pub(crate) policy: Policy,
     pub(crate) fleet: Fleet,
+    pub(crate) views: Views,
     pub(crate) budget: RetryBudget,
     pub(crate) strikes: Mutex<Strikes>,
     pub(crate) digester: Digester,

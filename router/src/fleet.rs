@@ -1,5 +1,5 @@
-//! All workers. Membership is fed as `Change`s; requests read an immutable snapshot by model, built
-//! off their path when something changes.
+//! All workers. Membership is replaced as a whole; requests read an immutable snapshot by model, built off their path when
+//! something changes.
 
 use crate::connections::Limits;
 use crate::pair::Pair;
@@ -21,19 +21,6 @@ pub(crate) const RETRY_AFTER: Duration = Duration::from_secs(1);
 const REBUILD_EVERY: Duration = Duration::from_millis(100);
 /// How long a search passes over members that were found unusable.
 const BITS_RESET_EVERY: Duration = Duration::from_millis(250);
-
-/// A change of membership. Lists, files and discovery are sources of these.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub(crate) enum Change {
-    /// A worker is there.
-    #[cfg_attr(not(test), expect(dead_code, reason = "sources of single changes come with discovery"))]
-    Put(Address),
-    /// A worker is gone.
-    #[cfg_attr(not(test), expect(dead_code, reason = "sources of single changes come with discovery"))]
-    Remove(Address),
-    /// These are there and no others.
-    All(Vec<Address>),
-}
 
 /// One model at one worker, as a pick gives it.
 #[derive(Debug, Clone)]
@@ -77,11 +64,19 @@ pub(crate) enum Refusal {
     },
 }
 
+/// Who belongs to the fleet.
+#[derive(Debug, Default)]
+struct Membership {
+    present: Vec<(Address, Arc<Worker>)>,
+    /// Those that left it and may have requests still.
+    leaving: Vec<(Address, Arc<Worker>)>,
+}
+
 /// The workers.
 #[derive(Debug)]
 pub(crate) struct Fleet {
     limits: Limits,
-    members: Mutex<Vec<(Address, Arc<Worker>)>>,
+    members: Mutex<Membership>,
     snapshot: ArcSwap<Snapshot>,
     changed: Notify,
     membership_changed: Notify,
@@ -91,39 +86,48 @@ impl Fleet {
     pub(crate) fn new(limits: Limits) -> Self {
         Self {
             limits,
-            members: Mutex::new(Vec::new()),
+            members: Mutex::default(),
             snapshot: ArcSwap::from_pointee(Snapshot::default()),
             changed: Notify::new(),
             membership_changed: Notify::new(),
         }
     }
 
-    /// Takes over a change of membership. A worker that stays keeps its connections and its books.
-    pub(crate) fn apply(&self, change: Change) {
+    /// Replaces the workers; of two at one address the first counts. One that stays keeps its connections and its books;
+    /// one that goes gets nothing new, and is watched until its last request has ended.
+    pub(crate) fn replace(&self, addresses: Vec<Address>) {
         let mut members = self.members.lock();
-        match change {
-            Change::Put(address) => self.put(&mut members, vec![address]),
-            Change::Remove(address) => members.retain(|(known, _)| *known != address),
-            Change::All(addresses) => {
-                let wanted: HashSet<&Address> = addresses.iter().collect();
-                members.retain(|(known, _)| wanted.contains(known));
-                self.put(&mut members, addresses);
+        let mut known: HashMap<Address, Arc<Worker>> = std::mem::take(&mut members.leaving).into_iter().collect();
+        known.extend(std::mem::take(&mut members.present));
+        let mut authorities = HashSet::new();
+        for address in addresses {
+            if authorities.insert(address.authority().clone()) {
+                let worker = known.remove(&address);
+                let worker = worker.unwrap_or_else(|| Arc::new(Worker::new(&address, self.limits.clone())));
+                members.present.push((address, worker));
             }
         }
+        members.leaving = known.into_iter().collect();
         drop(members);
         self.rebuild();
         self.membership_changed.notify_one();
     }
 
-    /// Adds those that are not there.
-    fn put(&self, members: &mut Vec<(Address, Arc<Worker>)>, addresses: Vec<Address>) {
-        let mut known: HashSet<Address> = members.iter().map(|(known, _)| known.clone()).collect();
-        for address in addresses {
-            if known.insert(address.clone()) {
-                let worker = Arc::new(Worker::new(&address, self.limits.clone()));
-                members.push((address, worker));
-            }
+    /// Workers of the fleet, and those that left it and have requests still.
+    pub(crate) fn watched(&self) -> Vec<Arc<Worker>> {
+        let members = self.members.lock();
+        members.present.iter().chain(&members.leaving).map(|(_, worker)| Arc::clone(worker)).collect()
+    }
+
+    /// Forgets a worker that left and whose last request has ended; returns true if it did.
+    pub(crate) fn forget(&self, worker: &Arc<Worker>) -> bool {
+        let mut members = self.members.lock();
+        let is_it = |(_, other): &(Address, Arc<Worker>)| Arc::ptr_eq(other, worker);
+        if worker.in_flight() > 0 || members.present.iter().any(is_it) {
+            return false;
         }
+        members.leaving.retain(|other| !is_it(other));
+        true
     }
 
     /// Waits until a worker came or went.
@@ -157,7 +161,7 @@ impl Fleet {
     pub(crate) fn rebuild(&self) {
         // Held until the store, or an older picture could overwrite a newer one.
         let members = self.members.lock();
-        let workers: Vec<Arc<Worker>> = members.iter().map(|(_, worker)| Arc::clone(worker)).collect();
+        let workers: Vec<Arc<Worker>> = members.present.iter().map(|(_, worker)| Arc::clone(worker)).collect();
         self.snapshot.store(Arc::new(Snapshot::of(workers)));
     }
 
@@ -212,6 +216,11 @@ impl Snapshot {
     pub(crate) fn only_model(&self) -> Option<&str> {
         let mut names = self.models.keys();
         names.next().filter(|_| names.next().is_none() && !self.has_unheard).map(|name| &**name)
+    }
+
+    /// The workers.
+    pub(crate) fn workers(&self) -> &[Arc<Worker>] {
+        &self.workers
     }
 
     /// How many workers there are.
@@ -310,12 +319,12 @@ mod tests {
 
     fn report(models: &[&str]) -> Report {
         let served = |id: &&str| (ServedModel { model: Model::new(*id, 1, None), is_ready: true }, 0);
-        Report { is_draining: false, version: None, models: models.iter().map(served).collect() }
+        Report { is_draining: false, version: None, peers: None, models: models.iter().map(served).collect() }
     }
 
     fn fleet(size: usize, models: &[&str]) -> Fleet {
         let fleet = Fleet::new(limits());
-        fleet.apply(Change::All((0..size).map(address).collect()));
+        fleet.replace((0..size).map(address).collect());
         for worker in fleet.workers() {
             worker.heard(report(models));
         }
@@ -328,20 +337,32 @@ mod tests {
     }
 
     #[test]
-    fn membership_follows_changes_and_keeps_what_stays() {
+    fn membership_is_replaced_and_what_stays_is_kept() {
         let fleet = fleet(2, &["m"]);
         let kept = Arc::clone(&fleet.workers()[1]);
-        fleet.apply(Change::Put(address(2)));
-        fleet.apply(Change::Put(address(2)));
-        fleet.apply(Change::Remove(address(0)));
+        fleet.replace(vec![address(3), address(1), address(3)]);
         let names: Vec<String> = fleet.workers().iter().map(|worker| worker.name.clone()).collect();
-        assert_eq!(names, ["127.0.0.1:1001", "127.0.0.1:1002"]);
-        fleet.apply(Change::All(vec![address(3), address(1), address(3)]));
-        assert_eq!(fleet.workers().len(), 2);
-        assert!(Arc::ptr_eq(&fleet.workers()[0], &kept), "its connections and books stay");
-        fleet.apply(Change::All(Vec::new()));
+        assert_eq!(names, ["127.0.0.1:1003", "127.0.0.1:1001"]);
+        assert!(Arc::ptr_eq(&fleet.workers()[1], &kept), "its connections and books stay");
+        fleet.replace(Vec::new());
         let nobody = fleet.pick("m", 1, &[], at(0), 0).expect_err("nobody");
         assert_eq!(nobody, Refusal::Unavailable { retry_after: RETRY_AFTER }, "a router without workers waits for one");
+    }
+
+    #[test]
+    fn a_worker_that_left_is_watched_until_its_last_request_has_ended() {
+        let fleet = fleet(2, &["m"]);
+        let [gone, stays] = &fleet.workers()[..] else { panic!("two workers") };
+        gone.hold(1);
+        fleet.replace(vec![address(1)]);
+        assert_eq!((fleet.workers().len(), fleet.watched().len()), (1, 2));
+        assert!(!fleet.forget(gone) && !fleet.forget(stays));
+        fleet.replace(vec![address(0), address(1)]);
+        assert!(Arc::ptr_eq(&fleet.workers()[0], gone), "one that comes back in the meantime is the same");
+        fleet.replace(vec![address(1)]);
+        gone.let_go(1);
+        assert!(fleet.forget(gone) && !fleet.forget(stays));
+        assert_eq!(fleet.watched().len(), 1);
     }
 
     #[test]
@@ -354,7 +375,7 @@ mod tests {
         assert_eq!(fleet.pick("m", 1, &[], at(0), 0).expect_err("down"), unavailable, "before the next snapshot");
         fleet.rebuild();
         assert_eq!(fleet.pick("m", 1, &[], at(0), 0).expect_err("down"), unavailable, "and after it");
-        fleet.apply(Change::Put(address(7)));
+        fleet.replace(vec![address(0), address(7)]);
         assert_eq!(fleet.pick("y", 1, &[], at(0), 0).expect_err("unheard"), unavailable);
     }
 

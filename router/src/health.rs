@@ -8,13 +8,13 @@ use crate::config::HealthConfig;
 use crate::connections::ConnectError;
 use crate::core::Core;
 use crate::upstream::{MODELS_BYTES_MAX, Patience, ReadError, UpstreamError, authorize, exchange, read_all};
-use crate::worker::{Report, ServedModel, State, Worker};
+use crate::worker::{Report, Seeds, ServedModel, State, Worker};
 use bytes::Bytes;
 use http::{Request, StatusCode, Uri};
 use http_body_util::Full;
 use policy::Secret;
 use rand::Rng;
-use std::collections::{HashMap, HashSet};
+use std::collections::HashMap;
 use std::sync::Arc;
 use std::time::Duration;
 use thiserror::Error;
@@ -80,36 +80,29 @@ impl CheckError {
 pub(crate) async fn watch_all(core: Arc<Core>) {
     let mut watches = JoinSet::new();
     let mut running: HashMap<usize, AbortHandle> = HashMap::new();
-    // A worker that goes and comes back is another one, even at the same address.
+    // A worker that comes back when its last request has ended is another one, even at the same address.
     let identity = |worker: &Arc<Worker>| Arc::as_ptr(worker) as usize;
     loop {
-        let workers = core.fleet.workers();
-        let there: HashSet<usize> = workers.iter().map(identity).collect();
-        running.retain(|worker, watch| {
-            let is_there = there.contains(worker);
-            if !is_there {
-                watch.abort();
-            }
-            is_there
-        });
-        for worker in &workers {
-            let start = || watches.spawn(watch(Arc::clone(&core), Arc::clone(worker)));
-            running.entry(identity(worker)).or_insert_with(start);
+        running.retain(|_, watch| !watch.is_finished());
+        for worker in core.fleet.watched() {
+            let start = || watches.spawn(watch(Arc::clone(&core), Arc::clone(&worker)));
+            running.entry(identity(&worker)).or_insert_with(start);
         }
         core.fleet.membership_changed().await;
         while watches.try_join_next().is_some() {}
     }
 }
 
-/// Watches one worker. Never returns.
+/// Watches one worker until it left the fleet and its last request has ended.
 async fn watch(core: Arc<Core>, worker: Arc<Worker>) {
     let mut failures = 0;
-    loop {
+    while !core.fleet.forget(&worker) {
         check(&core, &worker, &mut failures).await;
         worker.connections.expire();
         let jitter = rand::rng().random_range(0.8..1.2);
         tokio::time::sleep(interval(&core.config.health, core.fleet.snapshot().size()).mul_f64(jitter)).await;
     }
+    core.metrics.forget(&worker);
 }
 
 fn interval(config: &HealthConfig, workers: usize) -> Duration {
@@ -163,7 +156,7 @@ async fn ask(worker: &Arc<Worker>, key: Option<&Secret>) -> Result<Report, Check
     let bytes = get(worker, path, key, MODELS_BYTES_MAX).await?;
     let models = ModelList::read(&bytes).ok_or(CheckError::NoList { path })?;
     let ready = |model| (ServedModel { model, is_ready: true }, 0);
-    Ok(Report { is_draining: false, version: None, models: models.into_iter().map(ready).collect() })
+    Ok(Report { is_draining: false, version: None, peers: None, models: models.into_iter().map(ready).collect() })
 }
 
 fn read_status(status: WorkerStatus) -> Report {
@@ -177,7 +170,8 @@ fn read_status(status: WorkerStatus) -> Report {
         })
     };
     let models = status.models.into_iter().flat_map(names).collect();
-    Report { is_draining: status.draining, version: Some(status.version).filter(|text| !text.is_empty()), models }
+    let version = Some(status.version).filter(|text| !text.is_empty());
+    Report { is_draining: status.draining, version, peers: status.seeding.and_then(Seeds::read), models }
 }
 
 /// Sends a GET; returns the body of a successful answer of at most `bytes_max`.

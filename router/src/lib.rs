@@ -17,6 +17,7 @@ mod dispatch;
 mod fleet;
 mod health;
 mod hold;
+mod membership;
 mod meter;
 mod observed;
 mod offload;
@@ -31,6 +32,7 @@ mod strikes;
 mod support;
 mod ticket;
 mod upstream;
+mod view;
 mod worker;
 
 pub use app::{Router, RouterError, check, serve};

@@ -72,6 +72,13 @@ impl Metrics {
         self.worker_in_flight.with_label_values(&[worker.name.as_str()])
     }
 
+    /// Drops the series of a worker that is gone for good.
+    pub(crate) fn forget(&self, worker: &Worker) {
+        // There may be none yet.
+        let _ = self.worker_up.remove_label_values(&[worker.name.as_str()]);
+        let _ = self.worker_in_flight.remove_label_values(&[worker.name.as_str()]);
+    }
+
     /// Counts a request of our own, by its outcome.
     pub(crate) fn probe(&self, outcome: Outcome) {
         debug_assert!(names::ROUTER_PROBES.values.contains(&outcome.label()), "{outcome:?} is not in `names`");

@@ -4,6 +4,7 @@ use crate::connections::{Connections, Limits};
 use crate::pair::{Pair, rest, until};
 use crate::pick::Look;
 use arc_swap::ArcSwap;
+use discovery::Member;
 use http::Uri;
 use http::uri::{Authority, Scheme};
 use parking_lot::Mutex;
@@ -13,6 +14,8 @@ use std::collections::HashMap;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
 use wire::openai::models::Model;
+use wire::peers::is_name;
+use wire::status::SeedingStatus;
 
 /// The form of a worker's URL, for messages.
 const FORM: &str = "workers are reached by http://HOST:PORT or https://HOST:PORT";
@@ -22,6 +25,8 @@ const FORM: &str = "workers are reached by http://HOST:PORT or https://HOST:PORT
 pub(crate) struct Address {
     authority: Authority,
     is_tls: bool,
+    /// The name that its certificate must hold, where that is not the authority's host.
+    tls_name: Option<String>,
 }
 
 impl Address {
@@ -44,7 +49,18 @@ impl Address {
         if parts.path_and_query.is_some_and(|path| !matches!(path.as_str(), "/" | "")) {
             return Err(format!("is {url:?}; leave out the path, the router adds /v1/…"));
         }
-        Ok(Self { authority, is_tls })
+        Ok(Self { authority, is_tls, tls_name: None })
+    }
+
+    /// The address of a worker that was found; none if nothing can be asked there.
+    pub(crate) fn of_member(member: &Member, is_tls: bool) -> Option<Self> {
+        let authority = member.address.parse().ok()?;
+        Some(Self { authority, is_tls, tls_name: is_tls.then(|| member.name.clone()) })
+    }
+
+    /// `HOST:PORT`.
+    pub(crate) fn authority(&self) -> &Authority {
+        &self.authority
     }
 
     /// Returns true if it is reached over TLS.
@@ -75,6 +91,23 @@ pub(crate) struct View {
     /// Its release, where it says.
     pub(crate) version: Option<String>,
     pub(crate) models: Vec<ServedModel>,
+    /// Where it serves weights to peers, if it does.
+    pub(crate) peers: Option<Seeds>,
+}
+
+/// Where a worker serves weights to peers.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct Seeds {
+    pub(crate) port: u16,
+    pub(crate) zone: Option<String>,
+}
+
+impl Seeds {
+    /// Reads what a worker says of it; the host that it names is its own view of itself.
+    pub(crate) fn read(status: SeedingStatus) -> Option<Self> {
+        let port = Address::parse(&status.address).ok()?.authority.port_u16()?;
+        Some(Self { port, zone: status.zone.filter(|zone| is_name(zone)) })
+    }
 }
 
 /// One model of a worker.
@@ -89,6 +122,7 @@ pub(crate) struct ServedModel {
 pub(crate) struct Report {
     pub(crate) is_draining: bool,
     pub(crate) version: Option<String>,
+    pub(crate) peers: Option<Seeds>,
     /// Each model, and the sequences that wait for it; 0 where the worker does not say.
     pub(crate) models: Vec<(ServedModel, u32)>,
 }
@@ -115,10 +149,15 @@ pub(crate) struct Worker {
 impl Worker {
     /// A worker not heard yet.
     pub(crate) fn new(address: &Address, limits: Limits) -> Self {
-        let view = View { state: State::Unknown, was_heard: false, version: None, models: Vec::new() };
+        let view = View { state: State::Unknown, was_heard: false, version: None, models: Vec::new(), peers: None };
         Self {
             name: address.authority.to_string(),
-            connections: Arc::new(Connections::new(address.authority.clone(), address.is_tls, limits)),
+            connections: Arc::new(Connections::new(
+                address.authority.clone(),
+                address.is_tls,
+                address.tls_name.clone(),
+                limits,
+            )),
             view: ArcSwap::from_pointee(view),
             is_up: AtomicBool::new(false),
             is_silent: AtomicBool::new(false),
@@ -170,7 +209,7 @@ impl Worker {
             self.pair(&served.model.id).set_waiting(*waiting);
         }
         let models = report.models.into_iter().map(|(served, _)| served).collect();
-        let view = View { state, was_heard: true, version: report.version, models };
+        let view = View { state, was_heard: true, version: report.version, models, peers: report.peers };
         self.is_up.store(state == State::Healthy, Ordering::Relaxed);
         self.is_silent.store(false, Ordering::Relaxed);
         let is_news = **self.view.load() != view;

@@ -1,5 +1,7 @@
 //! The router against workers that fail on demand, over real sockets.
 
+#[path = "router/discovery.rs"]
+mod discovered;
 #[path = "router/edges.rs"]
 mod edges;
 #[path = "router/fleet.rs"]

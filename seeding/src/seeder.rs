@@ -55,6 +55,7 @@ pub struct Seeder {
     offer: Offer,
     address: SocketAddr,
     url: String,
+    zone: Option<String>,
     upload: Arc<Upload>,
     queue: Arc<Queue>,
     served: Arc<Served>,
@@ -111,6 +112,7 @@ impl Seeder {
             offer: server.offer.clone(),
             address,
             url,
+            zone: config.zone.clone(),
             upload: Arc::clone(&server.upload),
             queue: Arc::clone(&server.queue),
             served: Arc::clone(&server.served),
@@ -161,6 +163,7 @@ impl Seeder {
     pub fn status(&self) -> SeedingStatus {
         SeedingStatus {
             address: self.url.clone(),
+            zone: self.zone.clone(),
             bytes_per_second: Some(self.upload.rate()).filter(|rate| *rate != FREE),
             harm: *self.harm.lock(),
             sent_bytes: self.upload.sent(),

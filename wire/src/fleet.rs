@@ -39,19 +39,6 @@ pub struct FleetMember {
     pub name: Option<String>,
 }
 
-/// Of a worker's status: where and as who it serves weights to peers.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub struct PeersStatus {
-    /// The port; the host is the worker's own.
-    pub port: u16,
-    /// Its identity among the members, if it knows it.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub id: Option<String>,
-    /// The zone that it runs in, if it knows it.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub zone: Option<String>,
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;

@@ -36,8 +36,11 @@ pub struct WorkerStatus {
 /// The weights that a process gives to peers.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct SeedingStatus {
-    /// The address that peers use.
+    /// The URL that it listens at. Whoever is elsewhere takes its port, and the host by which it knows the process.
     pub address: String,
+    /// The zone that it says it is in.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub zone: Option<String>,
     /// The rate at which it may send now, in bytes per second; absent without a bound.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub bytes_per_second: Option<u64>,

@@ -18,7 +18,7 @@ use tokio::task::JoinHandle;
 pub(crate) struct Front {
     pub(crate) base: String,
     pub(crate) drain: Drain,
-    registry: Registry,
+    pub(crate) registry: Registry,
     client: Client<HttpConnector, Full<Bytes>>,
     pub(crate) served: JoinHandle<Result<(), RouterError>>,
 }
