@@ -63,8 +63,8 @@ struct CertificateSpec {
     _common_name: Option<String>,
     #[serde(default)]
     dns_names: Vec<String>,
-    #[serde(default, rename = "uris")]
-    _uris: Vec<String>,
+    #[serde(default)]
+    uris: Vec<String>,
     #[serde(default)]
     usages: Vec<String>,
     duration: String,
@@ -90,6 +90,13 @@ struct IssuerRef {
     _kind: String,
     #[serde(rename = "group")]
     _group: String,
+}
+
+impl Certificate {
+    /// Returns true if it is of this name and has this URI.
+    pub(crate) fn has_uri(&self, name: &str, uri: &str) -> bool {
+        self.metadata.name.as_deref() == Some(name) && self.spec.uris.iter().any(|known| known == uri)
+    }
 }
 
 /// Returns true if a process with these settings listens with TLS.
@@ -236,8 +243,9 @@ fn names(workload: &Workload, settings: &Table, certificates: &[&Certificate], r
     let service = format!("forebay.{}.svc", rendered.namespace());
     let workers = settings.get("workers").and_then(Value::as_array).into_iter().flatten().filter_map(Value::as_str);
     let workers = workers.filter_map(|url| url.strip_prefix("https://")?.split(':').next());
+    let found = found_name(settings, rendered);
     let own = (workload.component == "router" && speaks_tls(settings)).then_some(("router", service.as_str()));
-    let asked = own.into_iter().chain(workers.map(|host| ("worker", host)));
+    let asked = own.into_iter().chain(workers.chain(found.as_deref()).map(|host| ("worker", host)));
     let is_named = |(component, host): &(&str, &str)| {
         let name = format!("forebay-{component}");
         let of = certificates.iter().filter(|certificate| certificate.metadata.name.as_deref() == Some(&name));
@@ -246,6 +254,12 @@ fn names(workload: &Workload, settings: &Table, certificates: &[&Certificate], r
         names.any(|name| name == host || name.strip_prefix("*.") == Some(parent))
     };
     asked.filter(|asked| !is_named(asked)).map(|(_, host)| format!("no Certificate names {host}")).collect()
+}
+
+/// The name by which discovery knows a pod.
+fn found_name(settings: &Table, rendered: &Rendered) -> Option<String> {
+    let service = settings.get("discovery")?.get("kubernetes")?.as_str()?.split(':').next()?;
+    Some(format!("forebay-worker-0.{service}.{}.svc", rendered.namespace()))
 }
 
 /// Workers ask for certificates, and the router shows one.

@@ -2,11 +2,13 @@
 //! documents, so that an overlay cannot undo what the base promises.
 
 use crate::certificates::{self, Certificate, Issuer};
+use crate::discovery;
 use crate::render::Rendered;
 use k8s_openapi::api::apps::v1::{Deployment, StatefulSet};
 use k8s_openapi::api::core::v1::{Container, Namespace, PodSpec, PodTemplateSpec, Probe, Service, ServiceAccount};
 use k8s_openapi::api::networking::v1::{NetworkPolicy, NetworkPolicyEgressRule, NetworkPolicyPort};
 use k8s_openapi::api::policy::v1::PodDisruptionBudget;
+use k8s_openapi::api::rbac::v1::{Role, RoleBinding};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::LabelSelector;
 use k8s_openapi::apimachinery::pkg::util::intstr::IntOrString;
 use serde::de::DeserializeOwned;
@@ -19,7 +21,7 @@ const GRACE_SPARE_S: i64 = 5;
 /// Where NodeLocal DNSCache listens on every node, unless its operator says otherwise.
 const NODE_LOCAL_DNS: &str = "169.254.20.10/32";
 
-type Labels = BTreeMap<String, String>;
+pub(crate) type Labels = BTreeMap<String, String>;
 
 /// One document, as the API server's type.
 #[derive(Debug)]
@@ -31,6 +33,8 @@ pub(crate) enum Object {
     StatefulSet(Box<StatefulSet>),
     Budget(Box<PodDisruptionBudget>),
     NetworkPolicy(Box<NetworkPolicy>),
+    Role(Box<Role>),
+    RoleBinding(Box<RoleBinding>),
     Issuer(Box<Issuer>),
     Certificate(Box<Certificate>),
 }
@@ -43,8 +47,8 @@ pub(crate) struct Workload {
     pub(crate) component: String,
     replicas: i32,
     selector: LabelSelector,
-    service: Option<String>,
-    labels: Labels,
+    pub(crate) service: Option<String>,
+    pub(crate) labels: Labels,
     pub(crate) pod: PodSpec,
 }
 
@@ -58,6 +62,8 @@ pub(crate) fn parse(document: &Value) -> Result<Object, String> {
         (Some("apps/v1"), Some("StatefulSet")) => strict(document).map(Object::StatefulSet),
         (Some("policy/v1"), Some("PodDisruptionBudget")) => strict(document).map(Object::Budget),
         (Some("networking.k8s.io/v1"), Some("NetworkPolicy")) => strict(document).map(Object::NetworkPolicy),
+        (Some("rbac.authorization.k8s.io/v1"), Some("Role")) => strict(document).map(Object::Role),
+        (Some("rbac.authorization.k8s.io/v1"), Some("RoleBinding")) => strict(document).map(Object::RoleBinding),
         (Some(certificates::VERSION), Some("Issuer")) => strict(document).map(Object::Issuer),
         (Some(certificates::VERSION), Some("Certificate")) => strict(document).map(Object::Certificate),
         (version, kind) => Err(format!("{version:?} {kind:?} is not expected here; teach the test about it")),
@@ -109,6 +115,7 @@ pub(crate) fn faults(rendered: &Rendered) -> Vec<String> {
     faults.extend(shared_key(&workloads));
     faults.extend(router_reaches_workers(&workloads, &objects));
     faults.extend(certificates::faults(&workloads, &objects, rendered));
+    faults.extend(discovery::faults(&workloads, &objects, rendered));
     faults
 }
 
@@ -142,7 +149,7 @@ fn workload(object: &Object) -> Option<Workload> {
     }
 }
 
-fn selects(selector: &LabelSelector, labels: &Labels) -> bool {
+pub(crate) fn selects(selector: &LabelSelector, labels: &Labels) -> bool {
     assert!(selector.match_expressions.is_none(), "the rules read matchLabels only; teach them about expressions");
     selector.match_labels.iter().flatten().all(|(key, value)| labels.get(key) == Some(value))
 }
@@ -166,9 +173,13 @@ fn selectors(workload: &Workload) -> Vec<String> {
 
 /// The table of forebay.toml that a workload reads.
 pub(crate) fn settings(workload: &Workload, rendered: &Rendered) -> toml::Table {
+    configuration(rendered)[&workload.component].as_table().expect("a table for each component").clone()
+}
+
+/// The whole of forebay.toml.
+pub(crate) fn configuration(rendered: &Rendered) -> toml::Table {
     let text = rendered.config_maps.get("forebay-config").and_then(|files| files.get("forebay.toml"));
-    let table: toml::Table = text.expect("the base generates the configuration").parse().expect("forebay.toml is TOML");
-    table[&workload.component].as_table().expect("a table for each component").clone()
+    text.expect("the base generates the configuration").parse().expect("forebay.toml is TOML")
 }
 
 fn listen_ms(settings: &toml::Table, key: &str) -> i64 {
@@ -280,7 +291,7 @@ fn probes(container: &Container) -> Vec<String> {
     faults
 }
 
-fn port_number(container: &Container, port: &IntOrString) -> Option<i32> {
+pub(crate) fn port_number(container: &Container, port: &IntOrString) -> Option<i32> {
     let mut ports = container.ports.iter().flatten();
     match port {
         IntOrString::Int(number) => ports.find(|port| port.container_port == *number),
@@ -311,12 +322,20 @@ fn configured(workload: &Workload, rendered: &Rendered) -> Vec<String> {
     if args.first() != Some(&workload.component) {
         faults.push(format!("{}: it runs {:?}, not {}", workload.title, args.first(), workload.component));
     }
-    let address = settings(workload, rendered)["listen"]["address"].as_str().unwrap_or_default().to_owned();
+    let settings = settings(workload, rendered);
+    let peers = settings.get("peers").and_then(|peers| peers.get("listen"));
+    let addresses: Vec<&str> =
+        [settings["listen"].get("address"), peers].into_iter().flatten().filter_map(toml::Value::as_str).collect();
     for port in container.ports.iter().flatten() {
-        if address != format!("0.0.0.0:{}", port.container_port) {
-            let number = port.container_port;
-            faults.push(format!("{}: port {number} is not where forebay.toml listens, {address}", workload.title));
+        let number = port.container_port;
+        if !addresses.contains(&format!("0.0.0.0:{number}").as_str()) {
+            let title = &workload.title;
+            faults.push(format!("{title}: port {number} is not where forebay.toml listens, {}", addresses.join(" ")));
         }
+    }
+    let open = container.ports.iter().flatten().count();
+    if open != addresses.len() {
+        faults.push(format!("{}: it listens at {}, and has {open} ports", workload.title, addresses.join(" and ")));
     }
     faults
 }
@@ -340,7 +359,9 @@ fn reachable(workload: &Workload, objects: &[Object]) -> Vec<String> {
     faults
 }
 
-fn policies(objects: &[Object]) -> impl Iterator<Item = &k8s_openapi::api::networking::v1::NetworkPolicySpec> {
+pub(crate) fn policies(
+    objects: &[Object],
+) -> impl Iterator<Item = &k8s_openapi::api::networking::v1::NetworkPolicySpec> {
     objects.iter().filter_map(|object| match object {
         Object::NetworkPolicy(policy) => policy.spec.as_ref(),
         _ => None,
@@ -368,7 +389,7 @@ fn references(object: &Object, workloads: &[Workload], objects: &[Object]) -> Ve
         }
         Object::Budget(budget) => of_budget(budget, workloads),
         Object::NetworkPolicy(policy) => of_policy(policy, workloads),
-        Object::Issuer(_) | Object::Certificate(_) => Vec::new(),
+        Object::Role(_) | Object::RoleBinding(_) | Object::Issuer(_) | Object::Certificate(_) => Vec::new(),
     }
 }
 
@@ -459,6 +480,9 @@ fn worker_list(workloads: &[Workload], rendered: &Rendered) -> Vec<String> {
         return vec!["there is no router, or no worker".into()];
     };
     let settings = settings(router, rendered);
+    if settings.contains_key("discovery") {
+        return Vec::new();
+    }
     let listed = settings["workers"].as_array().cloned().unwrap_or_default();
     let listed: Vec<&str> = listed.iter().filter_map(toml::Value::as_str).collect();
     let service = worker.service.clone().unwrap_or_default();
@@ -507,8 +531,9 @@ fn router_reaches_workers(workloads: &[Workload], objects: &[Object]) -> Vec<Str
             leads && rule.ports.iter().flatten().any(|rule| rule.port == Some(IntOrString::Int(port)))
         })
     };
-    let ports = worker.pod.containers[0].ports.iter().flatten().map(|port| port.container_port);
+    let ports = worker.pod.containers[0].ports.iter().flatten().filter(|port| port.name.as_deref() == Some("http"));
     let mut faults: Vec<String> = ports
+        .map(|port| port.container_port)
         .filter(|port| !allows(*port, true))
         .map(|port| format!("no NetworkPolicy lets the router out to workers on port {port}"))
         .collect();

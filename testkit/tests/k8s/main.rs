@@ -4,13 +4,14 @@
 //! There is no cluster here: `render` does what kustomize would do with the few features we use.
 
 mod certificates;
+mod discovery;
 mod lint;
 mod render;
 
 use render::Rendered;
 use serde_json::{Value, json};
 
-const VARIANTS: [&str; 3] = ["base", "overlays/demo", "overlays/tls"];
+const VARIANTS: [&str; 4] = ["base", "overlays/demo", "overlays/tls", "overlays/peers"];
 
 #[test]
 fn every_file_belongs_to_a_kustomization() {
@@ -225,6 +226,63 @@ fn breaking_any_rule_of_tls_is_noticed() {
         let text = rendered.config_maps["forebay-config"]["forebay.toml"].clone();
         assert!(text.contains(line));
         let without = if line.starts_with('[') { "[router.retry]\n[unread]" } else { "" };
+        let files = rendered.config_maps.get_mut("forebay-config").expect("there");
+        files.insert("forebay.toml".into(), text.replace(line, without));
+        let faults = lint::faults(&rendered).join("\n");
+        assert!(faults.contains(complaint), "without {line}: expected `{complaint}` in {faults:?}");
+    }
+}
+
+/// As above, for the rules of discovery and peers.
+#[test]
+fn breaking_any_rule_of_discovery_is_noticed() {
+    let container = "/spec/template/spec/containers/0";
+    let volume = "/spec/template/spec/volumes/3";
+    let cases = [
+        ("Role", "forebay-discovery", "/rules/0/verbs/1".into(), json!("delete"), "`list` and `watch`"),
+        ("Role", "forebay-discovery", "/rules/0/resources/0".into(), json!("secrets"), "endpointslices"),
+        ("RoleBinding", "forebay-discovery", "/subjects/1/name".into(), json!("other"), "forebay-worker"),
+        ("RoleBinding", "forebay-discovery", "/roleRef/name".into(), json!("other"), "Role"),
+        ("Service", "forebay-worker", "/spec/ports/1/name".into(), json!("other"), "port `peers`"),
+        ("StatefulSet", "forebay-worker", format!("{container}/ports/1/containerPort"), json!(9000), "9000"),
+        ("StatefulSet", "forebay-worker", format!("{container}/volumeMounts/3/mountPath"), json!("/x"), "token"),
+        ("Deployment", "forebay-router", format!("{volume}/projected/sources/0"), json!({}), "token"),
+        ("Deployment", "forebay-router", format!("{volume}/projected/sources/1/configMap/name"), json!("x"), "token"),
+        (
+            "Deployment",
+            "forebay-router",
+            format!("{volume}/projected/sources/0/serviceAccountToken/expirationSeconds"),
+            json!(864_000),
+            "token",
+        ),
+        ("NetworkPolicy", "forebay-router", "/spec/egress/2/ports/1/port".into(), json!(80), "API server"),
+        ("NetworkPolicy", "forebay-worker", "/spec/egress/1/ports/0/port".into(), json!(80), "API server"),
+        ("NetworkPolicy", "forebay-worker", "/spec/egress/0/ports/0/port".into(), json!(80), "to each other"),
+        (
+            "NetworkPolicy",
+            "forebay-worker",
+            "/spec/ingress/1/from/0/podSelector/matchLabels/app.kubernetes.io~1component".into(),
+            json!("router"),
+            "to each other",
+        ),
+        ("Certificate", "forebay-worker", "/spec/dnsNames/0".into(), json!("*.example"), "forebay-worker-0"),
+        ("Certificate", "forebay-worker", "/spec/uris/0".into(), json!("spiffe://other"), "identities"),
+    ];
+    for (kind, name, pointer, value, complaint) in cases {
+        let mut rendered = Rendered::of("overlays/peers");
+        rendered.set_at(kind, name, &pointer, value);
+        let faults = lint::faults(&rendered).join("\n");
+        assert!(faults.contains(complaint), "{kind} {name} {pointer}: expected `{complaint}` in {faults:?}");
+    }
+    for (line, without, complaint) in [
+        ("discovery_tls = true", "", "discovery_tls"),
+        ("listen = \"0.0.0.0:8082\"", "", "8082"),
+        ("kubernetes = \"forebay-worker:http\"", "kubernetes = \"other:http\"", "Service other"),
+        ("kubernetes = \"forebay-worker:peers\"", "kubernetes = \"forebay-worker:http\"", "worker.peers.listen"),
+    ] {
+        let mut rendered = Rendered::of("overlays/peers");
+        let text = rendered.config_maps["forebay-config"]["forebay.toml"].clone();
+        assert!(text.contains(line));
         let files = rendered.config_maps.get_mut("forebay-config").expect("there");
         files.insert("forebay.toml".into(), text.replace(line, without));
         let faults = lint::faults(&rendered).join("\n");
