@@ -344,11 +344,18 @@ mod tests {
 
     #[test]
     fn the_configuration_that_kubernetes_mounts_is_valid() {
-        let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("k8s/base/forebay.toml");
-        let keys = ["FOREBAY_ROUTER__WORKER_API_KEY", "FOREBAY_WORKER__API_KEY"];
-        let config = load(Some(&path), environment(&keys.map(|name| (name, "a key"))), &[]).expect("loads").config;
-        assert_eq!(config.problems(), Vec::<String>::new());
-        assert!(config.router.workers.len() >= 2, "{:?}", config.router.workers);
+        // The zone of a pod is empty where Kubernetes does not tell it.
+        let variables = [
+            ("FOREBAY_ROUTER__WORKER_API_KEY", "a key"),
+            ("FOREBAY_WORKER__API_KEY", "a key"),
+            ("FOREBAY_WORKER__PEERS__ZONE", ""),
+        ];
+        for folder in ["base", "overlays/tls", "overlays/peers"] {
+            let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("k8s").join(folder).join("forebay.toml");
+            let config = load(Some(&path), environment(&variables), &[]).expect("loads").config;
+            assert_eq!(config.problems(), Vec::<String>::new(), "{folder}");
+            assert!(config.router.workers.len() >= 2 || config.router.discovery.is_on(), "{folder}");
+        }
     }
 
     #[test]

@@ -54,7 +54,7 @@ pub struct DiscoveryConfig {
     /// The name that members' certificates must hold. Absent by default: the name that each was found by, such as
     /// `POD.SERVICE.NAMESPACE.svc`, `SERVICE.NAMESPACE.svc`, or the host of its address.
     pub tls_name: Option<String>,
-    /// The zone that this process runs in. Absent by default: the zone that the source gives for this process itself.
+    /// The zone that this process runs in. Absent, or empty, by default: the zone that the source gives for this process itself.
     /// Members of the zone are asked first.
     pub zone: Option<String>,
     /// Names and addresses of this process's own machine or pod. A member that has one of them, and the port that this

@@ -52,7 +52,7 @@ pub fn start(config: &DiscoveryConfig, means: &Means, registry: &Registry) -> Re
     let rules = Rules {
         members_max: config.members_max,
         forget_after: config.forget_after(),
-        zone: config.zone.clone(),
+        zone: config.zone.clone().filter(|zone| !zone.is_empty()),
         tls_name: config.tls_name.clone(),
     };
     let publisher = Publisher {

@@ -27,7 +27,7 @@ pub struct SeedingConfig {
     pub connections_max: usize,
     /// The tenant whose weights these are, as the rules of `rights` name it.
     pub tenant: String,
-    /// The zone that this machine is in, for peers to prefer their own.
+    /// The zone that this machine is in, for peers to prefer their own; empty where nobody says.
     pub zone: Option<String>,
     /// The most extents of 4 MiB that are being sent or wait for it; beyond them the answer is 503, and says who else
     /// took the extent. Half of them are one peer's at most, and half are for extents that nobody took from here yet.
@@ -88,6 +88,11 @@ impl SeedingConfig {
         wrong.map(|error| (format!("rights.{}", error.field), error.problem))
     }
 
+    /// The zone, where one is given.
+    pub(crate) fn zone(&self) -> Option<&str> {
+        self.zone.as_deref().filter(|zone| !zone.is_empty())
+    }
+
     fn exposure_problem(&self) -> Option<(&'static str, &'static str)> {
         let address = self.listen?;
         let is_mutual = self.tls.certificate_file.is_some() && self.tls.client_ca_file.is_some();
@@ -111,7 +116,7 @@ impl SeedingConfig {
         if !(1..=TENANT_BYTES_MAX).contains(&self.tenant.len()) {
             return Some(("tenant", "must have 1 to 64 bytes"));
         }
-        if self.zone.as_deref().is_some_and(|zone| !wire::peers::is_name(zone)) {
+        if self.zone().is_some_and(|zone| !wire::peers::is_name(zone)) {
             return Some(("zone", "must be a name without spaces and commas"));
         }
         let numbers = [

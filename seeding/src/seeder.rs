@@ -91,7 +91,7 @@ impl Seeder {
         let server = Arc::new(Server {
             offer: Offer::new(&config.tenant),
             peers: Arc::new(peers),
-            zone: config.zone.clone(),
+            zone: config.zone().map(str::to_owned),
             queue: Queue::new(config.queue_extents_max),
             upload: Arc::new(Upload::new()),
             served: Arc::default(),
@@ -112,7 +112,7 @@ impl Seeder {
             offer: server.offer.clone(),
             address,
             url,
-            zone: config.zone.clone(),
+            zone: config.zone().map(str::to_owned),
             upload: Arc::clone(&server.upload),
             queue: Arc::clone(&server.queue),
             served: Arc::clone(&server.served),
