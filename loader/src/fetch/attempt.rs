@@ -197,7 +197,7 @@ async fn race(
 /// The label under which a failed request is counted.
 fn outcome(problem: &SourceError) -> &'static str {
     match problem {
-        SourceError::Throttled { .. } => "throttled",
+        SourceError::Throttled { .. } | SourceError::Taken { .. } => "throttled",
         SourceError::Landing(LandingError::Corrupt { .. }) => "corrupt",
         _ => "failed",
     }

@@ -42,10 +42,12 @@ impl PeerSource {
         let (url, name) = (self.asked.url.clone(), object.name.clone());
         match error {
             HttpError::Refused { status: 503, others: Some(others), .. } => {
-                if !others.members.is_empty() {
-                    (self.on_taken)(file, extent, others.members);
+                let retry_after = others.retry_after;
+                if others.members.is_empty() {
+                    return SourceError::Throttled { url, name, status: 503, retry_after: Some(retry_after) };
                 }
-                SourceError::Throttled { url, name, status: 503, retry_after: Some(others.retry_after) }
+                (self.on_taken)(file, extent, others.members);
+                SourceError::Taken { url, name, retry_after }
             }
             // It may have it later: others ask for it meanwhile.
             HttpError::Refused { status: 409, .. } => {

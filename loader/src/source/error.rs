@@ -73,6 +73,16 @@ pub enum SourceError {
         /// The value of `Retry-After`.
         retry_after: Option<Duration>,
     },
+    /// A peer is busy and has given these bytes to others, who can be asked for them. It may yet give other bytes.
+    #[error("{url}: `{name}` was given to others, and it is busy")]
+    Taken {
+        /// The peer's URL.
+        url: String,
+        /// The object.
+        name: String,
+        /// The time after which asking again makes sense.
+        retry_after: Duration,
+    },
     /// A server error, a broken connection, a time-out: may pass.
     #[error("{url}: reading `{name}`: {problem}")]
     Transient {
@@ -114,6 +124,6 @@ impl SourceError {
     /// missing object, a status of 4xx) is not asked for again.
     #[must_use]
     pub fn is_retryable(&self) -> bool {
-        matches!(self, Self::Throttled { .. } | Self::Transient { .. } | Self::Protocol { .. })
+        matches!(self, Self::Throttled { .. } | Self::Taken { .. } | Self::Transient { .. } | Self::Protocol { .. })
     }
 }

@@ -211,17 +211,26 @@ impl Warm {
             }
             Ended::Failed(problem) if is_ours(&problem) => return ours(problem, facts),
             Ended::Failed(SourceError::Throttled { retry_after, .. }) => {
-                let longest = Duration::from_secs(config.retry_after_max_seconds);
-                let wait = retry_after.unwrap_or(facts.round_trip).min(longest);
-                let numbers: Vec<u32> = missing.iter().map(|&place| self.work.get(place).number).collect();
-                if let Some(peer) = self.peer_mut(source) {
-                    numbers.into_iter().for_each(|number| peer.refuse(number, facts.now + wait));
-                }
+                self.refuse(source, &missing, retry_after.unwrap_or(facts.round_trip), facts.now);
+            }
+            // Its window stays as it is: what it has given to nobody yet it may still give.
+            Ended::Failed(SourceError::Taken { retry_after, .. }) => {
+                peer.be_refused(facts.now);
+                self.refuse(source, &missing, retry_after, facts.now);
             }
             Ended::Failed(problem) => self.blame(source, &problem, pause, facts.now),
             Ended::Stalled(_) => self.fault(source, pause, facts.now),
         }
         if missing.is_empty() { After::Done } else { After::Release }
+    }
+
+    /// A peer gives some extents to others for a while.
+    fn refuse(&mut self, source: usize, places: &[usize], wait: Duration, now: Instant) {
+        let wait = wait.min(Duration::from_secs(self.config.retry_after_max_seconds));
+        let numbers: Vec<u32> = places.iter().map(|&place| self.work.get(place).number).collect();
+        if let Some(peer) = self.peer_mut(source) {
+            numbers.into_iter().for_each(|number| peer.refuse(number, now + wait));
+        }
     }
 
     /// What a failed request says of a peer.
@@ -337,7 +346,8 @@ impl Supply for Warm {
                 return;
             }
             News::HedgeFailed { source, problem } if !is_ours(problem) => {
-                if self.peer(*source).is_some() && !matches!(problem, SourceError::Throttled { .. }) {
+                let is_busy = matches!(problem, SourceError::Throttled { .. } | SourceError::Taken { .. });
+                if self.peer(*source).is_some() && !is_busy {
                     self.blame(*source, problem, Duration::from_millis(self.config.backoff_base_ms), now);
                 }
                 return;

@@ -17,6 +17,9 @@ const REFUSED_MAX: usize = 64;
 /// The time after which a late peer is as good as the others again.
 const LATE: Duration = Duration::from_secs(30);
 
+/// The pause after an extent that a peer had given to others; at most 32 times as long.
+const TAKEN_PAUSE: Duration = Duration::from_millis(5);
+
 /// The time in which a peer that joins says what it has, a lost packet included.
 const JOINING: Duration = Duration::from_millis(500);
 
@@ -55,6 +58,8 @@ pub(super) struct Peer {
     rests_until: Option<Instant>,
     late_until: Option<Instant>,
     refused: BTreeMap<u32, Instant>,
+    /// Extents in a row that it had given to others.
+    taken: u32,
     /// The mean time from an order of one extent to its end, in seconds.
     pace: Option<f64>,
 }
@@ -76,6 +81,7 @@ impl Peer {
             rests_until: None,
             late_until: None,
             refused: BTreeMap::new(),
+            taken: 0,
             pace: None,
         }
     }
@@ -178,7 +184,7 @@ impl Peer {
 
     /// An extent has come whole and right.
     pub(super) fn succeeded(&mut self, seconds: f64) {
-        self.failures = 0;
+        (self.failures, self.taken) = (0, 0);
         self.pace = Some(self.pace.map_or(seconds, |mean| mean + WEIGHT * (seconds - mean)));
     }
 
@@ -190,6 +196,12 @@ impl Peer {
         {
             self.refused.remove(&soonest);
         }
+    }
+
+    /// It had given an extent to others: it is asked for another one, after a moment that doubles each time.
+    pub(super) fn be_refused(&mut self, now: Instant) {
+        self.rests_until = Some(now + TAKEN_PAUSE * (1 << self.taken.min(5)));
+        self.taken += 1;
     }
 
     /// It failed, and rests for `pause`; after a few failures in a row it is given up. Returns true then.

@@ -40,6 +40,8 @@ enum Way {
     Dies(u64),
     /// It sends so slowly that an extent takes an hour, and never stops.
     Drips,
+    /// It has given the first half to others already.
+    GaveHalf,
     /// It serves for so many milliseconds, and is busy from then on.
     Turns(u64),
 }
@@ -126,7 +128,7 @@ impl Simulation {
         let extents = order.extents.end - order.extents.start;
         Duration::from_millis(match self.way(order.source()) {
             Way::Honest(millis) => millis * extents,
-            Way::Half | Way::Dies(_) | Way::Lies | Way::Turns(_) => 5 * extents,
+            Way::Half | Way::Dies(_) | Way::Lies | Way::Turns(_) | Way::GaveHalf => 5 * extents,
             Way::Drips => 3_600_000,
             Way::Breaks | Way::Refuses | Way::OftenRefuses | Way::Boasts | Way::Forbids | Way::IsMute => 1,
             Way::Stalls => 3_000,
@@ -160,7 +162,11 @@ impl Simulation {
             Way::OftenRefuses if self.random.random_bool(0.5) => Ended::Complete,
             Way::Turns(millis) if !is_dead(millis) => Ended::Complete,
             Way::Refuses | Way::OftenRefuses | Way::Turns(_) => refusal(),
-            Way::Drips => Ended::Complete,
+            Way::GaveHalf if order.extents.start < EXTENTS / 2 => {
+                let (url, name, retry_after) = ("peer://x".into(), "f".into(), Duration::from_secs(5));
+                Ended::Failed(SourceError::Taken { url, name, retry_after })
+            }
+            Way::Drips | Way::GaveHalf => Ended::Complete,
             Way::Forbids => Ended::Failed(SourceError::NotFound { url: "peer://x".into(), name: "f".into() }),
         }
     }
@@ -401,6 +407,14 @@ fn peers_that_drip_hold_nothing_for_long() {
     assert!(run.ended.is_ok() && run.seconds < 30.0, "the other peer: {run:?}");
 }
 
+#[test]
+fn a_refusal_that_names_others_concerns_one_extent() {
+    let run = play(None, &[Way::Half, Way::GaveHalf]);
+    assert!(run.ended.is_ok() && run.departed.is_empty(), "{run:?}");
+    assert!(run.seconds < 4.0, "the second half is not waited for: {run:?}");
+    assert!(run.served[1] >= EXTENTS / 2 && run.asked[1] < 3 * EXTENTS, "{run:?}");
+}
+
 fn any_way() -> impl Strategy<Value = Way> {
     prop_oneof![
         (1u64..200).prop_map(Way::Honest),
@@ -416,6 +430,7 @@ fn any_way() -> impl Strategy<Value = Way> {
         (0u64..2_000).prop_map(Way::Dies),
         (0u64..2_000).prop_map(Way::Turns),
         Just(Way::Drips),
+        Just(Way::GaveHalf),
     ]
 }
 
