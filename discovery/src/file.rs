@@ -2,11 +2,12 @@
 
 use crate::source::{Answer, Ask};
 use crate::view::{ViewError, answer};
-use std::io;
-use std::path::PathBuf;
+use std::io::{self, Read};
+use std::os::unix::fs::MetadataExt;
+use std::path::{Path, PathBuf};
 use std::time::{Duration, SystemTime};
 use thiserror::Error;
-use tokio::io::AsyncReadExt;
+use tokio::task::{JoinHandle, spawn_blocking};
 use wire::fleet::FLEET_BYTES_MAX;
 
 /// Errors of a file of members.
@@ -32,6 +33,8 @@ pub(crate) enum FileError {
 
 /// Facts that differ where a file was changed or replaced.
 type Stamp = (u64, Option<SystemTime>, u64);
+/// What a look at the file found: its stamp, and its bytes if that is another one than before.
+type Looked = Result<(Stamp, Option<Vec<u8>>), FileError>;
 
 /// A file of members.
 #[derive(Debug)]
@@ -39,26 +42,22 @@ pub(crate) struct File {
     path: PathBuf,
     timeout: Duration,
     last: Option<(Stamp, Answer)>,
+    /// A look that has not ended. There is one at most: where storage hangs, threads do not pile up.
+    looking: Option<JoinHandle<Looked>>,
 }
 
 impl File {
     pub(crate) fn new(path: PathBuf, timeout: Duration) -> Self {
-        Self { path, timeout, last: None }
+        Self { path, timeout, last: None, looking: None }
     }
 
-    async fn read(&mut self) -> Result<Answer, FileError> {
-        let fail = |source| FileError::Read { path: self.path.clone(), source };
-        let file = tokio::fs::File::open(&self.path).await.map_err(fail)?;
-        let stamp = stamp(&file.metadata().await.map_err(fail)?);
-        if let Some((_, known)) = self.last.as_ref().filter(|(last, _)| *last == stamp) {
+    fn take_in(&mut self, looked: Looked) -> Result<Answer, FileError> {
+        let (stamp, bytes) = looked?;
+        if let (None, Some((_, known))) = (&bytes, &self.last) {
             return Ok(known.clone());
         }
-        let mut bytes = Vec::new();
-        file.take(FLEET_BYTES_MAX as u64 + 1).read_to_end(&mut bytes).await.map_err(fail)?;
-        if bytes.len() > FLEET_BYTES_MAX {
-            return Err(FileError::Large { path: self.path.clone() });
-        }
-        let found = answer(&bytes).map_err(|source| FileError::View { path: self.path.clone(), source })?;
+        let found = answer(&bytes.unwrap_or_default());
+        let found = found.map_err(|source| FileError::View { path: self.path.clone(), source })?;
         self.last = Some((stamp, found.clone()));
         Ok(found)
     }
@@ -68,14 +67,41 @@ impl Ask for File {
     type Error = FileError;
 
     async fn ask(&mut self) -> Result<Answer, FileError> {
-        let (path, timeout) = (self.path.clone(), self.timeout);
-        let read = tokio::time::timeout(timeout, self.read()).await;
-        read.unwrap_or(Err(FileError::TimedOut { path }))
+        let (path, known) = (self.path.clone(), self.last.as_ref().map(|(stamp, _)| *stamp));
+        let looking = self.looking.get_or_insert_with(|| spawn_blocking(move || look(&path, known)));
+        let Ok(looked) = tokio::time::timeout(self.timeout, looking).await else {
+            return Err(FileError::TimedOut { path: self.path.clone() });
+        };
+        self.looking = None;
+        let path = || self.path.clone();
+        let looked =
+            looked.unwrap_or_else(|cause| Err(FileError::Read { path: path(), source: io::Error::other(cause) }));
+        self.take_in(looked)
     }
 }
 
+/// Reads the file, unless it is the one that is known.
+fn look(path: &Path, known: Option<Stamp>) -> Looked {
+    let fail = |source| FileError::Read { path: path.to_owned(), source };
+    // Before it is opened: to open a pipe is to wait for a writer.
+    let metadata = std::fs::metadata(path).map_err(fail)?;
+    if !metadata.is_file() {
+        return Err(fail(io::Error::other("it is no regular file")));
+    }
+    let stamp = stamp(&metadata);
+    if Some(stamp) == known {
+        return Ok((stamp, None));
+    }
+    let mut bytes = Vec::new();
+    let file = std::fs::File::open(path).map_err(fail)?;
+    file.take(FLEET_BYTES_MAX as u64 + 1).read_to_end(&mut bytes).map_err(fail)?;
+    if bytes.len() > FLEET_BYTES_MAX {
+        return Err(FileError::Large { path: path.to_owned() });
+    }
+    Ok((stamp, Some(bytes)))
+}
+
 fn stamp(metadata: &std::fs::Metadata) -> Stamp {
-    use std::os::unix::fs::MetadataExt;
     (metadata.len(), metadata.modified().ok(), metadata.ino())
 }
 
@@ -103,5 +129,17 @@ mod tests {
         assert!(matches!(file.ask().await, Err(FileError::View { .. })));
         write(&" ".repeat(FLEET_BYTES_MAX + 1));
         assert!(matches!(file.ask().await, Err(FileError::Large { .. })));
+    }
+
+    #[tokio::test]
+    async fn what_is_no_regular_file_is_refused_and_not_waited_for() {
+        let dir = tempfile::tempdir().expect("a directory");
+        let pipe = dir.path().join("pipe");
+        let made = std::process::Command::new("mkfifo").arg(&pipe).status().expect("mkfifo");
+        assert!(made.success());
+        for path in [pipe, dir.path().to_owned(), PathBuf::from("/dev/zero")] {
+            let error = File::new(path.clone(), Duration::from_secs(60)).ask().await.expect_err("no file");
+            assert!(matches!(error, FileError::Read { .. }), "{}: {error}", path.display());
+        }
     }
 }

@@ -108,6 +108,8 @@ impl Fleet {
             }
         }
         members.leaving = known.into_iter().collect();
+        members.present.iter().for_each(|(_, worker)| worker.set_leaving(false));
+        members.leaving.iter().for_each(|(_, worker)| worker.set_leaving(true));
         drop(members);
         self.rebuild();
         self.membership_changed.notify_one();
@@ -121,13 +123,16 @@ impl Fleet {
 
     /// Forgets a worker that left and whose last request has ended; returns true if it did.
     pub(crate) fn forget(&self, worker: &Arc<Worker>) -> bool {
-        let mut members = self.members.lock();
-        let is_it = |(_, other): &(Address, Arc<Worker>)| Arc::ptr_eq(other, worker);
-        if worker.in_flight() > 0 || members.present.iter().any(is_it) {
+        // Most stay, and are asked for every second: no lock and no search for them.
+        if !worker.is_leaving() || worker.in_flight() > 0 {
             return false;
         }
-        members.leaving.retain(|other| !is_it(other));
-        true
+        let mut members = self.members.lock();
+        // It may have come back in the meantime.
+        if worker.is_leaving() {
+            members.leaving.retain(|(_, other)| !Arc::ptr_eq(other, worker));
+        }
+        worker.is_leaving()
     }
 
     /// Waits until a worker came or went.

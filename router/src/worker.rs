@@ -139,6 +139,8 @@ pub(crate) struct Worker {
     /// True if the last health checks got no answer at all, as from a stopped process. A refused
     /// connection is an answer: a worker that drains refuses and finishes its streams.
     is_silent: AtomicBool,
+    /// True if it left the fleet.
+    is_leaving: AtomicBool,
     in_flight: AtomicU32,
     /// The load of these requests.
     load: AtomicU32,
@@ -161,6 +163,7 @@ impl Worker {
             view: ArcSwap::from_pointee(view),
             is_up: AtomicBool::new(false),
             is_silent: AtomicBool::new(false),
+            is_leaving: AtomicBool::new(false),
             in_flight: AtomicU32::new(0),
             load: AtomicU32::new(0),
             rests_until_ms: AtomicU64::new(0),
@@ -200,6 +203,15 @@ impl Worker {
 
     pub(crate) fn set_silent(&self, is_silent: bool) {
         self.is_silent.store(is_silent, Ordering::Relaxed);
+    }
+
+    /// True if it left the fleet.
+    pub(crate) fn is_leaving(&self) -> bool {
+        self.is_leaving.load(Ordering::Relaxed)
+    }
+
+    pub(crate) fn set_leaving(&self, is_leaving: bool) {
+        self.is_leaving.store(is_leaving, Ordering::Relaxed);
     }
 
     /// Records a health check; returns true if the fleet looks different now.

@@ -7,6 +7,7 @@ use listen::{ClientTls, ClientTlsConfig, TlsError};
 use std::io;
 use std::path::{Path, PathBuf};
 use thiserror::Error;
+use tokio::io::AsyncReadExt;
 use tokio::task::JoinSet;
 
 /// The files of a pod's service account.
@@ -62,8 +63,10 @@ impl Account {
     /// The header that proves who we are, as the token is now.
     pub(crate) async fn authorization(&self) -> Result<Option<HeaderValue>, AccountError> {
         let Some(path) = self.token_file.as_ref() else { return Ok(None) };
-        let read = tokio::fs::read_to_string(path).await;
-        let text = read.map_err(|source| AccountError::Read { path: path.clone(), source })?;
+        let fail = |source| AccountError::Read { path: path.clone(), source };
+        let file = tokio::fs::File::open(path).await.map_err(fail)?;
+        let mut text = String::new();
+        file.take(TOKEN_BYTES_MAX as u64 + 1).read_to_string(&mut text).await.map_err(fail)?;
         let token = Some(text.trim()).filter(|token| (1..=TOKEN_BYTES_MAX).contains(&token.len()));
         let header = token.and_then(|token| HeaderValue::from_str(&format!("Bearer {token}")).ok());
         let mut header = header.ok_or_else(|| AccountError::Token { path: path.clone() })?;
