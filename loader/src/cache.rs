@@ -25,7 +25,7 @@ mod shelf;
 mod syncer;
 
 use std::collections::BTreeMap;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
@@ -113,6 +113,18 @@ impl Cache {
         finished::by_root(&self.shelf, root).await
     }
 
+    /// Notes that a URL names what another one was when it was last loaded: a commit, of which the other is a branch.
+    ///
+    /// # Errors
+    /// The system's error.
+    pub async fn name_also(&self, url: &str, as_was: &str) -> Result<(), CacheError> {
+        let (shelf, url) = (Arc::clone(&self.shelf), url.to_owned());
+        let Some(reference) = disk::read_json::<facts::Reference>(&shelf.layout.reference(as_was)) else {
+            return Ok(());
+        };
+        off_thread(move || finished::refer(&shelf, &facts::Reference { url, ..reference })).await
+    }
+
     /// The URL's content when it was last loaded, whatever it is now.
     #[must_use]
     pub fn last_known(&self, url: &str) -> Option<LastKnown> {
@@ -179,6 +191,13 @@ impl Cache {
     #[must_use]
     pub fn list(&self) -> Vec<Listed> {
         manage::list(&self.shelf)
+    }
+
+    /// A folder beside the models for notes on where they come from, if the cache may be written. It holds no weights
+    /// and does not count in the quota; it may be absent.
+    #[must_use]
+    pub fn notes(&self) -> Option<PathBuf> {
+        (!self.shelf.is_read_only).then(|| self.shelf.layout.notes())
     }
 
     /// The roots of all finished models, in hexadecimal.

@@ -35,7 +35,7 @@ pub use content::Content;
 pub use error::LoadError;
 pub use header::{Header, HeaderError, TensorInfo};
 pub use landing::Landing;
-pub use model_url::{ModelUrl, ModelUrlError};
+pub use model_url::{ModelUrl, ModelUrlError, is_commit};
 pub use open::{Load, Loader, LoaderConfig, OpenOptions, Summary};
 pub use probe::Probe;
 pub use region::{Lease, Region, on_truncation};

@@ -46,11 +46,12 @@ pub enum ModelUrl {
         /// A branch, tag or commit; `main` unless given.
         revision: String,
     },
-    /// One GGUF file: `./dir/file.gguf`, `https://HOST/PREFIX/file.gguf`, `hf://ORG/NAME/file.gguf[@REVISION]`…
+    /// One file of a folder. A GGUF file can be written: `./dir/file.gguf`, `https://HOST/PREFIX/file.gguf`,
+    /// `hf://ORG/NAME/file.gguf[@REVISION]`…
     File {
         /// The folder it is in, of any of the kinds above.
         folder: Box<ModelUrl>,
-        /// Its name there, ending in `.gguf`.
+        /// Its name there; ends in `.gguf` where it is a model.
         name: String,
     },
 }
@@ -85,7 +86,8 @@ impl ModelUrl {
             }
             Self::Http(base) => base.path(),
             Self::Hub { repository, .. } => repository,
-            Self::File { name, .. } => &name[..name.len() - GGUF.len()],
+            Self::File { name, .. } if name.to_ascii_lowercase().ends_with(GGUF) => &name[..name.len() - GGUF.len()],
+            Self::File { name, .. } => name,
         };
         last(path).map_or_else(|| self.to_string(), str::to_owned)
     }
@@ -118,7 +120,7 @@ impl ModelUrl {
 
     /// Returns true if what it names can never change: a commit of a hub.
     #[must_use]
-    pub(crate) fn is_immutable(&self) -> bool {
+    pub fn is_immutable(&self) -> bool {
         match self {
             Self::Hub { revision, .. } => is_commit(revision),
             Self::File { folder, .. } => folder.is_immutable(),
@@ -152,7 +154,7 @@ fn gguf_file(text: &str) -> Option<(String, &str)> {
 }
 
 /// Returns true if a revision is a commit's full name, which no branch or tag can be.
-pub(crate) fn is_commit(revision: &str) -> bool {
+pub fn is_commit(revision: &str) -> bool {
     revision.len() == 40 && revision.bytes().all(|byte| byte.is_ascii_digit() || matches!(byte, b'a'..=b'f'))
 }
 

@@ -27,7 +27,7 @@ use crate::probe::{self, Look, Probe};
 use crate::remote::http::{Client, HttpConfig};
 use crate::remote::{self, Env};
 use crate::source::Source;
-use crate::{Content, LoadError, ModelUrl, Weights, identity};
+use crate::{Content, LoadError, ModelUrl, Region, Weights, identity};
 use kept::KeptSource;
 
 /// The configuration of loads.
@@ -51,6 +51,7 @@ pub struct LoaderConfig {
 #[derive(Clone)]
 pub struct Loader {
     shared: Arc<Shared>,
+    env: Arc<Env>,
 }
 
 pub(crate) struct Shared {
@@ -60,7 +61,6 @@ pub(crate) struct Shared {
     pub(crate) metrics: fetch::Metrics,
     pub(crate) client: Client,
     pub(crate) peers: Option<Peers>,
-    env: Env,
 }
 
 /// Options of a load.
@@ -104,6 +104,7 @@ pub struct Summary {
 pub struct Load {
     /// The weights.
     pub weights: Weights,
+    files: Vec<(String, Arc<Region>)>,
     progress: Progress,
     state: watch::Receiver<State>,
     content: watch::Receiver<Option<Arc<Content>>>,
@@ -159,7 +160,27 @@ impl Loader {
         });
         let (config, budgets) = (config.clone(), Budgets::new(&config.fetch));
         let metrics = fetch::Metrics::new(registry);
-        Ok(Self { shared: Arc::new(Shared { config, cache, budgets, metrics, client, peers, env }) })
+        let shared = Arc::new(Shared { config, cache, budgets, metrics, client, peers });
+        Ok(Self { shared, env: Arc::new(env) })
+    }
+
+    /// This loader with another environment: storage is asked with the credentials that it names. Cache, budgets and
+    /// connections stay shared.
+    #[must_use]
+    pub fn with_env(&self, env: Env) -> Self {
+        Self { shared: Arc::clone(&self.shared), env: Arc::new(env) }
+    }
+
+    /// The environment that storage is asked with.
+    #[must_use]
+    pub fn env(&self) -> &Env {
+        &self.env
+    }
+
+    /// The HTTP client that all loads share.
+    #[must_use]
+    pub fn client(&self) -> &Client {
+        &self.shared.client
     }
 
     /// Looks at a model: its small files and its weight files' headers. Objects that the cache holds
@@ -207,6 +228,26 @@ impl Loader {
         }
     }
 
+    /// Looks at one file of a folder, whatever it holds. A load of it brings its bytes into the cache and finds no
+    /// tensors in them.
+    ///
+    /// # Errors
+    /// The file is not there or cannot be looked at; see [`LoadError`].
+    pub async fn probe_file(&self, folder: &ModelUrl, name: &str) -> Result<Probe, LoadError> {
+        let url = ModelUrl::File { folder: Box::new(folder.clone()), name: name.to_owned() };
+        let is_offline = self.is_offline(&url);
+        let kept = if is_offline || url.is_immutable() { self.kept(&url).await } else { None };
+        let source: Arc<dyn Source> = match kept {
+            Some(kept) => Arc::new(KeptSource::new(url.to_string(), kept, None)),
+            None if is_offline => return Err(LoadError::Offline { url: url.to_string() }),
+            None => self.source(&url)?,
+        };
+        let Shared { config, budgets, metrics, .. } = &*self.shared;
+        let object = SmallReads::new(Arc::clone(&source), budgets, &config.fetch, metrics).stat(name).await?;
+        let pinned = self.pinned(&url);
+        Ok(Probe::of_file(url, source, object, pinned))
+    }
+
     /// Looks at the model that a URL was, asking nobody.
     async fn look_at_kept(&self, url: &ModelUrl, kept: Kept) -> Result<Probe, LoadError> {
         let source = Arc::new(KeptSource::new(url.to_string(), kept, None));
@@ -246,11 +287,13 @@ impl Loader {
     }
 
     fn source(&self, url: &ModelUrl) -> Result<Arc<dyn Source>, LoadError> {
-        Ok(remote::open(url, &self.shared.env, &self.shared.client)?)
+        Ok(remote::open(url, &self.env, &self.shared.client)?)
     }
 
-    fn is_offline(&self, url: &ModelUrl) -> bool {
-        self.shared.config.offline || (url.is_hub() && self.shared.env.is_true("HF_HUB_OFFLINE"))
+    /// Returns true if nobody is asked about a URL: its model comes from the cache or not at all.
+    #[must_use]
+    pub fn is_offline(&self, url: &ModelUrl) -> bool {
+        self.shared.config.offline || (url.is_hub() && self.env.is_true("HF_HUB_OFFLINE"))
     }
 
     async fn look(
@@ -385,10 +428,11 @@ impl Probe {
 }
 
 impl Load {
-    fn done(weights: Weights, progress: Progress, summary: Summary, content: Option<Content>) -> Self {
+    fn done(probe: &Probe, weights: Weights, progress: Progress, summary: Summary, content: Option<Content>) -> Self {
         let (_, state) = watch::channel(State::Finished(summary));
         let (_, content) = watch::channel(content.map(Arc::new));
-        Self { weights, progress, state, content, _task: None }
+        let files = files_of(probe, &weights);
+        Self { weights, files, progress, state, content, _task: None }
     }
 
     /// The files as others may have them: from the beginning where the root of the manifest is known, otherwise once a
@@ -396,6 +440,11 @@ impl Load {
     #[must_use]
     pub fn content(&self) -> watch::Receiver<Option<Arc<Content>>> {
         self.content.clone()
+    }
+
+    /// The files of weights by their names at the origin, with their memory, which may still be on its way.
+    pub fn files(&self) -> impl Iterator<Item = (&str, &Arc<Region>)> {
+        self.files.iter().map(|(name, region)| (name.as_str(), region))
     }
 
     /// Its phase.
@@ -419,6 +468,11 @@ impl Load {
     pub fn finished(&self) -> impl Future<Output = Result<Summary, Arc<LoadError>>> + Send + use<> {
         until(self.state.clone(), false)
     }
+}
+
+fn files_of(probe: &Probe, weights: &Weights) -> Vec<(String, Arc<Region>)> {
+    let names = probe.shards.iter().map(|shard| shard.object.name.clone());
+    names.zip(weights.regions()).collect()
 }
 
 async fn until(mut state: watch::Receiver<State>, arrival_is_enough: bool) -> Result<Summary, Arc<LoadError>> {

@@ -11,7 +11,7 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use sha2::{Digest as _, Sha256};
-use wire::evidence::{Evidence, ObjectEvidence, Origin, Role};
+use wire::evidence::{Evidence, ObjectEvidence, Origin, Pinned, Role, is_weights_name};
 use wire::manifest::Manifest;
 
 use crate::gguf::Gguf;
@@ -104,6 +104,24 @@ impl Probe {
         }
     }
 
+    /// One file alone, of which no byte was read.
+    pub(crate) fn of_file(url: ModelUrl, source: Arc<dyn Source>, object: Object, pinned: Option<Pinned>) -> Self {
+        let is_weights = object.checksum.is_some() || is_weights_name(&object.name);
+        let role = if is_weights { Role::Weights } else { Role::Companion };
+        let evidence = Evidence {
+            origin: origin_of(&url),
+            objects: vec![evidence_of(&object, role)],
+            absent: Vec::new(),
+            manifest: None,
+            manifest_sha256: None,
+            signature: None,
+            pinned,
+        };
+        let header = Header { metadata: BTreeMap::new(), tensors: Vec::new(), data_start: 0 };
+        let shards = vec![Shard { object, header, head: Arc::default() }];
+        Self { url, source, files: BTreeMap::new(), shards, gguf: None, evidence }
+    }
+
     /// The evidence to decide on.
     #[must_use]
     pub fn evidence(&self) -> &Evidence {
@@ -143,6 +161,12 @@ impl Probe {
 /// The use that a load makes of a small file.
 pub(crate) fn role_of(name: &str) -> Role {
     SMALL_FILES.iter().find(|(known, _)| *known == name).map_or(Role::Companion, |(_, role)| *role)
+}
+
+/// Returns true if a look at a model looks for a file of this name: if it is not among those found, there is none.
+#[must_use]
+pub fn is_looked_for(name: &str) -> bool {
+    speaks_for_others(name) || name == SINGLE || SMALL_FILES.iter().any(|(known, _)| *known == name)
 }
 
 /// Manifest and signature speak for the others; nobody speaks for them.

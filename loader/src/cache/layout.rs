@@ -70,6 +70,11 @@ impl Layout {
         self.locks().join("space")
     }
 
+    /// Notes of others on where models come from.
+    pub(super) fn notes(&self) -> PathBuf {
+        self.root.join("notes")
+    }
+
     /// Models being removed: they are renamed to here first, so that they disappear at once.
     pub(super) fn trash(&self) -> PathBuf {
         self.root.join("trash")

@@ -117,7 +117,7 @@ async fn hit(
     let finished = Arc::new(finished);
     weights.keep_alive(Arc::clone(&finished) as _);
     let content = Content::of_load(probe, &manifest, weights.proof(), &weights.regions(), finished);
-    Ok(Load::done(weights, Progress::default(), summary, content))
+    Ok(Load::done(probe, weights, Progress::default(), summary, content))
 }
 
 /// Reads the cached files of which the verdict says more than an earlier load has found, and notes
@@ -338,10 +338,11 @@ impl Arrival {
         let known = manifest.and_then(|manifest| self.content(manifest, &finished));
         let (offered, content) = watch::channel(known.map(Arc::new));
         let of = weights.clone();
+        let files = super::files_of(&self.probe, &weights);
         let task =
             Task { arrival: self, plan, progress: progress.clone(), shared_bytes, finished, offered, weights: of };
         let handle = tokio::spawn(task.run(sender));
-        Ok(Load { weights, progress, state, content, _task: Some(AbortOnDrop(handle.abort_handle())) })
+        Ok(Load { weights, files, progress, state, content, _task: Some(AbortOnDrop(handle.abort_handle())) })
     }
 
     /// The files as others may have them.

@@ -40,6 +40,7 @@ pub(super) async fn open(
     let root = verdict.root.map(|root| root.to_string());
     let (seconds, bytes_by_source) = (begun.elapsed().as_secs_f64(), vec![("disk".to_owned(), bytes)]);
     Ok(Load::done(
+        probe,
         weights,
         Progress::default(),
         Summary { bytes, bytes_by_source, seconds, root, ..Summary::default() },
