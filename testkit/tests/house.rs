@@ -101,8 +101,15 @@ const ANSWER_FIELDS: [&str; 9] = [
 const NAMES: &str = "telemetry/src/names.rs";
 
 /// A metric's name begins like one of these.
-const METRIC_PREFIXES: [&str; 6] =
-    ["forebay_router_", "forebay_worker_", "forebay_loader_", "forebay_policy_", "forebay_listen_", "vllm:"];
+const METRIC_PREFIXES: [&str; 7] = [
+    "forebay_router_",
+    "forebay_worker_",
+    "forebay_loader_",
+    "forebay_policy_",
+    "forebay_listen_",
+    "forebay_node_",
+    "vllm:",
+];
 
 /// Words of one machine or one workplace, foreign to the project: home folders and the hosts of
 /// package registries. Split, so that this file does not break its own rule.

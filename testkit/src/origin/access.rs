@@ -26,6 +26,10 @@ pub struct Access {
     pub expires_after_requests: Option<u64>,
     /// A handed out credential expires after this time, and says so; an hour if none.
     pub expires_after: Option<Duration>,
+    /// Repositories of a hub that are there for one token alone: name, then token. To others they do not exist.
+    pub private: Vec<(String, String)>,
+    /// Repositories of a hub whose conditions one token's owner has accepted: name, then token.
+    pub gated: Vec<(String, String)>,
     /// The status of an expired credential; by default 400 `ExpiredToken` for S3, as AWS answers,
     /// and 401 elsewhere.
     pub expired_status: Option<u16>,
@@ -83,6 +87,27 @@ impl Guard {
         }
         let status = if matches!(shape, Shape::S3 | Shape::Azure) { 403 } else { 401 };
         Err(Problem::new(status, "this origin requires credentials: sign the request, or send the bearer token"))
+    }
+
+    /// Lets a request into a repository of a hub.
+    ///
+    /// # Errors
+    /// The hub's words for a repository that is private or gated.
+    pub(super) fn check_repository(&self, repository: &str, request: &Request) -> Result<(), Problem> {
+        let shown = request.header("authorization").and_then(|text| text.trim().strip_prefix("Bearer "));
+        let closed = |list: &[(String, String)]| {
+            list.iter().any(|(name, token)| name == repository && shown != Some(token.as_str()))
+        };
+        let status = |known: u16| if shown.is_none() { 401 } else { known };
+        let refuse =
+            |status, code, message: &str| Err(Problem { status, code: Some(code), message: message.to_owned() });
+        if closed(&self.rules.private) {
+            return refuse(status(404), "RepoNotFound", "Repository not found");
+        }
+        if closed(&self.rules.gated) {
+            return refuse(status(403), "GatedRepo", "Access to this model is restricted");
+        }
+        Ok(())
     }
 
     fn use_up(&self, shape: Shape, generation: u64) -> Result<(), Problem> {

@@ -75,9 +75,16 @@ fn object(state: &State, request: &Request, name: &str, headers: Vec<(&'static s
         }
         let outcome = found.map_err(|error| Problem::new(500, format!("cannot read the object: {error}")));
         let served = outcome.and_then(|found| serve(state, request, name, found, fault));
-        Some(
-            served.map_or_else(|problem| tell(state, request, &problem), |reply| dress(state, request, reply, headers)),
-        )
+        Some(match served {
+            Ok(reply) => dress(state, request, reply, headers),
+            Err(problem) => {
+                let mut reply = tell(state, request, &problem);
+                // What is missing is missing from a commit.
+                let is_missing = reply.status == 404;
+                reply.headers.extend(headers.into_iter().filter(|_| is_missing));
+                reply
+            }
+        })
     });
     let status = reply.as_ref().map_or(0, |reply| reply.status);
     state.books.answered(Logged {

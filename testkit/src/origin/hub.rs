@@ -31,13 +31,29 @@ pub(super) fn route(state: &State, request: &Request) -> Route {
         return Route::Reply(tell(state, request, &problem));
     }
     let parts: Vec<&str> = request.path.split('/').collect();
+    let (org, name) = match parts.as_slice() {
+        ["api", "models", org, name, ..] | [org, name, "resolve", ..] => (*org, *name),
+        _ => return Route::Reply(tell(state, request, &Problem::new(404, "the hub has no such path"))),
+    };
+    let repository = format!("{org}/{name}");
+    if let Err(problem) = checked(state, request, &repository) {
+        return Route::Reply(tell(state, request, &problem));
+    }
     match parts.as_slice() {
-        ["api", "models", org, name] | ["api", "models", org, name, "revision", _] => model(state, request, org, name),
-        [org, name, "resolve", _, file @ ..] if !file.is_empty() => {
-            resolve(state, request, &format!("{org}/{name}"), &file.join("/"))
-        }
+        ["api", _, _, _] | ["api", _, _, _, "revision", _] => model(state, &repository),
+        ["api", _, _, _, "tree", _, folder @ ..] => tree(state, request, &repository, &folder.join("/")),
+        [_, _, "resolve", _, file @ ..] if !file.is_empty() => resolve(state, request, &repository, &file.join("/")),
         _ => Route::Reply(tell(state, request, &Problem::new(404, "the hub has no such path"))),
     }
+}
+
+/// Lets a request into a repository that exists.
+fn checked(state: &State, request: &Request, repository: &str) -> Result<(), Problem> {
+    state.access.check_repository(repository, request)?;
+    if state.catalogue.names(&format!("{repository}/")).is_empty() {
+        return Err(Problem { status: 404, code: Some("RepoNotFound"), message: "Repository not found".into() });
+    }
+    Ok(())
 }
 
 fn tell(state: &State, request: &Request, problem: &Problem) -> Reply {
@@ -52,23 +68,56 @@ fn commit(state: &State, repository: &str) -> String {
     format!("{number:016x}{:016x}{:08x}", mix(number), mix(mix(number)) >> 32)
 }
 
-fn model(state: &State, request: &Request, org: &str, name: &str) -> Route {
-    let prefix = format!("{org}/{name}/");
+fn model(state: &State, repository: &str) -> Route {
+    state.books.metadata("hub_revision");
+    let prefix = format!("{repository}/");
     let names = state.catalogue.names(&prefix);
-    if names.is_empty() {
-        let code = Some("RepoNotFound");
-        return Route::Reply(tell(
-            state,
-            request,
-            &Problem { status: 404, code, message: "Repository not found".into() },
-        ));
-    }
-    let siblings = names.iter().map(|name| json!({"rfilename": &name[prefix.len()..]}));
-    let sha = commit(state, &format!("{org}/{name}"));
-    let id = format!("{org}/{name}");
-    let value =
-        json!({"id": id, "modelId": id, "sha": sha, "private": false, "siblings": siblings.collect::<Vec<_>>()});
+    let siblings: Vec<_> = names.iter().map(|name| json!({"rfilename": &name[prefix.len()..]})).collect();
+    let sha = commit(state, repository);
+    let value = json!({"id": repository, "modelId": repository, "sha": sha, "private": false, "gated": false,
+                       "tags": ["safetensors"], "siblings": siblings});
     Route::Reply(Reply::json(200, &value))
+}
+
+/// The files of a repository, or of a folder of it; a page at a time where `limit` is given.
+fn tree(state: &State, request: &Request, repository: &str, folder: &str) -> Route {
+    state.books.metadata("hub_tree");
+    let root = format!("{repository}/");
+    let folder = if folder.is_empty() { root.clone() } else { format!("{root}{folder}/") };
+    let mut entries = Vec::new();
+    for name in state.catalogue.names(&folder) {
+        match entry(state, &name, &root) {
+            Ok(entry) => entries.push(entry),
+            Err(error) => return Route::Reply(tell(state, request, &Problem::new(500, error.to_string()))),
+        }
+    }
+    let number = |name: &str| request.parameter(name).and_then(|text| text.parse::<usize>().ok());
+    let (from, limit) = (number("cursor").unwrap_or(0), number("limit").unwrap_or(usize::MAX));
+    let to = from.saturating_add(limit).min(entries.len());
+    let page = entries.get(from..to).unwrap_or_default();
+    let reply = Reply::json(200, &json!(page));
+    if to >= entries.len() {
+        return Route::Reply(reply);
+    }
+    let next = format!("</{}?limit={limit}&cursor={to}>; rel=\"next\"", request.path);
+    Route::Reply(reply.with("Link", next))
+}
+
+fn entry(state: &State, name: &str, root: &str) -> std::io::Result<serde_json::Value> {
+    let object = state.catalogue.find(name)?.ok_or(std::io::ErrorKind::NotFound)?;
+    let path = &name[root.len()..];
+    let oid = object.etag.trim_matches('"');
+    if !is_large(path, object.len) {
+        return Ok(json!({"type": "file", "path": path, "size": object.len, "oid": oid}));
+    }
+    let sha256 = state.catalogue.sha256(name, &object)?;
+    let lfs = json!({"oid": sha256, "size": object.len, "pointerSize": 134});
+    Ok(json!({"type": "file", "path": path, "size": object.len, "oid": oid, "lfs": lfs}))
+}
+
+/// Returns true if a file is kept in large file storage.
+fn is_large(file: &str, bytes: u64) -> bool {
+    file.ends_with(".safetensors") || bytes >= LARGE_BYTES
 }
 
 fn resolve(state: &State, request: &Request, repository: &str, file: &str) -> Route {
@@ -76,11 +125,11 @@ fn resolve(state: &State, request: &Request, repository: &str, file: &str) -> Ro
     let commit = ("X-Repo-Commit", commit(state, repository));
     let object = match state.catalogue.find(&name) {
         Ok(Some(object)) => object,
-        // Counted as a request for the object that is not there.
-        Ok(None) => return Route::Object(name, Vec::new()),
+        // Counted as a request for the object that is not there. The answer names the commit that lacks it.
+        Ok(None) => return Route::Object(name, vec![commit]),
         Err(error) => return Route::Reply(tell(state, request, &Problem::new(500, error.to_string()))),
     };
-    if !file.ends_with(".safetensors") && object.len < LARGE_BYTES {
+    if !is_large(file, object.len) {
         return Route::Object(name, vec![commit]);
     }
     let sha256 = match state.catalogue.sha256(&name, &object) {
