@@ -46,6 +46,12 @@ pub(crate) enum Command {
     /// One worker: an OpenAI server of its own, unscreened.
     #[command(after_help = "Example:  forebay worker ./Qwen3-0.6B --threads 8")]
     Worker(WorkerArgs),
+    /// This machine's cache for other engines, without a worker: the hub's read protocol and plain files.
+    #[command(
+        after_help = "Examples:\n  forebay node\n  HF_ENDPOINT=http://127.0.0.1:8083 vllm serve Qwen/Qwen3-0.6B\n  \
+                      forebay node tiny=s3://models/tiny && curl http://127.0.0.1:8083/models/tiny/config.json"
+    )]
+    Node(NodeArgs),
     /// Talks to a model: a running server's with --url, else one served for the occasion.
     #[command(
         after_help = "Examples:\n  forebay chat \"What is Forebay?\"\n  forebay chat --url http://127.0.0.1:8080 --model demo\n  \
@@ -370,6 +376,27 @@ pub(crate) struct WorkerArgs {
     pub(crate) instead: OfServers,
     #[command(flatten)]
     pub(crate) engine: EngineFlags,
+    #[command(flatten)]
+    pub(crate) trust: TrustFlags,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct NodeArgs {
+    /// Models to fill from the start and to give at /models/NAME/FILE: directories or URLs as for `forebay pull`,
+    /// optionally as NAME=MODEL. Models of a hub need not be named here.
+    #[arg(value_name = "MODEL")]
+    pub(crate) models: Vec<String>,
+    /// The node's address [default: 127.0.0.1:8083].
+    #[arg(long, value_name = "ADDRESS:PORT", value_parser = parse_address)]
+    pub(crate) listen: Option<SocketAddr>,
+    /// The address at which peers get weights, e.g. 0.0.0.0:8082 [default: none is given]. Beyond loopback
+    /// node.peers.tls must have certificates.
+    #[arg(long, value_name = "ADDRESS:PORT", value_parser = parse_address)]
+    pub(crate) peers_listen: Option<SocketAddr>,
+    #[command(flatten)]
+    pub(crate) tls: TlsFlags,
+    #[command(flatten)]
+    pub(crate) instead: OfServers,
     #[command(flatten)]
     pub(crate) trust: TrustFlags,
 }

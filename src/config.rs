@@ -32,6 +32,8 @@ pub(crate) struct Config {
     pub(crate) router: router::RouterConfig,
     /// The process that computes.
     pub(crate) worker: worker::config::WorkerConfig,
+    /// This machine's cache for other engines, without a worker.
+    pub(crate) node: seeding::hub::NodeConfig,
     /// Reading models from storage.
     pub(crate) loader: loader::LoaderConfig,
     /// The models that may be loaded, by who vouches for them.
@@ -48,6 +50,7 @@ impl Default for Config {
             config_version: VERSION,
             router: router::RouterConfig::default(),
             worker: worker::config::WorkerConfig::default(),
+            node: seeding::hub::NodeConfig::default(),
             loader: loader::LoaderConfig::default(),
             trust: policy::TrustConfig::default(),
             peers: FleetConfig::default(),
@@ -63,7 +66,10 @@ impl Config {
         let trust = policy::Trust::new(&self.trust).err().map(|error| Chain(&error).to_string());
         let telemetry = telemetry::trace::check(&self.telemetry.to_trace()).err();
         let telemetry = telemetry.map(|error| Chain(&error).to_string());
-        [router, self.worker.problem(), trust, self.peers.problem(), telemetry].into_iter().flatten().collect()
+        [router, self.worker.problem(), self.node.problem(), trust, self.peers.problem(), telemetry]
+            .into_iter()
+            .flatten()
+            .collect()
     }
 }
 

@@ -9,6 +9,7 @@ mod config_docs;
 mod fleet;
 mod instead;
 mod model;
+mod node;
 mod out;
 mod peers;
 mod progress;

@@ -8,7 +8,7 @@ use crate::cli::{
 use crate::config::{self, Config, Loaded, Setting};
 use crate::progress::Progress;
 use crate::signals::Signals;
-use crate::{bundle, cache, config_docs, model, out, peers, secrets, serve};
+use crate::{bundle, cache, config_docs, model, node, out, peers, secrets, serve};
 use anyhow::{Context, anyhow, bail};
 use clap::CommandFactory;
 use std::io::Read;
@@ -52,6 +52,14 @@ pub(crate) fn run(cli: Cli) -> anyhow::Result<ExitCode> {
             let config = load(&common, settings)?;
             let models = serve::sources(&args.models, false)?;
             in_runtime(&config, serve::until_signal(serve::worker(&config, models)))
+        }
+        Command::Node(args) => {
+            let mut settings = with_listen("node", args.listen, trust_settings(&args.trust));
+            settings.extend(args.peers_listen.map(|address| ("node.peers.listen".into(), address.to_string())));
+            settings.extend(tls_settings("node", &args.tls));
+            let config = load(&common, settings)?;
+            let models = node::named(&args.models)?;
+            in_runtime(&config, serve::until_signal(node::start(&config, models)))
         }
         Command::Chat(args) => chat(&common, args),
         Command::Models(args) => models(&common, args),

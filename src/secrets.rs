@@ -82,6 +82,8 @@ mod tests {
             "worker.peers.tls.key_file",
             "peers.tls.key_file",
             "peers.discovery.kubernetes_token_file",
+            "node.listen.tls.key_file",
+            "node.peers.tls.key_file",
         ];
         let mut wrong = Vec::new();
         let mut todo = vec![(String::new(), schema.json().clone())];

@@ -24,12 +24,31 @@ use worker::lifecycle::{ModelSource, Worker};
 pub(crate) struct Running {
     /// The URL that clients use.
     pub(crate) url: String,
+    /// What is said of it once requests are answered.
+    purpose: String,
     drain: Drain,
     task: JoinHandle<anyhow::Result<()>>,
     ready: JoinHandle<anyhow::Result<()>>,
 }
 
 impl Running {
+    /// An OpenAI server at work.
+    fn serving(
+        url: String,
+        drain: Drain,
+        task: JoinHandle<anyhow::Result<()>>,
+        ready: JoinHandle<anyhow::Result<()>>,
+    ) -> Self {
+        let purpose = format!("OpenAI API at {url}/v1");
+        Self { url, purpose, drain, task, ready }
+    }
+
+    /// A server that answers requests at once.
+    pub(crate) fn at_once(url: String, purpose: String, drain: Drain, task: JoinHandle<anyhow::Result<()>>) -> Self {
+        let ready = tokio::spawn(async { Ok(()) });
+        Self { url, purpose, drain, task, ready }
+    }
+
     /// Waits until requests are answered.
     ///
     /// # Errors
@@ -110,7 +129,7 @@ pub(crate) async fn router(config: &Config) -> anyhow::Result<Running> {
         looking.look_around().await;
         Ok(())
     });
-    Ok(Running { url, drain, task, ready })
+    Ok(Running::serving(url, drain, task, ready))
 }
 
 /// Serves a router and watches its workers until the drain is over.
@@ -161,7 +180,7 @@ async fn start_worker(
         let _ = shown.await;
         Ok(result?)
     });
-    Ok(Running { url, drain, task, ready })
+    Ok(Running::serving(url, drain, task, ready))
 }
 
 /// Both in one process: the same two roles over a loopback port, with a random key between them, so that the worker's
@@ -197,7 +216,7 @@ pub(crate) async fn both(config: &Config, models: Vec<ModelSource>) -> anyhow::R
         inner.drain.start();
         inner.task.await.context("joining the worker")?
     });
-    Ok(Running { url, drain, task, ready })
+    Ok(Running::serving(url, drain, task, ready))
 }
 
 /// Serves until SIGTERM or Ctrl-C, then drains; a second signal ends at once.
@@ -219,7 +238,7 @@ pub(crate) async fn until_signal(start: impl Future<Output = anyhow::Result<Runn
             return Ok(());
         }
     };
-    say_listening(&running.url);
+    say_listening(&running);
     let Running { drain, mut task, .. } = running;
     tokio::select! {
         result = &mut task => return result.context("joining the server")?,
@@ -233,9 +252,9 @@ pub(crate) async fn until_signal(start: impl Future<Output = anyhow::Result<Runn
     }
 }
 
-/// Says where the API is. A server goes on where nobody can read that.
-fn say_listening(url: &str) {
-    if let Err(error) = out::line(format_args!("listening on {url}  (OpenAI API at {url}/v1; Ctrl-C ends)")) {
+/// Says where the server is. It goes on where nobody can read that.
+fn say_listening(Running { url, purpose, .. }: &Running) {
+    if let Err(error) = out::line(format_args!("listening on {url}  ({purpose}; Ctrl-C ends)")) {
         tracing::warn!("listening on {url}, which could not be said: {}", wire::Chain(error.as_ref()));
     }
 }

@@ -13,7 +13,7 @@ use std::path::{Path, PathBuf};
 type Claim = fn(&[u8]);
 
 /// Every target with its claim.
-const TARGETS: [(&str, Claim); 21] = [
+const TARGETS: [(&str, Claim); 22] = [
     ("cache_journal", fuzz::cache_journal),
     ("channels", fuzz::channels),
     ("chat_request", fuzz::chat_request),
@@ -23,6 +23,7 @@ const TARGETS: [(&str, Claim); 21] = [
     ("frames", fuzz::frames),
     ("gguf_header", fuzz::gguf_header),
     ("gguf_model", fuzz::gguf_model),
+    ("hub_request", fuzz::hub_request),
     ("manifest", fuzz::manifest),
     ("model_config", fuzz::model_config),
     ("model_list", fuzz::model_list),

@@ -12,6 +12,8 @@ mod channels;
 mod ggufs;
 #[path = "../../loader/tests/claims/header.rs"]
 mod header;
+#[path = "../../seeding/tests/claims/hub.rs"]
+mod hub;
 #[path = "../../listen/tests/claims/identity.rs"]
 mod identities;
 #[path = "../../loader/tests/claims/journal.rs"]
@@ -32,6 +34,11 @@ mod responses;
 /// A client's certificate, read for its names.
 pub fn client_identity(data: &[u8]) {
     identities::check(data);
+}
+
+/// A request to a node, for a file of the hub.
+pub fn hub_request(data: &[u8]) {
+    hub::check(data);
 }
 
 /// A whole safetensors file.

@@ -119,7 +119,7 @@ impl Probe {
         };
         let header = Header { metadata: BTreeMap::new(), tensors: Vec::new(), data_start: 0 };
         let shards = vec![Shard { object, header, head: Arc::default() }];
-        Self { url, source, files: BTreeMap::new(), shards, gguf: None, evidence }
+        Self { url, source, files: BTreeMap::new(), shards, is_from_peers: false, gguf: None, evidence }
     }
 
     /// The evidence to decide on.

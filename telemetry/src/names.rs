@@ -137,6 +137,47 @@ pub const PEERS_CERTIFICATE_RELOADS: Def = Def::counter(
 )
 .of(&["ok", "error"]);
 
+// --- node ---------------------------------------------------------------------------------------
+
+/// Requests to a node, by the kind of call and the status.
+pub const NODE_REQUESTS: Def = Def::counter(
+    "forebay_node_requests_total",
+    "Requests to the node by call (info, tree, file, plain, other) and status",
+    &["call", "code"],
+);
+/// Questions whether a caller may read a file.
+pub const NODE_HUB_REQUESTS: Def = Def::counter(
+    "forebay_node_hub_answers_total",
+    "Answers on whether a caller may read a file: of the hub (allowed, refused, away), or kept from before",
+    &["outcome"],
+)
+.of(&["allowed", "refused", "away", "kept"]);
+/// Ends of fills.
+pub const NODE_FILLS: Def = Def::counter(
+    "forebay_node_fills_total",
+    "Models and files that were fetched into the cache: done, failed, or abandoned by all who asked",
+    &["outcome"],
+)
+.of(&["done", "failed", "abandoned"]);
+/// Bytes given to other engines.
+pub const NODE_BYTES: Def =
+    Def::counter("forebay_node_sent_bytes_total", "Bytes of files that were given to other engines", &[]);
+/// Answers with bytes under way.
+pub const NODE_BODIES: Def =
+    Def::gauge("forebay_node_bodies", "Answers with bytes of files under way; at most bodies_max", &[]);
+/// Fills under way.
+pub const NODE_FILLING: Def =
+    Def::gauge("forebay_node_filling", "Models and files that are being fetched; at most fills_max", &[]);
+/// Open models and files.
+pub const NODE_OPEN: Def = Def::gauge(
+    "forebay_node_open",
+    "Models and files that are open, those being fetched included; at most open_max",
+    &[],
+);
+/// Answers of the hub that are remembered.
+pub const NODE_RIGHTS: Def =
+    Def::gauge("forebay_node_rights", "Answers of the hub about callers that are remembered; at most rights_max", &[]);
+
 // --- router -------------------------------------------------------------------------------------
 
 /// The end of the certificate shown to workers.

@@ -1,0 +1,43 @@
+//! A node's state, for people and scripts.
+
+use serde::Serialize;
+use wire::status::SeedingStatus;
+
+use super::fills;
+use super::node::Node;
+use super::plain;
+use crate::seeder::Seeder;
+
+/// One snapshot.
+#[derive(Debug, Serialize)]
+pub(super) struct Status {
+    version: &'static str,
+    draining: bool,
+    offline: bool,
+    /// The hub behind the node.
+    hub: String,
+    /// The models that the operator named.
+    models: Vec<plain::Shown>,
+    /// What is open: filled, or being filled.
+    open: Vec<fills::Shown>,
+    /// The hub's answers to callers that are remembered.
+    rights: usize,
+    /// What peers may have, and had.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    seeding: Option<SeedingStatus>,
+}
+
+impl Status {
+    pub(super) fn of(node: &Node) -> Self {
+        Self {
+            version: env!("CARGO_PKG_VERSION"),
+            draining: node.drain.is_draining(),
+            offline: node.is_offline(),
+            hub: node.upstream.endpoint().to_owned(),
+            models: node.plain.shown(),
+            open: node.fills.shown(),
+            rights: node.rights.lock().len(),
+            seeding: node.seeder.as_ref().map(Seeder::status),
+        }
+    }
+}
