@@ -9,6 +9,7 @@ use crate::config::Timeouts;
 use hyper::body::{Body, Frame, SizeHint};
 use parking_lot::Mutex;
 use std::io;
+use std::os::fd::BorrowedFd;
 use std::pin::Pin;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -250,14 +251,39 @@ impl<B: Body + Unpin> Body for Answer<B> {
     }
 }
 
+/// Finds the file that bytes are mapped from, and their place in it.
+pub type FileBehind = for<'a> fn(&'a [u8]) -> Option<(BorrowedFd<'a>, u64)>;
+
+/// Bytes below which a file is not worth a system call of its own.
+const FILE_BYTES_MIN: usize = 32 << 10;
+
 /// The socket as hyper sees it; its watch looks at the same one.
 #[derive(Debug)]
 pub(crate) struct Socket {
     pub(crate) stream: Arc<TcpStream>,
     pub(crate) clocks: Arc<Clocks>,
+    /// Where files behind bytes are looked for, to be sent without a copy.
+    pub(crate) files: Option<FileBehind>,
+}
+
+/// Sends bytes from the file that they are mapped from; copies them where its file system cannot do that.
+fn send_file(stream: &TcpStream, file: BorrowedFd<'_>, mut offset: u64, bytes: &[u8]) -> io::Result<usize> {
+    let sent = stream.try_io(Interest::WRITABLE, || {
+        rustix::fs::sendfile(stream, file, Some(&mut offset), bytes.len()).map_err(io::Error::from)
+    });
+    match sent {
+        Err(cause) if matches!(cause.kind(), io::ErrorKind::InvalidInput | io::ErrorKind::Unsupported) => {
+            stream.try_write(bytes)
+        }
+        sent => sent,
+    }
 }
 
 impl Socket {
+    fn file_behind<'a>(&self, bytes: &'a [u8]) -> Option<(BorrowedFd<'a>, u64)> {
+        self.files.and_then(|find| find(bytes))
+    }
+
     fn poll_write_with(
         &self,
         cx: &mut Context<'_>,
@@ -316,7 +342,15 @@ impl AsyncWrite for Socket {
         slices: &[io::IoSlice<'_>],
     ) -> Poll<io::Result<usize>> {
         let waiting = slices.iter().map(|slice| slice.len()).sum();
-        self.poll_write_with(cx, waiting, |stream| stream.try_write_vectored(slices))
+        let file = |slice: &io::IoSlice<'_>| slice.len() >= FILE_BYTES_MIN && self.file_behind(slice).is_some();
+        match slices.iter().position(file) {
+            Some(0) => self.poll_write_with(cx, waiting, |stream| match self.file_behind(&slices[0]) {
+                Some((file, offset)) => send_file(stream, file, offset, &slices[0]),
+                None => stream.try_write(&slices[0]),
+            }),
+            Some(before) => self.poll_write_with(cx, waiting, |stream| stream.try_write_vectored(&slices[..before])),
+            None => self.poll_write_with(cx, waiting, |stream| stream.try_write_vectored(slices)),
+        }
     }
 
     fn is_write_vectored(&self) -> bool {

@@ -23,6 +23,7 @@ mod tls;
 pub use access::Access;
 pub use address::parse_address;
 pub use config::ListenConfig;
+pub use connection::FileBehind;
 pub use descriptors::{connections_within_limit, raise_descriptor_limit};
 pub use drain::Drain;
 pub use layers::common_layers;

@@ -1,7 +1,7 @@
 //! The accept loop: bounds, health in reserve, drain.
 
 use crate::config::{ListenConfig, Timeouts};
-use crate::connection::{Answer, Answering, Clocks, Ended, Socket, discard_unread};
+use crate::connection::{Answer, Answering, Clocks, Ended, FileBehind, Socket, discard_unread};
 use crate::cors;
 use crate::descriptors::{Spares, connections_within_limit};
 use crate::drain::Drain;
@@ -92,6 +92,7 @@ pub struct Listener {
     config: ListenConfig,
     tls: Option<ServerTls>,
     per_connection: u64,
+    files: Option<FileBehind>,
     meters: Option<Meters>,
 }
 
@@ -162,7 +163,7 @@ impl Listener {
         let address = socket.local_addr().map_err(in_bind)?;
         let tls = ServerTls::open(&config.tls)
             .map_err(|source| ListenError::Tls { address: config.address, source: source.into() })?;
-        Ok(Self { socket, address, config: config.clone(), tls, per_connection: 1, meters: None })
+        Ok(Self { socket, address, config: config.clone(), tls, per_connection: 1, files: None, meters: None })
     }
 
     /// Counts connections in `registry`, under this listener's name.
@@ -177,6 +178,13 @@ impl Listener {
     #[must_use]
     pub fn with_descriptors_per_connection(mut self, count: u64) -> Self {
         self.per_connection = count;
+        self
+    }
+
+    /// Sends large pieces of bodies straight from the files that they are mapped from, where there is no TLS.
+    #[must_use]
+    pub fn with_files(mut self, find: FileBehind) -> Self {
+        self.files = Some(find);
         self
     }
 
@@ -266,6 +274,7 @@ impl Listener {
             builder: builder(),
             config: self.config.clone(),
             tls: self.tls.take(),
+            files: self.files,
             slots: Arc::new(Semaphore::new(connections_max)),
             reserved: Arc::new(Semaphore::new(RESERVED_MAX)),
             meters: self.meters.clone(),
@@ -297,6 +306,7 @@ struct Server {
     builder: http1::Builder,
     config: ListenConfig,
     tls: Option<ServerTls>,
+    files: Option<FileBehind>,
     slots: Arc<Semaphore>,
     reserved: Arc<Semaphore>,
     meters: Option<Meters>,
@@ -382,7 +392,9 @@ impl Server {
             timeouts.handshake = timeouts.handshake.min(RESERVED_HEAD);
         }
         let mut opened = Opened { peer, is_reserved: held.is_reserved, identity: None };
-        let socket = Socket { stream: Arc::clone(&stream), clocks: Arc::clone(&clocks) };
+        // What is encrypted lies in no file.
+        let files = self.files.filter(|_| self.tls.is_none());
+        let socket = Socket { stream: Arc::clone(&stream), clocks: Arc::clone(&clocks), files };
         let end = Ending { stream, clocks, timeouts };
         let Some(tls) = &self.tls else {
             return self.speak(socket, opened, &end, None).await;

@@ -38,7 +38,7 @@ pub use landing::Landing;
 pub use model_url::{ModelUrl, ModelUrlError, is_commit};
 pub use open::{Load, Loader, LoaderConfig, OpenOptions, Summary};
 pub use probe::Probe;
-pub use region::{Lease, Region, on_truncation};
+pub use region::{Lease, Region, file_behind, on_truncation};
 pub use source::{Object, ReadOptions, Source, SourceError, Tag};
 pub use tensor::Tensor;
 pub use weights::{WeightFile, Weights};

@@ -21,6 +21,7 @@ mod truncation;
 use std::fmt;
 use std::fs::{File, OpenOptions};
 use std::ops::Range;
+use std::os::fd::{AsRawFd, BorrowedFd};
 use std::os::unix::fs::{FileExt, OpenOptionsExt};
 use std::path::Path;
 use std::sync::Arc;
@@ -71,7 +72,7 @@ impl Region {
         // read could return.
         let mapping = unsafe { memmap2::Mmap::map(&file) }
             .map_err(|source| LoadError::MapFile { path: path.to_owned(), source })?;
-        let entry = enter(path, mapping.as_ptr(), mapping.len())?;
+        let entry = enter(path, &file, mapping.as_ptr(), mapping.len())?;
         Ok(Arc::new(Self {
             _entry: Some(entry),
             memory: Memory::File(mapping, file),
@@ -115,7 +116,7 @@ impl Region {
             })?;
         }
         let mapping = MmapOptions::new().len(in_memory(bytes)).map_raw_read_only(&file).map_err(map_error)?;
-        let entry = enter(path, mapping.as_ptr(), mapping.len())?;
+        let entry = enter(path, &file, mapping.as_ptr(), mapping.len())?;
         let memory = Memory::Filling(mapping, Arrival::new(bytes), Some(filled(file)));
         Ok(Arc::new(Self { _entry: Some(entry), memory, name: path.display().to_string() }))
     }
@@ -453,13 +454,21 @@ impl Region {
     }
 }
 
+/// The file that a slice of a region is mapped from, and the slice's place in it; none where it lies in no file. It can
+/// be sent from there without a copy.
+#[must_use]
+pub fn file_behind(bytes: &[u8]) -> Option<(BorrowedFd<'_>, u64)> {
+    let (descriptor, offset) = table::file_of(bytes)?;
+    // SAFETY: the slice borrows its region, which holds the file open and leaves the table before it closes it.
+    Some((unsafe { BorrowedFd::borrow_raw(descriptor) }, offset))
+}
+
 /// Starts writing a range of a file's dirty pages to disk without waiting for it, so that a later
 /// `sync_data` finds little to do.
 ///
 /// # Errors
 /// The system's error; nothing depends on it.
 pub(crate) fn begin_writeback(file: &File, range: Range<u64>) -> std::io::Result<()> {
-    use std::os::fd::AsRawFd;
     let (offset, count) = (range.start.cast_signed(), (range.end - range.start).cast_signed());
     // SAFETY: a system call on a file descriptor that is open while `file` is borrowed; it touches
     // no memory of ours.
@@ -480,9 +489,9 @@ fn open(path: &Path, options: &mut OpenOptions) -> Result<(File, u64), LoadError
 }
 
 /// Enters a file's mapping in the table that names it when it fails.
-fn enter(path: &Path, start: *const u8, length: usize) -> Result<table::Entry, LoadError> {
+fn enter(path: &Path, file: &File, start: *const u8, length: usize) -> Result<table::Entry, LoadError> {
     truncation::install();
-    table::insert(start.addr()..start.addr() + length, &path.display().to_string())
+    table::insert(start.addr()..start.addr() + length, &path.display().to_string(), file.as_raw_fd())
         .ok_or_else(|| LoadError::TooManyRegions { path: path.to_owned(), limit: table::SLOTS })
 }
 
@@ -520,6 +529,21 @@ impl fmt::Debug for Region {
 #[expect(clippy::unwrap_used, reason = "a test whose set-up fails should fail there")]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_mapped_slice_knows_its_file_and_its_place() {
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path().join("a.bin");
+        let bytes: Vec<u8> = (0..=255).cycle().take(10_000).collect();
+        std::fs::write(&path, &bytes).unwrap();
+        let region = Region::map_file(&path).unwrap();
+        let (file, offset) = file_behind(region.view(5_000..6_000).unwrap()).unwrap();
+        assert_eq!(offset, 5_000);
+        let mut read = [0; 1_000];
+        assert_eq!(rustix::io::pread(file, &mut read, offset).unwrap(), 1_000);
+        assert!(read[..] == bytes[5_000..6_000]);
+        assert!(file_behind(&bytes).is_none(), "memory of the process");
+    }
 
     #[test]
     fn a_mapped_region_shows_the_files_bytes_after_the_file_is_replaced() {

@@ -24,8 +24,8 @@ const PAUSE: Duration = Duration::from_millis(200);
 const PERIOD: u32 = 10;
 /// Steps that a pause is to hold.
 const PAUSE_STEPS: u32 = 4;
-/// The longest pause, for engines whose steps take seconds.
-const PAUSE_MAX: Duration = Duration::from_secs(2);
+/// The longest pause, for engines whose steps take long: peers must not take it for a stall.
+const PAUSE_MAX: Duration = Duration::from_secs(1);
 /// Spans of time that are remembered; a step that began before them belongs to none.
 const SPANS_MAX: usize = 256;
 /// Harm below which the rate grows, and above which it falls.

@@ -4,7 +4,7 @@
 use crate::meters::Counted;
 use crate::offer::{Entry, Right};
 use crate::queue::Queue;
-use crate::upload::{FREE, Upload};
+use crate::upload::Upload;
 use axum::body::Body;
 use bytes::Bytes;
 use futures_util::stream;
@@ -48,17 +48,14 @@ impl Have {
 
     fn state(&self, role: Role) -> Frame {
         let queue = self.queue.extents(Instant::now());
-        let bytes_per_second = match self.upload.rate() {
-            FREE => 0,
-            rate => rate,
-        };
+        let bytes_per_second = self.upload.steady();
         let queue = u32::try_from(queue).unwrap_or(u32::MAX);
         Frame::State(State { role, queue, bytes_per_second, zone: self.zone.clone() })
     }
 
     /// Waits for the next look: soon while extents come.
     async fn pause(&self, since_state: Duration) -> End {
-        let pause = if self.entry.is_complete() { HEARTBEAT.saturating_sub(since_state) } else { COALESCE };
+        let pause = if self.entry.is_loading() { COALESCE } else { HEARTBEAT.saturating_sub(since_state) };
         tokio::select! {
             () = self.entry.gone() => End::Bye,
             () = self.drain.started() => End::Bye,

@@ -87,7 +87,7 @@ impl Seeder {
         let bound = threads.spawn(async move { Listener::bind(&bounds).await });
         let listener = bound.await.map_err(|_| SeedingError::Ended)?.map_err(SeedingError::Listen)?;
         let (address, url) = (listener.local_addr(), listener.url());
-        let listener = listener.with_metrics(registry, "peers");
+        let listener = listener.with_metrics(registry, "peers").with_files(loader::file_behind);
         let server = Arc::new(Server {
             offer: Offer::new(&config.tenant),
             peers: Arc::new(peers),
@@ -135,9 +135,10 @@ impl Seeder {
         self.address
     }
 
-    /// Sets the rate that running requests tolerate, within the configured bound, and notes the harm found.
-    pub fn govern(&self, rate: Rate, harm: Option<Harm>) {
-        self.upload.govern(rate.0);
+    /// Sets the rate that running requests tolerate, now and outside of pauses, within the configured bound; notes the
+    /// harm found.
+    pub fn govern(&self, rate: Rate, steady: Rate, harm: Option<Harm>) {
+        self.upload.govern(rate.0, steady.0);
         let harm = harm.map(|harm| harm.ratio);
         self.meters.harm.set(harm.unwrap_or(1.0));
         *self.harm.lock() = harm;
@@ -164,7 +165,7 @@ impl Seeder {
         SeedingStatus {
             address: self.url.clone(),
             zone: self.zone.clone(),
-            bytes_per_second: Some(self.upload.rate()).filter(|rate| *rate != FREE),
+            bytes_per_second: Some(self.upload.steady()).filter(|rate| *rate != FREE),
             harm: *self.harm.lock(),
             sent_bytes: self.upload.sent(),
             queue_extents: u32::try_from(self.queue.extents(Instant::now())).unwrap_or(u32::MAX),
@@ -200,7 +201,7 @@ async fn tend(server: Arc<Server>, bounds: Bounds) {
         upload.bound(bounds.at(unix_s));
         #[expect(clippy::cast_precision_loss, reason = "gauges")]
         {
-            meters.rate.set(if upload.is_free() { f64::INFINITY } else { upload.rate() as f64 });
+            meters.rate.set(if upload.steady() == FREE { f64::INFINITY } else { upload.steady() as f64 });
             meters.queue.set(queue.extents(Instant::now()) as f64);
             meters.models.set(offer.roots().len() as f64);
         }

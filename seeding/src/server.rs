@@ -126,7 +126,7 @@ impl Server {
         let numbers = numbers(&content, file, extents.clone());
         let member = text(headers, MEMBER_HEADER).filter(|member| is_name(member));
         let enter = || self.queue.enter(right.key(), numbers.len(), entry.is_first(&numbers), Instant::now());
-        let may_send = self.upload.rate() > 0 && !self.drain.is_draining();
+        let may_send = self.upload.steady() > 0 && !self.drain.is_draining();
         let Some(place) = may_send.then(enter).flatten() else {
             return Err(self.busy(entry, &numbers, member));
         };
@@ -154,7 +154,7 @@ impl Server {
     fn busy(&self, entry: &Entry, numbers: &[u32], asker: Option<&str>) -> Refusal {
         let mut members = entry.others(numbers);
         members.retain(|member| Some(member.as_str()) != asker);
-        let retry_after = match self.upload.rate() {
+        let retry_after = match self.upload.steady() {
             0 => RETRY_STOPPED,
             FREE => RETRY.start,
             rate => {

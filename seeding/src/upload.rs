@@ -15,6 +15,8 @@ const LOOK_EVERY: Duration = Duration::from_millis(50);
 #[derive(Debug)]
 pub(crate) struct Upload {
     governed: AtomicU64,
+    /// The same outside of the governor's short pauses.
+    steady: AtomicU64,
     bound: AtomicU64,
     /// Who has it is the next to send: pieces go out in the order in which they were ready.
     turn: Mutex<()>,
@@ -27,6 +29,7 @@ impl Upload {
     pub(crate) fn new() -> Self {
         Self {
             governed: AtomicU64::new(FREE),
+            steady: AtomicU64::new(FREE),
             bound: AtomicU64::new(FREE),
             turn: Mutex::default(),
             bucket: Lock::default(),
@@ -40,8 +43,14 @@ impl Upload {
         self.governed.load(Ordering::Relaxed).min(self.bound.load(Ordering::Relaxed))
     }
 
-    /// Sets the rate that running requests tolerate.
-    pub(crate) fn govern(&self, bytes_per_second: u64) {
+    /// The rate in force, pauses aside: what peers may count on.
+    pub(crate) fn steady(&self) -> u64 {
+        self.steady.load(Ordering::Relaxed).min(self.bound.load(Ordering::Relaxed))
+    }
+
+    /// Sets the rate that running requests tolerate, now and outside of pauses.
+    pub(crate) fn govern(&self, bytes_per_second: u64, steady: u64) {
+        self.steady.store(steady, Ordering::Relaxed);
         self.set(&self.governed, bytes_per_second);
     }
 
@@ -94,7 +103,7 @@ mod tests {
     #[tokio::test]
     async fn a_rate_that_rises_wakes_those_who_wait() {
         let upload = Arc::new(Upload::new());
-        upload.govern(0);
+        upload.govern(0, FREE);
         let waiting = tokio::spawn({
             let upload = Arc::clone(&upload);
             async move { upload.take(1 << 30).await }
@@ -105,7 +114,7 @@ mod tests {
         upload.bound(7);
         assert_eq!(upload.rate(), 0, "the lower of both");
         upload.bound(FREE);
-        upload.govern(FREE);
+        upload.govern(FREE, FREE);
         waiting.await.expect("ends");
         assert_eq!(upload.sent(), 1 << 30);
     }

@@ -203,7 +203,7 @@ async fn liars_beside_a_real_seeder_are_banned_and_no_byte_of_theirs_is_shown() 
 async fn processes_that_load_together_give_each_other_first_copies() {
     let world = World::new();
     let warm = world.warm("warm.test").await;
-    warm.seeder.govern(Rate(40_000_000), None);
+    warm.seeder.govern(Rate(40_000_000), Rate(40_000_000), None);
     let mut seeders = Vec::new();
     for at in 0..3 {
         let own = format!("new-{at}.test");

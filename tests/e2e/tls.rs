@@ -199,3 +199,42 @@ fn files_that_do_not_fit_together_are_said_at_the_start() {
     let lonely = run(&["serve", "--ssl-certfile", &files.of("router.pem")]);
     assert_eq!(lonely.status.code(), Some(2), "{}", text(&lonely));
 }
+
+#[test]
+fn a_worker_gives_its_weights_to_peers_that_a_rule_names() {
+    let files = Files::make();
+    let model = files.dir.path().join("model").to_str().expect("text").to_owned();
+    for args in
+        [&["synth-model", "--arch", "qwen3", "--size", "tiny", "--out", &model][..], &["manifest", &model, "--write"]]
+    {
+        let made = run(args);
+        assert!(made.status.success(), "{}", text(&made));
+    }
+    let mut args: Vec<String> =
+        ["worker", &format!("m={model}"), "--peers-listen", "127.0.0.1:0"].map(str::to_owned).into();
+    for (key, value) in [
+        ("tls.certificate_file", files.of("worker.pem")),
+        ("tls.key_file", files.of("worker-key.pem")),
+        ("tls.client_ca_file", files.of("ca.pem")),
+        ("rights.allow", r#"[{identities=["spiffe://forebay/router"],tenants=["default"]}]"#.to_owned()),
+    ] {
+        args.extend(["--set".to_owned(), format!("worker.peers.{key}={value}")]);
+    }
+    let worker = Server::start(&args.iter().map(String::as_str).collect::<Vec<_>>());
+    let seeding = || crate::client::get(&format!("{}/status", worker.url)).json()["seeding"].clone();
+    eventually("it is offered", || seeding()["roots"][0]["is_loading"] == false);
+    let (seeding, dir) = (seeding(), files.path());
+    let root = seeding["roots"][0]["root"].as_str().expect("a root").to_owned();
+    assert_eq!(seeding["roots"][0]["proof"], "proven");
+    let address = seeding["address"].as_str().expect("a URL");
+    let path = format!("/weights/{}/manifest", root.trim_start_matches("blake3:"));
+    let answer = ask(address, &dir, Some("router"), &get(&path)).expect("an answer");
+    assert!(answer.starts_with("HTTP/1.1 200") && answer.contains(&root), "{answer}");
+    let outsider = ask(address, &dir, Some("worker"), &get(&path)).expect("an answer");
+    assert!(outsider.starts_with("HTTP/1.1 404"), "{outsider}");
+    assert!(ask(address, &dir, None, &get(&path)).is_err(), "without a certificate");
+    eventually("the metrics tell of it", || {
+        let metrics = crate::client::get(&format!("{}/metrics", worker.url)).text;
+        metrics.contains("forebay_seeding_models 1") && metrics.contains("code=\"404\"} 1")
+    });
+}

@@ -2,6 +2,7 @@
 
 use super::*;
 use axum::routing::get;
+use std::os::fd::{AsFd, BorrowedFd};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::sync::Notify;
 use tokio::task::JoinHandle;
@@ -106,4 +107,34 @@ async fn during_the_notice_requests_are_still_served() {
     running.drain.start();
     assert!(send(running.address, "/").await.expect("answers").ends_with("hello"));
     assert!(!running.drain.is_refusing());
+}
+
+/// A piece of a body, and the file that it claims to be mapped from; that has other bytes, so that it shows which were sent.
+static PIECE: [u8; 100_000] = [b'm'; 100_000];
+static FILE: std::sync::OnceLock<std::fs::File> = std::sync::OnceLock::new();
+
+fn behind(bytes: &[u8]) -> Option<(BorrowedFd<'_>, u64)> {
+    let offset = bytes.as_ptr().addr().checked_sub(PIECE.as_ptr().addr()).filter(|offset| *offset < PIECE.len())?;
+    Some((FILE.get()?.as_fd(), offset as u64))
+}
+
+#[tokio::test]
+async fn a_mapped_piece_is_sent_from_its_file_and_only_without_tls() {
+    let path = tempfile::NamedTempFile::new().expect("a file");
+    std::fs::write(path.path(), [b'f'; 100_000]).expect("writes");
+    FILE.set(std::fs::File::open(path.path()).expect("opens")).expect("once");
+    let config = ListenConfig { address: SocketAddr::from(([127, 0, 0, 1], 0)), ..ListenConfig::default() };
+    let listener = Listener::bind(&config).await.expect("binds").with_files(behind);
+    let address = listener.local_addr();
+    let piece = || async { axum::body::Bytes::from_static(&PIECE) };
+    let text = || async { axum::body::Bytes::from_static(&PIECE[..100]) };
+    let app = axum::Router::new().route("/piece", get(piece)).route("/small", get(text));
+    let drain = Drain::new();
+    tokio::spawn(listener.serve(app, drain.clone()));
+    let body = |answer: &str| answer.split_once("\r\n\r\n").expect("a body").1.to_owned();
+    let piece = body(&send(address, "/piece").await.expect("an answer"));
+    assert!(piece.len() == 100_000 && piece.bytes().all(|byte| byte == b'f'));
+    let small = body(&send(address, "/small").await.expect("an answer"));
+    assert!(small.len() == 100 && small.bytes().all(|byte| byte == b'm'), "not worth a system call of its own");
+    drain.start();
 }

@@ -4,6 +4,7 @@
 //! It knows nothing of signals.
 
 use std::ops::Range;
+use std::os::fd::RawFd;
 use std::sync::atomic::{AtomicPtr, AtomicUsize, Ordering};
 
 /// The most mappings that may live at once. The largest models published have a few hundred shard
@@ -44,6 +45,8 @@ pub(super) struct Notice {
     pub(super) file: String,
     /// The whole line for the error stream.
     pub(super) line: String,
+    /// The file, open for as long as it is mapped.
+    descriptor: RawFd,
 }
 
 /// A mapping's place in the table, given up on drop.
@@ -53,13 +56,13 @@ pub(super) struct Entry {
 }
 
 /// Enters a mapping. Returns nothing if the table is full.
-pub(super) fn insert(addresses: Range<usize>, file: &str) -> Option<Entry> {
+pub(super) fn insert(addresses: Range<usize>, file: &str, descriptor: RawFd) -> Option<Entry> {
     let slot = TABLE.iter().find(|slot| slot.claim())?;
     let line = format!(
         "forebay: the file {file} shrank or could not be read while it was mapped; the process ends. \
          Replace files by renaming, never by writing over them\n"
     );
-    let notice = Box::into_raw(Box::new(Notice { file: file.to_owned(), line }));
+    let notice = Box::into_raw(Box::new(Notice { file: file.to_owned(), line, descriptor }));
     slot.end.store(addresses.end, Ordering::Relaxed);
     slot.notice.store(notice, Ordering::Relaxed);
     slot.start.store(addresses.start, Ordering::Release);
@@ -83,6 +86,19 @@ pub(super) fn find(address: usize) -> *mut Notice {
         }
     }
     std::ptr::null_mut()
+}
+
+/// The file that a slice is mapped from, and the slice's place in it.
+pub(super) fn file_of(bytes: &[u8]) -> Option<(RawFd, u64)> {
+    let address = bytes.as_ptr().addr();
+    let slot = TABLE.iter().find(|slot| {
+        let (start, end) = (slot.start.load(Ordering::Acquire), slot.end.load(Ordering::Acquire));
+        start > CLAIMED && start <= address && address + bytes.len() <= end
+    })?;
+    let (start, notice) = (slot.start.load(Ordering::Acquire), slot.notice.load(Ordering::Acquire));
+    // SAFETY: the slice borrows the region at its address, which owns this slot and its notice.
+    let descriptor = unsafe { (*notice).descriptor };
+    Some((descriptor, (address - start) as u64))
 }
 
 impl Drop for Entry {
@@ -111,7 +127,7 @@ mod tests {
 
     #[test]
     fn an_address_is_found_from_the_first_byte_to_the_last_and_not_after_drop() {
-        let entry = insert(BASE..BASE + 10, "a.safetensors").unwrap();
+        let entry = insert(BASE..BASE + 10, "a.safetensors", -1).unwrap();
         assert_eq!(find(BASE), entry.notice);
         assert_eq!(find(BASE + 9), entry.notice);
         assert!(find(BASE - 1).is_null());
@@ -127,7 +143,7 @@ mod tests {
                 scope.spawn(move || {
                     for round in 0..500 {
                         let start = BASE + thread * 0x10000 + round;
-                        let entry = insert(start..start + 8, "some file").unwrap();
+                        let entry = insert(start..start + 8, "some file", -1).unwrap();
                         assert_eq!(find(start + 7), entry.notice);
                     }
                 });

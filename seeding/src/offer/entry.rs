@@ -104,7 +104,7 @@ impl Entry {
             proof: self.proof.to_string(),
             extents: self.extents,
             extents_here: u32::try_from(self.arrived()).unwrap_or(u32::MAX),
-            is_loading: self.role() == Role::Loading,
+            is_loading: self.is_loading(),
         }
     }
 
@@ -129,9 +129,9 @@ impl Entry {
         here.order.len()
     }
 
-    /// Returns true if no more extents come.
-    pub(crate) fn is_complete(&self) -> bool {
-        matches!(self.stock, Stock::Cached(_)) || self.here.lock().order.len() == self.extents as usize
+    /// Returns true if more extents may come. A model that is loaded may lack files of its manifest for good.
+    pub(crate) fn is_loading(&self) -> bool {
+        self.role() == Role::Loading && self.here.lock().order.len() < self.extents as usize
     }
 
     /// The first `count` extents that came.

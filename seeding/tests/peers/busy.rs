@@ -4,6 +4,7 @@ use super::client::{Client, Connection, LIMIT};
 use super::model::{Model, content};
 use super::{PEER, Running, start};
 use seeding::Role;
+use seeding::governor::Rate;
 use std::time::{Duration, Instant};
 use testkit::origin::Faults;
 
@@ -39,7 +40,7 @@ async fn a_full_queue_says_when_to_come_again_and_who_took_the_extent() {
     let (path, range) = model.ask(0..1);
     let taker = [("range", range.as_str()), ("forebay-member", "taker:8082")];
     assert_eq!(running.peer().get(&path, &taker).await.status, 206);
-    running.seeder.govern(seeding::governor::Rate(1_000), None);
+    running.seeder.govern(Rate(1_000), Rate(1_000), None);
     let (one, two) = (running.peer(), second(&running));
     let _first = hold(&one, &model, 4..5).await;
     queued(&running, 1).await;
@@ -61,7 +62,7 @@ async fn first_copies_go_before_second_ones() {
     let model = Model::new(8);
     let _sharing = running.share(&model).await;
     assert_eq!(running.peer().extents(&model.ask(0..1)).await.status, 206);
-    running.seeder.govern(seeding::governor::Rate(1_000), None);
+    running.seeder.govern(Rate(1_000), Rate(1_000), None);
     let _held = hold(&running.peer(), &model, 4..6).await;
     queued(&running, 2).await;
     assert_eq!(second(&running).extents(&model.ask(0..1)).await.status, 503, "a second copy of a busy sender");
@@ -119,6 +120,21 @@ async fn in_quiet_hours_nothing_is_sent() {
     let answer = answer.await.expect("the clock was looked at");
     assert_eq!(answer.header("forebay-retry-after-ms"), Some("500"));
     assert_eq!(running.peer().get(&model.path("manifest"), &[]).await.status, 200, "what is here may be known");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_pause_makes_peers_wait_and_sends_nobody_away() {
+    let (running, model) = (start(|_| ()).await, Model::new(2));
+    let _sharing = running.share(&model).await;
+    running.seeder.govern(Rate::NONE, Rate(1 << 30), None);
+    let (peer, ask) = (running.peer(), model.ask(0..1));
+    let waiting = tokio::spawn(async move { peer.extents(&ask).await.status });
+    queued(&running, 1).await;
+    assert_eq!(running.seeder.sent_bytes(), 0);
+    running.seeder.govern(Rate(1 << 30), Rate(1 << 30), None);
+    assert_eq!(waiting.await.expect("ends"), 206);
+    running.seeder.govern(Rate::NONE, Rate::NONE, None);
+    assert_eq!(second(&running).extents(&model.ask(0..1)).await.status, 503, "that is no pause");
 }
 
 #[tokio::test(flavor = "multi_thread")]

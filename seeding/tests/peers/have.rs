@@ -76,6 +76,20 @@ async fn a_stream_says_that_it_lives() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn a_file_that_was_never_read_is_absent_and_not_waited_for() {
+    let (running, model) = (start(|_| ()).await, Model::new(2).with_unread_file());
+    let _sharing = running.share(&model).await;
+    let root = &running.seeder.status().roots[0];
+    assert_eq!((root.extents, root.extents_here, root.is_loading), (4, 3, false));
+    let peer = running.peer();
+    assert_eq!(peer.get(&model.path("files/2"), &[("range", "bytes=0-6")]).await.status, 409);
+    let mut stream = Stream::open(&peer, &model.path("have"), 4).await;
+    stream.next().await.expect("a state");
+    let Some(Frame::Full(full)) = stream.next().await else { panic!("what is here") };
+    assert_eq!(full.iter().collect::<Vec<_>>(), [0, 1, 2]);
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn a_drain_says_goodbye_and_refuses_what_is_asked_then() {
     let (running, model) = (start(|_| ()).await, Model::new(2));
     let _sharing = running.share(&model).await;

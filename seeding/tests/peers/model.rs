@@ -43,6 +43,14 @@ impl Model {
         Self { weights, manifest }
     }
 
+    /// The same with a file in the manifest that no load reads, after the others.
+    pub(crate) fn with_unread_file(self) -> Self {
+        let mut files = self.manifest.files().to_vec();
+        let extents = vec![Digest(*blake3::hash(b"read me").as_bytes())];
+        files.push(ManifestFile { name: "picture.png".into(), bytes: 7, extents, tensors: Vec::new() });
+        Self { manifest: Manifest::new(files).expect("a manifest"), ..self }
+    }
+
     pub(crate) fn root(&self) -> Digest {
         self.manifest.root()
     }

@@ -50,7 +50,7 @@ pub struct State {
     pub role: Role,
     /// Extents that wait to be sent, to all askers together.
     pub queue: u32,
-    /// The rate at which it may send, to all askers together, in bytes per second.
+    /// The rate at which it may send, to all askers together, in bytes per second; the largest number without a bound.
     pub bytes_per_second: u64,
     /// Its zone, if it knows it.
     pub zone: Option<String>,

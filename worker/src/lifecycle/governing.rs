@@ -30,7 +30,8 @@ pub(super) async fn run(server: Weak<Server>, seeder: Arc<Seeder>) {
             sent_bytes: reader.sent_since(seeder.sent_bytes()),
         };
         let rate = govern(&mut governor, &seen, now);
-        seeder.govern(rate, governor.harm());
+        let steady = rate.max(governor.rate());
+        seeder.govern(rate, steady, governor.harm());
     }
 }
 
