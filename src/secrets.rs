@@ -82,6 +82,7 @@ mod tests {
             "worker.peers.tls.key_file",
             "peers.tls.key_file",
             "peers.discovery.kubernetes_token_file",
+            "router.discovery.kubernetes_token_file",
             "node.listen.tls.key_file",
             "node.peers.tls.key_file",
         ];

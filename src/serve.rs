@@ -95,7 +95,9 @@ pub(crate) fn url(model: &str) -> anyhow::Result<ModelUrl> {
 
 /// Refuses `ORG/NAME` where there is no such directory: other programs take it for a model of a hub.
 fn check_hub_name(model: &str) -> anyhow::Result<()> {
-    let path = model.split_once('=').map_or(model, |(_, path)| path);
+    // A URL may hold the sign that parts a name from it, too.
+    let named = model.split_once('=').filter(|(name, _)| !name.contains(['/', ':']));
+    let path = named.map_or(model, |(_, path)| path);
     let is_name = |part: &str| {
         !part.is_empty() && part.bytes().all(|byte| byte.is_ascii_alphanumeric() || b"-_.".contains(&byte))
     };

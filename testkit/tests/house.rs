@@ -23,7 +23,7 @@ const ROOMS: [(&str, &[&str], &[&str]); 15] = [
     ("policy", &["wire"], &["tokio", "axum", "hyper", "hyper-util", "candle-core", "anyhow"]),
     ("loader", &["tensor", "wire", "telemetry"], &["axum", "candle-core", "anyhow"]),
     ("discovery", &["wire", "telemetry", "listen"], &["axum", "candle-core", "anyhow"]),
-    ("seeding", &["wire", "telemetry", "listen", "policy", "loader", "discovery"], &["candle-core", "anyhow"]),
+    ("seeding", &["wire", "telemetry", "listen", "policy", "loader"], &["candle-core", "anyhow"]),
     ("worker/models", &["tensor", "loader", "wire"], &["tokio", "axum", "candle-core", "anyhow"]),
     ("worker/compute", &["tensor"], &["tokio", "axum", "anyhow"]),
     (

@@ -161,7 +161,16 @@ fn peers_init_writes_for_its_owner_alone_and_overwrites_nothing() {
         names.push(entry.file_name().into_string().expect("text"));
     }
     names.sort();
-    let expected = ["ca-key.pem", "ca.pem", "router-key.pem", "router.pem", "worker-key.pem", "worker.pem"];
+    let expected = [
+        "ca-key.pem",
+        "ca.pem",
+        "capability-issuer.pem",
+        "capability-key.pem",
+        "router-key.pem",
+        "router.pem",
+        "worker-key.pem",
+        "worker.pem",
+    ];
     assert_eq!(names, expected);
     let before = std::fs::read(files.path().join("ca.pem")).expect("reads");
     let again = run(&["peers", "init", files.path().to_str().expect("text")]);
