@@ -163,7 +163,7 @@ impl Warm {
         let (file, extents) = (first.file, first.index..first.index + places.len() as u64);
         let history = History { source, ..if resumes { first.history.clone() } else { History::default() } };
         places.iter().for_each(|&place| self.work.set(place, State::Ordered(id), now));
-        self.running.insert(id, Running { source, places, began: now, is_recalled: false });
+        self.running.insert(id, Running { source, places, began: now, waits: false, is_recalled: false });
         Order { id, file, extents, resumes, history }
     }
 
@@ -385,7 +385,8 @@ impl Supply for Warm {
         if all > self.landed.0 {
             self.landed = (all, now);
         }
-        let is_wanted = self.work.missing_at_front().any(|place| self.has_waited(place, now));
+        // An extent that a peer refuses again and again is with that peer whenever it is looked at.
+        let is_wanted = self.work.awaited_at_front().any(|place| self.has_waited(place, now));
         self.help.observe(all, is_wanted, now);
     }
 

@@ -28,7 +28,7 @@ impl Warm {
         };
         // A load that was moved on to a replica goes on there.
         if let Some(running) = self.running.get_mut(&order.id) {
-            (running.source, running.began) = (order.source(), now);
+            (running.source, running.began, running.waits) = (order.source(), now, false);
         }
         self.origin.in_flight += 1;
         Some(order)
@@ -113,6 +113,9 @@ impl Warm {
                 After::Done
             }
             decide::Next::Again(delay) if !is_recalled && !self.is_held(&order, facts) => {
+                if let Some(running) = self.running.get_mut(&order.id) {
+                    running.waits = true;
+                }
                 self.origin.again.wait(facts.now + delay, order);
                 After::Keep
             }
@@ -155,9 +158,11 @@ impl Warm {
     /// The end of hope: an extent that the origin does not bring, and that no peer brings for long.
     pub(super) fn hopeless(&mut self, now: Instant) -> Option<FetchError> {
         let can_bring = self.origin.count > 0;
-        let place = self.work.missing().find(|&place| self.work.get(place).is_lost || !can_bring)?;
         let quiet_for = now.saturating_duration_since(self.landed.1);
         let is_over = quiet_for >= Duration::from_secs(self.config.retry_seconds_max);
+        let only_peers = |place: &usize| self.work.get(*place).is_lost || !can_bring;
+        // After so long without a byte, what a peer is at is no better than what nobody is at.
+        let place = if is_over { self.work.awaited().find(only_peers) } else { self.work.missing().find(only_peers) }?;
         if !is_over && (!can_bring || self.has_peers()) {
             return None;
         }

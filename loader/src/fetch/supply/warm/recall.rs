@@ -26,7 +26,7 @@ const BUSY: f64 = 4.0;
 impl Warm {
     /// An order to break off, if another source would be much sooner. Its extents are kept for that one.
     pub(super) fn recall(&mut self, now: Instant) -> Option<u64> {
-        let waiting = self.running.iter().filter(|(_, running)| !running.is_recalled);
+        let waiting = self.running.iter().filter(|(_, running)| !running.is_recalled && !running.waits);
         let (id, favoured) = waiting.filter_map(|(id, running)| Some((*id, self.favoured(running, now)?))).next()?;
         let running = self.running.get_mut(&id)?;
         running.is_recalled = true;
@@ -44,12 +44,14 @@ impl Warm {
             return None;
         }
         let extents = || running.places.iter().map(|&place| self.work.get(place));
-        if extents().all(|extent| extent.recalls < RECALLS_MAX)
+        // Who holds an extent for so long is blamed for it, so that this ends as well.
+        let is_too_long = age >= AGE_MAX;
+        if (is_too_long || extents().all(|extent| extent.recalls < RECALLS_MAX))
             && let Some(peer) = (0..self.peers.len()).find(|&at| self.is_sooner(at, running, age, now))
         {
             return Some(self.origin.count + peer);
         }
-        let for_origin = !at_origin && age >= AGE_MAX && self.origin.count > 0;
+        let for_origin = !at_origin && is_too_long && self.origin.count > 0;
         (for_origin && extents().all(|extent| !extent.is_lost)).then_some(0)
     }
 

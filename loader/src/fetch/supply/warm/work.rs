@@ -68,11 +68,13 @@ pub(super) struct Running {
     pub(super) source: usize,
     pub(super) places: Vec<usize>,
     pub(super) began: Instant,
+    /// True while it waits for another try: nobody is at work who could be told to stop.
+    pub(super) waits: bool,
     pub(super) is_recalled: bool,
 }
 
-/// The age at which an order of a peer is taken back for the origin, where no other peer has it either. A link that takes
-/// longer for an extent carries 400 KB/s.
+/// The age at which an order of a peer is taken back for whoever else is sooner, however often that was done before, or
+/// for the origin. A link that takes longer for an extent carries 400 KB/s.
 pub(super) const AGE_MAX: Duration = Duration::from_secs(10);
 
 /// The extents, the most urgent first.
@@ -134,6 +136,16 @@ impl Work {
     /// Places of missing extents at the front.
     pub(super) fn missing_at_front(&self) -> impl Iterator<Item = usize> + '_ {
         (self.first..self.front_end).filter(|&place| self.extents[place].state == State::Missing)
+    }
+
+    /// Places of extents that have not landed, ordered or not.
+    pub(super) fn awaited(&self) -> impl Iterator<Item = usize> + '_ {
+        (self.first..self.extents.len()).filter(|&place| self.extents[place].state != State::Landed)
+    }
+
+    /// Those of them at the front.
+    pub(super) fn awaited_at_front(&self) -> impl Iterator<Item = usize> + '_ {
+        (self.first..self.front_end).filter(|&place| self.extents[place].state != State::Landed)
     }
 
     pub(super) fn missing_count(&self) -> usize {
