@@ -47,8 +47,8 @@ impl FleetConfig {
     }
 }
 
-/// What the fleet has to know of a process.
-#[derive(Debug, Default)]
+/// A process, as its fleet has to know it.
+#[derive(Debug)]
 pub(crate) struct Own {
     /// The port at which it is one of the peers, if it is.
     pub(crate) port: Option<u16>,

@@ -197,7 +197,7 @@ async fn compute(config: &Config, model: &ModelUrl, obey: bool) -> anyhow::Resul
 /// A first look, and whom to believe about it.
 async fn look(config: &Config, model: &str) -> anyhow::Result<(Loader, Probe, Verdict)> {
     let registry = Registry::new();
-    let own = Own { roots: config.trust.roots.clone(), ..Own::default() };
+    let own = Own { port: None, key: config.worker.api_key.clone(), roots: config.trust.roots.clone() };
     let peers = fleet::peers(&config.peers, own, &registry).await?;
     let loader = Loader::beside(peers, &config.loader, loader::remote::Env::from_process(), &registry)?;
     let probe = loader.probe(&url(model)?).await?;

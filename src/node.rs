@@ -11,6 +11,7 @@ use seeding::Seeder;
 use seeding::hub::{self, Named, Node};
 use std::sync::Arc;
 use telemetry::metrics::Registry;
+use worker::lifecycle::ModelSource;
 
 /// Reads `MODEL` arguments: models that are filled from the start.
 ///
@@ -21,13 +22,12 @@ pub(crate) fn named(models: &[String]) -> anyhow::Result<Vec<Named>> {
 }
 
 fn read(text: &str) -> anyhow::Result<Named> {
-    let (name, model) = match text.split_once('=') {
-        // A URL may hold the sign, too.
-        Some((name, model)) if !name.contains(['/', ':']) => (Some(name.to_owned()), model),
-        _ => (None, text),
-    };
+    let (name, model) = ModelSource::split(text);
+    if let Some(name) = name.filter(|name| name.contains('/')) {
+        bail!("the name `{name}` holds a slash, and is to stand in /models/NAME/FILE; give one without");
+    }
     let url = serve::url(model)?;
-    Ok(Named { name: name.unwrap_or_else(|| url.name()), url })
+    Ok(Named { name: name.map_or_else(|| url.name(), str::to_owned), url })
 }
 
 /// Starts a node.
@@ -75,7 +75,7 @@ mod tests {
         assert_eq!(name("hf://org/tiny").expect("a model"), "tiny");
         assert_eq!(name("mine=s3://bucket/tiny").expect("a model"), "mine");
         assert_eq!(name("https://host/a=b/tiny").expect("a model"), "tiny");
-        for wrong in ["org/tiny", "demo", "mine=ftp://x"] {
+        for wrong in ["org/tiny", "demo", "mine=ftp://x", "org/mine=s3://bucket/tiny"] {
             assert!(name(wrong).is_err(), "{wrong}");
         }
     }

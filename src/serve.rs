@@ -24,7 +24,7 @@ use worker::lifecycle::{ModelSource, Worker};
 pub(crate) struct Running {
     /// The URL that clients use.
     pub(crate) url: String,
-    /// What is said of it once requests are answered.
+    /// Its use, said once requests are answered.
     purpose: String,
     drain: Drain,
     task: JoinHandle<anyhow::Result<()>>,
@@ -95,9 +95,7 @@ pub(crate) fn url(model: &str) -> anyhow::Result<ModelUrl> {
 
 /// Refuses `ORG/NAME` where there is no such directory: other programs take it for a model of a hub.
 fn check_hub_name(model: &str) -> anyhow::Result<()> {
-    // A URL may hold the sign that parts a name from it, too.
-    let named = model.split_once('=').filter(|(name, _)| !name.contains(['/', ':']));
-    let path = named.map_or(model, |(_, path)| path);
+    let (_, path) = ModelSource::split(model);
     let is_name = |part: &str| {
         !part.is_empty() && part.bytes().all(|byte| byte.is_ascii_alphanumeric() || b"-_.".contains(&byte))
     };
@@ -149,22 +147,27 @@ async fn route(router: Router, listener: Listener, registry: Registry, drain: Dr
 pub(crate) async fn worker(config: &Config, models: Vec<ModelSource>) -> anyhow::Result<Running> {
     let registry = Registry::new();
     let listener = Listener::bind(&config.worker.listen).await?;
-    start_worker(config, models, listener, registry).await
+    start_worker(config, own(config), models, listener, registry).await
+}
+
+/// A worker of this configuration, as its fleet has to know it.
+fn own(config: &Config) -> Own {
+    Own {
+        port: config.worker.peers.listen.map(|address| address.port()),
+        key: config.worker.api_key.clone(),
+        roots: config.trust.roots.clone(),
+    }
 }
 
 async fn start_worker(
     config: &Config,
+    own: Own,
     models: Vec<ModelSource>,
     listener: Listener,
     registry: Registry,
 ) -> anyhow::Result<Running> {
     let (url, drain) = (listener.url(), Drain::new());
     let listener = listener.with_metrics(&registry, "worker");
-    let own = Own {
-        port: config.worker.peers.listen.map(|address| address.port()),
-        key: config.worker.api_key.clone(),
-        roots: config.trust.roots.clone(),
-    };
     let storage = StorageConfig {
         loader: config.loader.clone(),
         trust: config.trust.clone(),
@@ -193,6 +196,8 @@ async fn start_worker(
 pub(crate) async fn both(config: &Config, models: Vec<ModelSource>) -> anyhow::Result<Running> {
     let registry = Registry::new();
     let listener = Listener::bind(&config.router.listen).await?;
+    // The key between the two is of no use to a fleet, and no business of it.
+    let own = own(config);
     let key = format!("{:032x}", rand::rng().random::<u128>());
     let mut config = config.clone();
     // What a process says to itself over loopback needs no TLS.
@@ -205,7 +210,7 @@ pub(crate) async fn both(config: &Config, models: Vec<ModelSource>) -> anyhow::R
     config.worker.api_key = Some(policy::Secret::new(key));
     let (url, drain) = (listener.url(), Drain::new());
     let router = Router::new(config.router.clone(), &registry, drain.clone())?;
-    let inner = start_worker(&config, models, inner, registry.clone()).await?;
+    let inner = start_worker(&config, own, models, inner, registry.clone()).await?;
     let looking = router.clone();
     let outer = tokio::spawn(route(router, listener, registry, drain.clone()));
     let ready = tokio::spawn(async move {

@@ -23,6 +23,15 @@ pub enum ModelSource {
 }
 
 impl ModelSource {
+    /// Parts `NAME=MODEL` into the name, if one is given, and the model: a URL may hold the sign, too.
+    #[must_use]
+    pub fn split(text: &str) -> (Option<&str>, &str) {
+        match text.split_once('=') {
+            Some((name, place)) if is_name(name) && !Path::new(text).exists() => (Some(name), place),
+            _ => (None, text),
+        }
+    }
+
     /// The name requests use.
     #[must_use]
     pub fn name(&self) -> &str {
@@ -42,10 +51,7 @@ impl FromStr for ModelSource {
         if text == demo::NAME {
             return Ok(Self::Demo);
         }
-        let (name, place) = match text.split_once('=') {
-            Some((name, place)) if is_name(name) && !Path::new(text).exists() => (Some(name.to_owned()), place),
-            _ => (None, text),
-        };
+        let (name, place) = Self::split(text);
         let url: ModelUrl = place.parse().map_err(StartError::Url)?;
         if let ModelUrl::Local(path) = &url
             && !path.is_dir()
@@ -59,7 +65,7 @@ impl FromStr for ModelSource {
             let problem = "is no file; give the path of a GGUF file, or of a model directory";
             return Err(StartError::Source { source_text: text.into(), problem: problem.into() });
         }
-        Ok(Self::At { name: name.unwrap_or_else(|| url.name()), url })
+        Ok(Self::At { name: name.map_or_else(|| url.name(), str::to_owned), url })
     }
 }
 
