@@ -33,7 +33,7 @@ pub(crate) enum FileError {
 
 /// Facts that differ where a file was changed or replaced.
 type Stamp = (u64, Option<SystemTime>, u64);
-/// What a look at the file found: its stamp, and its bytes if that is another one than before.
+/// A look at the file: its stamp, and its bytes if that is another one than before.
 type Looked = Result<(Stamp, Option<Vec<u8>>), FileError>;
 
 /// A file of members.

@@ -1,4 +1,4 @@
-//! Who else is there: the members of a fleet, as a value that is replaced when it changes.
+//! The members of a fleet, as a value that is replaced when it changes.
 //!
 //! Sources are static lists, files, DNS, a router's fleet view, and EndpointSlices of Kubernetes. Each sends words
 //! (`source.rs`); `roster.rs`, pure, makes one list of them; `run.rs` publishes it. While a source does not answer, what it

@@ -1,4 +1,4 @@
-//! What every source said last, and the list that follows from it. Time is an argument.
+//! The last word of every source, and the list that follows from all of them. Time is an argument.
 
 #![warn(clippy::disallowed_methods)]
 
@@ -319,7 +319,7 @@ mod tests {
             }
         }
 
-        /// What is never named again is gone after a minute of answers; what is always named never goes.
+        /// A member that is never named again is gone after a minute of answers; one that is always named never goes.
         #[test]
         fn samples_forget_and_keep(steady in 0_u8..2, answers in prop::collection::vec(prop::collection::vec(2_u8..4, 0..3), 8..20)) {
             let mut roster = Roster::new(RULES, 1);

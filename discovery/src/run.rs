@@ -25,7 +25,7 @@ const PUBLISH_EVERY: Duration = Duration::from_millis(100);
 /// Words of sources that wait to be taken in.
 const WORDS_MAX: usize = 16;
 
-/// What discovery needs of the process that it works for.
+/// The process that discovery works for, as far as it must be known.
 #[derive(Debug, Clone, Default)]
 pub struct Means {
     /// The members' use, as metrics name it, e.g. `workers`.

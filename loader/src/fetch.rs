@@ -209,7 +209,7 @@ struct Tried {
 struct Driver {
     shared: Arc<Shared>,
     tasks: JoinSet<Tried>,
-    /// What has landed of orders that come again.
+    /// The landed part of orders that come again.
     kept: HashMap<u64, ActiveFetch>,
     /// Breaks off the attempt of an order.
     recalls: HashMap<u64, Arc<Notify>>,

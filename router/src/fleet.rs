@@ -64,7 +64,7 @@ pub(crate) enum Refusal {
     },
 }
 
-/// Who belongs to the fleet.
+/// The members of the fleet.
 #[derive(Debug, Default)]
 struct Membership {
     present: Vec<(Address, Arc<Worker>)>,

@@ -63,7 +63,7 @@ impl Rate {
     pub const NONE: Self = Self(0);
 }
 
-/// What happened since the last call.
+/// The events since the last call.
 #[derive(Debug, Clone, Copy)]
 pub struct Seen<'a> {
     /// The steps that ended.

@@ -112,7 +112,7 @@ impl Progress {
         Frame::Full(self.have.entry.bitmap(self.told)).encode(out);
     }
 
-    /// What changed, and the heartbeat if it is time for it.
+    /// The changes, and the heartbeat if it is time for it.
     fn news(&mut self, last: Instant, out: &mut Vec<u8>) {
         let here = self.have.entry.arrived();
         if here > self.told {

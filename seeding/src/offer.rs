@@ -27,7 +27,7 @@ const MODELS_MAX: usize = 1_024;
 /// The interval of looks at a cache.
 const LOOK_EVERY: Duration = Duration::from_secs(10);
 
-/// What is here for others. Clones are of the same offer.
+/// The models that are here for others. Clones are of the same offer.
 #[derive(Debug, Clone)]
 pub struct Offer {
     shared: Arc<Shared>,

@@ -18,7 +18,7 @@ pub(crate) struct Upload {
     /// The same outside of the governor's short pauses.
     steady: AtomicU64,
     bound: AtomicU64,
-    /// Who has it is the next to send: pieces go out in the order in which they were ready.
+    /// Held by the next to send: pieces go out in the order in which they were ready.
     turn: Mutex<()>,
     bucket: Lock<Bucket>,
     changed: Notify,

@@ -86,7 +86,7 @@ pub(super) enum After {
     Done,
     /// The order comes again under its id; what has landed of it is kept for then.
     Keep,
-    /// What is missing of the order is given out anew.
+    /// The missing part of the order is given out anew.
     Release,
     /// The load fails.
     Fail(FetchError),

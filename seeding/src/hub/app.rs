@@ -191,7 +191,7 @@ fn note_tree(node: &Node, repository: &str, revision: &str, entries: &[Value]) {
     }
 }
 
-/// What is noted of a commit, while the hub cannot be asked.
+/// The notes about a commit, while the hub cannot be asked.
 fn remembered<T>(
     node: &Node,
     caller: &Caller,

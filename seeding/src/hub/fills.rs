@@ -83,7 +83,7 @@ pub(super) enum OpenError {
     },
 }
 
-/// What is open.
+/// Everything that is open.
 pub(super) struct Fills {
     trust: Trust,
     config: NodeConfig,
@@ -183,7 +183,7 @@ impl Fills {
         barren.insert(format!("{url} {file}"));
     }
 
-    /// What is open, for people.
+    /// Everything that is open, for people.
     pub(super) fn shown(&self) -> Vec<Shown> {
         let flights: Vec<Arc<Flight>> = self.flights.lock().values().cloned().collect();
         flights.iter().filter_map(|flight| flight.shown()).collect()

@@ -190,7 +190,7 @@ impl Node {
     }
 }
 
-/// What is noted about a file.
+/// The notes about a file.
 struct Noted {
     is_public: bool,
     commit: Option<String>,

@@ -18,11 +18,11 @@ pub(super) struct Status {
     hub: String,
     /// The models that the operator named.
     models: Vec<plain::Shown>,
-    /// What is open: filled, or being filled.
+    /// Models and files that are open: filled, or being filled.
     open: Vec<fills::Shown>,
     /// The hub's answers to callers that are remembered.
     rights: usize,
-    /// What peers may have, and had.
+    /// Weights that peers may have, and had.
     #[serde(skip_serializing_if = "Option::is_none")]
     seeding: Option<SeedingStatus>,
 }

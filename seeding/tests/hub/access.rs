@@ -1,4 +1,4 @@
-//! Who may read what: the hub says, to each caller by its own token.
+//! The right to read: the hub's word to each caller, by its own token.
 
 use crate::harness::{CONFIG, REPOSITORY, Running, file, hub, start};
 use testkit::origin::{Access, Builder};

@@ -1,4 +1,4 @@
-//! Who gets nothing: strangers, peers without a right, thieves of capabilities; and that they learn nothing.
+//! Peers that get nothing: strangers, peers without a right, thieves of capabilities; and that they learn nothing.
 
 use super::client::{Authority, Client, LIMIT};
 use super::model::Model;

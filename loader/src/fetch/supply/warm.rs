@@ -233,7 +233,7 @@ impl Warm {
         }
     }
 
-    /// What a failed request says of a peer.
+    /// Judges a peer by a request that failed.
     fn blame(&mut self, source: usize, problem: &SourceError, pause: Duration, now: Instant) {
         let departed = match problem {
             SourceError::Landing(LandingError::Corrupt { .. }) => Some(Departure::Banned),

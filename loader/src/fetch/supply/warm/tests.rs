@@ -46,7 +46,7 @@ enum Way {
     Turns(u64),
 }
 
-/// What a run has seen.
+/// The events of a run.
 #[derive(Debug)]
 struct Run {
     ended: Result<(), FetchError>,
