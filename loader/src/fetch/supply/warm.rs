@@ -30,7 +30,7 @@ use crate::fetch::window::Window;
 use crate::landing::LandingError;
 use crate::plan::Fetch;
 use crate::source::SourceError;
-use help::Help;
+use help::{Help, Landed};
 use peer::{Peer, Standing};
 use work::{AGE_MAX, FRONT, Running, State, Work};
 
@@ -380,14 +380,14 @@ impl Supply for Warm {
             peer.window.observe(now, bytes, is_full);
         }
         let is_full = wants_more && self.origin.in_flight >= self.origin.window.size();
-        self.origin.window.observe(now, origin.iter().sum(), is_full);
-        let all: u64 = landed.iter().sum();
+        let (all, origin) = (landed.iter().sum(), origin.iter().sum());
+        self.origin.window.observe(now, origin, is_full);
         if all > self.landed.0 {
             self.landed = (all, now);
         }
         // An extent that a peer refuses again and again is with that peer whenever it is looked at.
         let is_wanted = self.work.awaited_at_front().any(|place| self.has_waited(place, now));
-        self.help.observe(all, is_wanted, now);
+        self.help.observe(Landed { all, origin }, is_wanted, now);
     }
 
     fn departed(&mut self) -> Vec<(usize, Departure)> {

@@ -1,6 +1,7 @@
 //! Decides whether the origin helps peers that are slow. Where the receiver's own link is full, help
-//! brings nothing and costs the origin every byte; so it is tried for a moment, and goes on only if
-//! more comes with it than without.
+//! brings nothing and costs the origin every byte; so it is tried with a few requests for a moment,
+//! and goes on only if its bytes come on top of the peers' and not in place of them. It is looked at
+//! again soon, then more and more rarely: one look may fall into a moment that is like no other.
 
 use std::time::{Duration, Instant};
 
@@ -8,29 +9,40 @@ use std::time::{Duration, Instant};
 const WINDOW: Duration = Duration::from_secs(1);
 
 /// The time for which help is tried: a round trip to the origin, and some bodies.
-const TRIAL: Duration = Duration::from_secs(2);
+const TRIAL: Duration = Duration::from_secs(1);
 
-/// The gain that makes help worth its bytes.
-const WORTHWHILE: f64 = 1.25;
+/// Help is worth its bytes if at least this part of them is gained, and so much of what came before.
+const ADDED: f64 = 0.5;
+const GAIN: f64 = 0.1;
 
-/// The time until help is tried again after it brought nothing; it doubles each time.
+/// The time until help is tried again after it brought nothing; four times as long each time.
 const REST: Duration = Duration::from_secs(8);
-const REST_MAX: Duration = Duration::from_secs(120);
+const REST_MAX: Duration = Duration::from_secs(128);
 
-/// The time for which help goes on before it is looked at again: peers may have become faster.
-const SPELL: Duration = Duration::from_secs(30);
+/// The time for which help goes on before it is looked at again: peers may have become faster. It doubles too.
+const SPELL: Duration = Duration::from_secs(2);
+const SPELL_MAX: Duration = Duration::from_secs(32);
 
 /// Requests in flight at the origin while help is tried.
-const TRIAL_REQUESTS: usize = 4;
+const TRIAL_REQUESTS: usize = 2;
 
 #[derive(Debug, Clone, Copy, PartialEq)]
 enum Mode {
     /// Until then the peers are on their own.
     Resting { until: Instant },
     /// Help is tried, against the rate without it.
-    Trying { since: Instant, landed: u64, before: f64 },
+    Trying { since: Instant, landed: Landed, before: f64 },
     /// The origin brings what peers have no time for.
     Helping { until: Instant },
+}
+
+/// Bytes that have come.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub(super) struct Landed {
+    /// From everybody.
+    pub(super) all: u64,
+    /// From the origin.
+    pub(super) origin: u64,
 }
 
 /// The decision whether the origin helps.
@@ -38,23 +50,32 @@ enum Mode {
 pub(super) struct Help {
     mode: Mode,
     rest: Duration,
+    spell: Duration,
     /// The beginning of the current measurement; none before the first byte.
     window: Option<(Instant, u64)>,
     rate: Option<f64>,
     /// Bytes that have landed, and since when no more did.
-    landed: (u64, Instant),
+    landed: (Landed, Instant),
     patience: Duration,
 }
 
 impl Help {
     /// `patience`: the time after which a load that receives nothing is helped at once.
     pub(super) fn new(patience: Duration, now: Instant) -> Self {
-        Self { mode: Mode::Resting { until: now }, rest: REST, window: None, rate: None, landed: (0, now), patience }
+        Self {
+            mode: Mode::Resting { until: now },
+            rest: REST,
+            spell: SPELL,
+            window: None,
+            rate: None,
+            landed: (Landed::default(), now),
+            patience,
+        }
     }
 
-    /// `landed` bytes have come in all, from everybody; `is_wanted`: extents wait that peers have.
-    pub(super) fn observe(&mut self, landed: u64, is_wanted: bool, now: Instant) {
-        if landed > self.landed.0 {
+    /// `is_wanted`: extents wait that peers have.
+    pub(super) fn observe(&mut self, landed: Landed, is_wanted: bool, now: Instant) {
+        if landed.all > self.landed.0.all {
             self.landed = (landed, now);
         }
         self.measure(now);
@@ -62,8 +83,10 @@ impl Help {
             Mode::Resting { until } if is_wanted && now >= until => self.begin(now),
             Mode::Resting { .. } if is_wanted && self.is_dry(now) => self.begin(now),
             Mode::Trying { since, landed, before } if now.saturating_duration_since(since) >= TRIAL => {
-                let rate = rate(landed, self.landed.0, now.saturating_duration_since(since));
-                self.judge(rate >= WORTHWHILE * before && rate > 0.0, now);
+                let (elapsed, come) = (now.saturating_duration_since(since), self.landed.0);
+                let helped = rate(landed.origin, come.origin, elapsed);
+                let gain = rate(landed.all, come.all, elapsed) - before;
+                self.judge(gain > 0.0 && gain >= ADDED * helped && gain >= GAIN * before, now);
             }
             // A look at what peers do alone, for as long as a rate takes.
             Mode::Helping { until } if now >= until => {
@@ -77,10 +100,10 @@ impl Help {
     fn measure(&mut self, now: Instant) {
         match self.window {
             // Connecting is no measure of anything.
-            None if self.landed.0 > 0 => self.window = Some((now, self.landed.0)),
+            None if self.landed.0.all > 0 => self.window = Some((now, self.landed.0.all)),
             Some((since, landed)) if now.saturating_duration_since(since) >= WINDOW => {
-                self.rate = Some(rate(landed, self.landed.0, now.saturating_duration_since(since)));
-                self.window = Some((now, self.landed.0));
+                self.rate = Some(rate(landed, self.landed.0.all, now.saturating_duration_since(since)));
+                self.window = Some((now, self.landed.0.all));
             }
             _ => {}
         }
@@ -95,10 +118,11 @@ impl Help {
 
     fn judge(&mut self, is_worth_it: bool, now: Instant) {
         if is_worth_it {
-            (self.mode, self.rest) = (Mode::Helping { until: now + SPELL }, REST);
+            (self.mode, self.rest) = (Mode::Helping { until: now + self.spell }, REST);
+            self.spell = (self.spell * 2).min(SPELL_MAX);
         } else {
             self.mode = Mode::Resting { until: now + self.rest };
-            self.rest = (self.rest * 2).min(REST_MAX);
+            (self.rest, self.spell) = ((self.rest * 4).min(REST_MAX), SPELL);
             (self.window, self.rate) = (None, None);
         }
     }
@@ -128,15 +152,19 @@ fn rate(before: u64, after: u64, elapsed: Duration) -> f64 {
 mod tests {
     use super::*;
 
-    /// Plays so many seconds of a load that gets `rate(is_helped)` bytes a second, and gives the share of time with help.
-    fn play(seconds: u32, rate: impl Fn(f64, bool) -> f64) -> f64 {
+    /// Plays so many seconds of a load whose peers bring `peers(second)` bytes a second, and its origin `origin` when it
+    /// helps, through a link of 50 MB/s. Gives the share of time with help.
+    fn play(seconds: u32, peers: impl Fn(f64) -> f64, origin: f64) -> f64 {
         let begin = Instant::now();
         let mut help = Help::new(Duration::from_secs(1), begin);
-        let (mut landed, mut helped) = (0.0, 0);
+        let (mut all, mut from_origin, mut helped) = (0.0, 0.0, 0);
         for step in 1..=seconds * 20 {
             let now = begin + Duration::from_millis(50) * step;
-            landed += rate(f64::from(step) / 20.0, help.allows(0)) * 0.05;
-            help.observe(landed as u64, true, now);
+            let wanted = (peers(f64::from(step) / 20.0), if help.allows(0) { origin } else { 0.0 });
+            let share = (50e6 / (wanted.0 + wanted.1)).min(1.0);
+            all += share * (wanted.0 + wanted.1) * 0.05;
+            from_origin += share * wanted.1 * 0.05;
+            help.observe(Landed { all: all as u64, origin: from_origin as u64 }, true, now);
             helped += u32::from(help.allows(0));
         }
         f64::from(helped) / f64::from(seconds * 20)
@@ -144,29 +172,37 @@ mod tests {
 
     #[test]
     fn a_link_that_is_full_is_not_crowded() {
-        assert!(play(120, |_, _| 50e6) < 0.1);
+        assert!(play(24, |_| 50e6, 50e6) < 0.1);
+        assert!(play(120, |_| 50e6, 50e6) < 0.03);
+    }
+
+    #[test]
+    fn a_slow_beginning_brings_no_lasting_help() {
+        let share = play(24, |second| if second < 2.0 { 25e6 } else { 50e6 }, 50e6);
+        assert!(share < 0.25, "{share}");
     }
 
     #[test]
     fn slow_peers_are_helped_and_looked_at_now_and_then() {
-        let share = play(120, |_, is_helped| if is_helped { 1e9 } else { 20e6 });
-        assert!((0.85..0.99).contains(&share), "{share}");
+        let share = play(120, |_| 20e6, 30e6);
+        assert!((0.8..0.99).contains(&share), "{share}");
+    }
+
+    #[test]
+    fn help_that_brings_little_is_given_up() {
+        assert!(play(120, |_| 40e6, 1e6) < 0.03);
     }
 
     #[test]
     fn a_load_that_gets_nothing_is_helped_at_once_and_again() {
         let begin = Instant::now();
         let mut help = Help::new(Duration::from_secs(1), begin);
-        help.observe(0, true, begin + Duration::from_millis(900));
+        help.observe(Landed::default(), true, begin + Duration::from_millis(900));
         assert!(!help.allows(0));
-        help.observe(0, true, begin + Duration::from_secs(1));
-        assert!(help.allows(3) && !help.allows(4), "a few requests at first");
+        help.observe(Landed::default(), true, begin + Duration::from_secs(1));
+        assert!(help.allows(1) && !help.allows(2), "a few requests at first");
         // The peers serve, help brings nothing and rests; then they stop.
-        let share = play(60, |second, is_helped| match (second < 20.0, is_helped) {
-            (true, _) => 100e6,
-            (false, true) => 100e6,
-            (false, false) => 0.0,
-        });
+        let share = play(60, |second| if second < 20.0 { 50e6 } else { 0.0 }, 50e6);
         assert!(share > 0.5, "{share}");
     }
 }
