@@ -30,7 +30,8 @@ def ip(*arguments, namespace=None):
 class Network:
     """A switch; `host` adds a machine to it."""
 
-    def __init__(self):
+    def __init__(self, mtu=1500):
+        self.mtu = mtu
         self.prefix = f"fb{os.getpid()}"
         self.switch = f"{self.prefix}-switch"
         self.hosts = []
@@ -69,6 +70,8 @@ class Host:
         ip("netns", "add", self.namespace)
         ip("link", "add", "eth0", "netns", self.namespace, "type", "veth", "peer", "name", self.port, "netns",
            network.switch)
+        ip("link", "set", "eth0", "mtu", network.mtu, namespace=self.namespace)
+        ip("link", "set", self.port, "mtu", network.mtu, namespace=network.switch)
         ip("link", "set", "lo", "up", namespace=self.namespace)
         ip("address", "add", f"{self.address}/24", "dev", "eth0", namespace=self.namespace)
         ip("link", "set", "eth0", "up", namespace=self.namespace)
