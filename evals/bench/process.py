@@ -49,7 +49,7 @@ def call(command, capture=False, **how):
                   stderr=subprocess.PIPE if capture else None, **how)
     out, err = child.communicate()
     if child.returncode != 0:
-        fail(f"{shown(command)} ended with {child.returncode}\n{(err or '')[-2000:]}")
+        fail(f"{shown(command)} ended with {child.returncode}\n{((out or '') + (err or ''))[-2000:]}")
     return out
 
 

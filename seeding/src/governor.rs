@@ -39,7 +39,8 @@ const GROWTH: f64 = 0.02;
 /// The new rate after harm, and after a queue that grew, in parts of the old one.
 const FALL: f64 = 0.7;
 const QUEUE_FALL: f64 = 0.5;
-/// The shortest time between two falls for a growing queue.
+/// The time over which the least number that waits is taken: every request waits for the step under way, and only a queue
+/// that stands is a sign of harm.
 const QUEUE_EVERY: Duration = Duration::from_secs(1);
 /// The time after which sending is tried again where none was tolerable.
 const AGAIN: Duration = Duration::from_secs(5);
@@ -90,9 +91,34 @@ pub struct Governor {
     /// The rate at which was sent outside of pauses lately.
     sent: f64,
     decided: Duration,
-    queue_fell: Duration,
+    queue: Queue,
     stopped: Option<Duration>,
-    waiting: u32,
+}
+
+/// The sequences that wait, however short a moment is looked at.
+#[derive(Debug, Clone, Copy)]
+struct Queue {
+    since: Duration,
+    least: u32,
+    /// The least in the time before.
+    before: u32,
+}
+
+impl Queue {
+    fn new(before: u32, since: Duration) -> Self {
+        Self { since, least: u32::MAX, before }
+    }
+
+    /// Returns true if more are left waiting than before.
+    fn has_grown(&mut self, waiting: u32, now: Duration) -> bool {
+        self.least = self.least.min(waiting);
+        if now.saturating_sub(self.since) < QUEUE_EVERY {
+            return false;
+        }
+        let has_grown = self.least > self.before;
+        *self = Self::new(self.least, now);
+        has_grown
+    }
 }
 
 /// The time between two calls.
@@ -115,9 +141,8 @@ impl Default for Governor {
             is_pause: false,
             sent: 0.0,
             decided: Duration::ZERO,
-            queue_fell: Duration::ZERO,
+            queue: Queue::new(0, Duration::ZERO),
             stopped: None,
-            waiting: 0,
         }
     }
 }
@@ -141,11 +166,11 @@ pub fn govern(state: &mut Governor, seen: &Seen, now: Duration) -> Rate {
     state.note(seen, now);
     if seen.is_idle {
         (state.is_pause, state.turn) = (false, now);
-        state.waiting = seen.waiting;
+        state.queue = Queue::new(seen.waiting, now);
         return Rate::FREE;
     }
-    state.decide(seen, now);
-    state.waiting = seen.waiting;
+    let has_grown = state.queue.has_grown(seen.waiting, now);
+    state.decide(has_grown, now);
     state.take_turns(now);
     if state.is_pause { Rate::NONE } else { state.rate() }
 }
@@ -184,7 +209,7 @@ impl Governor {
         during.all(|span| span.has_sent == first).then_some(first)
     }
 
-    fn decide(&mut self, seen: &Seen, now: Duration) {
+    fn decide(&mut self, queue_has_grown: bool, now: Duration) {
         if let Some(since) = self.stopped {
             if now.saturating_sub(since) >= AGAIN {
                 (self.stopped, self.rate) = (None, self.link * GROWTH);
@@ -192,8 +217,7 @@ impl Governor {
             }
             return;
         }
-        if seen.waiting > self.waiting && now.saturating_sub(self.queue_fell) >= QUEUE_EVERY {
-            self.queue_fell = now;
+        if queue_has_grown {
             return self.fall(QUEUE_FALL, now);
         }
         if now.saturating_sub(self.decided) < DECIDE || self.pools.fresh() < FRESH {

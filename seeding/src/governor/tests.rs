@@ -125,6 +125,17 @@ fn an_idle_engine_leaves_the_link_and_a_growing_queue_takes_it() {
     assert!(governor.rate() > Rate::NONE, "it tries again");
 }
 
+#[test]
+fn requests_that_wait_for_a_step_take_nothing() {
+    let mut governor = Governor::default();
+    let first = governor.rate();
+    for tick in 1..600 {
+        let waiting = u32::from(tick % 7 == 0) * 3;
+        govern(&mut governor, &Seen { steps: &[], waiting, is_idle: false, sent_bytes: 1 }, TICK * tick);
+    }
+    assert_eq!(governor.rate(), first);
+}
+
 proptest! {
     #[test]
     fn whatever_is_seen_the_rate_is_within_the_link(
