@@ -1,6 +1,6 @@
 //! The commands around serving.
 
-use crate::process::{Server, forebay, run};
+use crate::process::{Server, eventually, forebay, run};
 use std::io::Write;
 use std::process::Stdio;
 
@@ -39,9 +39,9 @@ fn a_pipe_is_one_prompt_and_one_answer() {
         let line = metrics.lines().find(|line| line.starts_with("forebay_router_requests_total{")).map(str::to_owned);
         line.and_then(|line| line.rsplit(' ').next()?.parse::<u32>().ok())
     };
-    assert_eq!(requests(), Some(1));
+    eventually("it is counted", || requests() == Some(1));
     assert!(ask("one\ntwo\n\nthree\n").status.success());
-    assert_eq!(requests(), Some(2), "however many lines it has");
+    eventually("it is one request, however many lines it has", || requests() == Some(2));
     let nothing = ask("\n");
     assert!(
         nothing.status.code() == Some(1) && text(&nothing.stderr).contains("no prompt"),

@@ -63,10 +63,10 @@ fn a_client_that_leaves_frees_its_sequence() {
     {
         let mut events = stream(&worker.url, "What is Forebay?", r#","ignore_eos":true,"max_tokens":1500"#);
         events.next().expect("a first event");
-        assert_eq!(gauge("vllm:num_requests_running"), Some(1.0));
+        eventually("it runs", || gauge("vllm:num_requests_running") == Some(1.0));
     }
     eventually("the sequence is gone", || gauge("vllm:num_requests_running") == Some(0.0));
-    assert_eq!(gauge("vllm:kv_cache_usage_perc"), Some(0.0));
+    eventually("its blocks are free", || gauge("vllm:kv_cache_usage_perc") == Some(0.0));
 }
 
 #[test]

@@ -368,9 +368,10 @@ impl Watch {
             tokio::select! {
                 result = &mut finished, if is_filling => {
                     is_filling = false;
-                    let was_fill = opened.place.lock().take().is_some();
+                    // Held until the outcome is counted: where nothing is filling, all that ended is known.
+                    let place = opened.place.lock().take();
                     match result {
-                        Ok(_) if was_fill => self.meters.filled("done"),
+                        Ok(_) if place.is_some() => self.meters.filled("done"),
                         Ok(_) => {}
                         Err(error) => {
                             tracing::warn!(url = flight.key.0, cause = %wire::Chain(&*error), "filling the cache failed");

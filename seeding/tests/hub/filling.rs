@@ -29,6 +29,7 @@ async fn a_file_is_fetched_once_however_many_ask_for_it() {
     let fetched = origin.account().objects[&weights_name()].bytes_sent;
     // The header is read twice, to be sure of it.
     assert!(fetched <= weights().len() as u64 + (512 << 10), "{fetched}");
+    running.filled().await;
     assert_eq!(running.metric("forebay_node_fills_total{outcome=\"done\"}"), 1.0);
 }
 

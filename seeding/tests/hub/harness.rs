@@ -139,9 +139,14 @@ async fn start_over(hub: &str, cache: Arc<tempfile::TempDir>, change: impl FnOnc
 impl Running {
     /// Ends it once what was filled is kept, and starts another over its cache.
     pub(crate) async fn again(self, hub: &str, change: impl FnOnce(&mut Settings)) -> Self {
-        eventually("all fills are kept", || self.metric("forebay_node_filling") == 0.0).await;
+        self.filled().await;
         self.node.write_notes();
         start_over(hub, Arc::clone(&self.cache), change).await
+    }
+
+    /// Waits until all fills have ended and are counted: an answer's last byte comes before its fill's end.
+    pub(crate) async fn filled(&self) {
+        eventually("all fills have ended", || self.metric("forebay_node_filling") == 0.0).await;
     }
 
     pub(crate) async fn get(&self, path: &str) -> Answer {

@@ -186,6 +186,7 @@ async fn health_status_and_metrics_are_told() {
         assert_eq!(running.get(path).await.status, 200, "{path}");
     }
     running.get(&file(WEIGHTS)).await;
+    running.filled().await;
     let status = running.get("/status").await.json();
     assert_eq!((&status["draining"], &status["hub"]), (&false.into(), &origin.url().into()));
     assert_eq!(status["open"][0]["bytes_missing"], 0, "{status}");
