@@ -355,12 +355,15 @@ mod tests {
             ("FOREBAY_ROUTER__WORKER_API_KEY", "a key"),
             ("FOREBAY_WORKER__API_KEY", "a key"),
             ("FOREBAY_WORKER__PEERS__ZONE", ""),
+            ("FOREBAY_NODE__PEERS__ZONE", ""),
         ];
-        for folder in ["base", "overlays/tls", "overlays/peers"] {
+        for folder in ["base", "overlays/tls", "overlays/peers", "overlays/node"] {
             let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("k8s").join(folder).join("forebay.toml");
             let config = load(Some(&path), environment(&variables), &[]).expect("loads").config;
             assert_eq!(config.problems(), Vec::<String>::new(), "{folder}");
-            assert!(config.router.workers.len() >= 2 || config.router.discovery.is_on(), "{folder}");
+            let finds_workers = config.router.workers.len() >= 2 || config.router.discovery.is_on();
+            let finds_nodes = folder == "overlays/node" && config.peers.discovery.is_on();
+            assert!(finds_workers || finds_nodes, "{folder}");
         }
     }
 

@@ -1,7 +1,7 @@
 //! cert-manager's documents, as far as we write them, and the rules of TLS: what the configuration reads is mounted,
 //! names who it should, and is renewed in time.
 
-use crate::lint::{Object, Workload, broken, settings};
+use crate::lint::{Object, Workload, broken, configuration, settings};
 use crate::render::Rendered;
 use k8s_openapi::api::core::v1::Container;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
@@ -129,6 +129,15 @@ pub(crate) fn faults(workloads: &[Workload], objects: &[Object], rendered: &Rend
         if let Some(tls) = settings.get("worker_tls").and_then(Value::as_table) {
             faults.extend(files(workload, tls, &certificates));
         }
+        for tls in [settings.get("peers"), configuration(workload, rendered).get("peers")].into_iter().flatten() {
+            faults.extend(
+                tls.get("tls")
+                    .and_then(Value::as_table)
+                    .map(|tls| files(workload, tls, &certificates))
+                    .into_iter()
+                    .flatten(),
+            );
+        }
         faults.extend(names(workload, &settings, &certificates, rendered));
     }
     faults.extend(between(workloads, rendered));
@@ -244,8 +253,12 @@ fn names(workload: &Workload, settings: &Table, certificates: &[&Certificate], r
     let workers = settings.get("workers").and_then(Value::as_array).into_iter().flatten().filter_map(Value::as_str);
     let workers = workers.filter_map(|url| url.strip_prefix("https://")?.split(':').next());
     let found = found_name(settings, rendered);
+    let nodes = configuration(workload, rendered);
+    let nodes = nodes.get("peers").filter(|_| workload.component == "node").and_then(Value::as_table);
+    let node = nodes.and_then(|peers| service_name(peers, rendered));
     let own = (workload.component == "router" && speaks_tls(settings)).then_some(("router", service.as_str()));
     let asked = own.into_iter().chain(workers.chain(found.as_deref()).map(|host| ("worker", host)));
+    let asked = asked.chain(node.as_deref().map(|host| ("node", host)));
     let is_named = |(component, host): &(&str, &str)| {
         let name = format!("forebay-{component}");
         let of = certificates.iter().filter(|certificate| certificate.metadata.name.as_deref() == Some(&name));
@@ -256,10 +269,15 @@ fn names(workload: &Workload, settings: &Table, certificates: &[&Certificate], r
     asked.filter(|asked| !is_named(asked)).map(|(_, host)| format!("no Certificate names {host}")).collect()
 }
 
-/// The name by which discovery knows a pod.
+/// The name by which discovery knows a pod of a StatefulSet.
 fn found_name(settings: &Table, rendered: &Rendered) -> Option<String> {
+    Some(format!("forebay-worker-0.{}", service_name(settings, rendered)?))
+}
+
+/// The name by which discovery knows pods without names of their own.
+fn service_name(settings: &Table, rendered: &Rendered) -> Option<String> {
     let service = settings.get("discovery")?.get("kubernetes")?.as_str()?.split(':').next()?;
-    Some(format!("forebay-worker-0.{service}.{}.svc", rendered.namespace()))
+    Some(format!("{service}.{}.svc", rendered.namespace()))
 }
 
 /// Workers ask for certificates, and the router shows one.

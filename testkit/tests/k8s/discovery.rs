@@ -18,20 +18,19 @@ const API_PORTS: [i32; 2] = [443, 6_443];
 /// Everything that is wrong with discovery.
 pub(crate) fn faults(workloads: &[Workload], objects: &[Object], rendered: &Rendered) -> Vec<String> {
     let mut faults = Vec::new();
-    let configuration = configuration(rendered);
     for workload in workloads {
-        let own = settings(workload, rendered);
-        let peers = configuration.get("peers").and_then(Value::as_table).filter(|_| workload.component == "worker");
+        let (own, configuration) = (settings(workload, rendered), configuration(workload, rendered));
+        let peers = configuration.get("peers").and_then(Value::as_table).filter(|_| workload.component != "router");
         let places = [kubernetes(Some(&own)), kubernetes(peers)];
         for place in places.into_iter().flatten() {
             faults.extend(may_follow(workload, objects));
             faults.extend(can_follow(workload, objects));
-            faults.extend(leads_to_workers(place, workloads, objects));
+            faults.extend(leads_somewhere(place, found_by(workload, workloads), objects));
         }
         if workload.component == "router" && own.contains_key("discovery") {
             faults.extend(speaks_as_workers_do(&own, workloads, rendered));
         }
-        if workload.component == "worker" && own.contains_key("peers") {
+        if own.contains_key("peers") {
             faults.extend(peers_reach_each_other(workload, &own, kubernetes(peers), objects));
         }
     }
@@ -110,22 +109,28 @@ fn has_account(pod: &PodSpec) -> bool {
     has_token && has_authorities && fields.any(|item| item.path == "namespace")
 }
 
-fn has_port(ports: Option<&[NetworkPolicyPort]>, port: i32) -> bool {
+pub(crate) fn has_port(ports: Option<&[NetworkPolicyPort]>, port: i32) -> bool {
     ports.into_iter().flatten().any(|known| known.port == Some(IntOrString::Int(port)))
 }
 
-/// The Service is there, has the port, and leads to the workers.
-fn leads_to_workers(place: &str, workloads: &[Workload], objects: &[Object]) -> Vec<String> {
+/// The workload that another looks for: routers and workers look for workers, nodes for nodes.
+fn found_by<'a>(seeker: &'a Workload, workloads: &'a [Workload]) -> &'a Workload {
+    let is_worker = |workload: &&Workload| workload.component == "worker";
+    if seeker.component == "node" { seeker } else { workloads.iter().find(is_worker).unwrap_or(seeker) }
+}
+
+/// The Service is there, has the port, and leads to what is looked for.
+fn leads_somewhere(place: &str, wanted: &Workload, objects: &[Object]) -> Vec<String> {
     let (name, port) = place.split_once(':').unwrap_or((place, ""));
-    match target(name, port, workloads, objects) {
+    let component = &wanted.component;
+    match target(name, port, wanted, objects) {
         Some(_) => Vec::new(),
-        None => vec![format!("there is no Service {name} with a port `{port}` that leads to a worker")],
+        None => vec![format!("there is no Service {name} with a port `{port}` that leads to a {component}")],
     }
 }
 
-/// The number of the worker's port that a Service's port leads to.
-fn target(name: &str, port: &str, workloads: &[Workload], objects: &[Object]) -> Option<i32> {
-    let worker = workloads.iter().find(|workload| workload.component == "worker")?;
+/// The number of a workload's port that a Service's port leads to.
+fn target(name: &str, port: &str, worker: &Workload, objects: &[Object]) -> Option<i32> {
     let service = objects.iter().find_map(|object| match object {
         Object::Service(service) if service.metadata.name.as_deref() == Some(name) => Some(&**service),
         _ => None,
@@ -145,13 +150,12 @@ fn speaks_as_workers_do(router: &Table, workloads: &[Workload], rendered: &Rende
     broken(&[(is_tls == speaks, "router.discovery_tls does not say what workers speak")])
 }
 
-/// Workers find each other at the port where they serve peers, are let through, and have a right.
+/// Peers find each other at the port where they serve, are let through, and have a right.
 fn peers_reach_each_other(worker: &Workload, settings: &Table, place: Option<&str>, objects: &[Object]) -> Vec<String> {
     let listen = settings["peers"].get("listen").and_then(Value::as_str).unwrap_or_default();
     let port = listen.rsplit_once(':').and_then(|(_, port)| port.parse::<i32>().ok()).unwrap_or_default();
     let found = place.and_then(|place| place.split_once(':'));
-    let workers = std::slice::from_ref(worker);
-    let found = found.and_then(|(service, name)| target(service, name, workers, objects));
+    let found = found.and_then(|(service, name)| target(service, name, worker, objects));
     let of: Vec<_> = policies(objects)
         .filter(|spec| spec.pod_selector.as_ref().is_some_and(|selector| selects(selector, &worker.labels)))
         .collect();
@@ -166,14 +170,17 @@ fn peers_reach_each_other(worker: &Workload, settings: &Table, place: Option<&st
         .flat_map(|spec| spec.egress.iter().flatten())
         .any(|rule| rule.to.iter().flatten().any(is_worker) && has_port(rule.ports.as_deref(), port));
     broken(&[
-        (found == Some(port), "peers.discovery does not lead to the port of worker.peers.listen"),
-        (ingress && egress, "no NetworkPolicy lets workers through to each other"),
-        (may_have(settings, objects), "no identities of worker.peers.rights are those of the worker's certificate"),
+        (found == Some(port), "peers.discovery does not lead to the port of peers.listen"),
+        (ingress && egress, "no NetworkPolicy lets peers through to each other"),
+        (may_have(worker, settings, objects), "no identities of peers.rights are those of the own certificate"),
     ])
+    .into_iter()
+    .map(|rule| format!("{}: {rule}", worker.title))
+    .collect()
 }
 
-/// A right names the identity that workers show.
-fn may_have(settings: &Table, objects: &[Object]) -> bool {
+/// A right names the identity that peers show.
+fn may_have(worker: &Workload, settings: &Table, objects: &[Object]) -> bool {
     let rules = settings["peers"].get("rights").and_then(|rights| rights.get("allow")).and_then(Value::as_array);
     let named = rules.into_iter().flatten().filter_map(|rule| rule.get("identities")?.as_array()).flatten();
     let mut named = named.filter_map(Value::as_str);
@@ -182,7 +189,7 @@ fn may_have(settings: &Table, objects: &[Object]) -> bool {
             Object::Certificate(certificate) => Some(certificate),
             _ => None,
         });
-        certificates.any(|certificate| certificate.has_uri("forebay-worker", identity))
+        certificates.any(|certificate| certificate.has_uri(&format!("forebay-{}", worker.component), identity))
     };
     named.any(is_shown)
 }

@@ -3,8 +3,9 @@
 
 use crate::certificates::{self, Certificate, Issuer};
 use crate::discovery;
+use crate::node;
 use crate::render::Rendered;
-use k8s_openapi::api::apps::v1::{Deployment, StatefulSet};
+use k8s_openapi::api::apps::v1::{DaemonSet, Deployment, StatefulSet};
 use k8s_openapi::api::core::v1::{Container, Namespace, PodSpec, PodTemplateSpec, Probe, Service, ServiceAccount};
 use k8s_openapi::api::networking::v1::{NetworkPolicy, NetworkPolicyEgressRule, NetworkPolicyPort};
 use k8s_openapi::api::policy::v1::PodDisruptionBudget;
@@ -31,6 +32,7 @@ pub(crate) enum Object {
     Service(Box<Service>),
     Deployment(Box<Deployment>),
     StatefulSet(Box<StatefulSet>),
+    DaemonSet(Box<DaemonSet>),
     Budget(Box<PodDisruptionBudget>),
     NetworkPolicy(Box<NetworkPolicy>),
     Role(Box<Role>),
@@ -43,7 +45,7 @@ pub(crate) enum Object {
 pub(crate) struct Workload {
     pub(crate) title: String,
     name: String,
-    /// `router` or `worker`: the table of forebay.toml that it reads.
+    /// `router`, `worker` or `node`: the table of forebay.toml that it reads.
     pub(crate) component: String,
     replicas: i32,
     selector: LabelSelector,
@@ -60,6 +62,7 @@ pub(crate) fn parse(document: &Value) -> Result<Object, String> {
         (Some("v1"), Some("Service")) => strict(document).map(Object::Service),
         (Some("apps/v1"), Some("Deployment")) => strict(document).map(Object::Deployment),
         (Some("apps/v1"), Some("StatefulSet")) => strict(document).map(Object::StatefulSet),
+        (Some("apps/v1"), Some("DaemonSet")) => strict(document).map(Object::DaemonSet),
         (Some("policy/v1"), Some("PodDisruptionBudget")) => strict(document).map(Object::Budget),
         (Some("networking.k8s.io/v1"), Some("NetworkPolicy")) => strict(document).map(Object::NetworkPolicy),
         (Some("rbac.authorization.k8s.io/v1"), Some("Role")) => strict(document).map(Object::Role),
@@ -116,6 +119,7 @@ pub(crate) fn faults(rendered: &Rendered) -> Vec<String> {
     faults.extend(router_reaches_workers(&workloads, &objects));
     faults.extend(certificates::faults(&workloads, &objects, rendered));
     faults.extend(discovery::faults(&workloads, &objects, rendered));
+    faults.extend(node::faults(&workloads, &objects, rendered));
     faults
 }
 
@@ -145,6 +149,10 @@ fn workload(object: &Object) -> Option<Workload> {
             let workload = of("StatefulSet", &set.metadata.name, spec.replicas, &spec.selector, &spec.template);
             Some(Workload { service: spec.service_name.clone(), ..workload })
         }
+        Object::DaemonSet(set) => {
+            let spec = set.spec.as_ref()?;
+            Some(of("DaemonSet", &set.metadata.name, None, &spec.selector, &spec.template))
+        }
         _ => None,
     }
 }
@@ -163,6 +171,10 @@ fn selectors(workload: &Workload) -> Vec<String> {
     if is_empty(&workload.selector) || !selects(&workload.selector, &workload.labels) {
         faults.push(format!("{}: its selector does not match its pods' labels", workload.title));
     }
+    // There is one of a DaemonSet's on each machine anyway.
+    if workload.component == "node" {
+        return faults;
+    }
     let spread = workload.pod.topology_spread_constraints.iter().flatten();
     let spread: Vec<_> = spread.filter_map(|constraint| constraint.label_selector.as_ref()).collect();
     if spread.is_empty() || spread.iter().any(|selector| is_empty(selector) || !selects(selector, &workload.labels)) {
@@ -173,13 +185,14 @@ fn selectors(workload: &Workload) -> Vec<String> {
 
 /// The table of forebay.toml that a workload reads.
 pub(crate) fn settings(workload: &Workload, rendered: &Rendered) -> toml::Table {
-    configuration(rendered)[&workload.component].as_table().expect("a table for each component").clone()
+    configuration(workload, rendered)[&workload.component].as_table().expect("a table for each component").clone()
 }
 
-/// The whole of forebay.toml.
-pub(crate) fn configuration(rendered: &Rendered) -> toml::Table {
-    let text = rendered.config_maps.get("forebay-config").and_then(|files| files.get("forebay.toml"));
-    text.expect("the base generates the configuration").parse().expect("forebay.toml is TOML")
+/// The whole of a workload's forebay.toml.
+pub(crate) fn configuration(workload: &Workload, rendered: &Rendered) -> toml::Table {
+    let maps = workload.pod.volumes.iter().flatten().filter_map(|volume| volume.config_map.as_ref());
+    let mut files = maps.filter_map(|map| rendered.config_maps.get(&map.name)?.get("forebay.toml"));
+    files.next().expect("a generated configuration is mounted").parse().expect("forebay.toml is TOML")
 }
 
 fn listen_ms(settings: &toml::Table, key: &str) -> i64 {
@@ -220,6 +233,13 @@ fn restricted_pod(workload: &Workload) -> Vec<String> {
         ),
         (!unsized_volume, "an emptyDir without sizeLimit, or a hostPath, can fill the node"),
         (pod.host_network != Some(true) && pod.host_pid != Some(true), "it shares the host's namespaces"),
+        (
+            pod.containers
+                .iter()
+                .flat_map(|container| container.ports.iter().flatten())
+                .all(|port| port.host_port.is_none()),
+            "it takes a host's port, which `restricted` does not allow",
+        ),
         (pod.init_containers.is_none(), "init containers are not checked; teach the rules about them"),
     ];
     broken(&rules).into_iter().map(|rule| format!("{}: {rule}", workload.title)).collect()
@@ -384,7 +404,7 @@ fn references(object: &Object, workloads: &[Workload], objects: &[Object]) -> Ve
             broken(&[(off, "a ServiceAccount mounts its token by default")])
         }
         Object::Service(service) => of_service(service, workloads),
-        Object::Deployment(_) | Object::StatefulSet(_) => {
+        Object::Deployment(_) | Object::StatefulSet(_) | Object::DaemonSet(_) => {
             workload(object).map(|workload| of_workload(&workload, objects)).unwrap_or_default()
         }
         Object::Budget(budget) => of_budget(budget, workloads),

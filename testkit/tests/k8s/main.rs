@@ -6,12 +6,13 @@
 mod certificates;
 mod discovery;
 mod lint;
+mod node;
 mod render;
 
 use render::Rendered;
 use serde_json::{Value, json};
 
-const VARIANTS: [&str; 4] = ["base", "overlays/demo", "overlays/tls", "overlays/peers"];
+const VARIANTS: [&str; 5] = ["base", "overlays/demo", "overlays/tls", "overlays/peers", "overlays/node"];
 
 #[test]
 fn every_file_belongs_to_a_kustomization() {
@@ -278,12 +279,69 @@ fn breaking_any_rule_of_discovery_is_noticed() {
         ("discovery_tls = true", "", "discovery_tls"),
         ("listen = \"0.0.0.0:8082\"", "", "8082"),
         ("kubernetes = \"forebay-worker:http\"", "kubernetes = \"other:http\"", "Service other"),
-        ("kubernetes = \"forebay-worker:peers\"", "kubernetes = \"forebay-worker:http\"", "worker.peers.listen"),
+        ("kubernetes = \"forebay-worker:peers\"", "kubernetes = \"forebay-worker:http\"", "peers.listen"),
     ] {
         let mut rendered = Rendered::of("overlays/peers");
         let text = rendered.config_maps["forebay-config"]["forebay.toml"].clone();
         assert!(text.contains(line));
         let files = rendered.config_maps.get_mut("forebay-config").expect("there");
+        files.insert("forebay.toml".into(), text.replace(line, without));
+        let faults = lint::faults(&rendered).join("\n");
+        assert!(faults.contains(complaint), "without {line}: expected `{complaint}` in {faults:?}");
+    }
+}
+
+/// As above, for the rules of nodes.
+#[test]
+fn breaking_any_rule_of_nodes_is_noticed() {
+    let (pod, container) = ("/spec/template/spec", "/spec/template/spec/containers/0");
+    let cases = [
+        ("DaemonSet", "forebay-node", format!("{pod}/terminationGracePeriodSeconds"), json!(30), "grace"),
+        ("DaemonSet", "forebay-node", format!("{container}/livenessProbe/httpGet/port"), json!("web"), "port"),
+        ("DaemonSet", "forebay-node", format!("{container}/ports/1/containerPort"), json!(9000), "9000"),
+        ("DaemonSet", "forebay-node", format!("{container}/args/2"), json!("/etc/other.toml"), "--config"),
+        ("DaemonSet", "forebay-node", format!("{container}/resources/limits/memory"), Value::Null, "memory"),
+        ("DaemonSet", "forebay-node", format!("{container}/volumeMounts/1/mountPath"), json!("/x"), "not mounted"),
+        ("DaemonSet", "forebay-node", format!("{container}/volumeMounts/2/mountPath"), json!("/x"), "token"),
+        ("DaemonSet", "forebay-node", format!("{container}/volumeMounts/3/mountPath"), json!("/x"), "cache"),
+        ("DaemonSet", "forebay-node", format!("{pod}/volumes/3/emptyDir/sizeLimit"), json!("100Gi"), "quota"),
+        (
+            "DaemonSet",
+            "forebay-node",
+            format!("{pod}/volumes/3"),
+            json!({"name": "cache", "hostPath": {"path": "/var/cache"}}),
+            "hostPath",
+        ),
+        ("DaemonSet", "forebay-node", format!("{container}/ports/0/hostPort"), json!(8083), "host's port"),
+        ("DaemonSet", "forebay-node", format!("{pod}/serviceAccountName"), json!("nobody"), "nobody"),
+        ("RoleBinding", "forebay-node-discovery", "/subjects/0/name".into(), json!("other"), "forebay-node"),
+        ("Service", "forebay-node", "/spec/internalTrafficPolicy".into(), json!("Cluster"), "another machine"),
+        ("Service", "forebay-node", "/spec/ports/0/targetPort".into(), json!("web"), "web"),
+        ("Service", "forebay-node-peers", "/spec/ports/0/name".into(), json!("other"), "port `peers`"),
+        ("NetworkPolicy", "forebay-node", "/spec/ingress/0/ports/0/port".into(), json!(80), "8083"),
+        ("NetworkPolicy", "forebay-node", "/spec/egress/0/ports/0/port".into(), json!(80), "to each other"),
+        ("NetworkPolicy", "forebay-node", "/spec/egress/1/ports/1/port".into(), json!(54), "DNS"),
+        ("NetworkPolicy", "forebay-node", "/spec/egress/2/ports/1/port".into(), json!(80), "API server"),
+        ("NetworkPolicy", "forebay-node", "/spec/egress/3/ports/0/port".into(), json!(80), "the hub"),
+        ("Certificate", "forebay-node", "/spec/dnsNames/0".into(), json!("other"), "forebay-node-peers.forebay.svc"),
+        ("Certificate", "forebay-node", "/spec/uris/0".into(), json!("spiffe://other"), "identities"),
+    ];
+    for (kind, name, pointer, value, complaint) in cases {
+        let mut rendered = Rendered::of("overlays/node");
+        rendered.set_at(kind, name, &pointer, value);
+        let faults = lint::faults(&rendered).join("\n");
+        assert!(faults.contains(complaint), "{kind} {name} {pointer}: expected `{complaint}` in {faults:?}");
+    }
+    for (line, without, complaint) in [
+        ("listen = \"0.0.0.0:8082\"", "", "8082"),
+        ("kubernetes = \"forebay-node-peers:peers\"", "kubernetes = \"forebay-worker:peers\"", "forebay-worker"),
+        ("root = \"/var/cache/forebay\"", "root = \"/other\"", "cache"),
+        ("sa/forebay-node\"", "sa/forebay-worker\"", "identities"),
+    ] {
+        let mut rendered = Rendered::of("overlays/node");
+        let text = rendered.config_maps["forebay-node-config"]["forebay.toml"].clone();
+        assert!(text.contains(line));
+        let files = rendered.config_maps.get_mut("forebay-node-config").expect("there");
         files.insert("forebay.toml".into(), text.replace(line, without));
         let faults = lint::faults(&rendered).join("\n");
         assert!(faults.contains(complaint), "without {line}: expected `{complaint}` in {faults:?}");
