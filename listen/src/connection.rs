@@ -44,6 +44,8 @@ pub(crate) enum Ended {
     Age,
     /// A client spoke TLS to a listener that does not.
     TlsToPlain,
+    /// The client has its share of connections already.
+    Crowded,
 }
 
 impl Ended {
@@ -57,6 +59,7 @@ impl Ended {
             Self::Handshake => "handshake",
             Self::Age => "age",
             Self::TlsToPlain => "tls_to_plain",
+            Self::Crowded => "crowded",
         }
     }
 }

@@ -7,6 +7,7 @@
 
 mod access;
 mod address;
+mod clients;
 mod config;
 mod connection;
 mod cors;

@@ -1,5 +1,6 @@
 //! The accept loop: bounds, health in reserve, drain.
 
+use crate::clients::Clients;
 use crate::config::{ListenConfig, Timeouts};
 use crate::connection::{Answer, Answering, Clocks, Ended, FileBehind, Socket, discard_unread};
 use crate::cors;
@@ -92,6 +93,7 @@ pub struct Listener {
     config: ListenConfig,
     tls: Option<ServerTls>,
     per_connection: u64,
+    shares: bool,
     files: Option<FileBehind>,
     meters: Option<Meters>,
 }
@@ -163,7 +165,8 @@ impl Listener {
         let address = socket.local_addr().map_err(in_bind)?;
         let tls = ServerTls::open(&config.tls)
             .map_err(|source| ListenError::Tls { address: config.address, source: source.into() })?;
-        Ok(Self { socket, address, config: config.clone(), tls, per_connection: 1, files: None, meters: None })
+        let config = config.clone();
+        Ok(Self { socket, address, config, tls, per_connection: 1, shares: false, files: None, meters: None })
     }
 
     /// Counts connections in `registry`, under this listener's name.
@@ -178,6 +181,13 @@ impl Listener {
     #[must_use]
     pub fn with_descriptors_per_connection(mut self, count: u64) -> Self {
         self.per_connection = count;
+        self
+    }
+
+    /// Lets a client that its certificate names have half of the connections at most.
+    #[must_use]
+    pub fn with_shares(mut self) -> Self {
+        self.shares = true;
         self
     }
 
@@ -275,6 +285,7 @@ impl Listener {
             config: self.config.clone(),
             tls: self.tls.take(),
             files: self.files,
+            clients: self.shares.then(|| Clients::new(connections_max / 2)),
             slots: Arc::new(Semaphore::new(connections_max)),
             reserved: Arc::new(Semaphore::new(RESERVED_MAX)),
             meters: self.meters.clone(),
@@ -307,6 +318,8 @@ struct Server {
     config: ListenConfig,
     tls: Option<ServerTls>,
     files: Option<FileBehind>,
+    /// Absent where a client may have every connection.
+    clients: Option<Arc<Clients>>,
     slots: Arc<Semaphore>,
     reserved: Arc<Semaphore>,
     meters: Option<Meters>,
@@ -402,10 +415,14 @@ impl Server {
         let age = Age::draw(Duration::from_millis(self.config.tls.connection_age_max_ms));
         let handshake = self.handshake(tls, socket, &end).await;
         drop(held.handshake.take());
-        if let Some((io, identity)) = handshake {
-            opened.identity = identity;
-            self.speak(io, opened, &end, Some(age)).await;
+        let Some((io, identity)) = handshake else { return };
+        let entering = self.clients.as_ref().zip(identity.as_ref());
+        let entered = entering.map(|(clients, identity)| clients.enter(identity, peer.0.ip()));
+        if let Some(None) = entered {
+            return self.end(&end.stream, Ended::Crowded);
         }
+        opened.identity = identity;
+        self.speak(io, opened, &end, Some(age)).await;
     }
 
     /// Shakes hands, within the time for it and while the server is there. Boxed: only some connections need the room.

@@ -23,8 +23,12 @@ pub struct SeedingConfig {
     /// certificate and `client_ca_file`.
     #[serde(deserialize_with = "address")]
     pub listen: Option<SocketAddr>,
-    /// The most open connections of peers; further ones are closed at once. 64: two or three of each of 24 neighbours.
+    /// The most open connections of peers; further ones are closed at once. Half of them are one peer's at most. 64: two
+    /// or three of each of 24 neighbours.
     pub connections_max: usize,
+    /// How long a peer's connection may be unused between two requests, in milliseconds. 30 s: within a load it is used
+    /// all the time, and the next load makes another.
+    pub idle_timeout_ms: u64,
     /// The tenant whose weights these are, as the rules of `rights` name it.
     pub tenant: String,
     /// The zone that this machine is in, for peers to prefer their own; empty where nobody says.
@@ -53,6 +57,7 @@ impl Default for SeedingConfig {
         Self {
             listen: None,
             connections_max: 64,
+            idle_timeout_ms: 30_000,
             tenant: "default".into(),
             zone: None,
             queue_extents_max: 8,
@@ -133,7 +138,7 @@ impl SeedingConfig {
         ListenConfig {
             address,
             connections_max: self.connections_max,
-            idle_timeout_ms: 30_000,
+            idle_timeout_ms: self.idle_timeout_ms,
             write_timeout_ms: 20_000,
             body_bytes_max: 0,
             // Extents are fetched elsewhere sooner than they are waited for.

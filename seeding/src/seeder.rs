@@ -87,7 +87,7 @@ impl Seeder {
         let bound = threads.spawn(async move { Listener::bind(&bounds).await });
         let listener = bound.await.map_err(|_| SeedingError::Ended)?.map_err(SeedingError::Listen)?;
         let (address, url) = (listener.local_addr(), listener.url());
-        let listener = listener.with_metrics(registry, "peers").with_files(loader::file_behind);
+        let listener = listener.with_metrics(registry, "peers").with_shares().with_files(loader::file_behind);
         let server = Arc::new(Server {
             offer: Offer::new(&config.tenant),
             peers: Arc::new(peers),

@@ -52,10 +52,10 @@ pub const LISTEN_REFUSED: Def = Def::counter(
 /// Connections ended before their time, by why.
 pub const LISTEN_ENDED: Def = Def::counter(
     "forebay_listen_ended_connections_total",
-    "Connections that this server ended: unused ones, heads and readers that were too slow, clients that left",
+    "Connections that this server ended: unused ones, heads and readers that were too slow, clients that left or had enough",
     &["listener", "reason"],
 )
-.of(&["idle", "head", "write", "client_left", "handshake", "age", "tls_to_plain"]);
+.of(&["idle", "head", "write", "client_left", "handshake", "age", "tls_to_plain", "crowded"]);
 /// TLS handshakes in flight.
 pub const LISTEN_HANDSHAKES: Def =
     Def::gauge("forebay_listen_handshakes", "TLS handshakes in flight, per listener", &["listener"]);

@@ -212,3 +212,39 @@ async fn a_model_that_is_let_go_is_sent_to_its_end() {
     let expected: Vec<u8> = (0..4).flat_map(|extent| model.extent(extent)).copied().collect();
     assert!(answer.status == 206 && answer.body == expected);
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_peer_that_holds_connections_keeps_no_other_out() {
+    let running = start(|config| config.connections_max = 8).await;
+    let model = Model::new(1);
+    let _sharing = running.share(&model).await;
+    let (flood, mut held) = (running.peer(), Vec::new());
+    for _ in 0..8 {
+        held.extend(flood.connect().await);
+    }
+    let crowded = "forebay_listen_ended_connections_total{listener=\"peers\",reason=\"crowded\"} 4";
+    tokio::time::timeout(LIMIT, async {
+        while !running.registry.render().contains(crowded) {
+            tokio::time::sleep(Duration::from_millis(5)).await;
+        }
+    })
+    .await
+    .expect("half of them are ended");
+    assert_eq!(second(&running).get(&model.path("manifest"), &[]).await.status, 200);
+    // Those that it keeps are of use to it.
+    let kept = flood.send_on(held.remove(0), "GET", &model.path("manifest"), &[("connection", "close")]).await;
+    assert_eq!(kept.expect("sends").answer().await.expect("an answer").status, 200);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_connection_that_is_not_used_ends() {
+    let running = start(|config| config.idle_timeout_ms = 200).await;
+    let model = Model::new(1);
+    let _sharing = running.share(&model).await;
+    let (peer, begun) = (running.peer(), Instant::now());
+    let connection = peer.connect().await.expect("connects");
+    let used = peer.send_on(connection, "GET", &model.path("manifest"), &[]).await.expect("sends");
+    // It is read to the connection's end.
+    assert_eq!(used.answer().await.expect("an answer").status, 200);
+    assert!(begun.elapsed() < Duration::from_secs(20), "{:?}", begun.elapsed());
+}

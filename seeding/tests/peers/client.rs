@@ -108,7 +108,7 @@ impl Client {
     }
 
     /// Connects with a small receive buffer, so that an unread body stays with its sender.
-    async fn connect(&self) -> io::Result<Connection> {
+    pub(crate) async fn connect(&self) -> io::Result<Connection> {
         let socket = TcpSocket::new_v4()?;
         socket.set_recv_buffer_size(64 << 10)?;
         let stream = socket.connect(self.address).await?;
@@ -119,10 +119,20 @@ impl Client {
 
     /// Sends a request and reads nothing of its answer.
     pub(crate) async fn send(&self, method: &str, path: &str, headers: &[(&str, &str)]) -> io::Result<Connection> {
-        let mut text = format!("{method} {path} HTTP/1.1\r\nhost: localhost\r\nconnection: close\r\n");
+        self.send_on(self.connect().await?, method, path, &[headers, &[("connection", "close")]].concat()).await
+    }
+
+    /// Sends a request over a connection that stays open.
+    pub(crate) async fn send_on(
+        &self,
+        mut connection: Connection,
+        method: &str,
+        path: &str,
+        headers: &[(&str, &str)],
+    ) -> io::Result<Connection> {
+        let mut text = format!("{method} {path} HTTP/1.1\r\nhost: localhost\r\n");
         headers.iter().for_each(|(name, value)| text.push_str(&format!("{name}: {value}\r\n")));
         text.push_str("\r\n");
-        let mut connection = self.connect().await?;
         match &mut connection {
             Connection::Plain(stream) => stream.write_all(text.as_bytes()).await?,
             Connection::Tls(stream) => stream.write_all(text.as_bytes()).await?,
