@@ -302,7 +302,7 @@ impl Driver {
         let targets = &self.shared.targets;
         let is_there = |file: usize, extent: u64| {
             let region = &targets[file].region;
-            extent::range(region.len(), extent).is_some_and(|range| region.is_verified(range))
+            extent::range(region.len(), extent).is_some_and(|range| region.has_arrived(range))
         };
         self.shared.supply().next(&Room { is_there: &is_there }, now(), &mut self.random)
     }

@@ -42,7 +42,7 @@ impl ActiveFetch {
     pub(super) fn missing(&self, shared: &Shared) -> Range<u64> {
         let region = &shared.targets[self.file].region;
         let bytes = |extent: u64| extent * EXTENT_BYTES..((extent + 1) * EXTENT_BYTES).min(region.len());
-        let first = self.extents.clone().find(|extent| !region.is_verified(bytes(*extent)));
+        let first = self.extents.clone().find(|extent| !region.has_arrived(bytes(*extent)));
         let end = (self.extents.end * EXTENT_BYTES).min(region.len());
         first.map_or(end, |extent| extent * EXTENT_BYTES)..end
     }
@@ -85,7 +85,7 @@ impl ActiveFetch {
         let range = extent * EXTENT_BYTES..extent * EXTENT_BYTES + bytes.len() as u64;
         let object = || target.object(source).name.clone();
         let Some(mut lease) = target.region.lease(range.clone()) else {
-            if target.region.is_verified(range.clone()) {
+            if target.region.has_arrived(range.clone()) {
                 // The first request finished this very extent in the moment the second one came.
                 shared.tally.discarded(bytes.len() as u64);
                 return Ok(());

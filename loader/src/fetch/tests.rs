@@ -183,6 +183,17 @@ async fn a_slow_request_is_overtaken_by_a_hedge_read() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn a_hedge_wins_in_a_file_that_is_held_until_it_is_judged_as_a_whole() {
+    let load = single(CONTENT_BYTES, |number, _| (number == 14).then_some(Fault::Slow(3_000_000)));
+    load.target.region.hold();
+    let report = load.run().await.expect("what a hedge has brought has arrived, shown or not");
+    assert!(report.hedges >= 1, "{report:?}");
+    assert!(load.target.region.bytes().is_none(), "nothing is shown");
+    load.target.region.show();
+    assert!(load.target.region.is_complete());
+}
+
+#[tokio::test(start_paused = true)]
 async fn many_slow_requests_stay_within_the_hedge_budget() {
     let load = single(CONTENT_BYTES, |number, _| (number % 4 == 3).then_some(Fault::Slow(3_000_000)));
     let report = load.succeed().await;
