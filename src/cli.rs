@@ -315,6 +315,15 @@ pub(crate) struct TlsFlags {
     pub(crate) ssl_ca_certs: Option<PathBuf>,
 }
 
+/// Weights for peers, of a worker or a node.
+#[derive(Debug, Default, Args)]
+pub(crate) struct PeersFlags {
+    /// The address at which peers get weights, e.g. 0.0.0.0:8082 [default: none is given]. Beyond loopback
+    /// `worker.peers.tls`, or a node's `node.peers.tls`, must have certificates.
+    #[arg(long, value_name = "ADDRESS:PORT", value_parser = parse_address)]
+    pub(crate) peers_listen: Option<SocketAddr>,
+}
+
 #[derive(Debug, Args)]
 pub(crate) struct ServeArgs {
     /// Models: directories as Hugging Face publishes them, or URLs as for `forebay pull`, optionally
@@ -366,10 +375,8 @@ pub(crate) struct WorkerArgs {
     /// The worker's address [default: 127.0.0.1:8081]. Beyond loopback an API key is required.
     #[arg(long, value_name = "ADDRESS:PORT", value_parser = parse_address)]
     pub(crate) listen: Option<SocketAddr>,
-    /// The address at which peers get weights, e.g. 0.0.0.0:8082 [default: none is given]. Beyond loopback
-    /// worker.peers.tls must have certificates.
-    #[arg(long, value_name = "ADDRESS:PORT", value_parser = parse_address)]
-    pub(crate) peers_listen: Option<SocketAddr>,
+    #[command(flatten)]
+    pub(crate) peers: PeersFlags,
     #[command(flatten)]
     pub(crate) tls: TlsFlags,
     #[command(flatten)]
@@ -389,10 +396,8 @@ pub(crate) struct NodeArgs {
     /// The node's address [default: 127.0.0.1:8083].
     #[arg(long, value_name = "ADDRESS:PORT", value_parser = parse_address)]
     pub(crate) listen: Option<SocketAddr>,
-    /// The address at which peers get weights, e.g. 0.0.0.0:8082 [default: none is given]. Beyond loopback
-    /// node.peers.tls must have certificates.
-    #[arg(long, value_name = "ADDRESS:PORT", value_parser = parse_address)]
-    pub(crate) peers_listen: Option<SocketAddr>,
+    #[command(flatten)]
+    pub(crate) peers: PeersFlags,
     #[command(flatten)]
     pub(crate) tls: TlsFlags,
     #[command(flatten)]

@@ -2,8 +2,8 @@
 
 use crate::chat::{Client, talk};
 use crate::cli::{
-    ChatArgs, Cli, Command, Common, ConfigCommand, EngineFlags, EvalCommand, ModelsArgs, PeersCommand, PolicyCommand,
-    RouterArgs, SynthArgs, Target, TlsFlags, TrustFlags,
+    ChatArgs, Cli, Command, Common, ConfigCommand, EngineFlags, EvalCommand, ModelsArgs, PeersCommand, PeersFlags,
+    PolicyCommand, RouterArgs, SynthArgs, Target, TlsFlags, TrustFlags,
 };
 use crate::config::{self, Config, Loaded, Setting};
 use crate::progress::Progress;
@@ -46,7 +46,7 @@ pub(crate) fn run(cli: Cli) -> anyhow::Result<ExitCode> {
         }
         Command::Worker(args) => {
             let mut settings = with_listen("worker", args.listen, engine_settings(&args.engine));
-            settings.extend(args.peers_listen.map(|address| ("worker.peers.listen".into(), address.to_string())));
+            settings.extend(peers_settings("worker", &args.peers));
             settings.extend(trust_settings(&args.trust));
             settings.extend(tls_settings("worker", &args.tls));
             let config = load(&common, settings)?;
@@ -55,7 +55,7 @@ pub(crate) fn run(cli: Cli) -> anyhow::Result<ExitCode> {
         }
         Command::Node(args) => {
             let mut settings = with_listen("node", args.listen, trust_settings(&args.trust));
-            settings.extend(args.peers_listen.map(|address| ("node.peers.listen".into(), address.to_string())));
+            settings.extend(peers_settings("node", &args.peers));
             settings.extend(tls_settings("node", &args.tls));
             let config = load(&common, settings)?;
             let models = node::named(&args.models)?;
@@ -175,6 +175,11 @@ fn engine_settings(flags: &EngineFlags) -> Vec<Setting> {
         ("device", flags.device.clone()),
     ];
     settings.into_iter().filter_map(|(key, value)| Some((format!("worker.{key}"), value?))).collect()
+}
+
+/// Where a worker or a node gives weights to peers.
+fn peers_settings(role: &str, flags: &PeersFlags) -> Option<(String, String)> {
+    flags.peers_listen.map(|address| (format!("{role}.peers.listen"), address.to_string()))
 }
 
 fn tls_settings(table: &str, flags: &TlsFlags) -> Vec<Setting> {
