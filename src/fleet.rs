@@ -9,17 +9,17 @@ use loader::peers::{Member, Peers};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 use telemetry::metrics::Registry;
 use telemetry::names;
 use wire::Chain;
 use wire::digest::Digest;
 
-/// The longest wait for a first list of members. A load asks again as it goes on.
+/// The longest wait of a load for a first list of members. It asks again as it goes on.
 const PATIENCE: Duration = Duration::from_secs(2);
 
-/// The peers that models are loaded from. They are asked where `discovery` names a source and the model has a manifest;
-/// every byte of theirs is verified.
+/// The peers that models are loaded from. They are asked where `discovery` names a source and the model has a manifest, or
+/// digests of whole files that peers attest; every byte of theirs is verified.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields, default)]
 pub(crate) struct FleetConfig {
@@ -62,7 +62,7 @@ pub(crate) struct Own {
 ///
 /// # Errors
 /// Certificates that cannot be read.
-pub(crate) async fn peers(fleet: &FleetConfig, own: Own, registry: &Registry) -> anyhow::Result<Option<Peers>> {
+pub(crate) fn peers(fleet: &FleetConfig, own: Own, registry: &Registry) -> anyhow::Result<Option<Peers>> {
     let FleetConfig { discovery, tls } = fleet;
     if !discovery.is_on() {
         return Ok(None);
@@ -76,9 +76,14 @@ pub(crate) async fn peers(fleet: &FleetConfig, own: Own, registry: &Registry) ->
     };
     let members = discovery::start(discovery, &means, registry).context("looking for peers (peers.discovery)")?;
     tokio::spawn(client.clone().watch(Some(certificate_meters(registry))));
-    members.settled(PATIENCE).await;
+    let (first, own_entry, begun) = (members.clone(), members.clone(), Instant::now());
     Ok(Some(Peers {
-        own_id: members.own().map(|own| own.id),
+        own_id: Arc::new(move || own_entry.own().map(|own| own.id)),
+        settled: Arc::new(move || {
+            let first = first.clone();
+            // Counted from the start of the process: the loads after it wait for nothing.
+            Box::pin(async move { drop(first.settled(PATIENCE.saturating_sub(begun.elapsed())).await) })
+        }),
         members: Arc::new(move || members.current().iter().map(member).collect()),
         tls: Arc::new(move || client.current()),
         roots: own.roots,
@@ -86,8 +91,8 @@ pub(crate) async fn peers(fleet: &FleetConfig, own: Own, registry: &Registry) ->
 }
 
 fn member(member: &discovery::Member) -> Member {
-    let discovery::Member { id, address, name, is_near, .. } = member.clone();
-    Member { id, address, name, is_near }
+    let discovery::Member { id, address, name, is_near, zone, .. } = member.clone();
+    Member { id, address, name, is_near, zone }
 }
 
 fn certificate_meters(registry: &Registry) -> CertificateMeters {
@@ -97,5 +102,37 @@ fn certificate_meters(registry: &Registry) -> CertificateMeters {
         not_after: Some(registry.gauge(&names::PEERS_CERTIFICATE_NOT_AFTER).with_label_values::<&str>(&[])),
         loaded: reloads.with_label_values(&["ok"]),
         failed: reloads.with_label_values(&["error"]),
+    }
+}
+
+#[cfg(test)]
+#[expect(clippy::unwrap_used, reason = "a test whose set-up fails should fail there")]
+mod tests {
+    use super::*;
+
+    #[tokio::test]
+    async fn a_process_waits_for_nobody_and_its_loads_wait_for_members_once() {
+        let silent = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+        let files = tempfile::tempdir().unwrap();
+        let directory = files.path().join("tls");
+        crate::peers::write(&directory, &crate::peers::make(&[], 1).unwrap()).unwrap();
+        let tls = ClientTlsConfig {
+            ca_file: Some(directory.join("ca.pem")),
+            certificate_file: Some(directory.join("worker.pem")),
+            key_file: Some(directory.join("worker-key.pem")),
+            ..ClientTlsConfig::default()
+        };
+        let router = Some(format!("http://{}", silent.local_addr().unwrap()));
+        let discovery = DiscoveryConfig { router, timeout_ms: 60_000, ..DiscoveryConfig::default() };
+        let own = Own { port: None, key: None, roots: Vec::new() };
+        // Not even a future: there is nothing to wait for before a process listens.
+        let peers = peers(&FleetConfig { discovery, tls }, own, &Registry::new()).unwrap().unwrap();
+        assert!((peers.members)().is_empty());
+        let begun = Instant::now();
+        (peers.settled)().await;
+        assert!(begun.elapsed() < 10 * PATIENCE, "{:?}", begun.elapsed());
+        let begun = Instant::now();
+        (peers.settled)().await;
+        assert!(begun.elapsed() < PATIENCE / 2, "the second load waits for nobody: {:?}", begun.elapsed());
     }
 }

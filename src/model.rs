@@ -198,7 +198,7 @@ async fn compute(config: &Config, model: &ModelUrl, obey: bool) -> anyhow::Resul
 async fn look(config: &Config, model: &str) -> anyhow::Result<(Loader, Probe, Verdict)> {
     let registry = Registry::new();
     let own = Own { port: None, key: config.worker.api_key.clone(), roots: config.trust.roots.clone() };
-    let peers = fleet::peers(&config.peers, own, &registry).await?;
+    let peers = fleet::peers(&config.peers, own, &registry)?;
     let loader = Loader::beside(peers, &config.loader, loader::remote::Env::from_process(), &registry)?;
     let probe = loader.probe(&url(model)?).await?;
     let verdict = policy::Trust::new(&config.trust)?.decide(probe.evidence())?;

@@ -43,7 +43,7 @@ pub(crate) async fn start(config: &Config, models: Vec<Named>) -> anyhow::Result
     // A root that stands for every URL would give one model's bytes for another's: a node has many.
     let port = config.node.peers.listen.map(|address| address.port());
     let own = Own { port, key: config.worker.api_key.clone(), roots: Vec::new() };
-    let peers = fleet::peers(&config.peers, own, &registry).await?;
+    let peers = fleet::peers(&config.peers, own, &registry)?;
     let loader = Loader::beside(peers, &config.loader, Env::from_process(), &registry)?;
     let listener = Listener::bind(&config.node.listen).await?.with_metrics(&registry, "node");
     let seeder = Seeder::start(&config.node.peers, &registry, drain.clone()).await.context("node.peers")?;

@@ -99,7 +99,7 @@ fn capability(args: &PeersGrantArgs, now_s: u64) -> anyhow::Result<(String, u64)
     Ok((text.ok_or_else(|| anyhow!("--tenant has more than 64 bytes"))?, not_after_s))
 }
 
-fn make(names: &[String], days: u16) -> anyhow::Result<Vec<Made>> {
+pub(crate) fn make(names: &[String], days: u16) -> anyhow::Result<Vec<Made>> {
     let authority = Authority::new(days)?;
     let mut made = vec![("ca.pem".to_owned(), authority.pem.clone()), ("ca-key.pem".into(), authority.key())];
     let issuer = KeyPair::generate_for(&PKCS_ECDSA_P256_SHA256).context("making a key")?;
@@ -180,7 +180,7 @@ fn san(name: &str) -> anyhow::Result<SanType> {
 }
 
 /// Writes all files, readable by their owner alone, or none.
-fn write(dir: &Path, made: &[Made]) -> anyhow::Result<Vec<PathBuf>> {
+pub(crate) fn write(dir: &Path, made: &[Made]) -> anyhow::Result<Vec<PathBuf>> {
     DirBuilder::new().recursive(true).mode(0o700).create(dir).with_context(|| format!("making {}", dir.display()))?;
     if let Some((name, _)) = made.iter().find(|(name, _)| dir.join(name).symlink_metadata().is_ok()) {
         bail!("{} exists and is not overwritten; give another directory", dir.join(name).display());

@@ -171,7 +171,7 @@ async fn start_worker(
     let storage = StorageConfig {
         loader: config.loader.clone(),
         trust: config.trust.clone(),
-        peers: fleet::peers(&config.peers, own, &registry).await?,
+        peers: fleet::peers(&config.peers, own, &registry)?,
     };
     let seeder = Seeder::start(&config.worker.peers, &registry, drain.clone()).await.context("worker.peers")?;
     let worker = Worker::start_seeding(config.worker.clone(), &storage, models, registry, drain.clone(), seeder)?;

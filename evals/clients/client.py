@@ -153,6 +153,33 @@ def gated(folder: Path) -> None:
     stop(origin_process)
 
 
+def peers(files: dict[str, bytes], origin: str) -> None:
+    """Two nodes over mutual TLS: one has the repository, a client of the other gets the weights from there."""
+    tls = SCRATCH / "tls"
+    subprocess.run([FOREBAY, "peers", "init", tls], check=True, stdout=subprocess.DEVNULL)
+    pair = f"certificate_file='{tls}/worker.pem',key_file='{tls}/worker-key.pem'"
+    rule = "[{identities=['spiffe://forebay/worker'],tenants=['default']}]"
+    giving = ["--peers-listen", "127.0.0.1:0", "--set", f"node.peers.tls={{{pair},client_ca_file='{tls}/ca.pem'}}"]
+    giving += ["--set", f"node.peers.rights.allow={rule}"]
+    node = [FOREBAY, "node", "--listen", "127.0.0.1:0"]
+    giver, giver_url = start("giver", node + giving, environment("giver", origin))
+    hub.HfApi(endpoint=giver_url).snapshot_download(REPOSITORY, cache_dir=fresh("giver"))
+    end = time.monotonic() + PATIENCE_S
+    while not (seeding := read(f"{giver_url}/status")["seeding"])["roots"]:
+        check("what a node has is offered to peers", time.monotonic() < end)
+        time.sleep(0.1)
+    address = seeding["address"].removeprefix("https://")
+    taking = ["--set", f"peers.discovery.static=['{address}']", "--set", f"peers.tls={{{pair},ca_file='{tls}/ca.pem'}}"]
+    taker, taker_url = start("taker", node + taking, environment("taker", origin))
+    folder = hub.HfApi(endpoint=taker_url).snapshot_download(REPOSITORY, cache_dir=fresh("taker"))
+    check("a snapshot through a node that fills from another is what the hub has", same(folder, files))
+    weights = sum(len(content) for name, content in files.items() if name.endswith(".safetensors"))
+    brought = sum(source["bytes"] for source in read(f"{taker_url}/status")["sources"])
+    check("the other node brought every byte of the weights", brought == weights)
+    stop(taker)
+    stop(giver)
+
+
 def transformed() -> None:
     """transformers' own loading of configuration and tokenizer, and the weights as safetensors reads them."""
     try:
@@ -186,6 +213,7 @@ def main() -> None:
     facts(files)
     refusals()
     resumed(files)
+    peers(files, origin)
     transformed()
     gated(folder)
     stop(origin_process)

@@ -17,6 +17,7 @@ use wire::manifest::{Manifest, ManifestFile};
 use wire::peers::{Bitmap, ExtentId, Layout};
 use wire::proof::Proof;
 
+use crate::attested::{self, Whole};
 use crate::cache::Finished;
 use crate::probe::Probe;
 use crate::verify::digests_of;
@@ -33,10 +34,13 @@ pub struct Content {
     layout: Layout,
     /// In the manifest's order; none where a file is not here.
     files: Vec<Option<Part>>,
-    _alive: Alive,
+    /// The files that were proven as wholes, and what each of them met.
+    wholes: BTreeMap<String, Digest>,
+    alive: Alive,
 }
 
 /// The place of one file's bytes.
+#[derive(Clone)]
 enum Part {
     /// Of a file of weights, or of the cache.
     Region(Arc<Region>),
@@ -52,13 +56,14 @@ impl fmt::Debug for Content {
 }
 
 impl Content {
-    /// The files of a load: its regions, which may still be filled, and its small files.
+    /// The files of a load: its regions, which may still be filled, and its small files. `wholes` are the files that
+    /// were proven as wholes, and what each of them met.
     ///
     /// None where the manifest has more extents than can be numbered.
     pub(crate) fn of_load(
         probe: &Probe,
         manifest: &Manifest,
-        proof: Proof,
+        (proof, wholes): (Proof, BTreeMap<String, Digest>),
         regions: &[Arc<Region>],
         alive: Alive,
     ) -> Option<Self> {
@@ -71,7 +76,7 @@ impl Content {
         let published = probe.file(crate::probe::MANIFEST).filter(|text| is_of(text, manifest.root()));
         let text = published.map_or_else(|| manifest.to_json().into(), Bytes::copy_from_slice);
         let files = manifest.files().iter().map(part).collect();
-        Self::new(manifest.clone(), text, proof, files, alive)
+        Some(Self { wholes, ..Self::new(manifest.clone(), text, proof, files, alive)? })
     }
 
     /// The files of a finished model of the cache. Maps them and reads nothing.
@@ -91,13 +96,30 @@ impl Content {
         };
         let files = manifest.files().iter().map(part).collect::<Result<_, LoadError>>()?;
         let (text, proof) = (Bytes::from_owner(Arc::clone(&finished.manifest)), finished.proof);
-        let path = finished.directory.clone();
-        Self::new(manifest, text, proof, files, Arc::new(finished)).ok_or(LoadError::NotAFile { path })
+        let (path, wholes) = (finished.directory.clone(), finished.wholes());
+        let content = Self::new(manifest, text, proof, files, Arc::new(finished));
+        content.map(|content| Self { wholes, ..content }).ok_or(LoadError::NotAFile { path })
     }
 
     fn new(manifest: Manifest, text: Bytes, proof: Proof, files: Vec<Option<Part>>, alive: Alive) -> Option<Self> {
         let layout = Layout::of(&manifest)?;
-        Some(Self { manifest, text, proof, layout, files, _alive: alive })
+        Some(Self { manifest, text, proof, layout, files, wholes: BTreeMap::new(), alive })
+    }
+
+    /// The files that were proven as wholes, as a content of their own, with the key under which others ask for the
+    /// digests of their extents: whoever proved the same files has the same manifest of them. None where there are none.
+    #[must_use]
+    pub fn attested(&self) -> Option<(Digest, Self)> {
+        let is_whole = |file: &&ManifestFile| self.wholes.contains_key(&file.name);
+        let files = self.manifest.files().iter().filter(is_whole);
+        let files: Vec<ManifestFile> = files.map(|file| ManifestFile { tensors: Vec::new(), ..file.clone() }).collect();
+        let whole = |file: &'_ ManifestFile| Whole::new(&file.name, file.bytes, self.wholes[&file.name]);
+        let key = attested::key(files.iter().map(whole).collect())?;
+        let manifest = Manifest::new(files).ok()?;
+        let part = |(file, part): (&ManifestFile, &Option<Part>)| is_whole(&file).then(|| part.clone());
+        let parts = self.manifest.files().iter().zip(&self.files).filter_map(part).collect();
+        let text = manifest.to_json().into();
+        Some((key, Self::new(manifest, text, self.proof, parts, Arc::clone(&self.alive))?))
     }
 
     /// The root of the manifest.

@@ -232,7 +232,7 @@ struct Driver {
 
 impl Driver {
     fn new(job: Job, neighbours: Option<Neighbours>, config: &FetchConfig, metrics: &Metrics) -> Self {
-        let tally = Tally::new(metrics, job.sources.iter().map(|source| source.url()));
+        let tally = Tally::new(metrics, &job.sources);
         let bytes = |fetch: &Fetch| fetch.range(job.targets[fetch.file].region.len());
         let bytes_total = job.fetches.iter().map(bytes).map(|range| range.end - range.start).sum();
         let origin_count = job.sources.len();

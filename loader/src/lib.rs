@@ -7,6 +7,7 @@
 //!
 //! This room knows the safetensors and the GGUF format. It knows no model, no kernel and no HTTP handler.
 
+mod attested;
 pub mod cache;
 pub mod conformance;
 mod content;

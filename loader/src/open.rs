@@ -8,6 +8,7 @@ mod far;
 mod kept;
 mod local;
 
+use std::fmt;
 use std::sync::Arc;
 
 use schemars::JsonSchema;
@@ -18,10 +19,11 @@ use wire::digest::Digest;
 use wire::evidence::{Expected, Pinned, PinnedObject, Verdict};
 use wire::extent;
 use wire::manifest::{Manifest, ManifestFile};
+use wire::status::SourcePeer;
 
 use crate::cache::{Cache, CacheConfig, Kept};
 use crate::fetch::{self, Budgets, FetchConfig, FetchError, Progress, SmallReads};
-use crate::peers::{NeighboursConfig, Peers, PeersModel};
+use crate::peers::{Fleet, NeighboursConfig, Peers, PeersModel};
 use crate::plan::{self, Plan, PlanFile, PlanOptions, Slices};
 use crate::probe::{self, Look, Probe};
 use crate::remote::http::{Client, HttpConfig};
@@ -60,7 +62,7 @@ pub(crate) struct Shared {
     pub(crate) budgets: Budgets,
     pub(crate) metrics: fetch::Metrics,
     pub(crate) client: Client,
-    pub(crate) peers: Option<Peers>,
+    pub(crate) fleet: Option<Fleet>,
 }
 
 /// Options of a load.
@@ -94,6 +96,9 @@ pub struct Summary {
     pub kept: bool,
     /// The root of the model's manifest, published or computed.
     pub root: Option<String>,
+    /// The peer whose digests told right extents from wrong ones, where only digests of whole files were known.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub attested_by: Option<String>,
     /// The cost of the requests; none where none were made.
     pub fetch: Option<fetch::Report>,
 }
@@ -131,6 +136,13 @@ impl Drop for AbortOnDrop {
     }
 }
 
+impl fmt::Debug for Loader {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let beside = self.shared.fleet.as_ref().map_or_else(|| "nobody".to_owned(), |fleet| format!("{fleet:?}"));
+        write!(formatter, "a loader beside {beside}")
+    }
+}
+
 impl Loader {
     /// Prepares for loads. Opens the cache; nothing else is touched.
     ///
@@ -160,7 +172,8 @@ impl Loader {
         });
         let (config, budgets) = (config.clone(), Budgets::new(&config.fetch));
         let metrics = fetch::Metrics::new(registry);
-        let shared = Arc::new(Shared { config, cache, budgets, metrics, client, peers });
+        let fleet = peers.map(|peers| Fleet::new(peers, &config.peers, (&client, &config.http), registry));
+        let shared = Arc::new(Shared { config, cache, budgets, metrics, client, fleet });
         Ok(Self { shared, env: Arc::new(env) })
     }
 
@@ -205,11 +218,11 @@ impl Loader {
         // What can do without the store gives up on it soon.
         let impatient = FetchConfig { tries_max: 3, retry_seconds_max: 10, ..self.shared.config.fetch.clone() };
         let Some(kept) = kept else {
-            let Some((peers, root)) = self.known_root() else {
+            let Some((fleet, root)) = self.known_root() else {
                 return self.look(url, source, &self.shared.config.fetch, false).await;
             };
             return match self.look(url, source, &impatient, false).await {
-                Err(error) if error.is_unreachable() => self.look_at_peers(url, peers, root, error).await,
+                Err(error) if error.is_unreachable() => self.look_at_peers(url, fleet, root, error).await,
                 looked => looked,
             };
         };
@@ -255,10 +268,10 @@ impl Loader {
     }
 
     /// The root that stands for every URL, and the peers to ask for it.
-    fn known_root(&self) -> Option<(&Peers, Digest)> {
-        let peers = self.shared.peers.as_ref()?;
-        match peers.roots[..] {
-            [root] => Some((peers, root)),
+    fn known_root(&self) -> Option<(&Fleet, Digest)> {
+        let fleet = self.shared.fleet.as_ref()?;
+        match fleet.roots() {
+            [root] => Some((fleet, *root)),
             _ => None,
         }
     }
@@ -267,12 +280,12 @@ impl Loader {
     async fn look_at_peers(
         &self,
         url: &ModelUrl,
-        peers: &Peers,
+        fleet: &Fleet,
         root: Digest,
         unreachable: LoadError,
     ) -> Result<Probe, LoadError> {
-        let Shared { config, client, .. } = &*self.shared;
-        match PeersModel::find(url.to_string(), root, peers, &config.peers, client, &config.http).await {
+        let config = &self.shared.config;
+        match PeersModel::find(url.to_string(), root, fleet).await {
             Ok(model) => {
                 warn("the store cannot be reached: the model is read from peers", &unreachable);
                 let mut probe = self.look(url, Arc::new(model), &config.fetch, true).await?;
@@ -349,6 +362,12 @@ impl Loader {
             extents.push(Digest(*blake3::hash(&reads.read(&object, range).await?).as_bytes()));
         }
         Ok(ManifestFile { name: object.name, bytes: object.bytes, extents, tensors: Vec::new() })
+    }
+
+    /// The peers that loads of this process take weights from, or took, for people: the latest of them.
+    #[must_use]
+    pub fn source_peers(&self) -> Vec<SourcePeer> {
+        self.shared.fleet.as_ref().map(Fleet::status).unwrap_or_default()
     }
 
     /// The cache, if there is one.

@@ -8,7 +8,10 @@
 
 mod choose;
 mod config;
+mod fleet;
 mod have;
+mod ledger;
+mod manifest;
 mod member;
 mod model;
 mod request;
@@ -17,11 +20,14 @@ mod source;
 
 use std::sync::Arc;
 
+use futures_util::future::BoxFuture;
 use wire::digest::Digest;
 
 use crate::remote::http::CurrentTls;
 
 pub use config::NeighboursConfig;
+pub(crate) use fleet::{Fleet, Wrong};
+pub(crate) use manifest::attest;
 pub use member::Member;
 pub(crate) use model::PeersModel;
 pub(crate) use session::join;
@@ -29,15 +35,20 @@ pub(crate) use session::join;
 /// The members of the fleet at present. Asked about once a second while a load is under way.
 pub type Roster = Arc<dyn Fn() -> Vec<Member> + Send + Sync>;
 
+/// Waits until the members have been looked for once, within a bound of its own. Loads wait for it, and nobody else.
+pub type Settled = Arc<dyn Fn() -> BoxFuture<'static, ()> + Send + Sync>;
+
 /// The peers of a process, and its own part among them.
 #[derive(Clone)]
 pub struct Peers {
     /// The members of the fleet.
     pub members: Roster,
+    /// Their first list.
+    pub settled: Settled,
     /// The certificate that this process shows, and the authorities that it trusts.
     pub tls: CurrentTls,
-    /// This process's own id among the members.
-    pub own_id: Option<String>,
+    /// This process's own id among the members, if it is known.
+    pub own_id: Arc<dyn Fn() -> Option<String> + Send + Sync>,
     /// The root of the model where storage cannot be asked. With several, none can be told to be a URL's, and peers are
     /// asked only after storage was.
     pub roots: Vec<Digest>,

@@ -58,6 +58,11 @@ pub trait Source: Send + Sync + fmt::Debug {
     /// host. Sources of one account share its request budget.
     fn account(&self) -> &str;
 
+    /// The region that it lies in, where its cloud has regions and one is known.
+    fn region(&self) -> Option<&str> {
+        None
+    }
+
     /// Gets the credentials that requests need, if any, so that how long that takes is not counted as
     /// an object's answer.
     ///

@@ -31,6 +31,9 @@ pub struct SeedingConfig {
     pub idle_timeout_ms: u64,
     /// The tenant whose weights these are, as the rules of `rights` name it.
     pub tenant: String,
+    /// Gives peers the digests of extents of files that were proven as wholes, as Hugging Face's are, so that they can load
+    /// them from here: those peers that may have the files anyway, and that know the wholes' digests.
+    pub attest: bool,
     /// The zone that this machine is in, for peers to prefer their own; empty where nobody says.
     pub zone: Option<String>,
     /// The most extents of 4 MiB that are being sent or wait for it; beyond them the answer is 503, and says who else
@@ -59,6 +62,7 @@ impl Default for SeedingConfig {
             connections_max: 64,
             idle_timeout_ms: 30_000,
             tenant: "default".into(),
+            attest: true,
             zone: None,
             queue_extents_max: 8,
             bytes_per_second_max: None,

@@ -89,7 +89,7 @@ impl Seeder {
         let (address, url) = (listener.local_addr(), listener.url());
         let listener = listener.with_metrics(registry, "peers").with_shares().with_files(loader::file_behind);
         let server = Arc::new(Server {
-            offer: Offer::new(&config.tenant),
+            offer: Offer::new(&config.tenant, config.attest),
             peers: Arc::new(peers),
             zone: config.zone().map(str::to_owned),
             queue: Queue::new(config.queue_extents_max),

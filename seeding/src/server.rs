@@ -5,7 +5,7 @@
 use crate::body::Sending;
 use crate::have::Have;
 use crate::meters::{Counted, Meters};
-use crate::offer::{Entry, Offer, Right, numbers};
+use crate::offer::{By, Entry, Offer, Right, numbers};
 use crate::queue::Queue;
 use crate::refuse::refusal;
 use crate::served::Served;
@@ -67,7 +67,7 @@ async fn handle(State(server): State<Arc<Server>>, request: Request) -> Response
 impl Server {
     async fn answer(&self, request: &Parts) -> Result<Response, Refusal> {
         let path = Path::parse(request.uri.path());
-        let right = self.right(request, path.map_or(Digest([0; 32]), |path| path.root));
+        let right = self.right(request, path);
         let entry = right.entry();
         let (Some(path), Some(entry), &Method::GET) = (path, entry, &request.method) else {
             return Err(Refusal::Unknown);
@@ -76,21 +76,23 @@ impl Server {
         let version = agree(text(headers, VERSION_HEADER)).ok_or(Refusal::Version)?;
         let mut response = match path.resource {
             Resource::Have => self.have(entry, right),
-            Resource::Manifest => manifest(&*open(&entry).await?),
+            Resource::Manifest | Resource::Attested => manifest(&*open(&entry).await?),
             Resource::File(file) => self.extents(&entry, &right, file, headers).await?,
         };
         response.headers_mut().insert(VERSION_HEADER, HeaderValue::from(version));
         Ok(response)
     }
 
-    fn right(&self, request: &Parts, root: Digest) -> Right {
+    fn right(&self, request: &Parts, path: Option<Path>) -> Right {
+        let is_attested = path.is_some_and(|path| path.resource == Resource::Attested);
         let capability = text(&request.headers, CAPABILITY_HEADER);
         Right {
             offer: self.offer.clone(),
             peers: Arc::clone(&self.peers),
             identity: request.extensions.get::<Arc<Identity>>().cloned(),
             capability: capability.filter(|text| text.len() <= CAPABILITY_BYTES_MAX).map(str::to_owned),
-            root,
+            root: path.map_or(Digest([0; 32]), |path| path.root),
+            by: if is_attested { By::Key } else { By::Root },
         }
     }
 

@@ -8,6 +8,8 @@ mod away;
 mod bounds;
 #[path = "hub/filling.rs"]
 mod filling;
+#[path = "hub/fleet.rs"]
+mod fleet;
 #[path = "hub/harness.rs"]
 mod harness;
 #[path = "hub/protocol.rs"]

@@ -521,6 +521,12 @@ pub const LOADER_BYTES: Def = Def::counter(
     "Verified bytes of weights, by where they came from: the source's scheme (peer for peers), cache, shared",
     &["source"],
 );
+/// Bytes from storage.
+pub const LOADER_ORIGIN_BYTES: Def = Def::counter(
+    "forebay_loader_origin_bytes_total",
+    "Verified bytes of weights from storage, by the source's scheme and the region that it lies in (unknown where nobody says)",
+    &["source", "region"],
+);
 /// Ranged reads made.
 pub const LOADER_REQUESTS: Def = Def::counter(
     "forebay_loader_requests_total",
@@ -595,6 +601,13 @@ pub const LOADER_PEERS_DISMISSED: Def = Def::counter(
 )
 .of(&["banned", "failing", "useless"]);
 
+/// Members that are left alone.
+pub const LOADER_PEER_BANS: Def = Def::counter(
+    "forebay_loader_peer_bans_total",
+    "Members of the fleet that are asked nothing for a while (loader.peers.ban_ms), by reason: they sent or attested wrong bytes",
+    &["reason"],
+)
+.of(&["sent", "attested"]);
 /// Bytes from peers.
 pub const LOADER_PEER_BYTES: Def = Def::counter(
     "forebay_loader_peer_bytes_total",

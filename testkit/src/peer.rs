@@ -6,6 +6,7 @@
 
 mod answer;
 mod fleet;
+mod published;
 mod weights;
 
 use std::io;
@@ -20,6 +21,7 @@ use tokio::task::{JoinHandle, JoinSet};
 use tokio_rustls::TlsAcceptor;
 
 pub use fleet::Fleet;
+pub use published::{Published, bytes_from_peers, fleet_of, member};
 pub use weights::PeerWeights;
 
 /// The ways of a peer.
@@ -59,6 +61,8 @@ pub struct Books {
     pub bytes_sent: AtomicU64,
     /// Requests for extents.
     pub requests: AtomicU64,
+    /// Requests for attested digests.
+    pub attested: AtomicU64,
     /// Streams of news under way.
     pub streams: AtomicU64,
     /// `forebay-member` and `forebay-capability` of the latest request.

@@ -5,6 +5,7 @@
 //! | `GET /weights/{root}/manifest` | the manifest's text; the root proves it |
 //! | `GET /weights/{root}/files/{n}`, `Range: bytes=a-b` | 206: whole extents of file `n` of the manifest |
 //! | `GET /weights/{root}/have` | an endless body of [frames](Frame) |
+//! | `GET /weights/{key}/attested` | a manifest that the sender computed, of files that are known by digests of the whole |
 //!
 //! Every request and answer has [`VERSION_HEADER`]. Releases that differ by one understand each other: a reader skips
 //! kinds of frames that it does not know, and bytes after the fields that it knows.

@@ -31,6 +31,9 @@ pub struct WorkerStatus {
     /// The weights that it gives to peers; absent where it gives none, and from releases that did not say.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub seeding: Option<SeedingStatus>,
+    /// The peers that its loads take weights from, or took: the latest 256 of them.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub sources: Vec<SourcePeer>,
 }
 
 /// The weights that a process gives to peers.
@@ -79,6 +82,43 @@ pub struct ServedPeer {
     pub peer: String,
     /// Bytes that it was given.
     pub bytes: u64,
+}
+
+/// A peer that loads of this process take weights from, or took.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct SourcePeer {
+    /// Its id among the members of the fleet.
+    pub id: String,
+    /// Its zone, where that is known.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub zone: Option<String>,
+    /// True if it is one of those that are asked first.
+    pub is_near: bool,
+    /// Verified bytes that it brought since the process began.
+    pub bytes: u64,
+    /// Its standing.
+    pub standing: PeerStanding,
+    /// The reason why it is banned.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub reason: Option<String>,
+    /// Milliseconds until it is asked again.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub banned_for_ms: Option<u64>,
+}
+
+/// A peer's standing with the loads of a process.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum PeerStanding {
+    /// A load under way is connected to it.
+    Connected,
+    /// No load is.
+    Away,
+    /// It sent or attested wrong bytes: nothing is asked of it for a while.
+    Banned,
+    /// Something that a newer release knows.
+    #[serde(other)]
+    Other,
 }
 
 /// One model of a worker.

@@ -110,6 +110,7 @@ impl Worker {
         let seeder = seeder.map(Arc::new);
         let mut server = Server::new(&config, registry.clone(), drain.clone(), Arc::clone(&board), swaps);
         server.seeder.clone_from(&seeder);
+        server.loader = Some(loader.clone());
         let server = Arc::new(server);
         let residents = Mutex::new(BTreeMap::new());
         let (shared_server, shared_board) = (Arc::clone(&server), Arc::clone(&board));

@@ -30,6 +30,7 @@ use crate::engine::{EngineHandle, Wedge};
 use crate::progress::{Board, ModelProgress};
 use illness::Illness;
 use listen::{Bodies, Drain};
+use loader::Loader;
 use models::template::ChatTemplate;
 use models::tokenizer::Tokenizer;
 use parking_lot::RwLock;
@@ -103,6 +104,8 @@ pub struct Server {
     drain: Drain,
     /// Tells of the weights that peers are given.
     pub(crate) seeder: Option<Arc<Seeder>>,
+    /// Loads its models, maybe from peers.
+    pub(crate) loader: Option<Loader>,
 }
 
 impl Server {
@@ -129,6 +132,7 @@ impl Server {
             registry,
             drain,
             seeder: None,
+            loader: None,
         }
     }
 
@@ -227,6 +231,7 @@ impl Server {
             draining: self.drain.is_draining(),
             models: models.collect(),
             seeding: self.seeder.as_ref().map(|seeder| seeder.status()),
+            sources: self.loader.as_ref().map(Loader::source_peers).unwrap_or_default(),
         }
     }
 }

@@ -53,6 +53,14 @@ impl Finished {
     pub(crate) fn has_met(&self, file: &str, expectation: Digest) -> bool {
         self.met.get(file).is_some_and(|met| met.contains(&expectation))
     }
+
+    /// The files that met an expectation as a whole, each with the first of them: with several, others may know it by
+    /// another one, and ask in vain.
+    #[must_use]
+    pub(crate) fn wholes(&self) -> BTreeMap<String, Digest> {
+        let first = |(file, met): (&String, &BTreeSet<Digest>)| Some((file.clone(), *met.first()?));
+        self.met.iter().filter_map(first).collect()
+    }
 }
 
 /// Notes that files of a model met expectations about them as wholes.

@@ -7,6 +7,7 @@ use std::time::{Duration, Instant};
 
 use super::clock::now;
 use crate::region::Written;
+use crate::source::Source;
 use parking_lot::{Mutex, RwLock};
 use prometheus::{Gauge, Histogram, IntCounter, IntCounterVec};
 use serde::Serialize;
@@ -17,6 +18,7 @@ use telemetry::names;
 #[derive(Debug, Clone)]
 pub struct Metrics {
     pub(super) bytes: IntCounterVec,
+    origin_bytes: IntCounterVec,
     pub(super) requests: IntCounterVec,
     pub(super) retries: IntCounter,
     pub(super) hedges: IntCounter,
@@ -63,6 +65,7 @@ impl Metrics {
         let gauge = |def| registry.gauge(def).with_label_values::<&str>(&[]);
         Self {
             bytes: registry.counter(&names::LOADER_BYTES),
+            origin_bytes: registry.counter(&names::LOADER_ORIGIN_BYTES),
             requests: registry.counter(&names::LOADER_REQUESTS),
             retries: counter(&names::LOADER_RETRIES),
             hedges: counter(&names::LOADER_HEDGES),
@@ -112,8 +115,8 @@ pub(super) struct Tally {
 #[derive(Debug)]
 struct SourceTally {
     url: String,
-    /// Counts a peer's bytes.
-    peer: Option<IntCounter>,
+    /// Counts the bytes of this peer, or of storage in this region.
+    counter: IntCounter,
     /// Verified bytes.
     bytes: AtomicU64,
     /// Verified extents, or ends of them.
@@ -125,10 +128,10 @@ struct SourceTally {
 }
 
 impl SourceTally {
-    fn new(url: &str, peer: Option<IntCounter>) -> Self {
+    fn new(url: &str, counter: IntCounter) -> Self {
         Self {
             url: url.to_owned(),
-            peer,
+            counter,
             bytes: AtomicU64::new(0),
             extents: AtomicU64::new(0),
             first_ns: AtomicU64::new(u64::MAX),
@@ -169,9 +172,13 @@ pub struct SourceReport {
 }
 
 impl Tally {
-    pub(super) fn new<'a>(metrics: &Metrics, urls: impl Iterator<Item = &'a str>) -> Self {
+    pub(super) fn new(metrics: &Metrics, sources: &[Arc<dyn Source>]) -> Self {
+        let tally = |source: &Arc<dyn Source>| {
+            let labels = [scheme(source.url()), source.region().unwrap_or("unknown")];
+            SourceTally::new(source.url(), metrics.origin_bytes.with_label_values(&labels))
+        };
         Self {
-            sources: RwLock::new(urls.map(|url| SourceTally::new(url, None)).collect()),
+            sources: RwLock::new(sources.iter().map(tally).collect()),
             requests: AtomicU64::new(0),
             retries: AtomicU64::new(0),
             hedges: AtomicU64::new(0),
@@ -193,9 +200,7 @@ impl Tally {
         let since = now().saturating_duration_since(self.began);
         let ns = u64::try_from(since.as_nanos()).unwrap_or(u64::MAX);
         add(&tally.bytes, bytes);
-        if let Some(peer) = &tally.peer {
-            peer.inc_by(bytes);
-        }
+        tally.counter.inc_by(bytes);
         add(&tally.extents, 1);
         tally.first_ns.fetch_min(ns, Ordering::Relaxed);
         tally.last_ns.fetch_max(ns, Ordering::Relaxed);
@@ -263,7 +268,7 @@ impl Tally {
     pub(super) fn join(&self, url: &str, is_near: bool) {
         let id = url.split_once("://").map_or(url, |(_, id)| id);
         let peer = self.metrics.peers.of(id, is_near);
-        self.sources.write().push(SourceTally::new(url, Some(peer)));
+        self.sources.write().push(SourceTally::new(url, peer));
     }
 
     /// So many peers are connected now, and were before.

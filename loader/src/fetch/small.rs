@@ -34,7 +34,7 @@ pub(crate) struct SmallReads {
 impl SmallReads {
     /// Reads from `source`; `config` bounds the retries.
     pub(crate) fn new(source: Arc<dyn Source>, budgets: &Budgets, config: &FetchConfig, metrics: &Metrics) -> Self {
-        let tally = Tally::new(metrics, std::iter::once(source.url()));
+        let tally = Tally::new(metrics, std::slice::from_ref(&source));
         let shared = Shared::new(Vec::new(), vec![Arc::clone(&source)], budgets.clone(), config, tally);
         Self { source, shared }
     }

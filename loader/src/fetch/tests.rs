@@ -358,7 +358,7 @@ async fn a_second_try_that_comes_right_after_the_first_is_thrown_away() {
     let load = single(EXTENT_BYTES, nothing);
     load.succeed().await;
     let job = load.job();
-    let tally = Tally::new(&Metrics::new(&Registry::new()), job.sources.iter().map(|source| source.url()));
+    let tally = Tally::new(&Metrics::new(&Registry::new()), &job.sources);
     let shared = Arc::new(Shared::new(job.targets, job.sources, job.budgets, &load.config, tally));
     let reservation = shared.budgets.in_flight().reserve(EXTENT_BYTES).expect("nothing is in flight");
     let active = ActiveFetch::new(0, 0..1, reservation, Instant::now());

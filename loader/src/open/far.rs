@@ -15,6 +15,7 @@ use wire::manifest::{Manifest, ManifestFile, TensorDigest};
 use wire::proof::Proof;
 
 use super::{AbortOnDrop, Load, OpenOptions, Shared, State, Summary, warn};
+use crate::attested::{Attestation, AttestedKeeper, Whole};
 use crate::cache::{Begin, Cache, CacheError, CachedFile, Entry, Finished, Wanted};
 use crate::fetch::{self, Job, Keeper, Neighbours, Progress, Target};
 use crate::landing::LandingError;
@@ -116,7 +117,8 @@ async fn hit(
     // While the weights live, nobody removes the model.
     let finished = Arc::new(finished);
     weights.keep_alive(Arc::clone(&finished) as _);
-    let content = Content::of_load(probe, &manifest, weights.proof(), &weights.regions(), finished);
+    let proof = (weights.proof(), wholes(probe, verdict));
+    let content = Content::of_load(probe, &manifest, proof, &weights.regions(), finished);
     Ok(Load::done(probe, weights, Progress::default(), summary, content))
 }
 
@@ -144,7 +146,7 @@ async fn judge_what_is_not_known(
     if checks.is_empty() {
         return Ok(());
     }
-    let met: BTreeMap<String, Digest> = probe.shards.iter().filter_map(|shard| met_by(shard, verdict)).collect();
+    let met = wholes(probe, verdict);
     let url = probe.source.url().to_owned();
     let judging = move || {
         let judge = |(checks, region): &(Checks, Arc<Region>)| checks.judge_file(region, &url);
@@ -157,10 +159,10 @@ async fn judge_what_is_not_known(
     Ok(())
 }
 
-/// The expectation that a file met as a whole, once the verdict was carried out.
-fn met_by(shard: &Shard, verdict: &Verdict) -> Option<(String, Digest)> {
-    let name = &shard.object.name;
-    Some((name.clone(), fingerprint(verdict.expected(name))?))
+/// The expectations that files met as wholes, once the verdict was carried out.
+fn wholes(probe: &Probe, verdict: &Verdict) -> BTreeMap<String, Digest> {
+    let met = |shard: &Shard| Some((shard.object.name.clone(), fingerprint(verdict.expected(&shard.object.name))?));
+    probe.shards.iter().filter_map(met).collect()
 }
 
 /// The memory of every shard file, and who judges and keeps what lands there.
@@ -348,7 +350,8 @@ impl Arrival {
     /// The files as others may have them.
     fn content(&self, manifest: &Manifest, finished: &Arc<OnceLock<Finished>>) -> Option<Content> {
         let regions: Vec<_> = self.held.files.iter().map(|file| Arc::clone(&file.region)).collect();
-        Content::of_load(&self.probe, manifest, self.verdict.proof, &regions, Arc::clone(finished) as _)
+        let proof = (self.verdict.proof, wholes(&self.probe, &self.verdict));
+        Content::of_load(&self.probe, manifest, proof, &regions, Arc::clone(finished) as _)
     }
 
     fn plan(&self, unchanged: &BTreeMap<String, crate::Tensor>) -> Result<Plan, LoadError> {
@@ -361,6 +364,26 @@ impl Arrival {
             extent::range(region.len(), extent).is_some_and(|range| region.has_arrived(range))
         };
         self.probe.plan_without(&self.options.order, &slices, &options, &have)
+    }
+}
+
+/// The digests by which extents of peers are judged.
+enum Guide {
+    /// A manifest that decides.
+    Proven(Manifest),
+    /// A peer's word: storage is judged by the wholes alone.
+    Attested(Arc<Attestation>),
+}
+
+/// The judge of one file's extents.
+fn keeper(file: &File, shard: &Shard, guide: Option<&Guide>) -> Arc<dyn Keeper> {
+    let keeper: Arc<dyn Keeper> = Arc::clone(&file.keeper) as _;
+    match guide {
+        Some(Guide::Attested(attestation)) => {
+            let (attestation, object) = (Arc::clone(attestation), shard.object.name.clone());
+            Arc::new(AttestedKeeper { keeper, attestation, object })
+        }
+        _ => keeper,
     }
 }
 
@@ -410,43 +433,89 @@ impl Task {
     }
 
     /// Fetches and verifies everything. A file that is known only as a whole and was found wrong is
-    /// fetched once more, as nobody can say where it is wrong.
+    /// fetched once more, as nobody can say where it is wrong; and once more than that if peers brought some of it.
     async fn arrive(&self) -> Result<Summary, Arc<LoadError>> {
-        let held =
-            (0..).zip(&self.arrival.held.files).filter(|(_, file)| file.keeper.checks.is_held() && !file.is_linked);
-        let held: Vec<usize> = held.map(|(place, _)| place).collect();
-        let (mut report, wrong) = self.bring(self.plan.fetches.clone(), &held).await?;
-        if !wrong.is_empty() {
-            let again: Vec<usize> = wrong
-                .into_iter()
-                .map(|(place, error)| {
-                    warn("a file is not what it must be as a whole: it is fetched once more", &*error);
-                    place
-                })
-                .collect();
-            let (second, wrong) = self.bring(self.whole(&again)?, &again).await?;
-            if let Some((_, error)) = wrong.into_iter().next() {
-                return Err(error);
+        let guide = self.guide().await;
+        let attestation = match &guide {
+            Some(Guide::Attested(attestation)) => Some(Arc::clone(attestation)),
+            _ => None,
+        };
+        let mut tries_left = 1 + u32::from(attestation.is_some());
+        let (mut report, mut wrong) = self.bring(self.plan.fetches.clone(), &self.held(), guide).await?;
+        while let Some((_, error)) = wrong.first() {
+            if tries_left == 0 {
+                return Err(Arc::clone(error));
             }
-            report = report.then(second);
+            tries_left -= 1;
+            warn("a file is not what it must be as a whole: it is fetched once more", &**error);
+            let again: Vec<usize> = wrong.iter().map(|(place, _)| *place).collect();
+            let (more, found) = self.bring(self.whole(&again)?, &again, None).await?;
+            (report, wrong) = (report.then(more), found);
+        }
+        if let Some(attestation) = &attestation {
+            self.judge_attestation(attestation, &report);
         }
         let seconds = self.arrival.begun.elapsed().as_secs_f64();
-        Ok(self.summary(report, seconds))
+        Ok(self.summary(report, attestation.as_deref(), seconds))
     }
 
-    /// Fetches, and judges the files of `held` meanwhile. Says which of them were found wrong.
+    /// The places of files that are judged as wholes.
+    fn held(&self) -> Vec<usize> {
+        let is_held = |file: &File| file.keeper.checks.is_held() && !file.is_linked;
+        let places = (0..).zip(&self.arrival.held.files);
+        places.filter(|(_, file)| is_held(file)).map(|(place, _)| place).collect()
+    }
+
+    /// The digests by which extents of peers are judged; none where peers are not asked.
+    async fn guide(&self) -> Option<Guide> {
+        let Arrival { shared, probe, held, verdict, .. } = &self.arrival;
+        let fleet = shared.fleet.as_ref().filter(|_| !self.plan.fetches.is_empty())?;
+        let manifest = probe.evidence().manifest.as_ref().filter(|manifest| verdict.root == Some(manifest.root()));
+        if let Some(manifest) = manifest {
+            let is_known = held.files.iter().all(|file| file.keeper.checks.knows_extents());
+            return is_known.then(|| Guide::Proven(manifest.clone()));
+        }
+        let met = wholes(probe, verdict);
+        let whole = |shard: &Shard| {
+            let Object { name, bytes, .. } = &shard.object;
+            Some(Whole::new(name, *bytes, *met.get(name)?))
+        };
+        let files = probe.shards.iter().map(whole).collect::<Option<Vec<Whole>>>()?;
+        Some(Guide::Attested(Arc::new(peers::attest(fleet, &files).await?)))
+    }
+
+    /// Holds what was attested against what was found: either it was right, and who sent other bytes lied, or its giver
+    /// did.
+    fn judge_attestation(&self, Attestation { manifest, by, .. }: &Attestation, report: &fetch::Report) {
+        let Arrival { shared, probe, held, .. } = &self.arrival;
+        let Some(fleet) = &shared.fleet else { return };
+        let is_right = |(file, shard): (&File, &Shard)| {
+            let attested = manifest.file(&shard.object.name).map(|file| &file.extents);
+            file.keeper.checks.digests().is_none_or(|found| Some(&found) == attested)
+        };
+        if !held.files.iter().zip(&probe.shards).all(is_right) {
+            return fleet.ban(by, peers::Wrong::Attested);
+        }
+        let banned = report.sources.iter().filter(|source| source.dismissed == Some("banned"));
+        let members = banned.filter_map(|source| source.url.strip_prefix("peer://"));
+        members.for_each(|member| fleet.ban(member, peers::Wrong::Sent));
+    }
+
+    /// Fetches, beside peers if there is a guide, and judges the files of `held` meanwhile. Says which of them were
+    /// found wrong.
     async fn bring(
         &self,
         fetches: Vec<Fetch>,
         held: &[usize],
+        guide: Option<Guide>,
     ) -> Result<(fetch::Report, Vec<(usize, Arc<LoadError>)>), Arc<LoadError>> {
         let Arrival { shared, probe, held: Held { files, .. }, .. } = &self.arrival;
         let targets = files.iter().zip(&probe.shards).map(|(file, shard)| Target {
             objects: vec![shard.object.clone()],
             region: Arc::clone(&file.region),
-            keeper: Arc::clone(&file.keeper) as _,
+            keeper: keeper(file, shard, guide.as_ref()),
         });
-        let neighbours = self.neighbours().filter(|_| !fetches.is_empty());
+        let neighbours = guide.as_ref().and_then(|guide| self.neighbours(guide));
         // Peers that showed the model are no storage.
         let has_origin = neighbours.is_none() || !probe.is_from_peers;
         let job = Job {
@@ -470,16 +539,15 @@ impl Task {
         Ok((report, wrong))
     }
 
-    /// Peers to load beside: where a manifest decides, so that each extent can be judged alone.
-    fn neighbours(&self) -> Option<Neighbours> {
-        let Arrival { shared, probe, held, verdict, .. } = &self.arrival;
-        let manifest = probe.evidence().manifest.as_ref().filter(|manifest| verdict.root == Some(manifest.root()))?;
-        if !held.files.iter().all(|file| file.keeper.checks.knows_extents()) {
-            return None;
-        }
+    /// Peers to load beside.
+    fn neighbours(&self, guide: &Guide) -> Option<Neighbours> {
+        let Arrival { shared, probe, .. } = &self.arrival;
         let names: Vec<&str> = probe.shards.iter().map(|shard| shard.object.name.as_str()).collect();
-        let (config, client) = (&shared.config, &shared.client);
-        peers::join(shared.peers.as_ref()?, &config.peers, client, &config.http, manifest, &names)
+        let (manifest, is_proven) = match guide {
+            Guide::Proven(manifest) => (manifest, true),
+            Guide::Attested(attestation) => (&attestation.manifest, false),
+        };
+        peers::join(shared.fleet.as_ref()?, manifest, is_proven, &names)
     }
 
     /// Fetches for every byte of some files, of which nothing counts any more.
@@ -503,7 +571,7 @@ impl Task {
         held.iter().map(judge).collect()
     }
 
-    fn summary(&self, report: fetch::Report, seconds: f64) -> Summary {
+    fn summary(&self, report: fetch::Report, attestation: Option<&Attestation>, seconds: f64) -> Summary {
         let Arrival { shared, probe, held, verdict, .. } = &self.arrival;
         let bytes = probe.weight_bytes();
         let mut bytes_by_source = report.bytes_by_source.clone();
@@ -522,6 +590,7 @@ impl Task {
             memory_only: held.entry.is_none(),
             kept: false,
             root: verdict.root.map(|root| root.to_string()),
+            attested_by: attestation.map(|attestation| attestation.by.clone()),
             fetch: Some(report),
         }
     }
@@ -538,8 +607,7 @@ impl Task {
         let Arrival { probe, held, verdict, begun, .. } = arrival;
         let Some(entry) = held.entry else { return summary };
         let proof = verdict.proof;
-        let met = probe.shards.iter().filter_map(|shard| met_by(shard, &verdict));
-        met.for_each(|(name, met)| entry.note_met(&name, met));
+        wholes(&probe, &verdict).into_iter().for_each(|(name, met)| entry.note_met(&name, met));
         let kept = keep_small(&entry, &probe);
         // A published manifest stays as it was published, byte for byte.
         let published = verdict.root.and_then(|_| probe.file(crate::probe::MANIFEST)).map(<[u8]>::to_vec);

@@ -65,6 +65,10 @@ impl Source for KeptSource {
         &self.url
     }
 
+    fn region(&self) -> Option<&str> {
+        self.inner.as_ref()?.region()
+    }
+
     fn account(&self) -> &str {
         &self.account
     }

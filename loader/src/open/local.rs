@@ -1,5 +1,6 @@
 //! A directory of this machine: used in place, read ahead only if that is asked for or needed.
 
+use std::collections::BTreeMap;
 use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -35,8 +36,9 @@ pub(super) async fn open(
         weights.set_identity(identity);
     }
     let manifest = verdict.root.and(probe.evidence().manifest.as_ref()).filter(|_| verdict.proof == Proof::Proven);
-    let content = manifest
-        .and_then(|manifest| Content::of_load(probe, manifest, verdict.proof, &weights.regions(), Arc::new(())));
+    let proof = (verdict.proof, BTreeMap::new());
+    let content =
+        manifest.and_then(|manifest| Content::of_load(probe, manifest, proof, &weights.regions(), Arc::new(())));
     let root = verdict.root.map(|root| root.to_string());
     let (seconds, bytes_by_source) = (begun.elapsed().as_secs_f64(), vec![("disk".to_owned(), bytes)]);
     Ok(Load::done(

@@ -55,7 +55,7 @@ mod tests {
     fn members(near: usize, far: usize) -> Vec<Member> {
         let member = |at: usize| {
             let id = format!("worker-{at}");
-            Member { address: format!("{id}:8082"), name: id.clone(), id, is_near: at < near }
+            Member { address: format!("{id}:8082"), name: id.clone(), id, is_near: at < near, zone: None }
         };
         (0..near + far).map(member).collect()
     }

@@ -26,6 +26,14 @@ pub struct NeighboursConfig {
     pub patience_ms: u64,
     /// The time that connecting to a peer may take, in milliseconds. Peers are near: a second is a lost packet or two.
     pub connect_timeout_ms: u64,
+    /// Loads files that are known by a digest of the whole alone, as Hugging Face's are, from peers that attest the
+    /// digests of their extents. Nothing is shown before the whole was found right, so a peer that attests wrongly costs
+    /// one download of the files and is left alone for `ban_ms`.
+    pub attested: bool,
+    /// The time for which a member that sent or attested wrong bytes is asked for nothing by later loads, in milliseconds.
+    /// Ten minutes: a machine with bad memory is out of the way, and one that was mended comes back by itself. In the load
+    /// in which it did so it is asked no more in any case.
+    pub ban_ms: u64,
     /// A file with a capability to show to peers, read at the beginning of each load.
     pub capability_file: Option<PathBuf>,
 }
@@ -39,6 +47,8 @@ impl Default for NeighboursConfig {
             in_flight_max: 8,
             patience_ms: 1_000,
             connect_timeout_ms: 1_500,
+            attested: true,
+            ban_ms: 600_000,
             capability_file: None,
         }
     }
@@ -68,6 +78,10 @@ impl NeighboursConfig {
             in_flight_max: self.in_flight_max,
             patience: Duration::from_millis(self.patience_ms),
         }
+    }
+
+    pub(super) fn ban(&self) -> Duration {
+        Duration::from_millis(self.ban_ms)
     }
 
     /// The bounds of connections to one peer.

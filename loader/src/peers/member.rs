@@ -11,6 +11,8 @@ pub struct Member {
     pub name: String,
     /// True if it is one of those to ask first.
     pub is_near: bool,
+    /// Its zone, where that is known.
+    pub zone: Option<String>,
 }
 
 impl Member {

@@ -9,25 +9,21 @@ use std::sync::Arc;
 
 use async_trait::async_trait;
 use bytes::Bytes;
-use futures_util::StreamExt;
-use futures_util::stream;
 use parking_lot::Mutex;
 use tokio::sync::Semaphore;
 use wire::digest::Digest;
 use wire::extent;
-use wire::manifest::{JSON_BYTES_MAX, MANIFEST_NAME, Manifest};
+use wire::manifest::{MANIFEST_NAME, Manifest};
 use wire::peers::Resource;
 
 use super::choose::choose;
+use super::fleet::{Fleet, Wrong};
+use super::manifest;
+use super::member::Member;
 use super::request::{Asked, Asking};
 use super::source::PeerSource;
-use super::{NeighboursConfig, Peers};
 use crate::landing::{Landed, Landing, LandingError};
-use crate::remote::http::{Client, HttpConfig};
 use crate::source::{Object, ReadOptions, Source, SourceError, Tag};
-
-/// The peers asked for the manifest at a time.
-const AT_ONCE: usize = 4;
 
 /// Extents read at a time, and kept for the next look: a header is read twice.
 const READS_MAX: usize = 4;
@@ -39,6 +35,7 @@ pub(crate) struct PeersModel {
     manifest: Manifest,
     text: Bytes,
     peers: Vec<(Asked, PeerSource)>,
+    fleet: Fleet,
     reads: Semaphore,
     seen: Mutex<Seen>,
 }
@@ -57,37 +54,26 @@ impl PeersModel {
     ///
     /// # Errors
     /// No peer gives a manifest of this root.
-    pub(crate) async fn find(
-        url: String,
-        root: Digest,
-        peers: &Peers,
-        config: &NeighboursConfig,
-        client: &Client,
-        http: &HttpConfig,
-    ) -> Result<Self, SourceError> {
+    pub(crate) async fn find(url: String, root: Digest, fleet: &Fleet) -> Result<Self, SourceError> {
+        let Fleet { peers, config, .. } = fleet;
+        fleet.settled().await;
         let asking = Asking::new(root, peers, config).await;
-        let (members, http) = ((peers.members)(), config.http(http));
-        let chosen = choose(&members, root, peers.own_id.as_deref(), |_| true, config.neighbours_max, config.far_max);
-        let asked: Vec<Asked> =
-            chosen.into_iter().filter_map(|member| Asked::new(member, &asking, peers, client, &http)).collect();
-        // Owned: a stream of borrowing futures could not be awaited on another thread.
-        let asks = asked.clone().into_iter().enumerate();
-        let asks = asks.map(|(at, asked)| async move { (at, manifest(&asked, root).await) });
-        let mut answers = stream::iter(asks).buffer_unordered(AT_ONCE);
-        while let Some((good, answer)) = answers.next().await {
-            match answer {
-                Ok((manifest, text)) => {
-                    drop(answers);
-                    return Ok(Self::new(url, manifest, text, asked, good));
-                }
-                Err(problem) => tracing::info!(url = asked[good].url, problem, "a peer gave no manifest"),
-            }
+        let (members, own) = fleet.members();
+        let is_open = |member: &Member| !fleet.is_banned(member);
+        let chosen = choose(&members, root, own.as_deref(), is_open, config.neighbours_max, config.far_max);
+        let asked: Vec<Asked> = chosen.into_iter().filter_map(|member| fleet.asked(member, &asking)).collect();
+        let is_it = |manifest: &Manifest| match manifest.root() {
+            found if found == root => Ok(()),
+            found => Err(format!("its root is {found}")),
+        };
+        if let Some((good, manifest, text)) = manifest::first(&asked, Resource::Manifest, is_it).await {
+            return Ok(Self::new(url, manifest, text, (asked, good), fleet));
         }
         let problem = format!("none of {} peers gave the manifest {root}", asked.len());
         Err(SourceError::Transient { url, name: MANIFEST_NAME.to_owned(), problem, source: None })
     }
 
-    fn new(url: String, manifest: Manifest, text: Bytes, asked: Vec<Asked>, good: usize) -> Self {
+    fn new(url: String, manifest: Manifest, text: Bytes, (asked, good): (Vec<Asked>, usize), fleet: &Fleet) -> Self {
         let places = manifest.files().iter().zip(0_u32..).map(|(file, place)| (file.name.clone(), place));
         let places: Arc<BTreeMap<String, u32>> = Arc::new(places.collect());
         let source = |asked: Asked| {
@@ -96,7 +82,7 @@ impl PeersModel {
         };
         let peers = asked.into_iter().map(source).collect();
         let seen = Mutex::new(Seen { good, ..Seen::default() });
-        Self { url, manifest, text, peers, reads: Semaphore::new(READS_MAX), seen }
+        Self { url, manifest, text, peers, fleet: fleet.clone(), reads: Semaphore::new(READS_MAX), seen }
     }
 
     fn held(&self, place: (usize, u64)) -> Option<Bytes> {
@@ -128,7 +114,7 @@ impl PeersModel {
                 }
                 Err(error) => {
                     if matches!(error, SourceError::Landing(LandingError::Corrupt { .. })) {
-                        tracing::warn!(url = self.peers[at].0.url, "a peer sent wrong bytes and is asked no more");
+                        self.fleet.ban(self.peers[at].0.member(), Wrong::Sent);
                         self.seen.lock().banned.insert(at);
                     }
                     problem = error;
@@ -160,17 +146,6 @@ impl PeersModel {
         self.peers[at].1.read(object, &mut landing, ReadOptions::default()).await?;
         Ok(Bytes::from(landing.into_bytes().unwrap_or_default()))
     }
-}
-
-/// The manifest that a peer gives, if it is the one of this root.
-async fn manifest(asked: &Asked, root: Digest) -> Result<(Manifest, Bytes), String> {
-    let answer = asked.ask(Resource::Manifest, JSON_BYTES_MAX).await.map_err(|error| error.to_string())?;
-    if answer.status() != http::StatusCode::OK {
-        return Err(format!("it answered {}", answer.status()));
-    }
-    let text = answer.into_body();
-    let manifest = Manifest::parse(&text).map_err(|error| error.to_string())?;
-    if manifest.root() == root { Ok((manifest, text)) } else { Err(format!("its root is {}", manifest.root())) }
 }
 
 impl fmt::Debug for PeersModel {

@@ -24,7 +24,7 @@ pub(super) struct Asking {
 impl Asking {
     /// Reads the capability, if one is configured. Without a readable one the requests go without.
     pub(super) async fn new(root: Digest, peers: &Peers, config: &NeighboursConfig) -> Self {
-        let own_id = peers.own_id.as_deref().and_then(|id| HeaderValue::from_str(id).ok());
+        let own_id = (peers.own_id)().and_then(|id| HeaderValue::from_str(&id).ok());
         let capability = match config.capability_file.clone() {
             Some(path) => {
                 let shown = path.display().to_string();
@@ -75,6 +75,11 @@ impl Asked {
             authority: format!("{name}:{port}"),
             asking: asking.clone(),
         })
+    }
+
+    /// The member's id.
+    pub(super) fn member(&self) -> &str {
+        self.url.strip_prefix("peer://").unwrap_or(&self.url)
     }
 
     pub(super) fn client(&self) -> &Client {

@@ -17,13 +17,13 @@ use wire::manifest::Manifest;
 use wire::peers::{ExtentId, Layout};
 
 use super::choose::choose;
+use super::fleet::{Fleet, Wrong};
 use super::have::{self, HaveError};
+use super::ledger::{Connected, Ledger};
 use super::member::Member;
 use super::request::{Asked, Asking};
 use super::source::{OnTaken, PeerSource};
-use super::{NeighboursConfig, Peers};
 use crate::fetch::{Dismissed, Event, Neighbours};
-use crate::remote::http::{Client, HttpConfig};
 
 /// The interval at which the members are looked at.
 const LOOK: Duration = Duration::from_secs(1);
@@ -42,15 +42,9 @@ const FIRST_ANSWERS: Duration = Duration::from_millis(500);
 const EVENTS_MAX: usize = 256;
 
 /// Joins peers for a load of `files` of a manifest, in the order of the load's targets. They leave when the value drops.
-/// None where no peer can be asked: a file is not in the manifest, or the manifest is too long.
-pub(crate) fn join(
-    peers: &Peers,
-    config: &NeighboursConfig,
-    client: &Client,
-    http: &HttpConfig,
-    manifest: &Manifest,
-    files: &[&str],
-) -> Option<Neighbours> {
+/// If the manifest is `proven`, one that sends other bytes is banned for later loads, too. None where no peer can be
+/// asked: a file is not in the manifest, or the manifest is too long.
+pub(crate) fn join(fleet: &Fleet, manifest: &Manifest, is_proven: bool, files: &[&str]) -> Option<Neighbours> {
     let layout = Layout::of(manifest)?;
     let places = manifest.files().iter().zip(0_u32..).map(|(file, place)| (file.name.clone(), place));
     let places: Arc<BTreeMap<String, u32>> = Arc::new(places.collect());
@@ -64,10 +58,8 @@ pub(crate) fn join(
     let (dismissed, dismissals) = mpsc::channel(EVENTS_MAX);
     let extents = layout.extents();
     let session = Session {
-        peers: peers.clone(),
-        config: config.clone(),
-        client: client.clone(),
-        http: config.http(http),
+        fleet: fleet.clone(),
+        is_proven,
         root: manifest.root(),
         layout: Arc::new(layout),
         files: places,
@@ -80,7 +72,7 @@ pub(crate) fn join(
         has_looked: false,
     };
     tokio::spawn(session.run(dismissals));
-    Some(Neighbours { firsts, extents, bounds: config.bounds(), events: news, dismissed })
+    Some(Neighbours { firsts, extents, bounds: fleet.config.bounds(), events: news, dismissed })
 }
 
 /// A member as one load knows it.
@@ -100,16 +92,13 @@ enum State {
 /// A member answers.
 struct Opened {
     asked: Asked,
-    is_near: bool,
-    id: String,
+    member: Member,
     number: oneshot::Sender<usize>,
 }
 
 struct Session {
-    peers: Peers,
-    config: NeighboursConfig,
-    client: Client,
-    http: HttpConfig,
+    fleet: Fleet,
+    is_proven: bool,
     root: Digest,
     layout: Arc<Layout>,
     files: Arc<BTreeMap<String, u32>>,
@@ -126,8 +115,9 @@ struct Session {
 
 impl Session {
     async fn run(mut self, mut dismissals: mpsc::Receiver<Dismissed>) {
-        let asking = Asking::new(self.root, &self.peers, &self.config).await;
-        let (opened, mut openings) = mpsc::channel(self.config.neighbours_max);
+        self.fleet.settled().await;
+        let asking = Asking::new(self.root, &self.fleet.peers, &self.fleet.config).await;
+        let (opened, mut openings) = mpsc::channel(self.fleet.config.neighbours_max);
         let mut look = interval(LOOK);
         look.set_missed_tick_behavior(MissedTickBehavior::Delay);
         let mut first_answers = std::pin::pin!(sleep(FIRST_ANSWERS));
@@ -135,7 +125,13 @@ impl Session {
         self.look(&asking, &opened);
         loop {
             tokio::select! {
-                () = events.closed() => return,
+                () = events.closed() => {
+                    // The last of them may have been dismissed with the load's end.
+                    while let Ok(dismissed) = dismissals.try_recv() {
+                        self.dismiss(dismissed);
+                    }
+                    return;
+                }
                 Some(dismissed) = dismissals.recv() => self.dismiss(dismissed),
                 Some(opened) = openings.recv() => self.join(opened).await,
                 Some(ended) = self.readers.join_next_with_id() => {
@@ -159,7 +155,7 @@ impl Session {
 
     /// Connects to members while there is room.
     fn look(&mut self, asking: &Asking, opened: &mpsc::Sender<Opened>) {
-        let members = (self.peers.members)();
+        let (members, own) = self.fleet.members();
         self.known.retain(|id, known| {
             // One that is banned stays so, also where it is not listed for a while.
             let is_gone = matches!(known.state, State::Away { until: Some(_) });
@@ -170,18 +166,18 @@ impl Session {
             State::Away { .. } => None,
         });
         let (near, far): (Vec<bool>, Vec<bool>) = here.partition(|is_near| *is_near);
-        let room = self.config.neighbours_max.saturating_sub(near.len() + far.len());
+        let room = self.fleet.config.neighbours_max.saturating_sub(near.len() + far.len());
         if room == 0 || self.joined >= JOINS_MAX {
             return;
         }
         let now = Instant::now();
         let is_open = |member: &Member| match self.known.get(&member.id).map(|known| &known.state) {
-            None => true,
             Some(State::Here { .. }) => false,
-            Some(State::Away { until }) => until.is_some_and(|until| until <= now),
+            Some(State::Away { until }) if !until.is_some_and(|until| until <= now) => false,
+            _ => !self.fleet.is_banned(member),
         };
-        let far_room = self.config.far_max.saturating_sub(far.len());
-        let chosen = choose(&members, self.root, self.peers.own_id.as_deref(), is_open, room, far_room);
+        let far_room = self.fleet.config.far_max.saturating_sub(far.len());
+        let chosen = choose(&members, self.root, own.as_deref(), is_open, room, far_room);
         for member in chosen {
             self.connect(member, asking, opened);
         }
@@ -192,15 +188,16 @@ impl Session {
         if matches!(self.known.get(&member.id), Some(Known { state: State::Here { .. }, .. })) {
             return tracing::warn!(member = member.id, "two members of the fleet have one id");
         }
-        let Some(asked) = Asked::new(member, asking, &self.peers, &self.client, &self.http) else {
+        let Some(asked) = self.fleet.asked(member, asking) else {
             let until = Some(Instant::now() + AWAY_MAX);
             self.known.insert(member.id.clone(), Known { state: State::Away { until }, departures });
             return tracing::warn!(member = member.id, address = member.address, "a peer's address is not HOST:PORT");
         };
         let (extents, events, opened) = (self.layout.extents(), self.events.clone(), opened.clone());
-        let (id, is_near) = (member.id.clone(), member.is_near);
+        let (is_near, ledger) = (member.is_near, Arc::clone(&self.fleet.ledger));
+        let asking = member.clone();
         let reader = self.readers.spawn(async move {
-            if let Err(error) = read(asked, extents, id, is_near, &opened, &events).await {
+            if let Err(error) = read(asked, extents, asking, ledger, &opened, &events).await {
                 tracing::info!(error = %wire::Chain(&error), "a peer is left");
             }
         });
@@ -211,18 +208,20 @@ impl Session {
 
     /// A member answers: it is a peer of the load from now on.
     async fn join(&mut self, opened: Opened) {
-        let Some(Known { state: State::Here { peer, .. }, .. }) = self.known.get_mut(&opened.id) else { return };
+        let Opened { asked, member, number: given } = opened;
+        let Some(Known { state: State::Here { peer, .. }, .. }) = self.known.get_mut(&member.id) else { return };
         if self.joined >= JOINS_MAX {
             return;
         }
         let number = self.joined;
         self.joined += 1;
         *peer = Some(number);
-        self.numbers.lock().insert(opened.id, number);
-        let source = Arc::new(PeerSource::new(opened.asked, Arc::clone(&self.files), self.on_taken()));
+        self.numbers.lock().insert(member.id.clone(), number);
+        let source = PeerSource::new(asked, Arc::clone(&self.files), self.on_taken());
+        let source = Arc::new(source.noted_in(Arc::clone(&self.fleet.ledger), &member.id));
         // First, so that nothing is said by a peer that has not joined.
-        if self.events.send(Event::Joined { source, is_near: opened.is_near }).await.is_ok() {
-            let _ = opened.number.send(number);
+        if self.events.send(Event::Joined { source, is_near: member.is_near }).await.is_ok() {
+            let _ = given.send(number);
         }
     }
 
@@ -246,8 +245,11 @@ impl Session {
     /// The load wants nothing more of a peer.
     fn dismiss(&mut self, dismissed: Dismissed) {
         let is_it =
-            |known: &&mut Known| matches!(known.state, State::Here { peer: Some(peer), .. } if peer == dismissed.peer);
-        let Some(known) = self.known.values_mut().find(is_it) else { return };
+            |known: &Known| matches!(known.state, State::Here { peer: Some(peer), .. } if peer == dismissed.peer);
+        let Some((id, known)) = self.known.iter_mut().find(|(_, known)| is_it(known)) else { return };
+        if dismissed.is_banned && self.is_proven {
+            self.fleet.ban(id, Wrong::Sent);
+        }
         if let State::Here { reader, .. } = &known.state {
             reader.abort();
         }
@@ -282,14 +284,15 @@ impl Known {
 async fn read(
     asked: Asked,
     extents: u32,
-    id: String,
-    is_near: bool,
+    member: Member,
+    ledger: Arc<Ledger>,
     opened: &mpsc::Sender<Opened>,
     events: &mpsc::Sender<Event>,
 ) -> Result<(), HaveError> {
     let stream = have::open(&asked).await?;
+    let _connected = Connected::new(ledger, &member, Instant::now());
     let (number, given) = oneshot::channel();
-    if opened.send(Opened { asked, is_near, id, number }).await.is_err() {
+    if opened.send(Opened { asked, member, number }).await.is_err() {
         return Ok(());
     }
     match given.await {

@@ -3,12 +3,14 @@
 use std::collections::BTreeMap;
 use std::fmt;
 use std::sync::Arc;
+use std::time::Instant;
 
 use async_trait::async_trait;
 use http::header::{HeaderValue, RANGE};
 use wire::extent::EXTENT_BYTES;
 use wire::peers::{Resource, range_header};
 
+use super::ledger::Ledger;
 use super::request::Asked;
 use crate::landing::Landing;
 use crate::remote::http::HttpError;
@@ -26,11 +28,26 @@ pub(super) struct PeerSource {
     /// The places of files in the manifest.
     files: Arc<BTreeMap<String, u32>>,
     on_taken: OnTaken,
+    /// Hears of bytes that it brought.
+    noted: Option<(Arc<Ledger>, String)>,
 }
 
 impl PeerSource {
     pub(super) fn new(asked: Asked, files: Arc<BTreeMap<String, u32>>, on_taken: OnTaken) -> Self {
-        Self { asked, files, on_taken }
+        Self { asked, files, on_taken, noted: None }
+    }
+
+    /// The same as a member of a fleet, in whose ledger its bytes are noted.
+    pub(super) fn noted_in(self, ledger: Arc<Ledger>, id: &str) -> Self {
+        Self { noted: Some((ledger, id.to_owned())), ..self }
+    }
+
+    /// Notes the verified bytes of a read that began at `from`.
+    fn note(&self, from: u64, landing: &Landing) {
+        let Some((ledger, id)) = &self.noted else { return };
+        let is_whole = landing.remaining() == 0;
+        let to = if is_whole { landing.position() } else { landing.position() / EXTENT_BYTES * EXTENT_BYTES };
+        ledger.brought(id, to.saturating_sub(from), Instant::now());
     }
 
     fn protocol(&self, object: &Object, problem: &str) -> SourceError {
@@ -99,7 +116,9 @@ impl Source for PeerSource {
                 request.headers_mut().insert(RANGE, range);
                 self.asked.client().read_range(request, &bare, landing, options.fresh_connection).await
             };
-            read.await.map_err(|error| self.about(error, object, file, first))?;
+            let read = read.await;
+            self.note(first * EXTENT_BYTES, landing);
+            read.map_err(|error| self.about(error, object, file, first))?;
         }
         Ok(())
     }

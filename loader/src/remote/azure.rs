@@ -41,7 +41,7 @@ pub(super) fn open(
     env: &Env,
     client: &Client,
 ) -> Result<SignedSource, SourceError> {
-    let folder = Folder { url, account: account.to_owned(), prefix: prefix.to_owned() };
+    let folder = Folder { url, account: account.to_owned(), region: None, prefix: prefix.to_owned() };
     let (account, container, env) = (account.to_owned(), container.to_owned(), env.clone());
     let open = move |wire| {
         let builder = builder(&account, &env)?.with_account(&account).with_container_name(&container);

@@ -35,7 +35,7 @@ pub(super) fn open(
     env: &Env,
     client: &Client,
 ) -> Result<SignedSource, SourceError> {
-    let folder = Folder { url, account: format!("gs/{bucket}"), prefix: prefix.to_owned() };
+    let folder = Folder { url, account: format!("gs/{bucket}"), region: None, prefix: prefix.to_owned() };
     let (bucket, env) = (bucket.to_owned(), env.clone());
     let open = move |wire| {
         let store = builder(&env).with_bucket_name(&bucket).with_http_connector(wire).build();

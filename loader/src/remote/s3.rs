@@ -49,7 +49,12 @@ pub(super) fn open(
     };
     // The AWS tools' own bundle is for AWS: other stores go by the system's authorities.
     let client = &env.path("AWS_CA_BUNDLE").map_or_else(|| Ok(client.clone()), |path| client.trusting(&path))?;
-    let folder = Folder { url, account, prefix: prefix.to_owned() };
+    // Of another store that speaks the protocol, a region is a word to sign with.
+    let region = match endpoint {
+        Some(_) => None,
+        None => builder(env).ok().and_then(|builder| builder.get_config_value(&AmazonS3ConfigKey::Region)),
+    };
+    let folder = Folder { url, account, region, prefix: prefix.to_owned() };
     let (bucket, env) = (bucket.to_owned(), env.clone());
     let open = move |wire| {
         let store = builder(&env)?.with_bucket_name(&bucket).with_http_connector(wire).build();

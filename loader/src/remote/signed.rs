@@ -55,6 +55,8 @@ pub(super) struct Folder {
     pub(super) url: String,
     /// See [`Source::account`].
     pub(super) account: String,
+    /// See [`Source::region`].
+    pub(super) region: Option<String>,
     /// The objects' common beginning, without slashes at its ends.
     pub(super) prefix: String,
 }
@@ -213,6 +215,10 @@ impl Source for SignedSource {
 
     fn account(&self) -> &str {
         &self.folder.account
+    }
+
+    fn region(&self) -> Option<&str> {
+        self.folder.region.as_deref()
     }
 
     async fn authenticate(&self) -> Result<(), SourceError> {

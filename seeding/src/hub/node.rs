@@ -14,6 +14,7 @@ use telemetry::metrics::Registry;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio::task::JoinSet;
 use wire::evidence::is_weights_name;
+use wire::status::SeedingStatus;
 
 use super::caller::Caller;
 use super::config::NodeConfig;
@@ -132,6 +133,12 @@ impl Node {
             // It logs what goes wrong.
             let _ = tokio::task::spawn_blocking(move || node.notes.write()).await;
         }
+    }
+
+    /// What peers may have, and had; none where there are none.
+    #[must_use]
+    pub fn seeding(&self) -> Option<SeedingStatus> {
+        self.seeder.as_ref().map(Seeder::status)
     }
 
     /// Waits until peers have what was being sent, once the drain began.

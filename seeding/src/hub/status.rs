@@ -1,12 +1,11 @@
 //! A node's state, for people and scripts.
 
 use serde::Serialize;
-use wire::status::SeedingStatus;
+use wire::status::{SeedingStatus, SourcePeer};
 
 use super::fills;
 use super::node::Node;
 use super::plain;
-use crate::seeder::Seeder;
 
 /// One snapshot.
 #[derive(Debug, Serialize)]
@@ -25,6 +24,9 @@ pub(super) struct Status {
     /// Weights that peers may have, and had.
     #[serde(skip_serializing_if = "Option::is_none")]
     seeding: Option<SeedingStatus>,
+    /// The peers that fills take weights from, or took: the latest of them.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    sources: Vec<SourcePeer>,
 }
 
 impl Status {
@@ -37,7 +39,8 @@ impl Status {
             models: node.plain.shown(),
             open: node.fills.shown(),
             rights: node.rights.lock().len(),
-            seeding: node.seeder.as_ref().map(Seeder::status),
+            seeding: node.seeding(),
+            sources: node.loader.source_peers(),
         }
     }
 }

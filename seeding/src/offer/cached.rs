@@ -7,14 +7,17 @@ use std::time::{Duration, Instant};
 use tokio::sync::Mutex;
 use wire::digest::Digest;
 
-/// The time for which files stay open that nobody asks for.
-const REST_AFTER: Duration = Duration::from_secs(60);
+/// The time for which files stay open that nobody asks for: within a load they are asked for all the time, and opening
+/// them again costs less than a millisecond.
+const REST_AFTER: Duration = Duration::from_secs(3);
 
 /// A model of the cache.
 #[derive(Debug)]
 pub(super) struct Cached {
     cache: Cache,
     root: Digest,
+    /// It stands for the files that were proven as wholes, and for no others.
+    is_attested: bool,
     opened: Mutex<Option<Opened>>,
 }
 
@@ -27,9 +30,15 @@ struct Opened {
 impl Cached {
     /// A model and its files, which are closed again when they are let go. None where it is not there, or cannot be read.
     pub(super) async fn look(cache: &Cache, root: Digest) -> Option<(Arc<Self>, Arc<Content>)> {
-        let cached = Arc::new(Self { cache: cache.clone(), root, opened: Mutex::default() });
+        let cached = Self { cache: cache.clone(), root, is_attested: false, opened: Mutex::default() };
         let content = cached.find().await?;
-        Some((cached, content))
+        Some((Arc::new(cached), content))
+    }
+
+    /// Its files that were proven as wholes.
+    pub(super) fn attested(&self) -> Arc<Self> {
+        let (cache, root) = (self.cache.clone(), self.root);
+        Arc::new(Self { cache, root, is_attested: true, opened: Mutex::default() })
     }
 
     /// Its files, open from now on.
@@ -57,6 +66,11 @@ impl Cached {
             finished.inspect_err(|error| tracing::warn!(root = %self.root, %error, "reading the cache")).ok()??;
         let opened = tokio::task::spawn_blocking(move || Content::of_finished(found)).await.ok()?;
         let opened = opened.inspect_err(|error| tracing::warn!(root = %self.root, %error, "opening a cached model"));
-        opened.ok().map(Arc::new)
+        let content = opened.ok()?;
+        if self.is_attested {
+            content.attested().map(|(_, content)| Arc::new(content))
+        } else {
+            Some(Arc::new(content))
+        }
     }
 }

@@ -17,6 +17,8 @@ use wire::status::SharedRoot;
 #[derive(Debug)]
 pub(crate) struct Entry {
     root: Digest,
+    /// The key of its files, where its digests are attested.
+    key: Option<Digest>,
     tenant: String,
     proof: Proof,
     extents: u32,
@@ -25,6 +27,15 @@ pub(crate) struct Entry {
     here: Mutex<Here>,
     takers: Mutex<Takers>,
     is_gone: watch::Sender<bool>,
+}
+
+/// The digest by which a model is asked for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum By {
+    /// The root of its manifest.
+    Root,
+    /// The key of its files, which are known as wholes.
+    Key,
 }
 
 #[derive(Debug)]
@@ -60,6 +71,11 @@ impl Entry {
         Self::new(&Arc::clone(&content), Stock::Held(content), tenant, role)
     }
 
+    /// The same, found by the key of its files as well.
+    pub(super) fn attested(self, key: Digest) -> Self {
+        Self { key: Some(key), ..self }
+    }
+
     /// A model of the cache, which `content` is at the moment.
     pub(super) fn cached(content: &Content, cached: Arc<Cached>, tenant: &str) -> Self {
         Self::new(content, Stock::Cached(cached), tenant, Role::Node)
@@ -71,6 +87,7 @@ impl Entry {
         here.look(content);
         Self {
             root: content.root(),
+            key: None,
             tenant: tenant.to_owned(),
             proof: content.proof(),
             extents,
@@ -86,8 +103,14 @@ impl Entry {
         self.root
     }
 
-    pub(super) fn offered(&self) -> Offered<'_> {
-        Offered { root: self.root, tenant: &self.tenant, proof: self.proof }
+    /// As it is found by the root of its manifest, or by the key of its files. One without a key is compared as well, so
+    /// that the work is the same.
+    pub(super) fn offered(&self, by: By) -> Offered<'_> {
+        let root = match by {
+            By::Root => self.root,
+            By::Key => self.key.unwrap_or(self.root),
+        };
+        Offered { root, tenant: &self.tenant, proof: self.proof }
     }
 
     pub(super) fn set_role(&self, role: Role) {

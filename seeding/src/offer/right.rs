@@ -1,7 +1,7 @@
 //! One asker's right to one root, which may end while it is used.
 
 use super::Offer;
-use super::entry::Entry;
+use super::entry::{By, Entry};
 use listen::Identity;
 use policy::{Asker, Peers};
 use std::sync::Arc;
@@ -21,6 +21,7 @@ pub(crate) struct Right {
     pub(crate) identity: Option<Arc<Identity>>,
     pub(crate) capability: Option<String>,
     pub(crate) root: Digest,
+    pub(crate) by: By,
 }
 
 impl Right {
@@ -33,7 +34,7 @@ impl Right {
         let capability = self.capability.as_deref().filter(|_| self.identity.is_some());
         let asker = Asker { dns, uris: &uris, thumbprint: self.key(), capability };
         let now_s = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default().as_secs();
-        self.offer.find(&self.peers, &asker, self.root, now_s)
+        self.offer.find(&self.peers, &asker, (self.root, self.by), now_s)
     }
 
     /// The asker, as its places in the queue are counted.

@@ -1,11 +1,14 @@
 //! A hub, a node before it, and a client that sees every byte.
 
 use std::collections::BTreeMap;
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 use std::time::Duration;
 
-use listen::{Drain, ListenConfig, Listener};
+use axum::extract::Request;
+use axum::middleware::map_request;
+use listen::{Drain, ListenConfig, Listener, Peer};
+use loader::peers::Peers;
 use loader::remote::Env;
 use loader::{Loader, LoaderConfig};
 use policy::{Trust, TrustConfig};
@@ -87,11 +90,17 @@ pub(crate) struct Settings {
     pub(crate) trust: TrustConfig,
     pub(crate) environment: Vec<(&'static str, &'static str)>,
     pub(crate) models: Vec<Named>,
+    /// Peers to fill from.
+    pub(crate) peers: Option<Peers>,
+    /// Where callers seem to be.
+    pub(crate) caller: Option<IpAddr>,
 }
 
 /// A node at work.
 pub(crate) struct Running {
     pub(crate) address: SocketAddr,
+    /// Where it gives peers what it has.
+    pub(crate) peers: Option<SocketAddr>,
     pub(crate) node: Arc<Node>,
     pub(crate) registry: Registry,
     pub(crate) drain: Drain,
@@ -122,18 +131,25 @@ async fn start_over(hub: &str, cache: Arc<tempfile::TempDir>, change: impl FnOnc
     settings.node.listen.address = SocketAddr::from(([127, 0, 0, 1], 0));
     let (registry, drain) = (Registry::new(), Drain::new());
     let env = Env::from_pairs(settings.environment);
-    let loader = Loader::new(&settings.loader, env, &registry).expect("a loader");
+    let loader = Loader::beside(settings.peers, &settings.loader, env, &registry).expect("a loader");
     let trust = Trust::new(&settings.trust).expect("a trust");
     let listen: ListenConfig = settings.node.listen.clone();
     let seeder = Seeder::start(&settings.node.peers, &registry, drain.clone()).await.expect("a seeder");
+    let peers = seeder.as_ref().map(Seeder::local_addr);
     let both = (&registry, drain.clone());
     let node = Node::new(settings.node, loader, trust, settings.models, both, seeder).expect("a node");
     let listener = Listener::bind(&listen).await.expect("a port").with_metrics(&registry, "node");
     let address = listener.local_addr();
-    let (served, drained) = (app(Arc::clone(&node)), drain.clone());
+    let (mut served, drained) = (app(Arc::clone(&node)), drain.clone());
+    if let Some(caller) = settings.caller {
+        served = served.layer(map_request(move |mut request: Request| async move {
+            request.extensions_mut().insert(Peer((caller, 1).into()));
+            request
+        }));
+    }
     let task = tokio::spawn(async move { drop(listener.serve(served, drained).await) });
     let tending = tokio::spawn(Arc::clone(&node).tend());
-    Running { address, node, registry, drain, task, tending, cache }
+    Running { address, peers, node, registry, drain, task, tending, cache }
 }
 
 impl Running {

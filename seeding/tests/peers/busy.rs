@@ -193,6 +193,33 @@ async fn a_model_of_the_cache_is_not_evicted_while_it_is_sent() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn a_cached_model_may_be_evicted_soon_after_its_last_request() {
+    let (model, cache) = (Model::new(2), tempfile::tempdir().expect("a directory"));
+    let origin = model.origin(Faults::default());
+    let (loader, load) = model.load(&origin, Some(cache.path())).await;
+    assert!(load.finished().await.expect("finishes").kept);
+    drop(load);
+    let running = start(|_| ()).await;
+    let cached = loader.cache().expect("a cache").clone();
+    let following = tokio::spawn(running.seeder.offer().clone().follow(cached.clone()));
+    let (peer, ask) = (running.peer(), model.ask(0..1));
+    tokio::time::timeout(LIMIT, async {
+        while peer.extents(&ask).await.status != 206 {
+            tokio::time::sleep(Duration::from_millis(5)).await;
+        }
+    })
+    .await
+    .expect("the model is found");
+    let (root, begun) = (model.root().to_hex(), Instant::now());
+    assert!(cached.remove(&root).is_err(), "it is in use");
+    while cached.remove(&root).is_err() {
+        assert!(begun.elapsed() < Duration::from_secs(20), "nobody asks for it any more");
+        tokio::time::sleep(Duration::from_millis(50)).await;
+    }
+    following.abort();
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn a_model_that_is_let_go_is_sent_to_its_end() {
     let (running, model) = (start(|_| ()).await, Model::new(5));
     let origin = model.origin(Faults::default());

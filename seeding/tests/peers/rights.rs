@@ -36,11 +36,12 @@ async fn all_that_a_peer_may_not_have_is_one_answer() {
     let wanted = outsider.get(&path, &[("range", &range)]).await;
     assert_eq!(wanted.status, 404);
     let mut answers = Vec::new();
-    for path in [path.clone(), model.path("have"), model.path("manifest"), model.path("files/9"), model.path("x")] {
+    for rest in ["files/1", "have", "manifest", "attested", "files/9", "x"] {
+        let path = model.path(rest);
         answers.push(outsider.get(&path, &[("range", &range)]).await);
         answers.push(outsider.get(&path, &[("forebay-capability", "AQID")]).await);
     }
-    for rest in ["have", "manifest", "files/0", "files/4294967296"] {
+    for rest in ["have", "manifest", "attested", "files/0", "files/4294967296"] {
         answers.push(outsider.get(&format!("/weights/{unknown}/{rest}"), &[]).await);
         answers.push(peer.get(&format!("/weights/{unknown}/{rest}"), &[("range", &range)]).await);
     }

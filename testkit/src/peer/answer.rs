@@ -47,7 +47,15 @@ struct Asked {
 /// Answers one request. False at the connection's end.
 pub(super) async fn one<S: AsyncRead + AsyncWrite + Unpin>(stream: &mut S, serving: &Serving) -> io::Result<bool> {
     let Some(asked) = read(stream, serving).await? else { return Ok(false) };
-    let path = Path::parse(&asked.path).filter(|path| path.root == serving.weights.manifest.root());
+    let is_ours = |path: &Path| match path.resource {
+        Resource::Attested => serving.weights.attests,
+        _ => path.root == serving.weights.manifest.root(),
+    };
+    let path = Path::parse(&asked.path);
+    if path.is_some_and(|path| path.resource == Resource::Attested) {
+        serving.books.attested.fetch_add(1, Ordering::Relaxed);
+    }
+    let path = path.filter(is_ours);
     let Some(path) = path.filter(|_| serving.conduct != Conduct::Unknown) else {
         return plain(stream, "404 Not Found", "", b"").await;
     };
@@ -56,7 +64,9 @@ pub(super) async fn one<S: AsyncRead + AsyncWrite + Unpin>(stream: &mut S, servi
             sleep(Duration::from_secs(3_600)).await;
             Ok(false)
         }
-        (Resource::Manifest, _) => plain(stream, "200 OK", "", &serving.weights.manifest.to_json()).await,
+        (Resource::Manifest | Resource::Attested, _) => {
+            plain(stream, "200 OK", "", &serving.weights.manifest.to_json()).await
+        }
         (Resource::Have, _) => have(stream, serving).await,
         (Resource::File(file), _) => extents(stream, serving, file as usize, asked.range.as_deref()).await,
     }

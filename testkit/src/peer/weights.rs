@@ -16,6 +16,8 @@ pub struct PeerWeights {
     pub(super) layout: Layout,
     files: Arc<BTreeMap<String, Vec<u8>>>,
     pub(super) role: Role,
+    /// It attests its manifest to who asks by a key, whichever that is.
+    pub(super) attests: bool,
     has: Mutex<Bitmap>,
     changes: watch::Sender<u64>,
 }
@@ -36,6 +38,7 @@ impl PeerWeights {
             layout,
             files: Arc::clone(files),
             role: Role::Serving,
+            attests: false,
             has: Mutex::new(has),
             changes: watch::Sender::new(0),
         }
@@ -52,6 +55,28 @@ impl PeerWeights {
         extents.for_each(|extent| assert!(has.insert(extent)));
         (weights.role, weights.has) = (Role::Loading, Mutex::new(has));
         weights
+    }
+
+    /// The same of a peer that attests it.
+    #[must_use]
+    pub fn attesting(self) -> Self {
+        Self { attests: true, ..self }
+    }
+
+    /// The same under another manifest of the same files.
+    ///
+    /// # Panics
+    /// It has other files.
+    #[must_use]
+    pub fn claiming(self, manifest: Manifest) -> Self {
+        assert!(Layout::of(&manifest).is_some_and(|layout| layout.extents() == self.layout.extents()), "other files");
+        Self { manifest, ..self }
+    }
+
+    /// Its manifest.
+    #[must_use]
+    pub fn manifest(&self) -> &Manifest {
+        &self.manifest
     }
 
     pub(super) fn add(&self, extents: &[u32]) {

@@ -9,7 +9,7 @@ const PREFIX: &str = "/weights/";
 /// The address of something under one root.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Path {
-    /// The root of the manifest.
+    /// The root of the manifest; of [`Resource::Attested`], the key of files that are known as wholes.
     pub root: Digest,
     /// The thing wanted.
     pub resource: Resource,
@@ -24,10 +24,12 @@ pub enum Resource {
     File(u32),
     /// The extents that are here, and news of them.
     Have,
+    /// The text of the manifest that the sender computed of files which it proved as wholes. Nothing proves it.
+    Attested,
 }
 
 impl Path {
-    /// Reads `/weights/{64 hexadecimal digits}/manifest`, `…/have` or `…/files/{n}`. One path has one spelling.
+    /// Reads `/weights/{64 hexadecimal digits}/manifest`, `…/have`, `…/attested` or `…/files/{n}`. One path has one spelling.
     #[must_use]
     pub fn parse(path: &str) -> Option<Self> {
         let (root, rest) = path.strip_prefix(PREFIX)?.split_once('/')?;
@@ -35,6 +37,7 @@ impl Path {
         let resource = match rest {
             "manifest" => Resource::Manifest,
             "have" => Resource::Have,
+            "attested" => Resource::Attested,
             _ => Resource::File(number(rest.strip_prefix("files/")?)?),
         };
         Some(Self { root, resource })
@@ -47,6 +50,7 @@ impl fmt::Display for Path {
         match self.resource {
             Resource::Manifest => formatter.write_str("manifest"),
             Resource::Have => formatter.write_str("have"),
+            Resource::Attested => formatter.write_str("attested"),
             Resource::File(index) => write!(formatter, "files/{index}"),
         }
     }

@@ -87,7 +87,7 @@ proptest! {
 
     #[test]
     fn paths_survive_their_text(root: [u8; 32], file: u32) {
-        for resource in [Resource::Manifest, Resource::Have, Resource::File(file)] {
+        for resource in [Resource::Manifest, Resource::Have, Resource::Attested, Resource::File(file)] {
             let path = Path { root: Digest(root), resource };
             prop_assert_eq!(Path::parse(&path.to_string()), Some(path));
         }
