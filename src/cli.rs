@@ -290,6 +290,12 @@ pub(crate) struct EngineFlags {
     /// The format that weights are converted to when they are loaded: `q8_0` (8 bits; copies beside the mapped file).
     #[arg(long, value_name = "NAME")]
     pub(crate) quantization: Option<String>,
+    /// The format of a model's calls of tools: `hermes`, `llama3_json`, `pythonic`, `mistral` or `json` (vLLM's name).
+    #[arg(long, value_name = "NAME")]
+    pub(crate) tool_call_parser: Option<String>,
+    /// The marks around a model's thoughts: `think`, `mistral`, `seed_oss`, or `none` (vLLM's name).
+    #[arg(long, value_name = "NAME")]
+    pub(crate) reasoning_parser: Option<String>,
     /// Share KV blocks among requests that begin alike (the default).
     #[arg(long, overrides_with = "no_enable_prefix_caching")]
     pub(crate) enable_prefix_caching: bool,

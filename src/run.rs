@@ -170,6 +170,8 @@ fn engine_settings(flags: &EngineFlags) -> Vec<Setting> {
         ("enable_prefix_caching", text(caching)),
         ("kv_cache_dtype", flags.kv_cache_dtype.clone()),
         ("quantization", flags.quantization.clone()),
+        ("tool_call_parser", flags.tool_call_parser.clone()),
+        ("reasoning_parser", flags.reasoning_parser.clone()),
         ("scheduling_policy", flags.scheduling_policy.clone()),
         ("backend", flags.backend.clone()),
         ("device", flags.device.clone()),

@@ -28,6 +28,7 @@ use listen::{Bodies, CertificateMeters, ClientTls, Drain, Listener, Memory, TlsE
 use parking_lot::Mutex;
 use policy::{Moment, Policy, Secret};
 use serde::Serialize;
+use serde_json::{Value, json};
 use std::sync::Arc;
 use std::time::Duration;
 use telemetry::metrics::{CONTENT_TYPE as METRICS_CONTENT_TYPE, Registry};
@@ -131,6 +132,9 @@ impl Router {
             .route("/livez", get(|| async { "ok" }))
             .route("/readyz", get(readyz))
             .route("/health", get(readyz))
+            .route("/ping", get(readyz).post(readyz))
+            .route("/version", get(version))
+            .route("/openapi.json", get(openapi))
             .route("/metrics", get(metrics))
             .merge(
                 axum::Router::new()
@@ -329,6 +333,16 @@ async fn readyz(State(core): State<Arc<Core>>) -> (StatusCode, &'static str) {
         return (StatusCode::SERVICE_UNAVAILABLE, "no worker is ready");
     }
     (StatusCode::OK, "ok")
+}
+
+/// The release, as vLLM says it.
+async fn version() -> Json<Value> {
+    Json(json!({"version": env!("CARGO_PKG_VERSION")}))
+}
+
+/// The description of the API, generated from the endpoints' rows.
+async fn openapi() -> Json<Value> {
+    Json(wire::openai::endpoint::openapi(env!("CARGO_PKG_VERSION")))
 }
 
 async fn fleet(State(core): State<Arc<Core>>, headers: HeaderMap) -> Response {

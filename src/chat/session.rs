@@ -23,7 +23,7 @@ enum Answered {
 /// # Errors
 /// Of a single prompt, what went wrong. In a conversation an error is told, and the conversation goes on.
 pub(crate) async fn talk(client: &Client, model: String, args: &ChatArgs, signals: Signals) -> anyhow::Result<()> {
-    let system = args.system.iter().map(|text| ChatMessage { role: Role::System, content: text.clone() }).collect();
+    let system = args.system.iter().map(|text| ChatMessage::new(Role::System, text)).collect();
     let conversation =
         Conversation { model, messages: system, temperature: args.temperature, max_tokens: args.max_tokens };
     let mut session = Session { client, conversation, signals };
@@ -84,7 +84,7 @@ impl Session<'_> {
     /// Asks, and shows the answer as it comes. What failed leaves the conversation as it was.
     async fn ask(&mut self, prompt: String) -> anyhow::Result<Answered> {
         let before = self.conversation.messages.len();
-        self.conversation.messages.push(ChatMessage { role: Role::User, content: prompt });
+        self.conversation.messages.push(ChatMessage::new(Role::User, prompt));
         let mut said = String::new();
         let answer = self.client.answer(&self.conversation, |text| {
             said.push_str(text);
@@ -102,7 +102,7 @@ impl Session<'_> {
         }
         match outcome {
             Ok(answered) => {
-                self.conversation.messages.push(ChatMessage { role: Role::Assistant, content: said });
+                self.conversation.messages.push(ChatMessage::new(Role::Assistant, said));
                 Ok(answered)
             }
             Err(error) => {

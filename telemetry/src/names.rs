@@ -512,6 +512,39 @@ pub const WORKER_LOAD_SECONDS: Def = Def::gauge(
     "How long a phase of the model's load took: weights, tokenizer, quantization, total",
     &["model", "phase"],
 );
+/// Memory of the vocabulary that grammars share.
+pub const WORKER_GRAMMAR_VOCABULARY_BYTES: Def = Def::gauge(
+    "forebay_worker_grammar_vocabulary_bytes",
+    "Bytes of the tree of a model's vocabulary that forms of answers are checked against, about; 0 before it is built",
+    &["model"],
+);
+/// Compiled grammars that are kept.
+pub const WORKER_GRAMMARS_KEPT: Def = Def::gauge(
+    "forebay_worker_grammars_kept",
+    "Compiled forms that are kept for requests that ask for the same; at most grammars_kept_max",
+    &["model"],
+);
+/// Forms that requests asked for.
+pub const WORKER_GRAMMARS: Def = Def::counter(
+    "forebay_worker_grammars_total",
+    "Forms of answers that requests asked for, by outcome: kept (compiled before), compiled, refused",
+    &["model", "outcome"],
+)
+.of(&["kept", "compiled", "refused"]);
+/// Time to compile a form.
+pub const WORKER_GRAMMAR_COMPILE: Def = Def::histogram(
+    "forebay_worker_grammar_compile_seconds",
+    "How long it took to compile a form of answers, or to find that it cannot be had",
+    &["model"],
+    STEP_OVERHEAD_EDGES_S,
+);
+/// Time to compute a mask.
+pub const WORKER_MASK: Def = Def::histogram(
+    "forebay_worker_mask_seconds",
+    "How long it took to find out which tokens a form allows next, beside the model",
+    &["model"],
+    STEP_OVERHEAD_EDGES_S,
+);
 
 // --- loader -------------------------------------------------------------------------------------
 

@@ -19,13 +19,15 @@ pub mod prompt;
 pub mod sampling;
 pub mod scan;
 pub mod splice;
+pub mod structure;
+pub mod tools;
 pub mod usage;
 mod value;
 
 pub use endpoint::{CHAT, COMPLETIONS, ENDPOINTS, Endpoint};
 pub use error::{ApiError, ErrorKind};
 pub use generate::{Generate, parse};
-pub use message::ChatMessage;
+pub use message::{ChatMessage, template_messages};
 pub use prompt::Prompt;
 pub use sampling::Sampling;
 pub use scan::{Scan, Span, TextSpan, scan};

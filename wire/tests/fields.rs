@@ -2,36 +2,33 @@
 
 use std::collections::BTreeSet;
 use wire::openai::ENDPOINTS;
-use wire::openai::endpoint::Fate;
-
-/// The names in backticks of the paragraph that begins with `heading`.
-fn listed(text: &str, heading: &str) -> BTreeSet<String> {
-    let start = text.find(heading).unwrap_or_else(|| panic!("docs/semantics.md has a paragraph {heading}"));
-    let paragraph = text[start..].split("\n\n").next().unwrap_or_default();
-    let names = paragraph.split('`').skip(1).step_by(2).flat_map(|names| names.split([',', ' ', '\n']));
-    names.filter(|name| name.starts_with(|first: char| first.is_ascii_lowercase())).map(str::to_owned).collect()
-}
-
-fn known(of: fn(Fate) -> bool) -> BTreeSet<String> {
-    let fields = ENDPOINTS.iter().flat_map(|endpoint| endpoint.fields.iter().copied().flatten());
-    fields.filter(|field| of(field.fate)).map(|field| field.name.to_owned()).collect()
-}
+use wire::openai::endpoint::{Fate, openapi, reference};
 
 #[test]
 fn the_documentation_lists_every_field_with_its_fate() {
     let path = concat!(env!("CARGO_MANIFEST_DIR"), "/../docs/semantics.md");
     let text = std::fs::read_to_string(path).expect("the documentation is there");
-    agree(&text, "**Honoured**", |fate| matches!(fate, Fate::Honoured(_)));
-    agree(&text, "**Refused", |fate| matches!(fate, Fate::Refused(_)));
-    agree(&text, "**Hints**", |fate| matches!(fate, Fate::Ignored));
+    let listed = text.split("<!-- fields -->\n").nth(1).expect("docs/semantics.md has a part between two marks");
+    let again = "run: cargo run -p forebay-wire --example fields, and put what it says between the marks";
+    assert_eq!(listed, reference(), "{again}");
 }
 
-fn agree(text: &str, heading: &str, of: fn(Fate) -> bool) {
-    let (listed, known) = (listed(text, heading), known(of));
-    let missing: Vec<_> = known.difference(&listed).collect();
-    assert!(missing.is_empty(), "{heading} of docs/semantics.md lacks {missing:?}");
-    let extra: Vec<_> = listed.difference(&known).collect();
-    assert!(extra.is_empty(), "{heading} of docs/semantics.md names {extra:?}, which no row has");
+#[test]
+fn the_description_for_machines_has_every_path_and_field() {
+    let described = openapi("1.2.3");
+    for endpoint in ENDPOINTS {
+        for path in endpoint.paths {
+            let post = &described["paths"][path]["post"];
+            let schema = &post["requestBody"]["content"]["application/json"]["schema"];
+            for field in endpoint.fields.iter().copied().flatten() {
+                let is_there = schema["properties"].get(field.name).is_some();
+                assert_eq!(is_there, !matches!(field.fate, Fate::Refused(_)), "{path}: {}", field.name);
+            }
+            let answer = post["responses"]["200"]["content"]["application/json"]["schema"]["$ref"].as_str();
+            let answer = answer.expect("a reference").trim_start_matches('#');
+            assert!(described.pointer(answer).is_some(), "{answer}");
+        }
+    }
 }
 
 #[test]

@@ -2,6 +2,9 @@
 
 pub use compute::{BackendKind, DeviceChoice, KvCacheDtype, Quantization};
 use listen::ListenConfig;
+use models::calls::Format;
+use models::template::ChatTemplate;
+use models::thoughts::Marks;
 use policy::Secret;
 use schemars::JsonSchema;
 use seeding::SeedingConfig;
@@ -99,6 +102,15 @@ pub struct WorkerConfig {
     /// The largest answer that is not streamed, in bytes, by which log probabilities are refused beforehand. 16 MiB is
     /// what a router takes (`router.answer_bytes_max`).
     pub answer_bytes_max: usize,
+    /// The format of a model's calls of tools (vLLM's name): `hermes` (Qwen, too), `llama3_json`, `pythonic`, `mistral`, `json`.
+    /// Where absent, the one that its chat template was written for, plain JSON where it does not say.
+    pub tool_call_parser: Option<String>,
+    /// The marks around a model's thoughts (vLLM's name): `think` (`qwen3`, `deepseek_r1`), `mistral`, `seed_oss`; `none` leaves
+    /// thoughts in the text. Where absent, those that its chat template writes.
+    pub reasoning_parser: Option<String>,
+    /// Compiled forms of answers (schemas, grammars, sets of tools) that a model keeps for requests that ask for the same,
+    /// the latest ones; 0 keeps none. 64 are the applications of a day, at some 1 MB each.
+    pub grammars_kept_max: usize,
     /// The interval of comments in a stream that has nothing to say yet, in milliseconds. 10 s: three of them within the
     /// 30 s after which a router takes a silent stream of ours for dead.
     pub comment_interval_ms: u64,
@@ -176,6 +188,9 @@ impl Default for WorkerConfig {
             queue_max: 256,
             request_sequences_max: 64,
             answer_bytes_max: 16 << 20,
+            tool_call_parser: None,
+            reasoning_parser: None,
+            grammars_kept_max: 64,
             comment_interval_ms: 10_000,
             reader_stall_ms: 60_000,
             liveness_timeout_ms: 60_000,
@@ -237,7 +252,7 @@ impl WorkerConfig {
                  quantization out"
             ));
         }
-        if let Some(problem) = self.device_problem() {
+        if let Some(problem) = self.device_problem().or_else(|| self.parser_problem()) {
             return Some(problem);
         }
         if self.memory_bytes.is_some() && self.gpu_memory_utilization.is_some() {
@@ -256,6 +271,29 @@ impl WorkerConfig {
 }
 
 impl WorkerConfig {
+    /// Names of formats that nobody knows.
+    fn parser_problem(&self) -> Option<String> {
+        let calls = self.tool_call_parser.as_deref().map(Format::named).and_then(Result::err);
+        let thoughts = self.reasoning_parser.as_deref().filter(|name| *name != "none");
+        let thoughts = thoughts.map(Marks::named).and_then(Result::err);
+        let calls = calls.map(|problem| format!("worker.tool_call_parser: {problem}"));
+        calls.or_else(|| thoughts.map(|problem| format!("worker.reasoning_parser: {problem}")))
+    }
+
+    /// The format of the calls of a model with this chat template.
+    pub(crate) fn calls_of(&self, template: Option<&ChatTemplate>) -> &'static Format {
+        let named = self.tool_call_parser.as_deref().and_then(|name| Format::named(name).ok());
+        named.unwrap_or_else(|| Format::of_template(template.map_or("", ChatTemplate::text)))
+    }
+
+    /// The marks of the thoughts of a model with this chat template.
+    pub(crate) fn thoughts_of(&self, template: Option<&ChatTemplate>) -> Option<&'static Marks> {
+        match self.reasoning_parser.as_deref() {
+            Some(name) => Marks::named(name).ok(),
+            None => Marks::of_template(template.map_or("", ChatTemplate::text)),
+        }
+    }
+
     /// Settings that a GPU does not support.
     fn device_problem(&self) -> Option<String> {
         let asked = matches!(self.device, DeviceChoice::Cuda(_));

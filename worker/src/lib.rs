@@ -7,6 +7,7 @@ pub mod engine;
 pub mod lifecycle;
 pub mod progress;
 pub mod server;
+mod structure;
 
 #[cfg(test)]
 #[path = "../compute/src/kernels/allocations.rs"]

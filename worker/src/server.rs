@@ -18,7 +18,9 @@ mod illness;
 mod kv_events;
 mod meters;
 mod observed;
+mod plan;
 mod reply;
+mod speech;
 mod stop;
 
 pub use app::app;
@@ -28,10 +30,13 @@ pub(crate) use meters::RequestMeters;
 use crate::config::WorkerConfig;
 use crate::engine::{EngineHandle, Wedge};
 use crate::progress::{Board, ModelProgress};
+use crate::structure::Structures;
 use illness::Illness;
 use listen::{Bodies, Drain};
 use loader::Loader;
+use models::calls::Format;
 use models::template::ChatTemplate;
+use models::thoughts::Marks;
 use models::tokenizer::Tokenizer;
 use parking_lot::RwLock;
 use policy::{KeyDigest, Secret};
@@ -77,6 +82,11 @@ pub(crate) struct ServerModel {
     pub(crate) meters: RequestMeters,
     pub(crate) tokenizer: Arc<Tokenizer>,
     pub(crate) template: Option<ChatTemplate>,
+    pub(crate) structures: Arc<Structures>,
+    /// The format of its calls of tools.
+    pub(crate) calls: &'static Format,
+    /// The marks of its thoughts, if it has any.
+    pub(crate) thoughts: Option<&'static Marks>,
     pub(crate) created_unix_s: u64,
     pub(crate) proof: String,
     pub(crate) weights_bytes: u64,

@@ -24,3 +24,7 @@ mod releases;
 mod requests;
 #[path = "api/stops.rs"]
 mod stops;
+#[path = "api/structure.rs"]
+mod structure;
+#[path = "api/tools.rs"]
+mod tools;

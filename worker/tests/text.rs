@@ -7,6 +7,7 @@ use proptest::prelude::*;
 use serde_json::{Map, Value};
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, LazyLock};
+use wire::openai::generate::Opening;
 
 fn fixtures() -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/fixtures")
@@ -102,7 +103,7 @@ fn tokens_that_only_other_files_name_are_tokens() {
     let bay = tokenizer.encode("bay", false).expect("has tokens");
     assert!(bay.len() == 1 && tokenizer.is_special(bay[0]) && !plain.is_special(bay[0]));
     let template = ChatTemplate::parse(&files, &tokenizer).expect("a template");
-    assert_eq!(template.render(&[], &Map::new(), NOW).as_deref(), Ok("bay<think>"));
+    assert_eq!(template.render(&[], &[], &Map::new(), Opening::Answer, NOW).as_deref(), Ok("bay<think>"));
     // One token with two ids, and one whose id leaves a gap.
     for (name, id) in [("<think>", 7), ("<tool>", size + 5)] {
         let added = format!(r#"{{"{name}": {id}}}"#);
@@ -267,7 +268,7 @@ fn render(source: &str) -> Result<String, TemplateError> {
     let message: wire::openai::ChatMessage =
         serde_json::from_value(serde_json::json!({"role": "developer", "content": "Hi"})).expect("a message");
     let template = template_of(source, &serde_json::json!({})).expect("compiles");
-    template.render(&[message], &Map::new(), NOW)
+    template.render(&[message], &[], &Map::new(), Opening::Answer, NOW)
 }
 
 #[test]
@@ -291,7 +292,7 @@ fn clients_cannot_replace_what_is_ours() {
         .expect("compiles");
     let variables = serde_json::json!({"messages": "forged", "strftime_now": 3, "mood": "calm"});
     let variables = variables.as_object().expect("a map");
-    assert_eq!(template.render(&[], variables, NOW).as_deref(), Ok("0 2026 calm"));
+    assert_eq!(template.render(&[], &[], variables, Opening::Answer, NOW).as_deref(), Ok("0 2026 calm"));
 }
 
 #[test]
@@ -370,12 +371,15 @@ fn a_template_that_cannot_be_compiled_is_known_by_what_it_lacks() {
         let template = template_of(&source, &serde_json::json!({})).expect("there is one");
         let Some(TemplateError::Unusable { file, problem }) = template.fault() else {
             // What is not too deep for the compiler renders, or fails in order.
-            let _ = template.render(&[], &Map::new(), NOW);
+            let _ = template.render(&[], &[], &Map::new(), Opening::Answer, NOW);
             continue;
         };
         assert_eq!(*file, "chat_template.jinja");
         assert!(problem.contains(words), "{source:.60}: {problem}");
-        assert!(matches!(template.render(&[], &Map::new(), NOW), Err(TemplateError::Unusable { .. })));
+        assert!(matches!(
+            template.render(&[], &[], &Map::new(), Opening::Answer, NOW),
+            Err(TemplateError::Unusable { .. })
+        ));
     }
 }
 

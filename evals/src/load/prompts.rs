@@ -73,7 +73,7 @@ pub(super) fn encode(prompts: &[Prompt], model: &str, args: &LoadArgs) -> anyhow
 }
 
 fn user(text: impl Into<String>) -> Prompt {
-    vec![ChatMessage { role: Role::User, content: text.into() }]
+    vec![ChatMessage::new(Role::User, text)]
 }
 
 fn made_up(words: Words, seed: u64) -> Vec<Prompt> {

@@ -1,9 +1,11 @@
 //! `POST /v1/chat/completions`: answers and stream chunks.
 
+use super::tools::ToolCall;
 use super::usage::Usage;
 use serde::{Deserialize, Serialize};
 
 pub use super::message::{ChatMessage, Role};
+pub use super::tools::CalledFunction;
 
 /// A whole answer.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -20,6 +22,9 @@ pub struct ChatCompletion {
     pub choices: Vec<ChatChoice>,
     /// The request's tokens.
     pub usage: Usage,
+    /// The ids of the prompt's tokens, where asked for.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub prompt_token_ids: Option<Vec<u32>>,
 }
 
 /// One choice of a whole answer.
@@ -31,17 +36,32 @@ pub struct ChatChoice {
     pub message: AnswerMessage,
     /// Log probabilities, where asked for.
     pub logprobs: Option<ChatLogprobs>,
-    /// `stop`, `length` or `content_filter`.
+    /// `stop`, `tool_calls`, `length` or `content_filter`.
     pub finish_reason: Option<String>,
+    /// The ids of its tokens, where asked for.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub token_ids: Option<Vec<u32>>,
 }
 
+/// The reason of the end of a choice that calls tools.
+pub const CALLED: &str = "tool_calls";
+
 /// The message of an answer.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
 pub struct AnswerMessage {
     /// Always `assistant`.
     pub role: String,
-    /// The text.
-    pub content: String,
+    /// The text; `null` where it is nothing but calls.
+    pub content: Option<String>,
+    /// The thoughts before the text, as vLLM and DeepSeek call them.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub reasoning_content: Option<String>,
+    /// The same, as newer releases of vLLM call them.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub reasoning: Option<String>,
+    /// The calls of tools.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub tool_calls: Vec<ToolCall>,
 }
 
 /// One chunk of a streamed answer.
@@ -60,10 +80,13 @@ pub struct ChatChunk {
     /// With `include_usage`: `null` on all chunks but the last. Otherwise absent.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub usage: Option<Option<Usage>>,
+    /// The ids of the prompt's tokens, on the first chunk, where asked for.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub prompt_token_ids: Option<Vec<u32>>,
 }
 
 /// The growth of one choice.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
 pub struct ChatChunkChoice {
     /// Its number.
     pub index: u32,
@@ -74,6 +97,9 @@ pub struct ChatChunkChoice {
     pub logprobs: Option<ChatLogprobs>,
     /// Set on a choice's last chunk.
     pub finish_reason: Option<String>,
+    /// The ids of the added tokens, where asked for.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub token_ids: Option<Vec<u32>>,
 }
 
 /// The part of a message that a chunk adds.
@@ -85,6 +111,55 @@ pub struct Delta {
     /// Added text.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub content: Option<String>,
+    /// Added thoughts, as vLLM and DeepSeek call them.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub reasoning_content: Option<String>,
+    /// The same, as newer releases of vLLM call them.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub reasoning: Option<String>,
+    /// Added calls, and additions to calls.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub tool_calls: Vec<CallDelta>,
+}
+
+/// A call, or an addition to its arguments.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct CallDelta {
+    /// The call's number in its choice.
+    pub index: u32,
+    /// Its id, where it begins.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub id: Option<String>,
+    /// `function`, where it begins.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub r#type: Option<String>,
+    /// The function and its arguments.
+    pub function: FunctionDelta,
+}
+
+/// A function, or an addition to its arguments.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct FunctionDelta {
+    /// Its name, where the call begins.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub name: Option<String>,
+    /// Added arguments.
+    pub arguments: String,
+}
+
+impl CallDelta {
+    /// The beginning of a call.
+    #[must_use]
+    pub fn begun(index: u32, id: String, name: String) -> Self {
+        let function = FunctionDelta { name: Some(name), arguments: String::new() };
+        Self { index, id: Some(id), r#type: Some("function".into()), function }
+    }
+
+    /// More of its arguments.
+    #[must_use]
+    pub fn more(index: u32, arguments: String) -> Self {
+        Self { index, id: None, r#type: None, function: FunctionDelta { name: None, arguments } }
+    }
 }
 
 /// Log probabilities of a chat answer.
@@ -131,6 +206,7 @@ mod tests {
             model: "m".into(),
             choices: vec![],
             usage: None,
+            prompt_token_ids: None,
         };
         assert!(!serde_json::to_string(&chunk).expect("json").contains("usage"));
         chunk.usage = Some(None);

@@ -33,6 +33,12 @@ pub struct CompletionChoice {
     pub logprobs: Option<CompletionLogprobs>,
     /// `stop`, `length` or `content_filter`.
     pub finish_reason: Option<String>,
+    /// The ids of its tokens, or of those that were added, where asked for.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub token_ids: Option<Vec<u32>>,
+    /// The ids of its prompt's tokens, on a stream's first chunk, where asked for.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub prompt_token_ids: Option<Vec<u32>>,
 }
 
 /// Log probabilities of a completion: parallel lists, one entry per token.

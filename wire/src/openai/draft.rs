@@ -1,8 +1,11 @@
 //! A request under construction, as the fields of a body fill it in.
 
+use super::error::ApiError;
 use super::message::ChatMessage;
 use super::prompt::Prompt;
 use super::sampling::Sampling;
+use super::structure::Structure;
+use super::tools::{Chosen, Tool};
 use serde_json::{Map, Value};
 
 /// The form of an answer.
@@ -12,8 +15,35 @@ pub struct Output {
     pub stream: bool,
     /// End a stream with a usage chunk.
     pub include_usage: bool,
+    /// The tokens so far on every chunk, with `include_usage`.
+    pub continuous_usage: bool,
     /// Begin with the prompt (and its log probabilities).
     pub echo: bool,
+    /// The ids of the tokens, too.
+    pub token_ids: bool,
+}
+
+/// Thoughts before an answer.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Reasoning {
+    /// They are left out of the answer.
+    pub is_hidden: bool,
+    /// They stay in the text, as the model wrote them.
+    pub is_raw: bool,
+    /// The most tokens of them.
+    pub budget: Option<u32>,
+}
+
+/// The end of a conversation, from which an answer is generated.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub enum Opening {
+    /// An answer is begun.
+    #[default]
+    Answer,
+    /// Nothing is begun.
+    Nothing,
+    /// The last message is continued.
+    Continue,
 }
 
 /// A request under construction; the setters of [`Field`](super::endpoint::Field) fill it.
@@ -24,7 +54,16 @@ pub struct Draft {
     pub(super) prompts: Option<Vec<Prompt>>,
     pub(super) variables: Map<String, Value>,
     pub(super) reasoning_effort: Option<String>,
+    pub(super) reasoning: Reasoning,
+    pub(super) add_generation_prompt: Option<bool>,
+    pub(super) continue_final_message: bool,
+    pub(super) truncate_prompt_tokens: Option<u32>,
+    pub(super) tier_priority: i64,
     pub(super) sampling: Sampling,
+    pub(super) structure: Option<Structure>,
+    pub(super) tools: Vec<Tool>,
+    pub(super) tool_choice: Option<Chosen>,
+    pub(super) parallel_tool_calls: Option<bool>,
     pub(super) max_completion_tokens: Option<u32>,
     /// Chat's `logprobs`, which says whether, and `top_logprobs`, which says how many.
     pub(super) wants_logprobs: bool,
@@ -32,4 +71,12 @@ pub struct Draft {
     pub(super) best_of: Option<u32>,
     pub(super) has_stream_options: bool,
     pub(super) output: Output,
+}
+
+impl Draft {
+    /// Sets the form of the answer's text, where one is asked for.
+    pub(super) fn set_structure(&mut self, structure: Option<Structure>) -> Result<(), ApiError> {
+        self.structure = Structure::one_of(self.structure.take(), structure)?;
+        Ok(())
+    }
 }

@@ -6,11 +6,13 @@
 mod chat;
 mod completions;
 mod fields;
+mod reference;
 pub(super) mod row;
 
 pub use chat::CHAT;
 pub use completions::COMPLETIONS;
 pub(super) use fields::{MESSAGE, PART, STREAM_OPTIONS};
+pub use reference::{fields as reference, openapi};
 pub use row::{Endpoint, ErrorShape, Fate, Field, Kind, Replay, Setter, TextRole};
 
 /// All endpoints that generate, embed or rank.

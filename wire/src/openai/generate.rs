@@ -7,13 +7,15 @@ use super::draft::Draft;
 use super::endpoint::{Endpoint, Fate};
 use super::error::ApiError;
 use super::given::Given;
-use super::message::ChatMessage;
+use super::message::{ChatMessage, Role};
 use super::prompt::{PROMPTS_MAX, Prompt};
 use super::sampling::{N_MAX, Sampling};
 use super::scan::Scan;
+use super::structure::Structure;
+use super::tools::{ToolChoice, Tools};
 use serde_json::{Map, Value};
 
-pub use super::draft::Output;
+pub use super::draft::{Opening, Output, Reasoning};
 
 /// A request to generate text.
 #[derive(Debug, Clone, PartialEq)]
@@ -24,7 +26,15 @@ pub struct Generate {
     pub input: Input,
     /// The sampling parameters.
     pub sampling: Sampling,
-    /// The form of the answer.
+    /// The tools that the answer may call.
+    pub tools: Option<Tools>,
+    /// The form of the answer's text, where one is asked for.
+    pub structure: Option<Structure>,
+    /// Thoughts before the answer.
+    pub reasoning: Reasoning,
+    /// The most tokens of a prompt: of a longer one those at its end are kept.
+    pub truncate_prompt_tokens: Option<u32>,
+    /// The way it is answered.
     pub output: Output,
 }
 
@@ -37,6 +47,8 @@ pub enum Input {
         messages: Vec<ChatMessage>,
         /// vLLM's extra variables for the template, e.g. `enable_thinking`.
         variables: Map<String, Value>,
+        /// Where the answer begins.
+        opening: Opening,
     },
     /// One or more prompts; choices are numbered prompt by prompt.
     Prompts(Vec<Prompt>),
@@ -92,14 +104,51 @@ impl Draft {
             return Err(ApiError::unsupported("best_of", "`best_of` other than `n` is not supported"));
         }
         if let Some(effort) = self.reasoning_effort {
+            if effort == "none" {
+                // Templates have another word for it.
+                self.variables.entry("enable_thinking").or_insert(false.into());
+            }
             self.variables.entry("reasoning_effort").or_insert(effort.into());
         }
+        let tools = Tools::of(self.tools, self.tool_choice, self.parallel_tool_calls)?;
         let input = match (self.messages, self.prompts) {
-            (Some(messages), _) => Input::Conversation { messages, variables: self.variables },
+            (Some(messages), _) => {
+                let opening = opening(self.add_generation_prompt, self.continue_final_message, &messages)?;
+                Input::Conversation { messages, variables: self.variables, opening }
+            }
             (None, Some(prompts)) => Input::Prompts(prompts),
             (None, None) => return Err(required(endpoint.prompt)),
         };
-        Ok(Generate { model: self.model, input, sampling: self.sampling, output: self.output })
+        let Self { model, mut sampling, structure, reasoning, truncate_prompt_tokens, output, .. } = self;
+        if sampling.priority == 0 {
+            sampling.tier_priority = self.tier_priority;
+        }
+        if let Some(structure) = &structure {
+            sampling.check_with(&structure.param)?;
+        }
+        if tools.as_ref().is_some_and(|tools| tools.choice == ToolChoice::Required) {
+            sampling.check_with("tool_choice")?;
+        }
+        Ok(Generate { model, input, sampling, tools, structure, reasoning, truncate_prompt_tokens, output })
+    }
+}
+
+/// The end of a conversation, by what a request says of it.
+fn opening(begins: Option<bool>, continues: bool, messages: &[ChatMessage]) -> Result<Opening, ApiError> {
+    let param = "continue_final_message";
+    match (continues, begins) {
+        (false, None | Some(true)) => Ok(Opening::Answer),
+        (false, Some(false)) => Ok(Opening::Nothing),
+        (true, Some(true)) => {
+            Err(ApiError::invalid(param, "`continue_final_message` and `add_generation_prompt` contradict each other"))
+        }
+        (true, _) if messages.last().is_some_and(|last| last.role == Role::Assistant && last.tool_calls.is_empty()) => {
+            Ok(Opening::Continue)
+        }
+        (true, _) => Err(ApiError::invalid(
+            param,
+            "`continue_final_message` needs a last message of the assistant, without calls",
+        )),
     }
 }
 

@@ -16,6 +16,8 @@ pub(crate) const STOP_MAX: usize = 16;
 pub(crate) const STOP_BYTES_MAX: usize = 256;
 /// The most entries of `logit_bias`, OpenAI's own bound.
 pub(crate) const LOGIT_BIAS_MAX: usize = 300;
+/// The most entries of `bad_words`.
+const BAD_WORDS_MAX: usize = 128;
 /// The longest `cache_salt` in bytes: it is a secret or a name, not a text.
 pub(crate) const CACHE_SALT_BYTES_MAX: usize = 256;
 
@@ -54,6 +56,12 @@ pub struct Sampling {
     pub stop_token_ids: Vec<u32>,
     /// `None`: no log probabilities. `Some(k)`: the chosen token's and those of the `k` likeliest.
     pub logprobs: Option<u32>,
+    /// The only tokens that may come; all if none.
+    pub allowed_token_ids: Option<Vec<u32>>,
+    /// Words that may not come.
+    pub bad_words: Vec<String>,
+    /// Priority by `service_tier`, where the request gives none itself: a hint.
+    pub tier_priority: i64,
     /// vLLM's `priority`: lower goes first, 0 where nothing is said.
     pub priority: i64,
     /// vLLM's `cache_salt`: prefixes are shared among requests of one salt; empty where nothing is said.
@@ -79,6 +87,9 @@ impl Default for Sampling {
             stop: Vec::new(),
             stop_token_ids: Vec::new(),
             logprobs: None,
+            allowed_token_ids: None,
+            bad_words: Vec::new(),
+            tier_priority: 0,
             priority: 0,
             cache_salt: String::new(),
         }
@@ -94,6 +105,20 @@ impl Sampling {
                 Err(ApiError::invalid("min_tokens", message))
             }
             _ => Ok(()),
+        }
+    }
+}
+
+impl Sampling {
+    /// Refuses what contradicts a form of the text that `param` asks for: its end is where the form has one.
+    pub(super) fn check_with(&self, param: &str) -> Result<(), ApiError> {
+        let contradicts = [("min_tokens", self.min_tokens > 0), ("ignore_eos", self.ignore_eos)];
+        match contradicts.iter().find(|(_, is_set)| *is_set) {
+            None => Ok(()),
+            Some((name, _)) => {
+                let message = format!("`{name}` and `{param}` contradict each other: the form decides on the end");
+                Err(ApiError::invalid(*name, message))
+            }
         }
     }
 }
@@ -161,6 +186,33 @@ pub(super) fn stop(given: Given<'_>) -> Result<Vec<String>, ApiError> {
         }
     }
     Ok(stop)
+}
+
+/// Words that may not come, within the bounds of stop strings.
+pub(super) fn bad_words(given: Given<'_>) -> Result<Vec<String>, ApiError> {
+    let words: Vec<String> = given.json()?;
+    if words.len() > BAD_WORDS_MAX || words.iter().any(|word| word.is_empty() || word.len() > STOP_BYTES_MAX) {
+        return Err(given.wrong(&format!("a list of at most {BAD_WORDS_MAX} words of 1 to {STOP_BYTES_MAX} bytes")));
+    }
+    Ok(words)
+}
+
+/// The only tokens that may come; an empty list is refused, as in vLLM.
+pub(super) fn allowed_token_ids(given: Given<'_>) -> Result<Option<Vec<u32>>, ApiError> {
+    let ids: Vec<super::prompt::TokenId> = given.json()?;
+    if ids.is_empty() {
+        return Err(given.wrong("a list of at least one token id"));
+    }
+    Ok(Some(ids.into_iter().map(|id| id.0).collect()))
+}
+
+/// OpenAI's `service_tier` as a priority: lower goes first.
+pub(super) fn service_tier(given: Given<'_>) -> i64 {
+    match given.raw {
+        b"\"priority\"" => -1,
+        b"\"flex\"" => 1,
+        _ => 0,
+    }
 }
 
 pub(super) fn stop_token_ids(given: Given<'_>) -> Result<Vec<u32>, ApiError> {

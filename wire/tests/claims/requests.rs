@@ -15,10 +15,14 @@ use wire::sse::{Decoder, Event, SseError, encode_data};
 /// A body that is accepted is a chat within every limit, and the scan has seen all that the model will read.
 pub(crate) fn chat_request(body: &[u8]) {
     let Some((found, request)) = read(body, &CHAT) else { return };
-    let Input::Conversation { messages, variables } = &request.input else { panic!("a chat has messages") };
+    let Input::Conversation { messages, variables, .. } = &request.input else { panic!("a chat has messages") };
     assert!(!messages.is_empty());
     let mut texts: Vec<&str> = variables.values().filter_map(|value| value.as_str()).collect();
     texts.extend(messages.iter().flat_map(|message| message.content.split('\n')));
+    let calls = messages.iter().flat_map(|message| &message.tool_calls);
+    texts.extend(calls.flat_map(|call| [call.function.name.as_str(), call.function.arguments.as_str(), &call.id]));
+    texts.extend(messages.iter().filter_map(|message| message.reasoning.as_deref()));
+    texts.extend(request.tools.iter().flat_map(|tools| tools.all.iter().map(|tool| tool.name.as_str())));
     for text in texts {
         screened(body, &found, text);
     }

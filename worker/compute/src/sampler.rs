@@ -8,7 +8,7 @@ mod mask;
 mod rank;
 mod weigh;
 
-pub use mask::Mask;
+pub use mask::{Mask, PendingMask};
 
 use rank::{Candidate, Histogram, Reached, by_rank};
 use weigh::Scale;
@@ -79,8 +79,9 @@ pub struct History<'a> {
     pub draw: u64,
     /// Tokens that may not come now (`min_tokens`).
     pub banned: &'a [u32],
-    /// The only tokens that may come; all if none.
-    pub mask: Option<&'a Mask>,
+    /// The only tokens that may come; all if none. A mask that cannot be had allows all: whoever asked for the choice
+    /// looks before it takes the token.
+    pub mask: Option<&'a PendingMask>,
 }
 
 impl<'a> History<'a> {
@@ -258,7 +259,7 @@ pub(crate) fn is_raw(params: &Params, history: History<'_>) -> bool {
 }
 
 fn adjust(logits: &mut [f32], params: &Params, history: History<'_>, counts: &mut Vec<u32>) {
-    if let Some(mask) = history.mask {
+    if let Some(Ok(mask)) = history.mask.map(PendingMask::wait) {
         mask.apply(logits);
     }
     for &token in history.banned {

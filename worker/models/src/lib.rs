@@ -5,6 +5,7 @@
 #![warn(clippy::disallowed_methods)]
 
 mod bind;
+pub mod calls;
 pub mod config;
 mod config_error;
 pub mod demo;
@@ -12,10 +13,12 @@ mod describe;
 pub mod family;
 mod fields;
 pub mod gguf;
+pub mod grammar;
 mod known;
 mod split;
 pub mod synth;
 pub mod template;
+pub mod thoughts;
 pub mod tokenizer;
 
 pub use bind::{BindError, bind};

@@ -91,10 +91,21 @@ impl Tokenizer {
         self.inner.id_to_token(id).map_or_else(Vec::new, |token| self.spelling.bytes_of(&token))
     }
 
+    /// True if the bytes of its tokens, put together, are the text.
+    pub(crate) fn has_bytes(&self) -> bool {
+        self.spelling != Spelling::Other
+    }
+
     /// Tokens in the vocabulary, added ones included.
     #[must_use]
     pub fn vocab_size(&self) -> usize {
         self.inner.get_vocab_size(true)
+    }
+
+    /// The id of a token that is spelled so in the vocabulary.
+    #[must_use]
+    pub fn token_id(&self, token: &str) -> Option<u32> {
+        self.inner.token_to_id(token)
     }
 
     /// True if the token steers the model and is no part of its text.

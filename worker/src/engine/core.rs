@@ -283,6 +283,7 @@ impl<R: Reader> Core<R> {
         (sequence.found, sequence.launched) = (sequence.computed, sequence.computed);
         if sequence.generation.is_none() {
             sequence.generation = Some(generation);
+            sequence.begin_guide();
             let (waited, cached) = (now.duration_since(sequence.queued_at), sequence.computed);
             sequence.started_at = Some(now);
             self.notices.push(Notice::Started { waited, prompt: sequence.prompt_tokens, cached });

@@ -1,7 +1,8 @@
 //! Submissions to the engine, and the events it answers with.
 
+use super::guide::Guide;
 use super::prefix::CacheSalt;
-use compute::sampler::{Logprobs, Mask, Params};
+use compute::sampler::{Logprobs, Params};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use tokio::sync::mpsc;
@@ -26,7 +27,7 @@ pub struct Submission {
 }
 
 /// When to stop, and how to choose.
-#[derive(Debug, Clone)]
+#[derive(Debug)]
 pub struct SequenceParams {
     /// Sampling parameters.
     pub sampling: Params,
@@ -36,8 +37,8 @@ pub struct SequenceParams {
     pub min_tokens: usize,
     /// Tokens that end the sequence (`ignore_eos` leaves the model's own out).
     pub stop_ids: Vec<u32>,
-    /// The only tokens that may be generated; all if none.
-    pub allowed: Option<Arc<Mask>>,
+    /// Restricts the tokens that may be generated, one by one; all may if none.
+    pub guide: Option<Box<dyn Guide>>,
     /// Number of alternatives to report for each token of the prompt; `None` for no report.
     pub prompt_logprobs: Option<usize>,
 }

@@ -8,7 +8,7 @@ use super::reader::{Reader, Reading};
 use super::scheduler::Running;
 use super::sequence::{Event, FinishReason, SequenceParams};
 use compute::backend::{DEPTH_MAX, Generation, Input, Outcome, Segment, Want};
-use compute::sampler::{Choice, Chosen, History, Logprobs};
+use compute::sampler::{Choice, Chosen, History, Logprobs, PendingMask};
 use std::collections::VecDeque;
 use std::time::{Duration, Instant};
 
@@ -27,6 +27,8 @@ pub(super) struct Request<R> {
 pub(super) struct Sequence<R> {
     pub(super) reader: R,
     params: SequenceParams,
+    /// The mask of the next token, of a sequence with a guide that was admitted.
+    mask: Option<PendingMask>,
     salt: CacheSalt,
     pub(super) order: Order,
     /// The prompt's tokens, then those generated.
@@ -96,6 +98,7 @@ impl<R: Reader> Sequence<R> {
         Self {
             reader: ask.reader,
             params: ask.params,
+            mask: None,
             salt: ask.salt,
             order,
             prompt_tokens: ask.prompt.len(),
@@ -205,12 +208,11 @@ impl<R: Reader> Sequence<R> {
 
     /// The choice of the token after all of its tokens, those in flight among them.
     fn choice(&self) -> Choice<'_> {
-        let params = &self.params;
+        let (params, mask) = (&self.params, self.mask.as_ref());
         let (prompt, generated) = self.tokens.split_at(self.prompt_tokens);
         let draw = self.length() - self.prompt_tokens;
         let banned: &[u32] = if draw < params.min_tokens { &params.stop_ids } else { &[] };
-        let history =
-            History { prompt, generated, previous: None, draw: draw as u64, banned, mask: params.allowed.as_deref() };
+        let history = History { prompt, generated, previous: None, draw: draw as u64, banned, mask };
         Choice { params: &params.sampling, history }
     }
 
@@ -220,11 +222,17 @@ impl<R: Reader> Sequence<R> {
     }
 
     /// Number of tokens still to compute, those that steps in flight choose among them. Zero if such a token is known to
-    /// be the last: that one is never computed.
+    /// be the last: that one is never computed. Zero as well if a guide must see it first.
     pub(super) fn pending(&self) -> usize {
         let length = self.length();
-        let is_last = length > self.tokens.len() && self.is_full(length);
-        if is_last { 0 } else { length - self.launched }
+        let is_unknown = length > self.tokens.len();
+        let waits = is_unknown && (self.params.guide.is_some() || self.is_full(length));
+        if waits { 0 } else { length - self.launched }
+    }
+
+    /// Asks its guide for the first mask, when it is admitted for the first time.
+    pub(super) fn begin_guide(&mut self) {
+        self.mask = self.params.guide.as_mut().and_then(|guide| guide.next(None));
     }
 
     /// Notes that its next `tokens` are computed by a step that was launched.
@@ -290,9 +298,17 @@ impl<R: Reader> Sequence<R> {
             self.end = self.end.or(Some(End::Finished(FinishReason::Length)));
             return false;
         }
+        if let Some(Err(why)) = self.mask.as_ref().map(PendingMask::wait) {
+            let why = why.to_owned();
+            self.fail(&why);
+            return false;
+        }
         let Chosen { id, logprobs } = chosen;
         self.tokens.push(id);
         let finish = self.finish(id);
+        if finish.is_none() {
+            self.mask = self.params.guide.as_mut().and_then(|guide| guide.next(Some(id)));
+        }
         self.send(Event::Token { id, logprobs, finish });
         self.end = self.end.or(finish.map(End::Finished));
         true

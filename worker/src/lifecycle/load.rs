@@ -29,6 +29,7 @@ use super::source::ModelSource;
 use crate::config::SchedulingPolicy;
 use crate::engine::{BesideDecodes, EngineHandle, EngineOptions, FaultOptions, Identity, Meters};
 use crate::server::{RequestMeters, ServerModel};
+use crate::structure::Structures;
 use compute::Model;
 use compute::backend::Generation;
 use compute::memory::Demand;
@@ -273,17 +274,33 @@ fn serve(
     for (phase, took) in [("weights", facts.weights_open), ("tokenizer", text.took)] {
         registry.gauge(&names::WORKER_LOAD_SECONDS).with_label_values(&[name, phase]).set(took.as_secs_f64());
     }
+    let tokenizer = Arc::new(text.tokenizer);
+    let structures = structures(context, name, &tokenizer, &engine)?;
     Ok(ServerModel {
         id: name.into(),
         engine,
         meters: RequestMeters::new(registry, name),
-        tokenizer: Arc::new(text.tokenizer),
+        tokenizer,
+        calls: config.calls_of(text.template.as_ref()),
+        thoughts: config.thoughts_of(text.template.as_ref()),
         template: text.template,
+        structures,
         created_unix_s: now_unix_s(),
         proof: facts.proof.clone(),
         weights_bytes: facts.weights_bytes,
         weights_open: facts.weights_open,
     })
+}
+
+/// The forms of a model's answers.
+pub(super) fn structures(
+    context: &Context,
+    name: &str,
+    tokenizer: &Arc<Tokenizer>,
+    engine: &EngineHandle,
+) -> Result<Arc<Structures>, ModelError> {
+    let (size, kept_max) = (engine.limits().vocab_size, context.config.grammars_kept_max);
+    Structures::new(name, Arc::clone(tokenizer), size, kept_max, &context.registry).map_err(ModelError::Thread)
 }
 
 pub(super) fn now_unix_s() -> u64 {
@@ -332,6 +349,9 @@ impl Begun {
         context.settle(&name, Resident { files, config, weights, generation: Generation::default(), identity });
         context.board.ready(&name, took);
         hashing::begin(context, &name, &engine);
+        if let Ok(served) = context.server.model(Some(&name)) {
+            served.structures.prepare();
+        }
         let seconds = context.registry.gauge(&names::WORKER_LOAD_SECONDS);
         seconds.with_label_values(&[&name, "total"]).set(took.as_secs_f64());
         tracing::info!(model = name, ready_after_ms = took.as_secs_f64() * 1e3, "a model is ready");

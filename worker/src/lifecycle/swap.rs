@@ -16,7 +16,7 @@ use wire::status::ModelPhase;
 use super::context::Context;
 use super::error::{ModelError, StartError, describe};
 use super::hashing;
-use super::load::{Found, arrive, find, note_digest, now_unix_s, read_text};
+use super::load::{Found, arrive, find, note_digest, now_unix_s, read_text, structures};
 use super::quantize::Quantizing;
 use super::resident::{Arrived, Resident};
 use super::source::ModelSource;
@@ -132,12 +132,18 @@ async fn carry_out(context: &Arc<Context>, name: &str, found: Found, old: Arc<Re
         }
     };
     let proof = weights.as_ref().map_or_else(|| served.proof.clone(), |arrived| arrived.weights.proof().to_string());
+    let tokenizer = Arc::new(text.tokenizer);
+    let structures = structures(context, name, &tokenizer, &served.engine)?;
+    structures.prepare();
     context.server.add(ServerModel {
         id: name.to_owned(),
         engine: served.engine.clone(),
         meters: served.meters.clone(),
-        tokenizer: Arc::new(text.tokenizer),
+        tokenizer,
+        calls: context.config.calls_of(text.template.as_ref()),
+        thoughts: context.config.thoughts_of(text.template.as_ref()),
         template: text.template,
+        structures,
         created_unix_s: now_unix_s(),
         proof,
         weights_bytes: weights.as_ref().map_or(0, |arrived| arrived.weights.total_bytes()),

@@ -36,6 +36,7 @@ pub fn app(server: Arc<Server>) -> axum::Router {
         .route_layer(from_fn_with_state(Arc::clone(&server), require_key));
     let telling = axum::Router::new()
         .route("/status", get(status))
+        .route("/load", get(load))
         .route("/status/kv-events", get(kv_events::handle))
         .route_layer(from_fn_with_state(Arc::clone(&server), require_key_or_no_page));
     let operators = axum::Router::new()
@@ -46,7 +47,9 @@ pub fn app(server: Arc<Server>) -> axum::Router {
         .route("/livez", get(health::livez))
         .route("/readyz", get(readyz))
         .route("/health", get(readyz))
+        .route("/ping", get(readyz).post(readyz))
         .route("/version", get(version))
+        .route("/openapi.json", get(openapi))
         .route("/metrics", get(metrics));
     let routes = guarded.merge(telling).merge(operators).merge(open);
     common_layers(routes.route_layer(from_fn_with_state(Arc::clone(&server), note_access)).with_state(server))
@@ -72,6 +75,18 @@ fn endpoints() -> axum::Router<Arc<Server>> {
         }
     }
     router
+}
+
+/// Sequences that wait or run, as vLLM says it.
+async fn load(State(server): State<Arc<Server>>) -> Response {
+    let loads = server.engines().into_iter().map(|(_, engine)| engine.load());
+    let load: u32 = loads.map(|load| load.waiting + load.running).sum();
+    Json(serde_json::json!({"server_load": load})).into_response()
+}
+
+/// The description of the API, generated from the endpoints' rows.
+async fn openapi() -> Response {
+    Json(wire::openai::endpoint::openapi(env!("CARGO_PKG_VERSION"))).into_response()
 }
 
 /// The release, as vLLM says it.

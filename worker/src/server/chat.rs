@@ -1,19 +1,55 @@
 //! Writes answers of `POST /v1/chat/completions`.
 
 use super::choice::{Piece, TokenReport};
-use super::reply::{ChunkWriter, Whole, json_number};
+use super::reply::{ChunkWriter, Frame, Whole, json_number};
+use super::speech::Part;
 use wire::openai::Usage;
 use wire::openai::chat::{
-    AnswerMessage, ChatChoice, ChatChunk, ChatChunkChoice, ChatCompletion, ChatLogprobs, Delta, TokenLogprob,
-    TopLogprob,
+    AnswerMessage, CallDelta, ChatChoice, ChatChunk, ChatChunkChoice, ChatCompletion, ChatLogprobs, Delta,
+    TokenLogprob, TopLogprob,
 };
+use wire::openai::tools::ToolCall;
 
-fn choice(index: u32, piece: Piece, wants_logprobs: bool) -> ChatChoice {
+fn choice(index: u32, piece: Piece, frame: &Frame) -> ChatChoice {
     ChatChoice {
         index,
-        message: AnswerMessage { role: "assistant".into(), content: piece.text },
-        logprobs: wants_logprobs.then(|| logprobs(&piece.reports)),
+        message: message(piece.parts),
+        logprobs: frame.wants_logprobs.then(|| logprobs(&piece.reports)),
         finish_reason: piece.finish.map(Into::into),
+        token_ids: frame.ids(piece.tokens),
+    }
+}
+
+/// The parts of a choice as a message. Calls come one after another, each with its arguments.
+fn message(parts: Vec<Part>) -> AnswerMessage {
+    let mut message = AnswerMessage { role: "assistant".into(), ..AnswerMessage::default() };
+    for part in parts {
+        match part {
+            Part::Text(text) => message.content.get_or_insert_default().push_str(&text),
+            Part::Thought(text) => message.reasoning.get_or_insert_default().push_str(&text),
+            Part::Call { id, name, .. } => message.tool_calls.push(ToolCall::begun(id, name)),
+            Part::Arguments { text, .. } => {
+                message.tool_calls.last_mut().into_iter().for_each(|call| call.function.arguments.push_str(&text));
+            }
+        }
+    }
+    if message.tool_calls.is_empty() {
+        message.content.get_or_insert_default();
+    }
+    message.reasoning_content.clone_from(&message.reasoning);
+    message
+}
+
+/// A part of a choice as an addition to its message.
+fn delta(part: Part) -> Delta {
+    let call = |call| Delta { tool_calls: vec![call], ..Delta::default() };
+    match part {
+        Part::Text(text) => Delta { content: Some(text), ..Delta::default() },
+        Part::Thought(text) => {
+            Delta { reasoning_content: Some(text.clone()), reasoning: Some(text), ..Delta::default() }
+        }
+        Part::Call { index, id, name } => call(CallDelta::begun(index, id, name)),
+        Part::Arguments { index, text } => call(CallDelta::more(index, text)),
     }
 }
 
@@ -36,27 +72,20 @@ fn logprobs(reports: &[TokenReport]) -> ChatLogprobs {
     ChatLogprobs { content: content.collect() }
 }
 
-/// The members that are the same on every chunk, and what was sent.
+/// Writes them.
 #[derive(Debug)]
-pub(super) struct ChatWriter {
-    pub(super) id: String,
-    pub(super) created: u64,
-    pub(super) model: String,
-    pub(super) include_usage: bool,
-    pub(super) wants_logprobs: bool,
-    /// Per choice: whether its role was sent.
-    pub(super) has_begun: Vec<bool>,
-}
+pub(super) struct ChatWriter(pub(super) Frame);
 
 impl ChatWriter {
-    fn write(&self, choices: Vec<ChatChunkChoice>, usage: Option<Usage>) -> String {
+    fn write(&self, choices: Vec<ChatChunkChoice>, usage: Option<Usage>, prompt: Option<Vec<u32>>) -> String {
         let chunk = ChatChunk {
-            id: self.id.clone(),
+            id: self.0.id.clone(),
             object: "chat.completion.chunk".into(),
-            created: self.created,
-            model: self.model.clone(),
+            created: self.0.created,
+            model: self.0.model.clone(),
             choices,
-            usage: self.include_usage.then_some(usage),
+            usage: self.0.include_usage.then_some(usage),
+            prompt_token_ids: prompt,
         };
         // Strings and numbers always serialise.
         serde_json::to_string(&chunk).unwrap_or_default()
@@ -64,44 +93,46 @@ impl ChatWriter {
 }
 
 impl ChunkWriter for ChatWriter {
-    fn chunk(&mut self, index: u32, piece: Piece) -> Vec<String> {
-        let mut chunks = Vec::new();
-        let part = |delta, logprobs, finish: Option<&str>| ChatChunkChoice {
-            index,
-            delta,
-            logprobs,
-            finish_reason: finish.map(Into::into),
-        };
-        if let Some(has_begun) = self.has_begun.get_mut(index as usize).filter(|has_begun| !**has_begun) {
-            *has_begun = true;
-            let delta = Delta { role: Some("assistant".into()), content: Some(String::new()) };
-            chunks.push(self.write(vec![part(delta, None, None)], None));
+    fn chunk(&mut self, index: u32, piece: Piece, so_far: Option<Usage>) -> Vec<String> {
+        let plain = || ChatChunkChoice { index, ..ChatChunkChoice::default() };
+        let mut choices = Vec::new();
+        let is_first = self.0.begins(index);
+        if is_first {
+            let delta = Delta { role: Some("assistant".into()), content: Some(String::new()), ..Delta::default() };
+            choices.push(ChatChunkChoice { delta, ..plain() });
         }
-        let reports = (!piece.reports.is_empty()).then(|| logprobs(&piece.reports));
-        if !piece.text.is_empty() || reports.is_some() {
-            let delta = Delta { role: None, content: Some(piece.text) };
-            chunks.push(self.write(vec![part(delta, reports, None)], None));
+        let first = choices.len();
+        choices.extend(piece.parts.into_iter().map(|part| ChatChunkChoice { delta: delta(part), ..plain() }));
+        let has_more = !piece.reports.is_empty() || !piece.tokens.is_empty();
+        if has_more && choices.len() == first {
+            let delta = Delta { content: Some(String::new()), ..Delta::default() };
+            choices.push(ChatChunkChoice { delta, ..plain() });
         }
-        if piece.finish.is_some() {
-            chunks.push(self.write(vec![part(Delta::default(), None, piece.finish)], None));
+        if has_more {
+            choices[first].logprobs = (!piece.reports.is_empty()).then(|| logprobs(&piece.reports));
+            choices[first].token_ids = self.0.ids(piece.tokens);
         }
-        chunks
+        if let Some(reason) = piece.finish {
+            choices.push(ChatChunkChoice { finish_reason: Some(reason.into()), ..plain() });
+        }
+        let mut prompt = if is_first { self.0.prompt_of(index) } else { None };
+        choices.into_iter().map(|choice| self.write(vec![choice], so_far, prompt.take())).collect()
     }
 
     fn usage(&mut self, usage: Usage) -> String {
-        self.write(Vec::new(), Some(usage))
+        self.write(Vec::new(), Some(usage), None)
     }
 
     fn whole(&mut self, parts: Whole) -> serde_json::Result<Vec<u8>> {
-        let wants_logprobs = self.wants_logprobs;
-        let choices = (0..).zip(parts.pieces).map(|(index, piece)| choice(index, piece, wants_logprobs));
+        let choices = (0..).zip(parts.pieces).map(|(index, piece)| choice(index, piece, &self.0));
         serde_json::to_vec(&ChatCompletion {
-            id: self.id.clone(),
+            id: self.0.id.clone(),
             object: "chat.completion".into(),
-            created: self.created,
-            model: self.model.clone(),
+            created: self.0.created,
+            model: self.0.model.clone(),
             choices: choices.collect(),
             usage: parts.usage,
+            prompt_token_ids: self.0.prompt_of(0),
         })
     }
 }

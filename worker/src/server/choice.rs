@@ -1,12 +1,15 @@
 //! One choice of an answer: a sequence's tokens become text, pieces of it certain one by one.
 
 use super::ServerModel;
+use super::speech::{self, Manner, Part, Speech};
 use super::stop::StopStrings;
 use crate::engine::{Cancel, Event, FinishReason};
 use compute::sampler::Logprobs;
+use models::thoughts::Begun;
 use models::tokenizer::{Detokenizer, Tokenizer};
 use std::sync::Arc;
 use wire::openai::Sampling;
+use wire::openai::chat::CALLED;
 
 /// A prompt, ready to be submitted.
 #[derive(Debug)]
@@ -14,6 +17,8 @@ pub(super) struct PreparedPrompt {
     pub(super) tokens: Vec<u32>,
     /// With `echo`: what comes first.
     pub(super) echo: Option<String>,
+    /// What it has begun of thoughts, of a model that has any.
+    pub(super) begun: Option<Begun>,
 }
 
 /// The state of one choice.
@@ -31,11 +36,17 @@ pub(super) struct Choice {
     /// Log probabilities of tokens whose text is still held back.
     held: Vec<TokenReport>,
     wants_logprobs: bool,
+    wants_ids: bool,
     /// Length of the text of all tokens so far, an echo included.
     made: Extent,
     /// Bytes of it that were released.
     released: usize,
     echo: Option<Echo>,
+    speech: Speech,
+    /// Special tokens that are part of the text.
+    spelled: Arc<[(u32, String)]>,
+    /// Tokens of thoughts.
+    pub(super) thought: u32,
 }
 
 /// A text's length.
@@ -99,10 +110,21 @@ pub(super) struct Rival {
     pub(super) logprob: f32,
 }
 
-/// The text and reports that an event added.
+/// Text that became certain, before it is read.
+#[derive(Debug, Default)]
+struct Raw {
+    text: String,
+    tokens: Vec<u32>,
+    reports: Vec<TokenReport>,
+    finish: Option<&'static str>,
+}
+
+/// The parts and reports that an event added.
 #[derive(Debug, Default, PartialEq)]
 pub(super) struct Piece {
-    pub(super) text: String,
+    pub(super) parts: Vec<Part>,
+    /// Ids of tokens, where asked for.
+    pub(super) tokens: Vec<u32>,
     pub(super) reports: Vec<TokenReport>,
     pub(super) finish: Option<&'static str>,
 }
@@ -110,12 +132,18 @@ pub(super) struct Piece {
 impl Piece {
     /// `true` if there is nothing to send.
     pub(super) fn is_empty(&self) -> bool {
-        self.text.is_empty() && self.reports.is_empty() && self.finish.is_none()
+        self.parts.is_empty() && self.tokens.is_empty() && self.reports.is_empty() && self.finish.is_none()
     }
 }
 
 impl Choice {
-    pub(super) fn new(model: &ServerModel, prompt: &PreparedPrompt, sampling: &Sampling, cancel: Cancel) -> Self {
+    pub(super) fn new(
+        model: &ServerModel,
+        prompt: &PreparedPrompt,
+        sampling: &Sampling,
+        manner: &Manner,
+        cancel: Cancel,
+    ) -> Self {
         let tokenizer = Arc::clone(&model.tokenizer);
         let detokenizer = Detokenizer::new(Arc::clone(&tokenizer), &prompt.tokens, true);
         Self {
@@ -129,9 +157,13 @@ impl Choice {
             cancel,
             held: Vec::new(),
             wants_logprobs: sampling.logprobs.is_some(),
+            wants_ids: manner.wants_ids,
             made: Extent::default(),
             released: 0,
             echo: prompt.echo.clone().map(|text| Echo { text, tokens: prompt.tokens.clone(), entries: Vec::new() }),
+            speech: Speech::new(manner),
+            spelled: Arc::clone(&manner.spelled),
+            thought: 0,
         }
     }
 
@@ -157,20 +189,39 @@ impl Choice {
             }
             Event::PromptDone | Event::Token { .. } => self.take_echo(),
         };
-        let mut piece = match event {
+        let mut raw = match event {
             Event::Token { id, logprobs, finish } => self.take_token(id, logprobs, finish),
-            _ => Piece { finish: Some(FinishReason::Length.as_str()), ..Piece::default() },
+            _ => Raw { finish: Some(FinishReason::Length.as_str()), ..Raw::default() },
         };
-        piece.text.insert_str(0, &echoed.text);
-        piece.reports.splice(0..0, echoed.reports);
+        raw.text.insert_str(0, &echoed.text);
+        raw.reports.splice(0..0, echoed.reports);
+        let piece = self.read(raw);
         self.finish = piece.finish;
         Ok(piece)
     }
 
+    /// Reads what became certain: thoughts, text and calls.
+    fn read(&mut self, raw: Raw) -> Piece {
+        let Raw { text, tokens, reports, mut finish } = raw;
+        self.thought += u32::from(self.speech.is_thinking());
+        let mut parts = self.speech.push(text);
+        if finish.is_none() && self.speech.is_over() {
+            self.cancel.cancel();
+            finish = Some(FinishReason::Stop.as_str());
+        }
+        if let Some(reason) = &mut finish {
+            self.speech.finish().into_iter().for_each(|part| speech::add(&mut parts, part));
+            if self.speech.has_called() && *reason == FinishReason::Stop.as_str() {
+                *reason = CALLED;
+            }
+        }
+        Piece { parts, tokens, reports, finish }
+    }
+
     /// The prompt, if it is to be repeated, and the log probabilities of its tokens. Tokens that are not part of the
     /// text, such as one that begins every sequence, begin where the text after them does.
-    fn take_echo(&mut self) -> Piece {
-        let Some(echo) = self.echo.take() else { return Piece::default() };
+    fn take_echo(&mut self) -> Raw {
+        let Some(echo) = self.echo.take() else { return Raw::default() };
         let mut whole = Extent::default();
         whole.add(&echo.text);
         let mut reports = Vec::new();
@@ -198,14 +249,17 @@ impl Choice {
         }
         self.made = whole;
         self.released = whole.bytes;
-        Piece { text: echo.text, reports, finish: None }
+        Raw { text: echo.text, tokens: Vec::new(), reports, finish: None }
     }
 
-    fn take_token(&mut self, id: u32, logprobs: Option<Logprobs>, finish: Option<FinishReason>) -> Piece {
+    fn take_token(&mut self, id: u32, logprobs: Option<Logprobs>, finish: Option<FinishReason>) -> Raw {
         self.generated += 1;
         let mut text = String::new();
         if finish != Some(FinishReason::Stop) {
             text = self.detokenizer.push(id);
+            if let Some((_, spelled)) = self.spelled.iter().find(|(special, _)| *special == id) {
+                text.push_str(spelled);
+            }
             if let Some(entry) = &logprobs {
                 let mut report = self.report(id, Some(entry));
                 report.end = report.start + text.len();
@@ -235,7 +289,8 @@ impl Choice {
         // Reports travel with the text they belong to: one that was released says nothing that may yet be cut.
         let is_out = |report: &TokenReport| finish.is_some() || report.end <= self.released;
         let count = self.held.iter().take_while(|report| is_out(report)).count();
-        Piece { text: released, reports: self.held.drain(..count).collect(), finish }
+        let tokens = if self.wants_ids { vec![id] } else { Vec::new() };
+        Raw { text: released, tokens, reports: self.held.drain(..count).collect(), finish }
     }
 
     /// A stop string begins at byte `end`: nothing of it is reported.

@@ -1,50 +1,49 @@
 //! Writes answers of `POST /v1/completions`.
 
 use super::choice::{Piece, TokenReport};
-use super::reply::{ChunkWriter, Whole, json_number};
+use super::reply::{ChunkWriter, Frame, Whole, json_number};
+use super::speech::Part;
 use std::collections::BTreeMap;
 use std::fmt::Write;
 use wire::openai::Usage;
 use wire::openai::completion::{Completion, CompletionChoice, CompletionLogprobs};
 
-/// The members that are the same on every chunk.
+/// Writes them.
 #[derive(Debug)]
-pub(super) struct CompletionWriter {
-    pub(super) id: String,
-    pub(super) created: u64,
-    pub(super) model: String,
-    pub(super) include_usage: bool,
-    pub(super) wants_logprobs: bool,
-}
+pub(super) struct CompletionWriter(pub(super) Frame);
 
 impl CompletionWriter {
     fn frame(&self, choices: Vec<CompletionChoice>, usage: Option<Option<Usage>>) -> Completion {
         Completion {
-            id: self.id.clone(),
+            id: self.0.id.clone(),
             object: "text_completion".into(),
-            created: self.created,
-            model: self.model.clone(),
+            created: self.0.created,
+            model: self.0.model.clone(),
             choices,
             usage,
         }
     }
 
-    fn choice(&self, index: u32, piece: Piece) -> CompletionChoice {
-        let logprobs = self.wants_logprobs.then(|| logprobs(&piece.reports));
-        CompletionChoice { text: piece.text, index, logprobs, finish_reason: piece.finish.map(Into::into) }
+    fn choice(&mut self, index: u32, piece: Piece) -> CompletionChoice {
+        let logprobs = self.0.wants_logprobs.then(|| logprobs(&piece.reports));
+        // Completions are read as text alone.
+        let text = piece.parts.iter().filter_map(Part::text).collect();
+        let prompt_token_ids = if self.0.begins(index) { self.0.prompt_of(index) } else { None };
+        let (finish_reason, token_ids) = (piece.finish.map(Into::into), self.0.ids(piece.tokens));
+        CompletionChoice { text, index, logprobs, finish_reason, token_ids, prompt_token_ids }
     }
 
     fn write(&self, choices: Vec<CompletionChoice>, usage: Option<Usage>) -> String {
-        let chunk = self.frame(choices, self.include_usage.then_some(usage));
+        let chunk = self.frame(choices, self.0.include_usage.then_some(usage));
         // Strings and numbers always serialise.
         serde_json::to_string(&chunk).unwrap_or_default()
     }
 }
 
 impl ChunkWriter for CompletionWriter {
-    fn chunk(&mut self, index: u32, piece: Piece) -> Vec<String> {
+    fn chunk(&mut self, index: u32, piece: Piece, so_far: Option<Usage>) -> Vec<String> {
         let choice = self.choice(index, piece);
-        vec![self.write(vec![choice], None)]
+        vec![self.write(vec![choice], so_far)]
     }
 
     fn usage(&mut self, usage: Usage) -> String {

@@ -1,6 +1,7 @@
 //! From a validated request to sequences in the engine.
 
 use super::choice::{Choice, PreparedPrompt};
+use super::plan::Plan;
 use super::{RequestMeters, ServerModel};
 use crate::engine::{CacheSalt, Cancel, Event, Misfit, SequenceParams, Submission, SubmitError};
 use compute::sampler::Params;
@@ -19,6 +20,8 @@ pub(super) struct Generation {
     pub(super) events: mpsc::Receiver<(u32, Event)>,
     pub(super) choices: Vec<Choice>,
     pub(super) prompt_tokens: u32,
+    /// The tokens of each prompt, where they are wanted.
+    pub(super) prompts: Vec<Vec<u32>>,
     /// Choices per prompt, at least one.
     pub(super) choices_per_prompt: usize,
     meters: RequestMeters,
@@ -27,14 +30,20 @@ pub(super) struct Generation {
 impl Generation {
     /// The tokens of a generation that is over, which is then measured.
     pub(super) fn sum_up(&self) -> Usage {
-        let per_prompt = || self.choices.chunks(self.choices_per_prompt);
-        for choices in per_prompt() {
+        for choices in self.choices.chunks(self.choices_per_prompt) {
             self.meters.finished(choices.iter().map(|choice| choice.generated).max().unwrap_or(0));
         }
+        self.so_far()
+    }
+
+    /// The tokens so far.
+    pub(super) fn so_far(&self) -> Usage {
+        let per_prompt = || self.choices.chunks(self.choices_per_prompt);
         let completion_tokens = self.choices.iter().map(|choice| choice.generated).sum();
         // A prompt's further choices share what the first one computed: that is not what a client asks about.
         let cached = per_prompt().filter_map(|choices| Some(choices.first()?.cached)).sum();
-        Usage::new(self.prompt_tokens, completion_tokens).with_cached(cached)
+        let thought = self.choices.iter().map(|choice| choice.thought).sum();
+        Usage::new(self.prompt_tokens, completion_tokens).with_cached(cached).with_reasoning(thought)
     }
 }
 
@@ -50,7 +59,7 @@ pub(super) async fn apart<T: Send + 'static>(
     joined.unwrap_or_else(|_| Err(ApiError::new(ErrorKind::Internal, "preparing the prompt failed")))
 }
 
-/// Submits `n` sequences per prompt. `param` is the field that holds the prompt; `headers` may name the tenant whose
+/// Submits `n` sequences per prompt, each by the plan. `param` is the field that holds the prompt; `headers` may name the tenant whose
 /// prefixes it shares.
 ///
 /// # Errors
@@ -59,6 +68,7 @@ pub(super) fn submit(
     model: &ServerModel,
     prompts: Vec<PreparedPrompt>,
     sampling: &Sampling,
+    plan: &Plan,
     param: &str,
     headers: &HeaderMap,
 ) -> Result<Generation, ApiError> {
@@ -74,6 +84,8 @@ pub(super) fn submit(
     let mut submissions = Vec::with_capacity(count);
     let mut choices = Vec::with_capacity(count);
     let mut prompt_tokens = 0;
+    let wanted = prompts.iter().filter(|_| plan.manner.wants_ids);
+    let kept = wanted.map(|prompt| prompt.tokens.clone()).collect();
     let mut lengths_max = Vec::with_capacity(prompts.len());
     for prompt in prompts {
         let max_tokens = check_length(model, &prompt.tokens, sampling, param)?;
@@ -82,14 +94,15 @@ pub(super) fn submit(
         for _ in 0..n {
             let index = u32::try_from(submissions.len()).unwrap_or(u32::MAX);
             let cancel = Cancel::default();
-            let params =
-                params(model, sampling, seed.wrapping_add(u64::from(index)), max_tokens, prompt.echo.is_some());
-            choices.push(Choice::new(model, &prompt, sampling, cancel.clone()));
+            let seed = seed.wrapping_add(u64::from(index));
+            let mut params = params(model, sampling, seed, max_tokens, prompt.echo.is_some());
+            params.guide = model.structures.guide(plan.grammar.as_ref(), &plan.rules);
+            choices.push(Choice::new(model, &prompt, sampling, &plan.manner, cancel.clone()));
             submissions.push(Submission {
                 prompt: prompt.tokens.clone(),
                 params,
                 index,
-                priority: sampling.priority,
+                priority: priority(model, sampling),
                 salt,
                 events: sender.clone(),
                 cancel,
@@ -99,7 +112,13 @@ pub(super) fn submit(
     model.engine.submit(submissions).map_err(|error| refused(error, param))?;
     lengths_max.into_iter().for_each(|max_tokens| model.meters.asked(sampling.n, max_tokens));
     let meters = model.meters.clone();
-    Ok(Generation { events, choices, prompt_tokens, choices_per_prompt: n.max(1), meters })
+    Ok(Generation { events, choices, prompt_tokens, prompts: kept, choices_per_prompt: n.max(1), meters })
+}
+
+/// A request's priority: its own, or that of its tier.
+fn priority(model: &ServerModel, sampling: &Sampling) -> i64 {
+    let of_tier = if model.engine.has_priorities() { sampling.tier_priority } else { 0 };
+    if sampling.priority == 0 { of_tier } else { sampling.priority }
 }
 
 /// Refuses a priority that would have no effect, as vLLM does.
@@ -195,7 +214,7 @@ fn params(model: &ServerModel, sampling: &Sampling, seed: u64, max_tokens: usize
         max_tokens,
         min_tokens: sampling.min_tokens as usize,
         stop_ids,
-        allowed: None,
+        guide: None,
         prompt_logprobs: logprobs.filter(|_| echo),
     }
 }

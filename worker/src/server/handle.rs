@@ -5,20 +5,24 @@ use super::choice::PreparedPrompt;
 use super::completion::CompletionWriter;
 use super::generate::{Generation, apart, submit};
 use super::observed::Observed;
-use super::reply::{ChunkWriter, annotate, collect, failed, streamed, whole};
+use super::plan::{begun, plan};
+use super::reply::{ChunkWriter, Frame, annotate, collect, failed, streamed, whole};
 use super::{Server, ServerModel};
 use axum::body::Body;
 use axum::response::Response;
 use bytes::Bytes;
 use http::HeaderMap;
 use listen::Access;
+use models::calls::in_words;
 use models::template::TemplateError;
+use serde_json::{Map, Value};
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 use tracing::Instrument;
-use wire::openai::generate::{Input, Output};
+use wire::openai::generate::{Input, Opening, Output};
 use wire::openai::scan::Limits;
-use wire::openai::{ApiError, CHAT, Endpoint, ErrorKind, Generate, Prompt, parse, scan};
+use wire::openai::tools::{Tool, ToolChoice};
+use wire::openai::{ApiError, CHAT, ChatMessage, Endpoint, ErrorKind, Generate, Prompt, parse, scan};
 
 /// Bodies beyond this are read on a thread of their own: the runtime's few threads carry every stream.
 const INLINE_BYTES_MAX: usize = 64 << 10;
@@ -75,12 +79,13 @@ async fn begin(
     if !request.output.stream {
         check_size(endpoint, server, &model, &request, &prompts)?;
     }
-    let generation = submit(&model, prompts, &request.sampling, endpoint.prompt, headers)?;
+    let plan = plan(&model, &request, prompts.first().and_then(|prompt| prompt.begun)).await?;
+    let generation = submit(&model, prompts, &request.sampling, &plan, endpoint.prompt, headers)?;
     // The answer's model is the one that was asked for, whichever of its names that is.
     let name = request.model.clone().unwrap_or_else(|| model.id.clone());
     let id = format!("{}-{id}", endpoint.id_prefix);
     observed.answered_as(&id, &name);
-    let writer = writer(endpoint, id, name, &request, generation.choices.len());
+    let writer = writer(endpoint, id, name, &request, &generation);
     Ok(Begun { model, generation, writer, output: request.output, ignored })
 }
 
@@ -88,7 +93,7 @@ impl Begun {
     async fn answer(self, comment_interval: Duration, observed: Observed) -> Response {
         let Self { model, generation, mut writer, output, ignored } = self;
         let response = if output.stream {
-            streamed(generation, writer, output.include_usage, comment_interval, observed)
+            streamed(generation, writer, output, comment_interval, observed)
         } else {
             match collect(generation).await {
                 Ok(parts) => whole(observed, parts, writer.as_mut()),
@@ -130,21 +135,51 @@ async fn read(
 
 /// The prompts as tokens.
 fn prompts(model: &ServerModel, request: &Generate) -> Result<Vec<PreparedPrompt>, ApiError> {
-    match &request.input {
-        Input::Conversation { messages, variables } => {
-            let Some(template) = &model.template else {
-                let message = "this model has no chat template; use /v1/completions";
-                return Err(ApiError::unsupported("messages", message));
-            };
-            let text = template.render(messages, variables, now_unix_s()).map_err(|cause| match cause {
-                TemplateError::Unusable { .. } => ApiError::unsupported("messages", cause.to_string()),
-                _ => ApiError::invalid("messages", cause.to_string()),
-            })?;
+    let mut prompts = match &request.input {
+        Input::Conversation { messages, variables, opening } => {
+            let text = conversation(model, request, messages, variables, *opening)?;
+            let begun = begun(model, request, &text);
             // The template wrote the special tokens; none are to be added.
-            Ok(vec![PreparedPrompt { tokens: tokens(model, &text, false)?, echo: None }])
+            vec![PreparedPrompt { tokens: tokens(model, &text, false)?, echo: None, begun }]
         }
-        Input::Prompts(prompts) => prompts.iter().map(|prompt| prepare(model, prompt, request.output.echo)).collect(),
+        Input::Prompts(prompts) => {
+            let prompts = prompts.iter().map(|prompt| prepare(model, prompt, request.output.echo));
+            prompts.collect::<Result<Vec<_>, _>>()?
+        }
+    };
+    if let Some(most) = request.truncate_prompt_tokens {
+        for prompt in &mut prompts {
+            let from = prompt.tokens.len().saturating_sub(most as usize);
+            prompt.tokens.drain(..from);
+        }
     }
+    Ok(prompts)
+}
+
+/// The text of a conversation, through the model's chat template.
+fn conversation(
+    model: &ServerModel,
+    request: &Generate,
+    messages: &[ChatMessage],
+    variables: &Map<String, Value>,
+    opening: Opening,
+) -> Result<String, ApiError> {
+    let Some(template) = &model.template else {
+        let message = "this model has no chat template; use /v1/completions";
+        return Err(ApiError::unsupported("messages", message));
+    };
+    let tools = request.tools.as_ref().filter(|tools| tools.choice != ToolChoice::None);
+    let tools: Vec<&Tool> = tools.into_iter().flat_map(|tools| &tools.all).collect();
+    let rendered = if template.reads("tools") {
+        let tools: Vec<&Value> = tools.iter().map(|tool| &tool.given).collect();
+        template.render(messages, &tools, variables, opening, now_unix_s())
+    } else {
+        template.render(&in_words(messages, &tools), &[], variables, opening, now_unix_s())
+    };
+    rendered.map_err(|cause| match cause {
+        TemplateError::Unusable { .. } => ApiError::unsupported("messages", cause.to_string()),
+        _ => ApiError::invalid("messages", cause.to_string()),
+    })
 }
 
 fn tokens(model: &ServerModel, text: &str, add_special_tokens: bool) -> Result<Vec<u32>, ApiError> {
@@ -155,11 +190,11 @@ fn tokens(model: &ServerModel, text: &str, add_special_tokens: bool) -> Result<V
 fn prepare(model: &ServerModel, prompt: &Prompt, echo: bool) -> Result<PreparedPrompt, ApiError> {
     match prompt {
         Prompt::Text(text) => {
-            Ok(PreparedPrompt { tokens: tokens(model, text, true)?, echo: echo.then(|| text.clone()) })
+            Ok(PreparedPrompt { tokens: tokens(model, text, true)?, echo: echo.then(|| text.clone()), begun: None })
         }
         Prompt::Tokens(tokens) => {
             let echo = echo.then(|| model.tokenizer.decode(tokens, true));
-            Ok(PreparedPrompt { tokens: tokens.clone(), echo })
+            Ok(PreparedPrompt { tokens: tokens.clone(), echo, begun: None })
         }
     }
 }
@@ -195,15 +230,24 @@ fn check_size(
     Err(ApiError::invalid(endpoint.logprobs, message))
 }
 
-fn writer(endpoint: &Endpoint, id: String, model: String, request: &Generate, choices: usize) -> Box<dyn ChunkWriter> {
-    let created = now_unix_s();
-    let include_usage = request.output.include_usage;
-    let wants_logprobs = request.sampling.logprobs.is_some();
-    if *endpoint == CHAT {
-        let has_begun = vec![false; choices];
-        return Box::new(ChatWriter { id, created, model, include_usage, wants_logprobs, has_begun });
-    }
-    Box::new(CompletionWriter { id, created, model, include_usage, wants_logprobs })
+fn writer(
+    endpoint: &Endpoint,
+    id: String,
+    model: String,
+    request: &Generate,
+    generation: &Generation,
+) -> Box<dyn ChunkWriter> {
+    let frame = Frame {
+        id,
+        created: now_unix_s(),
+        model,
+        include_usage: request.output.include_usage,
+        wants_logprobs: request.sampling.logprobs.is_some(),
+        wants_ids: request.output.token_ids,
+        prompts: generation.prompts.clone(),
+        has_begun: vec![false; generation.choices.len()],
+    };
+    if *endpoint == CHAT { Box::new(ChatWriter(frame)) } else { Box::new(CompletionWriter(frame)) }
 }
 
 fn now_unix_s() -> u64 {

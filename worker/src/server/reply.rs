@@ -6,6 +6,7 @@ use super::ServerModel;
 use super::choice::Piece;
 use super::generate::Generation;
 use super::observed::Observed;
+use super::speech::{self, Part};
 use axum::body::Body;
 use axum::response::Response;
 use bytes::Bytes;
@@ -17,17 +18,51 @@ use std::convert::Infallible;
 use std::time::Duration;
 use tokio::time::{Instant, Interval, MissedTickBehavior, interval_at};
 use wire::headers;
+use wire::openai::generate::Output;
 use wire::openai::{ApiError, ErrorKind, Usage};
 use wire::sse;
 
 /// Writes answers in the shapes of one endpoint.
 pub(super) trait ChunkWriter: Send {
-    /// A chunk for what was added to a choice.
-    fn chunk(&mut self, index: u32, piece: Piece) -> Vec<String>;
+    /// Chunks for what was added to a choice, with the tokens so far where they are wanted.
+    fn chunk(&mut self, index: u32, piece: Piece, so_far: Option<Usage>) -> Vec<String>;
     /// The last chunk, with `include_usage`.
     fn usage(&mut self, usage: Usage) -> String;
     /// An answer that is not streamed.
     fn whole(&mut self, parts: Whole) -> serde_json::Result<Vec<u8>>;
+}
+
+/// The members that are the same on every chunk, and what was sent.
+#[derive(Debug)]
+pub(super) struct Frame {
+    pub(super) id: String,
+    pub(super) created: u64,
+    pub(super) model: String,
+    pub(super) include_usage: bool,
+    pub(super) wants_logprobs: bool,
+    pub(super) wants_ids: bool,
+    /// The tokens of each prompt, where they are wanted and were not sent.
+    pub(super) prompts: Vec<Vec<u32>>,
+    /// Per choice: whether its beginning was sent.
+    pub(super) has_begun: Vec<bool>,
+}
+
+impl Frame {
+    /// True for a choice of which nothing was sent yet; it counts as begun then.
+    pub(super) fn begins(&mut self, index: u32) -> bool {
+        self.has_begun.get_mut(index as usize).is_some_and(|has_begun| !std::mem::replace(has_begun, true))
+    }
+
+    /// The tokens of a choice's prompt, where they are wanted.
+    pub(super) fn prompt_of(&self, index: u32) -> Option<Vec<u32>> {
+        let per_prompt = self.has_begun.len().checked_div(self.prompts.len())?.max(1);
+        self.prompts.get(index as usize / per_prompt).cloned()
+    }
+
+    /// Ids of tokens, where they are wanted.
+    pub(super) fn ids(&self, tokens: Vec<u32>) -> Option<Vec<u32>> {
+        self.wants_ids.then_some(tokens)
+    }
 }
 
 /// JSON has no −∞; OpenAI writes −9999 for what is as good as impossible.
@@ -58,7 +93,8 @@ pub(super) async fn collect(mut generation: Generation) -> Result<Whole, ApiErro
     while generation.choices.iter().any(|choice| choice.finish.is_none()) {
         let (index, piece) = next(&mut generation).await?;
         let whole = &mut pieces[index as usize];
-        whole.text.push_str(&piece.text);
+        piece.parts.into_iter().for_each(|part| speech::add(&mut whole.parts, part));
+        whole.tokens.extend(piece.tokens);
         whole.reports.extend(piece.reports);
         whole.finish = whole.finish.or(piece.finish);
     }
@@ -100,6 +136,7 @@ struct Streaming {
     generation: Generation,
     writer: Box<dyn ChunkWriter>,
     include_usage: bool,
+    continuous_usage: bool,
     ready: VecDeque<Bytes>,
     is_over: bool,
     /// Ticks while nothing else is sent.
@@ -115,14 +152,16 @@ struct Streaming {
 pub(super) fn streamed(
     generation: Generation,
     writer: Box<dyn ChunkWriter>,
-    include_usage: bool,
+    output: Output,
     comment_interval: Duration,
     observed: Observed,
 ) -> Response {
     let mut silence = interval_at(Instant::now() + comment_interval, comment_interval);
     silence.set_missed_tick_behavior(MissedTickBehavior::Delay);
     let ready = VecDeque::new();
-    let state = Streaming { generation, writer, include_usage, ready, is_over: false, silence, observed };
+    let Output { include_usage, continuous_usage, .. } = output;
+    let state =
+        Streaming { generation, writer, include_usage, continuous_usage, ready, is_over: false, silence, observed };
     let body = stream::unfold(state, |mut state| async move {
         loop {
             if let Some(bytes) = state.ready.pop_front() {
@@ -158,8 +197,9 @@ impl Streaming {
             Ok((index, piece)) => {
                 self.silence.reset();
                 self.observed.chunk();
+                let so_far = self.continuous_usage.then(|| self.generation.so_far());
                 for piece in pieces::split(piece) {
-                    let chunks = self.writer.chunk(index, piece);
+                    let chunks = self.writer.chunk(index, piece, so_far);
                     chunks.iter().for_each(|chunk| self.send(chunk));
                 }
                 if self.generation.choices.iter().all(|choice| choice.finish.is_some()) {

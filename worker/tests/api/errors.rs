@@ -30,8 +30,8 @@ async fn a_wrong_chat_field_is_a_400_that_names_it() {
         (json!({"stop": [""]}), "stop[0]", None),
         (json!({"logit_bias": {"99999999": 1}}), "logit_bias.99999999", None),
         (json!({"stream_options": {"include_usage": true}}), "stream_options", None),
-        (json!({"tools": [{"type": "function"}]}), "tools", unsupported),
-        (json!({"response_format": {"type": "json_object"}}), "response_format", unsupported),
+        (json!({"tools": [{"type": "function"}]}), "tools[0].function", None),
+        (json!({"functions": [{"name": "f"}]}), "functions", unsupported),
     ];
     for (fields, param, code) in cases {
         let reply = worker.post("/v1/chat/completions", &chat(fields.clone())).await;

@@ -58,7 +58,7 @@ pub(crate) fn start(backend: Box<dyn Backend>, options: EngineOptions) -> Engine
 /// `max_tokens` tokens, whatever they are; greedy.
 pub(crate) fn greedy(max_tokens: usize) -> SequenceParams {
     let sampling = Params { temperature: 0.0, ..Params::default() };
-    SequenceParams { sampling, max_tokens, min_tokens: 0, stop_ids: Vec::new(), allowed: None, prompt_logprobs: None }
+    SequenceParams { sampling, max_tokens, min_tokens: 0, stop_ids: Vec::new(), guide: None, prompt_logprobs: None }
 }
 
 /// The same, drawn with a seed, so that what sequences say can be told apart.

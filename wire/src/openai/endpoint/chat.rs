@@ -1,9 +1,9 @@
 //! The row of `POST /v1/chat/completions`.
 
-use super::fields::{GENERATION, HINTS, UNDONE, honoured, ignored, refused, refused_text};
+use super::fields::{GENERATION, HINTS, STRUCTURE, UNDONE, honoured, ignored, refused, refused_text};
 use super::row::{Endpoint, ErrorShape, Field, Kind, Replay, TextRole};
-use crate::openai::message;
 use crate::openai::sampling::TOP_LOGPROBS_MAX;
+use crate::openai::{message, tools};
 
 /// Chat completions.
 pub static CHAT: Endpoint = Endpoint {
@@ -12,7 +12,7 @@ pub static CHAT: Endpoint = Endpoint {
     prompt: "messages",
     logprobs: "top_logprobs",
     id_prefix: "chatcmpl",
-    fields: &[FIELDS, GENERATION, HINTS, UNDONE],
+    fields: &[FIELDS, GENERATION, STRUCTURE, HINTS, UNDONE],
     max_tokens: None,
     errors: ErrorShape::OpenAi,
     replay: Replay::Once,
@@ -48,11 +48,43 @@ static FIELDS: &[Field] = &[
             given.json().map(|effort| draft.reasoning_effort = Some(effort))
         })
     },
-    // Without tools there are no calls, and a prediction changes only how soon an answer comes.
-    ignored("parallel_tool_calls"),
+    honoured("include_reasoning", Kind::Bool, |draft, given| {
+        draft.reasoning.is_hidden = !given.boolean();
+        Ok(())
+    }),
+    // SGLang
+    honoured("separate_reasoning", Kind::Bool, |draft, given| {
+        draft.reasoning.is_raw = !given.boolean();
+        Ok(())
+    }),
+    // vLLM; -1 is no budget.
+    honoured("thinking_token_budget", Kind::Integer, |draft, given| {
+        given.integer(-1, u32::MAX.into()).map(|most| draft.reasoning.budget = u32::try_from(most).ok())
+    }),
+    honoured("add_generation_prompt", Kind::Bool, |draft, given| {
+        draft.add_generation_prompt = Some(given.boolean());
+        Ok(())
+    }),
+    honoured("continue_final_message", Kind::Bool, |draft, given| {
+        draft.continue_final_message = given.boolean();
+        Ok(())
+    }),
+    Field {
+        reaches: Some(TextRole::Definition),
+        ..honoured("tools", Kind::Any, |draft, given| tools::tools(given).map(|tools| draft.tools = tools))
+    },
+    Field {
+        reaches: Some(TextRole::Definition),
+        ..honoured("tool_choice", Kind::Any, |draft, given| {
+            tools::tool_choice(given).map(|choice| draft.tool_choice = Some(choice))
+        })
+    },
+    honoured("parallel_tool_calls", Kind::Bool, |draft, given| {
+        draft.parallel_tool_calls = Some(given.boolean());
+        Ok(())
+    }),
+    // A prediction changes only how soon an answer comes.
     Field { reaches: Some(TextRole::Unknown), ..ignored("prediction") },
-    refused_text("tools", &["[]"], TextRole::Definition),
-    refused_text("tool_choice", &["\"none\"", "\"auto\""], TextRole::Definition),
     refused_text("functions", &["[]"], TextRole::Definition),
     refused_text("function_call", &["\"none\"", "\"auto\""], TextRole::Definition),
     refused_text("audio", &[], TextRole::Unknown),
@@ -64,14 +96,12 @@ static FIELDS: &[Field] = &[
     refused_text("chat_template", &["\"\""], TextRole::Variable),
     refused("best_of", &["1"]),
     refused("echo", &["false"]),
-    refused("add_generation_prompt", &["true"]),
-    refused("continue_final_message", &["false"]),
     refused("add_special_tokens", &["false"]),
     refused_text("reasoning", &[], TextRole::Variable),
     refused_text("reasoning_format", &["\"none\"", "\"auto\""], TextRole::Variable),
     refused("reasoning_budget", &["-1"]),
     refused("thinking_forced_open", &["false"]),
-    refused("parse_tool_calls", &["false", "true"]),
+    refused("parse_tool_calls", &["true"]),
     refused_text("task", &[], TextRole::Variable),
     refused_text("latest_reminder", &[], TextRole::Variable),
 ];

@@ -1,6 +1,6 @@
 //! The row of `POST /v1/completions`.
 
-use super::fields::{GENERATION, HINTS, UNDONE, honoured, refused, refused_text};
+use super::fields::{GENERATION, HINTS, STRUCTURE, UNDONE, honoured, refused, refused_text};
 use super::row::{Endpoint, ErrorShape, Field, Kind, Replay, TextRole};
 use crate::openai::prompt;
 use crate::openai::sampling::N_MAX;
@@ -16,7 +16,7 @@ pub static COMPLETIONS: Endpoint = Endpoint {
     prompt: "prompt",
     logprobs: "logprobs",
     id_prefix: "cmpl",
-    fields: &[FIELDS, GENERATION, HINTS, UNDONE],
+    fields: &[FIELDS, GENERATION, STRUCTURE, HINTS, UNDONE],
     // OpenAI's default.
     max_tokens: Some(16),
     errors: ErrorShape::OpenAi,
@@ -40,4 +40,8 @@ static FIELDS: &[Field] = &[
     honoured("best_of", Kind::Integer, |draft, given| given.count(N_MAX).map(|best_of| draft.best_of = Some(best_of))),
     refused_text("suffix", &["\"\""], TextRole::Prompt),
     refused("add_special_tokens", &["true"]),
+    // Completions have no thoughts of their own.
+    refused("include_reasoning", &["true"]),
+    refused("separate_reasoning", &["true", "false"]),
+    refused("thinking_token_budget", &["-1"]),
 ];

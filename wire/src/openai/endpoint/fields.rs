@@ -2,7 +2,7 @@
 //! llama.cpp publish; `docs/semantics.md` lists them.
 
 use super::row::{Fate, Field, Kind, Setter, TextRole};
-use crate::openai::sampling;
+use crate::openai::{sampling, structure};
 use serde::Deserialize;
 
 /// A field that is done.
@@ -28,6 +28,7 @@ pub(super) const fn ignored(name: &'static str) -> Field {
 #[derive(Deserialize)]
 struct StreamOptions {
     include_usage: Option<bool>,
+    continuous_usage_stats: Option<bool>,
 }
 
 /// Fields of every endpoint that generates: the model, the stream, the sampling parameters.
@@ -41,6 +42,7 @@ pub(super) static GENERATION: &[Field] = &[
         let options: StreamOptions = given.json()?;
         draft.has_stream_options = true;
         draft.output.include_usage = options.include_usage.unwrap_or(false);
+        draft.output.continuous_usage = options.continuous_usage_stats.unwrap_or(false);
         Ok(())
     }),
     honoured("temperature", Kind::Number, |draft, given| {
@@ -83,6 +85,30 @@ pub(super) static GENERATION: &[Field] = &[
     honoured("stop_token_ids", Kind::Integers, |draft, given| {
         sampling::stop_token_ids(given).map(|ids| draft.sampling.stop_token_ids = ids)
     }),
+    // vLLM
+    honoured("allowed_token_ids", Kind::Integers, |draft, given| {
+        sampling::allowed_token_ids(given).map(|ids| draft.sampling.allowed_token_ids = ids)
+    }),
+    Field {
+        reaches: Some(TextRole::Definition),
+        ..honoured("bad_words", Kind::Texts, |draft, given| {
+            sampling::bad_words(given).map(|words| draft.sampling.bad_words = words)
+        })
+    },
+    honoured("truncate_prompt_tokens", Kind::Integer, |draft, given| {
+        let most = given.integer(-1, u32::MAX.into())?;
+        draft.truncate_prompt_tokens = u32::try_from(most).ok();
+        if most == 0 { Err(given.wrong("-1 or at least 1")) } else { Ok(()) }
+    }),
+    honoured("return_token_ids", Kind::Bool, |draft, given| {
+        draft.output.token_ids = given.boolean();
+        Ok(())
+    }),
+    // A tier is a priority, where the engine has any.
+    honoured("service_tier", Kind::Text, |draft, given| {
+        draft.tier_priority = sampling::service_tier(given);
+        Ok(())
+    }),
     honoured("priority", Kind::Integer, |draft, given| {
         given.integer(i64::MIN, i64::MAX).map(|priority| draft.sampling.priority = priority)
     }),
@@ -91,16 +117,39 @@ pub(super) static GENERATION: &[Field] = &[
     }),
 ];
 
+/// A field that asks for a form of the text.
+const fn form(name: &'static str, kind: Kind, set: Setter) -> Field {
+    Field { reaches: Some(TextRole::Definition), ..honoured(name, kind, set) }
+}
+
+/// Fields that ask for a form of the text.
+pub(super) static STRUCTURE: &[Field] = &[
+    form("response_format", Kind::Object, |draft, given| draft.set_structure(structure::response_format(given)?)),
+    // vLLM
+    form("structured_outputs", Kind::Object, |draft, given| draft.set_structure(structure::structured_outputs(given)?)),
+    form("guided_json", Kind::Any, |draft, given| draft.set_structure(structure::json(given)?)),
+    form("guided_regex", Kind::Text, |draft, given| draft.set_structure(structure::regex(given)?)),
+    form("guided_choice", Kind::Any, |draft, given| draft.set_structure(structure::choice(given)?)),
+    form("guided_grammar", Kind::Text, |draft, given| draft.set_structure(structure::grammar(given)?)),
+    // SGLang
+    form("regex", Kind::Text, |draft, given| draft.set_structure(structure::regex(given)?)),
+    form("ebnf", Kind::Text, |draft, given| draft.set_structure(structure::grammar(given)?)),
+    // SGLang has it as a text, llama.cpp as an object.
+    form("json_schema", Kind::Any, |draft, given| draft.set_structure(structure::json(given)?)),
+    // llama.cpp
+    form("grammar", Kind::Text, |draft, given| draft.set_structure(structure::grammar(given)?)),
+];
+
 /// Hints: whatever they say, the answer is the same.
 pub(super) static HINTS: &[Field] = &[
     ignored("user"),
     ignored("metadata"),
     ignored("store"),
-    ignored("service_tier"),
     ignored("safety_identifier"),
     ignored("prompt_cache_key"),
     ignored("prompt_cache_retention"),
-    // vLLM
+    // vLLM; there is one engine of grammars.
+    Field { reaches: Some(TextRole::Definition), ..ignored("guided_decoding_backend") },
     ignored("request_id"),
     ignored("session_id"),
     ignored("stream_interval"),
@@ -116,20 +165,11 @@ pub(super) static HINTS: &[Field] = &[
 
 /// Fields that ask for something we do not do, with the values that ask for nothing.
 pub(super) static UNDONE: &[Field] = &[
-    refused_text("response_format", &[r#"{"type":"text"}"#], TextRole::Definition),
     // vLLM
-    refused_text("structured_outputs", &["{}"], TextRole::Definition),
-    refused_text("guided_json", &[], TextRole::Definition),
-    refused_text("guided_regex", &["\"\""], TextRole::Definition),
-    refused_text("guided_choice", &["[]"], TextRole::Definition),
-    refused_text("guided_grammar", &["\"\""], TextRole::Definition),
-    refused_text("guided_decoding_backend", &["\"\""], TextRole::Definition),
     refused_text("guided_whitespace_pattern", &["\"\""], TextRole::Definition),
     refused_text("structural_tag", &[], TextRole::Definition),
     refused("prompt_logprobs", &[]),
     refused("logprob_token_ids", &["[]"]),
-    refused("bad_words", &["[]"]),
-    refused("allowed_token_ids", &["[]"]),
     refused("logits_processors", &["[]"]),
     refused("use_beam_search", &["false"]),
     refused("length_penalty", &["1"]),
@@ -137,13 +177,9 @@ pub(super) static UNDONE: &[Field] = &[
     refused("include_stop_str_in_output", &["false"]),
     refused("skip_special_tokens", &["true"]),
     refused("spaces_between_special_tokens", &["true"]),
-    refused("truncate_prompt_tokens", &["-1"]),
     refused("truncation_side", &["\"left\"", "\"right\""]),
     refused("return_tokens_as_token_ids", &["false"]),
-    refused("return_token_ids", &["false"]),
     refused("return_prompt_text", &["false"]),
-    refused("thinking_token_budget", &["-1"]),
-    refused("include_reasoning", &["true"]),
     refused("repetition_detection", &[]),
     refused("watermarking", &["false"]),
     refused("kv_transfer_params", &["{}"]),
@@ -154,14 +190,10 @@ pub(super) static UNDONE: &[Field] = &[
     Field { kind: Kind::Tokens, ..refused("prompt_token_ids", &["[]"]) },
     refused("prompt_embeds", &["[]"]),
     // SGLang
-    refused_text("regex", &["\"\""], TextRole::Definition),
-    refused_text("ebnf", &["\"\""], TextRole::Definition),
-    refused_text("json_schema", &["\"\"", "{}"], TextRole::Definition),
     refused_text("stop_regex", &["\"\"", "[]"], TextRole::Definition),
     refused("no_stop_trim", &["false"]),
     refused_text("lora_path", &["\"\"", "[]"], TextRole::Variable),
     refused("session_params", &["{}"]),
-    refused("separate_reasoning", &["true"]),
     refused("stream_reasoning", &["true"]),
     refused("return_hidden_states", &["false"]),
     refused("return_routed_experts", &["false"]),
@@ -170,7 +202,6 @@ pub(super) static UNDONE: &[Field] = &[
     refused_text("custom_params", &["{}"], TextRole::Variable),
     Field { kind: Kind::Tokens, ..refused("input_ids", &["[]"]) },
     // llama.cpp
-    refused_text("grammar", &["\"\""], TextRole::Definition),
     refused("grammar_lazy", &["false"]),
     refused_text("grammar_triggers", &["[]"], TextRole::Definition),
     refused("n_predict", &["-1"]),
@@ -215,9 +246,12 @@ pub(crate) static MESSAGE: &[Field] = &[
     ignored("cache_control"),
     refused("refusal", &["\"\""]),
     refused("audio", &[]),
-    refused("tool_calls", &["[]"]),
+    read("tool_calls", Kind::Any),
+    read("tool_call_id", Kind::Any),
+    // Thoughts of an answer, as it came.
+    read("reasoning_content", Kind::Any),
+    read("reasoning", Kind::Any),
     refused("function_call", &[]),
-    refused("tool_call_id", &[]),
     refused("prefix", &["false"]),
     refused("partial", &["false"]),
 ];
@@ -228,4 +262,4 @@ pub(crate) static PART: &[Field] =
 
 /// Members of `stream_options`.
 pub(crate) static STREAM_OPTIONS: &[Field] =
-    &[read("include_usage", Kind::Bool), ignored("include_obfuscation"), refused("continuous_usage_stats", &["false"])];
+    &[read("include_usage", Kind::Bool), ignored("include_obfuscation"), read("continuous_usage_stats", Kind::Bool)];

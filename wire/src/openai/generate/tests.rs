@@ -1,6 +1,6 @@
 //! Requests case by case; `tests/hostile.rs` tries any bytes.
 
-use super::{Generate, Input, parse};
+use super::{Generate, Input, Opening, parse};
 use crate::openai::endpoint::{CHAT, COMPLETIONS, Endpoint, Fate};
 use crate::openai::error::{ApiError, ErrorKind};
 use crate::openai::prompt::Prompt;
@@ -56,7 +56,8 @@ fn errors_name_the_field() {
         (of_chat(r#"{"model":"m","messages":[]}"#), "messages"),
         (of_chat(r#"{"messages":[{"role":"owner","content":"x"}]}"#), "messages[0].role"),
         (of_chat(r#"{"messages":[{"content":"x"}]}"#), "messages[0].role"),
-        (of_chat(r#"{"messages":[{"role":"tool","content":"x"}]}"#), "messages[0].role"),
+        (of_chat(r#"{"messages":[{"role":"tool","content":"x"}]}"#), "messages[0].tool_call_id"),
+        (of_chat(r#"{"messages":[{"role":"function","content":"x"}]}"#), "messages[0].role"),
         (of_chat(r#"{"messages":[{"role":"user"}]}"#), "messages[0].content"),
         (of_chat(r#"{"messages":[{"role":"user","content":[{"type":"image_url"}]}]}"#), "messages[0].content[0].type"),
         (of_chat(r#"{"messages":[{"role":"user","content":[{"type":"text"}]}]}"#), "messages[0].content[0].text"),
@@ -112,7 +113,7 @@ fn every_field_that_is_not_done_is_refused_by_name() {
 #[test]
 fn members_of_messages_that_are_not_done_are_refused_by_name() {
     for (member, value) in [
-        ("tool_calls", r#"[{"id":"1"}]"#),
+        ("function_call", r#"{"name":"f"}"#),
         ("refusal", r#""no""#),
         ("prefix", "true"),
         ("partial", "true"),
@@ -125,14 +126,12 @@ fn members_of_messages_that_are_not_done_are_refused_by_name() {
     }
     let harmless = r#"{"messages":[{"role":"assistant","content":"a","tool_calls":[],"refusal":null,"prefix":false}]}"#;
     read(&CHAT, harmless).expect("asks for nothing");
-    let error = chat(r#","stream":true,"stream_options":{"continuous_usage_stats":true}"#).expect_err("not done");
-    assert_eq!(error.param.as_deref(), Some("stream_options.continuous_usage_stats"));
 }
 
 #[test]
 fn hints_change_nothing() {
     let plain = chat("").expect("valid");
-    let hints = r#","user":"u","metadata":{"a":"b"},"store":true,"service_tier":"flex","prompt_cache_key":"k",
+    let hints = r#","user":"u","metadata":{"a":"b"},"store":true,"prompt_cache_key":"k",
         "safety_identifier":"s","parallel_tool_calls":false,"prediction":{"type":"content","content":"x"}"#;
     assert_eq!(chat(hints).expect("valid"), plain);
 }
@@ -189,7 +188,11 @@ fn reads_the_four_forms_of_a_prompt() {
 fn a_string_that_reaches_the_engine_was_scanned() {
     let chat = r#"{"model":"m","user":"u","messages":[{"role":"system","content":"secret1","name":"secret2"},
         {"content":[{"type":"text","text":"secret3","x":"secret4"},"secret5"],"role":"user"},
-        {"role":"assistant","reasoning":"secret6","content":"sec\u0072et7"}],"reasoning_effort":"secret8",
+        {"role":"assistant","reasoning":"secret6","content":"sec\u0072et7"},
+        {"role":"assistant","tool_calls":[{"id":"secret13","type":"function",
+        "function":{"name":"secret14","arguments":"{\"secret15\":\"secret16\"}"}}]}],"reasoning_effort":"secret8",
+        "tools":[{"type":"function","function":{"name":"secret17","description":"secret18","parameters":
+        {"type":"object","properties":{"secret19":{"enum":["secret20"]}}}}}],"bad_words":["secret21"],
         "chat_template_kwargs":{"secret9":["secret10",{"a":"secret11"}]},"new":"secret12"}"#;
     let complete = r#"{"prompt":["secret1","sec\u0072et2"],"new":{"secret3":"secret4"}}"#;
     for (endpoint, body) in [(&CHAT, chat), (&COMPLETIONS, complete)] {
@@ -205,8 +208,33 @@ fn a_string_that_reaches_the_engine_was_scanned() {
         let marked = crate::openai::splice::splice(&body.to_owned().into(), &edits).concat();
         let marked = String::from_utf8(marked).expect("text");
         let request = read(endpoint, &marked).expect(&marked);
-        let given = format!("{:?}", request.input);
+        let given = format!("{request:?}");
         assert!(!given.contains("secret"), "{given}");
         assert!(given.contains("mark"), "{given}");
     }
+}
+
+#[test]
+fn the_end_of_a_conversation_is_one_of_three() {
+    let opening = |fields: &str| match read(
+        &CHAT,
+        &format!(r#"{{"messages":[{{"role":"user","content":"a"}},{{"role":"assistant","content":"b"}}]{fields}}}"#),
+    ) {
+        Ok(Generate { input: Input::Conversation { opening, .. }, .. }) => Some(opening),
+        _ => None,
+    };
+    assert_eq!(opening(""), Some(Opening::Answer));
+    assert_eq!(opening(r#","add_generation_prompt":false"#), Some(Opening::Nothing));
+    assert_eq!(opening(r#","continue_final_message":true"#), Some(Opening::Continue));
+    assert_eq!(opening(r#","continue_final_message":true,"add_generation_prompt":true"#), None);
+    assert!(chat(r#","continue_final_message":true"#).is_err(), "the last message is the user's");
+}
+
+#[test]
+fn a_tier_is_a_priority_unless_one_is_given() {
+    let tier = |fields: &str| chat(fields).expect("valid").sampling.tier_priority;
+    assert_eq!(tier(r#","service_tier":"flex""#), 1);
+    assert_eq!(tier(r#","service_tier":"priority""#), -1);
+    assert_eq!(tier(r#","service_tier":"auto""#), 0);
+    assert_eq!(tier(r#","service_tier":"flex","priority":4"#), 0);
 }

@@ -1,5 +1,7 @@
 //! Sets of allowed tokens: the part of a vocabulary that a grammar, or a list, leaves.
 
+use std::sync::{Arc, OnceLock};
+
 /// Tokens that may come, one bit each.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Mask {
@@ -11,6 +13,39 @@ impl Mask {
     #[must_use]
     pub fn none(vocabulary: usize) -> Self {
         Self { words: vec![0; vocabulary.div_ceil(64)] }
+    }
+
+    /// A mask that allows all of a vocabulary of this size.
+    #[must_use]
+    pub fn all(vocabulary: usize) -> Self {
+        Self { words: vec![!0; vocabulary.div_ceil(64)] }
+    }
+
+    /// The mask of these words, 32 tokens each, the lowest bit first.
+    #[must_use]
+    pub fn from_words(words: &[u32]) -> Self {
+        let word = |pair: &[u32]| u64::from(pair[0]) | u64::from(pair.get(1).copied().unwrap_or(0)) << 32;
+        Self { words: words.chunks(2).map(word).collect() }
+    }
+
+    /// Allows no token that `other` does not allow.
+    pub fn narrow(&mut self, other: &Self) {
+        for (at, word) in self.words.iter_mut().enumerate() {
+            *word &= other.words.get(at).copied().unwrap_or(0);
+        }
+    }
+
+    /// Forbids a token.
+    pub fn forbid(&mut self, token: u32) {
+        if let Some(word) = self.words.get_mut(token as usize / 64) {
+            *word &= !(1 << (token % 64));
+        }
+    }
+
+    /// True if no token may come.
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        self.words.iter().all(|word| *word == 0)
     }
 
     /// Allows a token; one beyond the vocabulary is none.
@@ -45,10 +80,60 @@ impl Mask {
     }
 }
 
+/// A mask that may still be computed while the step runs that needs it. Clones share it.
+#[derive(Debug, Clone, Default)]
+pub struct PendingMask(Arc<OnceLock<Result<Mask, String>>>);
+
+impl PendingMask {
+    /// A mask that is there.
+    #[must_use]
+    pub fn ready(mask: Mask) -> Self {
+        Self(Arc::new(OnceLock::from(Ok(mask))))
+    }
+
+    /// Settles it: a mask, or why there is none. The first call counts.
+    pub fn settle(&self, mask: Result<Mask, String>) {
+        // Settled before: nobody can be told otherwise.
+        _ = self.0.set(mask);
+    }
+
+    /// Waits until it is settled.
+    ///
+    /// # Errors
+    /// There is no mask; the text says why.
+    pub fn wait(&self) -> Result<&Mask, &str> {
+        self.0.wait().as_ref().map_err(String::as_str)
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
     use proptest::prelude::*;
+
+    #[test]
+    fn a_mask_is_waited_for_and_settled_once() {
+        let pending = PendingMask::default();
+        let waiter = std::thread::spawn({
+            let pending = pending.clone();
+            move || pending.wait().map(|mask| mask.allows(33)).map_err(str::to_owned)
+        });
+        pending.settle(Ok(Mask::from_words(&[0, 2])));
+        pending.settle(Err("too late".into()));
+        assert_eq!(waiter.join().expect("ends"), Ok(true));
+    }
+
+    #[test]
+    fn words_of_32_bits_are_read_in_order_and_narrowed() {
+        let mut mask = Mask::from_words(&[1, 2, 4]);
+        let allowed = |mask: &Mask| (0..200).filter(|&token| mask.allows(token)).collect::<Vec<_>>();
+        assert_eq!(allowed(&mask), [0, 33, 66]);
+        mask.narrow(&Mask::from_words(&[1, 2]));
+        assert_eq!(allowed(&mask), [0, 33]);
+        mask.forbid(0);
+        mask.forbid(33);
+        assert!(mask.is_empty());
+    }
 
     proptest! {
         #[test]

@@ -55,6 +55,7 @@ fn penalties_count_a_tokens_occurrences_and_leave_nothing_behind() {
 fn a_mask_leaves_only_what_it_allows() {
     let mut mask = Mask::none(3);
     mask.allow(2);
+    let mask = PendingMask::ready(mask);
     let masked = History { mask: Some(&mask), ..NONE };
     for seed in 0..50 {
         assert_eq!(chosen(&[9.0, 8.0, -3.0], &Params { seed, ..Params::default() }, masked), 2);

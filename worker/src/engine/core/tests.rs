@@ -1,5 +1,6 @@
 //! The core in simulation: no thread, no clock but its own, the scripted backend for a device.
 
+use super::super::guide::Guide;
 use super::super::options::FaultOptions;
 use super::super::prefix::BlockName;
 use super::super::prefix::CacheSalt;
@@ -7,7 +8,7 @@ use super::super::reader::Reading;
 use super::super::sequence::{FinishReason, SequenceParams};
 use super::*;
 use compute::backend::{Backend, Step};
-use compute::sampler::{Params, splitmix64};
+use compute::sampler::{Mask, Params, PendingMask, splitmix64};
 use compute::scripted::{ScriptedBackend, ScriptedOptions, other_script};
 use proptest::prelude::*;
 use std::cell::RefCell;
@@ -324,6 +325,38 @@ fn check(core: &Core<Listener>) {
     assert!(core.plan.runs.len() <= core.options.max_num_seqs);
 }
 
+/// A guide that allows some seventh of the tokens, by all of those that came before.
+#[derive(Debug)]
+struct Some7th(u64);
+
+impl Some7th {
+    fn allows(&self, token: u32) -> bool {
+        token == 36 || splitmix64(self.0 ^ u64::from(token) << 32).is_multiple_of(7)
+    }
+
+    fn see(&mut self, token: u32) {
+        self.0 = splitmix64(self.0 ^ u64::from(token));
+    }
+}
+
+impl Guide for Some7th {
+    fn next(&mut self, previous: Option<u32>) -> Option<PendingMask> {
+        previous.into_iter().for_each(|token| self.see(token));
+        let mut mask = Mask::none(37);
+        (0..37).filter(|&token| self.allows(token)).for_each(|token| mask.allow(token));
+        Some(PendingMask::ready(mask))
+    }
+}
+
+/// Checks that a sequence of this seed said what its guide allows.
+fn check_guided(seed: u64, said: &[u32]) {
+    let mut guide = Some7th(seed);
+    for &token in said.iter().filter(|_| seed.is_multiple_of(4)) {
+        assert!(guide.allows(token), "{token} of {said:?}");
+        guide.see(token);
+    }
+}
+
 /// A prompt: `shared` tokens that all of its group have, then its own.
 fn prompt(group: u64, shared: usize, own: usize, seed: u64) -> Vec<u32> {
     let token = |stream: u64, at: usize| (splitmix64(stream ^ ((at as u64) << 20)) % 37) as u32;
@@ -336,7 +369,7 @@ fn ask(prompt: Vec<u32>, seed: u64, max_tokens: usize) -> Request<Listener> {
         max_tokens,
         min_tokens: 0,
         stop_ids: vec![],
-        allowed: None,
+        guide: seed.is_multiple_of(4).then(|| Box::new(Some7th(seed)) as Box<dyn Guide>),
         prompt_logprobs: None,
     };
     Request { prompt, params, priority: 0, salt: CacheSalt::default(), reader: Listener::new() }
@@ -477,6 +510,7 @@ proptest! {
             // It ends with the weights it began with, whichever those were.
             let generations: &[u32] = if turn < swap_at { &[0] } else { &[0, 1] };
             let said = listener.tokens();
+            check_guided(arrival.seed, &said);
             let is_as_alone = generations.iter().any(|&generation| {
                 let expected = alone_with(Generation(generation), arrival.ask());
                 expected.starts_with(&said) && (!listener.is_finished() || said.len() == expected.len())
@@ -503,6 +537,32 @@ proptest! {
             listeners.iter().map(Listener::tokens).collect::<Vec<_>>()
         });
         prop_assert_eq!(&texts[0], &texts[1]);
+    }
+}
+
+/// A guide that has no mask.
+#[derive(Debug)]
+struct Lost;
+
+impl Guide for Lost {
+    fn next(&mut self, previous: Option<u32>) -> Option<PendingMask> {
+        let mask = PendingMask::default();
+        mask.settle(if previous.is_none() { Ok(Mask::from_words(&[!0, !0])) } else { Err("lost".into()) });
+        Some(mask)
+    }
+}
+
+#[test]
+fn a_sequence_whose_guide_fails_ends_before_a_token_that_nobody_allowed() {
+    for depth in 1..=2 {
+        let mut simulation = Simulation::new(&Sizes { depth, ..ROOMY });
+        simulation.may_fail = true;
+        let mut asked = ask(vec![1, 2], 1, 9);
+        asked.params.guide = Some(Box::new(Lost));
+        let (lost, other) = (simulation.submit(asked), simulation.submit(ask(vec![1, 2], 1, 9)));
+        simulation.finish();
+        assert!(lost.0.borrow().has_failed && lost.tokens().len() == 1, "{:?}", lost.tokens());
+        assert_eq!(other.tokens(), alone(vec![1, 2], 1, 9));
     }
 }
 

@@ -44,7 +44,7 @@ fn submission(seed: u64, events: &mpsc::Sender<(u32, super::super::Event)>) -> S
         max_tokens: 300,
         min_tokens: 0,
         stop_ids: Vec::new(),
-        allowed: None,
+        guide: None,
         prompt_logprobs: None,
     };
     let (events, salt, cancel) = (events.clone(), CacheSalt::default(), Cancel::default());
