@@ -13,13 +13,14 @@ use std::path::{Path, PathBuf};
 type Claim = fn(&[u8]);
 
 /// Every target with its claim.
-const TARGETS: [(&str, Claim); 22] = [
+const TARGETS: [(&str, Claim); 24] = [
     ("cache_journal", fuzz::cache_journal),
     ("channels", fuzz::channels),
     ("chat_request", fuzz::chat_request),
     ("client_identity", fuzz::client_identity),
     ("completion_request", fuzz::completion_request),
     ("fleet_members", fuzz::fleet_members),
+    ("form", fuzz::form),
     ("frames", fuzz::frames),
     ("gguf_header", fuzz::gguf_header),
     ("gguf_model", fuzz::gguf_model),
@@ -33,6 +34,7 @@ const TARGETS: [(&str, Claim); 22] = [
     ("peer_frames", fuzz::peer_frames),
     ("peer_texts", fuzz::peer_texts),
     ("response_head", fuzz::response_head),
+    ("said", fuzz::said),
     ("safetensors_header", fuzz::safetensors_header),
     ("scan", fuzz::scan),
     ("sse", fuzz::sse),

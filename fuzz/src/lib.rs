@@ -6,6 +6,7 @@
 
 #[path = "../../discovery/tests/claims/answers.rs"]
 mod answers;
+mod answers_read;
 #[path = "../../wire/tests/claims/channels.rs"]
 mod channels;
 #[path = "../../loader/tests/claims/gguf.rs"]
@@ -140,4 +141,14 @@ pub fn peer_frames(data: &[u8]) {
 /// The texts of a peer's request, or of its answer.
 pub fn peer_texts(data: &[u8]) {
     peers::texts(data);
+}
+
+/// What a model says, read for calls and thoughts.
+pub fn said(data: &[u8]) {
+    answers_read::said(data);
+}
+
+/// A form of answers that a client asks for.
+pub fn form(data: &[u8]) {
+    answers_read::form(data);
 }

@@ -1,0 +1,4 @@
+//! See `fuzz::form`.
+#![no_main]
+
+libfuzzer_sys::fuzz_target!(|data: &[u8]| fuzz::form(data));
