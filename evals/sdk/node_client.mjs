@@ -42,6 +42,29 @@ check('a client may leave', leaving.controller.signal.aborted);
 const plain = await client.completions.create({ model: 'demo', prompt: ['A', 'B'], max_tokens: 2, temperature: 0 });
 check('several prompts are numbered', plain.choices.map((choice) => choice.index).join() === '0,1');
 
+const parameters = {
+  type: 'object', properties: { city: { enum: ['Oslo', 'Rome'] } }, required: ['city'], additionalProperties: false,
+};
+const format = { type: 'json_schema', json_schema: { name: 'place', strict: true, schema: parameters } };
+const object = await client.chat.completions.parse({
+  model: 'demo', messages, response_format: format, temperature: 0, max_tokens: 128,
+});
+check('the parse helper gives an object', ['Oslo', 'Rome'].includes(object.choices[0].message.parsed.city));
+
+const asked = [];
+const loop = client.chat.completions.runTools({
+  model: 'demo', messages, tool_choice: { type: 'function', function: { name: 'forecast' } }, max_tokens: 128, stream: true,
+  tools: [{
+    type: 'function',
+    function: {
+      name: 'forecast', description: 'The weather of a city', parameters, parse: JSON.parse,
+      function: ({ city }) => { asked.push(city); return '7 degrees'; },
+    },
+  }],
+});
+await loop.done();
+check('a tool loop ends', asked.length === 1 && ['Oslo', 'Rome'].includes(asked[0]));
+
 try {
   await client.chat.completions.create({ model: 'nobody', messages });
   check('an unknown model is refused', false);

@@ -1,8 +1,11 @@
 """What people do with openai-python, done against a running forebay (FOREBAY_URL)."""
 
+import json
 import os
+from typing import Annotated, Literal
 
 import openai
+import pydantic
 
 client = openai.OpenAI(base_url=os.environ["FOREBAY_URL"] + "/v1", api_key="unused", max_retries=0)
 QUESTION = [{"role": "user", "content": "What is Forebay?"}]
@@ -67,6 +70,69 @@ extra = client.completions.create(
     model="demo", prompt="Forebay is", max_tokens=6, extra_body={"ignore_eos": True, "min_tokens": 6, "top_k": 5}
 )
 check("vLLM's extras are honoured", extra.usage.completion_tokens == 6)
+
+
+class Reading(pydantic.BaseModel):
+    city: Literal["Oslo", "Rome"]
+    degrees: Annotated[int, pydantic.Field(ge=-40, le=50)]
+
+
+class Forecast(pydantic.BaseModel):
+    """The weather of a city."""
+
+    city: Literal["Oslo", "Rome"]
+
+
+parsed = client.chat.completions.parse(
+    model="demo", messages=QUESTION, response_format=Reading, temperature=0, max_tokens=128
+)
+reading = parsed.choices[0].message.parsed
+check("the parse helper gives an object", isinstance(reading, Reading) and parsed.choices[0].finish_reason == "stop")
+with client.chat.completions.stream(
+    model="demo", messages=QUESTION, response_format=Reading, temperature=0, max_tokens=128
+) as helper:
+    check("a streamed object is the same", helper.get_final_completion().choices[0].message.parsed == reading)
+limited = client.chat.completions.create(
+    model="demo", messages=QUESTION, max_tokens=16, extra_body={"structured_outputs": {"choice": ["yes", "no"]}}
+)
+check("a choice is one of them", limited.choices[0].message.content in ("yes", "no"))
+rejected(
+    "a schema that cannot be done is 400",
+    openai.BadRequestError,
+    "response_format.json_schema.schema",
+    model="demo",
+    messages=QUESTION,
+    response_format={"type": "json_schema", "json_schema": {"name": "x", "schema": {"type": "string", "format": "moon"}}},
+)
+
+tools = [openai.pydantic_function_tool(Forecast, name="forecast")]
+conversation: list = [{"role": "user", "content": "How is the weather in Oslo?"}]
+asking = client.chat.completions.parse(
+    model="demo", messages=conversation, tools=tools, tool_choice="required", parallel_tool_calls=False, max_tokens=128
+)
+message = asking.choices[0].message
+call = message.tool_calls[0]
+check("a required call is one", asking.choices[0].finish_reason == "tool_calls" and len(message.tool_calls) == 1)
+check("its arguments are parsed", isinstance(call.function.parsed_arguments, Forecast))
+conversation += [message, {"role": "tool", "tool_call_id": call.id, "content": '{"degrees": 7}'}]
+closing = client.chat.completions.create(model="demo", messages=conversation, tools=tools, tool_choice="none", max_tokens=32)
+check("a tool loop ends", bool(closing.choices[0].message.content) and not closing.choices[0].message.tool_calls)
+with client.chat.completions.stream(
+    model="demo",
+    messages=conversation[:1],
+    tools=tools,
+    tool_choice={"type": "function", "function": {"name": "forecast"}},
+    max_tokens=128,
+) as helper:
+    named = helper.get_final_completion().choices[0].message.tool_calls
+check("a streamed call is whole", [one.function.name for one in named] == ["forecast"] and json.loads(named[0].function.arguments))
+rejected(
+    "an answer to no call is 400",
+    openai.BadRequestError,
+    "messages[1].tool_call_id",
+    model="demo",
+    messages=[*QUESTION, {"role": "tool", "tool_call_id": "x", "content": "y"}],
+)
 
 raw = client.chat.completions.with_raw_response.create(
     model="demo", messages=QUESTION, max_tokens=1, extra_body={"novelty": 1}
