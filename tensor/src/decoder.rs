@@ -5,8 +5,8 @@
 //! read it. Functions that enumerate fields take them apart without `..`, so that a new field does not compile until
 //! each of them has been thought of.
 //!
-//! The arithmetic every interpreter performs: embed; for each branch of each layer norm the stream, apply the body,
-//! add the result to the stream; then the final norm and the head.
+//! The arithmetic every interpreter performs: embed and scale; for each branch of each layer norm the stream, apply the
+//! body, norm the result where the branch says so, add it to the stream; then the final norm, the head and its cap.
 
 use std::convert::Infallible;
 
@@ -27,23 +27,29 @@ pub struct Decoder<W = Weight> {
     pub max_position: usize,
     /// Shape (vocab, hidden).
     pub embeddings: W,
+    /// The factor of embeddings.
+    pub embedding_scale: f32,
     /// The distinct rotations, by which attention names its own.
-    pub rotations: Vec<Rotation>,
+    pub rotations: Vec<Rotation<W>>,
     /// The layers, first to last.
     pub layers: Vec<Layer<W>>,
     /// Before the head.
     pub norm: Norm<W>,
     /// Shape (vocab, hidden); none if the head is the embedding table.
     pub head: Option<W>,
+    /// Logits `l` become `cap · tanh(l / cap)`.
+    pub logit_cap: Option<f32>,
 }
 
 /// One rotation of heads by position.
 #[derive(Debug, Clone, PartialEq)]
-pub struct Rotation {
+pub struct Rotation<W> {
     /// Its frequencies.
     pub rope: Rope,
-    /// Numbers of a head that it turns, an even number.
+    /// Numbers of a head that it turns, the first ones: an even number.
     pub width: usize,
+    /// Shape (width / 2): frequencies are divided by these, where a file has the numbers rather than a rule.
+    pub divisors: Option<W>,
 }
 
 /// One layer: each branch adds its result to the stream.
@@ -60,6 +66,8 @@ pub struct Branch<W> {
     pub before: Norm<W>,
     /// The computation.
     pub body: Body<W>,
+    /// Of the result, before it is added.
+    pub after: Option<Norm<W>>,
 }
 
 /// The computation of a branch.
@@ -69,6 +77,8 @@ pub enum Body<W> {
     Attention(Attention<W>),
     /// A feed-forward part.
     Dense(Dense<W>),
+    /// Several, of which each row goes to some.
+    Experts(Experts<W>),
 }
 
 /// A root mean square norm.
@@ -111,12 +121,14 @@ pub struct Attention<W> {
     pub key_norm: Option<Norm<W>>,
     /// Shape (hidden, heads · head_dim).
     pub output: Linear<W>,
-    /// Index of the decoder's rotation that turns queries and keys; its width is `head_dim`.
-    pub rotation: usize,
+    /// Index of the decoder's rotation that turns queries and keys, at most `head_dim` wide; they stay as they are if none.
+    pub rotation: Option<usize>,
     /// The two numbers of a head that turn together.
     pub pairs: Pairs,
     /// The factor of every score.
     pub scale: f32,
+    /// Scores `s` become `cap · tanh(s / cap)`.
+    pub soft_cap: Option<f32>,
     /// The positions that a row sees.
     pub sees: Sees,
 }
@@ -139,17 +151,42 @@ pub enum Sees {
     Window(usize),
 }
 
-/// `down(silu(gate) · up)`.
+/// The function of gates.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Activation {
+    /// x / (1 + e^-x).
+    Silu,
+    /// The Gaussian error linear unit by its approximation with tanh.
+    GeluTanh,
+}
+
+/// `down(activation(gate) · up)`.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Dense<W> {
     /// Its inner width.
     pub width: usize,
+    /// The function of gates.
+    pub activation: Activation,
     /// Shape (width, hidden).
     pub gate: Linear<W>,
     /// Shape (width, hidden).
     pub up: Linear<W>,
     /// Shape (hidden, width).
     pub down: Linear<W>,
+}
+
+/// Feed-forward parts of which each row goes to some: the sum of their results, each times its share. Shares are a
+/// softmax over the router's scores; a row's sum goes by the experts' numbers.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Experts<W> {
+    /// Number of parts that a row goes to: those of the largest shares, the first of equals.
+    pub chosen: usize,
+    /// True if the shares of a row's parts are scaled to a sum of one.
+    pub normalized: bool,
+    /// Shape (parts, hidden).
+    pub router: W,
+    /// The parts, all of one width.
+    pub each: Vec<Dense<W>>,
 }
 
 /// The largest sizes of a decoder's bodies: activations are sized by them.
@@ -161,6 +198,8 @@ pub struct Widths {
     pub keys: usize,
     /// Inside a feed-forward part.
     pub inner: usize,
+    /// Parts that rows are routed to.
+    pub experts: usize,
 }
 
 impl<W> Decoder<W> {
@@ -169,26 +208,56 @@ impl<W> Decoder<W> {
     /// # Errors
     /// The first error of `make`.
     pub fn try_map<V, E>(&self, mut make: impl FnMut(&W) -> Result<V, E>) -> Result<Decoder<V>, E> {
-        let Self { vocab_size, hidden_size, max_position, embeddings, rotations, layers, norm, head } = self;
+        let Self {
+            vocab_size,
+            hidden_size,
+            max_position,
+            embeddings,
+            embedding_scale,
+            rotations,
+            layers,
+            norm,
+            head,
+            logit_cap,
+        } = self;
         Ok(Decoder {
             vocab_size: *vocab_size,
             hidden_size: *hidden_size,
             max_position: *max_position,
             embeddings: make(embeddings)?,
-            rotations: rotations.clone(),
+            embedding_scale: *embedding_scale,
+            rotations: rotations.iter().map(|rotation| rotation.try_map(&mut make)).collect::<Result<_, E>>()?,
             layers: layers.iter().map(|layer| layer.try_map(&mut make)).collect::<Result<_, E>>()?,
             norm: norm.try_map(&mut make)?,
             head: head.as_ref().map(&mut make).transpose()?,
+            logit_cap: *logit_cap,
         })
     }
 
     /// Every tensor, in execution order.
     #[must_use]
     pub fn tensors(&self) -> Vec<&W> {
-        let Self { vocab_size: _, hidden_size: _, max_position: _, embeddings, rotations: _, layers, norm, head } =
-            self;
+        let Self {
+            vocab_size: _,
+            hidden_size: _,
+            max_position: _,
+            embeddings: _,
+            embedding_scale: _,
+            rotations: _,
+            layers,
+            norm,
+            head,
+            logit_cap: _,
+        } = self;
         let layers = layers.iter().flat_map(Layer::tensors);
-        [embeddings].into_iter().chain(layers).chain([&norm.weight]).chain(head).collect()
+        self.first_tensors().into_iter().chain(layers).chain([&norm.weight]).chain(head).collect()
+    }
+
+    /// The tensors of [`Part::Embeddings`](crate::Part::Embeddings): the embedding table, and the divisors of rotations.
+    #[must_use]
+    pub fn first_tensors(&self) -> Vec<&W> {
+        let divisors = self.rotations.iter().filter_map(|rotation| rotation.divisors.as_ref());
+        [&self.embeddings].into_iter().chain(divisors).collect()
     }
 
     /// The matrix that makes logits: (vocab, hidden).
@@ -202,7 +271,7 @@ impl<W> Decoder<W> {
         let branches = self.layers.iter().flat_map(|layer| &layer.branches);
         branches.filter_map(|branch| match &branch.body {
             Body::Attention(attention) => Some(attention),
-            Body::Dense(_) => None,
+            Body::Dense(_) | Body::Experts(_) => None,
         })
     }
 
@@ -217,6 +286,10 @@ impl<W> Decoder<W> {
                     widths.keys = widths.keys.max(attention.key_width());
                 }
                 Body::Dense(dense) => widths.inner = widths.inner.max(dense.width),
+                Body::Experts(experts) => {
+                    widths.inner = experts.each.iter().map(|dense| dense.width).fold(widths.inner, usize::max);
+                    widths.experts = widths.experts.max(experts.each.len());
+                }
             }
         }
         widths
@@ -229,7 +302,18 @@ impl Decoder {
     #[must_use]
     pub fn difference(&self, other: &Self) -> Option<&'static str> {
         let (ours, theirs) = (self.shapes(), other.shapes());
-        let Decoder { vocab_size, hidden_size, max_position, embeddings, rotations, layers, norm, head } = &ours;
+        let Decoder {
+            vocab_size,
+            hidden_size,
+            max_position,
+            embeddings,
+            embedding_scale,
+            rotations,
+            layers,
+            norm,
+            head,
+            logit_cap,
+        } = &ours;
         let fields = [
             ("vocab_size", *vocab_size == theirs.vocab_size),
             ("hidden_size", *hidden_size == theirs.hidden_size),
@@ -238,6 +322,8 @@ impl Decoder {
             ("rms_norm_eps", norm.eps.to_bits() == theirs.norm.eps.to_bits()),
             ("tie_word_embeddings", *head == theirs.head),
             ("rope_parameters", *rotations == theirs.rotations),
+            ("the factor of embeddings", *embedding_scale == theirs.embedding_scale),
+            ("final_logit_softcapping", *logit_cap == theirs.logit_cap),
             ("the shape of its layers", *layers == theirs.layers),
             ("the shape of its embeddings", (embeddings, norm) == (&theirs.embeddings, &theirs.norm)),
         ];
@@ -269,12 +355,14 @@ impl<W> Layer<W> {
     pub fn tensors(&self) -> Vec<&W> {
         let Self { branches } = self;
         let mut tensors = Vec::new();
-        for Branch { before, body } in branches {
+        for Branch { before, body, after } in branches {
             tensors.push(&before.weight);
             match body {
                 Body::Attention(attention) => attention.add_tensors(&mut tensors),
                 Body::Dense(dense) => dense.add_tensors(&mut tensors),
+                Body::Experts(experts) => experts.add_tensors(&mut tensors),
             }
+            tensors.extend(after.as_ref().map(|norm| &norm.weight));
         }
         tensors
     }
@@ -282,13 +370,23 @@ impl<W> Layer<W> {
 
 impl<W> Branch<W> {
     fn try_map<V, E>(&self, make: &mut impl FnMut(&W) -> Result<V, E>) -> Result<Branch<V>, E> {
-        let Self { before, body } = self;
+        let Self { before, body, after } = self;
         let before = before.try_map(make)?;
         let body = match body {
             Body::Attention(attention) => Body::Attention(attention.try_map(make)?),
             Body::Dense(dense) => Body::Dense(dense.try_map(make)?),
+            Body::Experts(experts) => Body::Experts(experts.try_map(make)?),
         };
-        Ok(Branch { before, body })
+        let after = after.as_ref().map(|norm| norm.try_map(make)).transpose()?;
+        Ok(Branch { before, body, after })
+    }
+}
+
+impl<W> Rotation<W> {
+    fn try_map<V, E>(&self, make: &mut impl FnMut(&W) -> Result<V, E>) -> Result<Rotation<V>, E> {
+        let Self { rope, width, divisors } = self;
+        let divisors = divisors.as_ref().map(make).transpose()?;
+        Ok(Rotation { rope: rope.clone(), width: *width, divisors })
     }
 }
 
@@ -339,6 +437,7 @@ impl<W> Attention<W> {
             rotation,
             pairs,
             scale,
+            soft_cap,
             sees,
         } = self;
         Ok(Attention {
@@ -354,6 +453,7 @@ impl<W> Attention<W> {
             rotation: *rotation,
             pairs: *pairs,
             scale: *scale,
+            soft_cap: *soft_cap,
             sees: *sees,
         })
     }
@@ -372,6 +472,7 @@ impl<W> Attention<W> {
             rotation: _,
             pairs: _,
             scale: _,
+            soft_cap: _,
             sees: _,
         } = self;
         for linear in [query, key, value] {
@@ -384,15 +485,30 @@ impl<W> Attention<W> {
 
 impl<W> Dense<W> {
     fn try_map<V, E>(&self, make: &mut impl FnMut(&W) -> Result<V, E>) -> Result<Dense<V>, E> {
-        let Self { width, gate, up, down } = self;
+        let Self { width, activation, gate, up, down } = self;
         let (gate, up, down) = (gate.try_map(make)?, up.try_map(make)?, down.try_map(make)?);
-        Ok(Dense { width: *width, gate, up, down })
+        Ok(Dense { width: *width, activation: *activation, gate, up, down })
     }
 
     fn add_tensors<'a>(&'a self, tensors: &mut Vec<&'a W>) {
-        let Self { width: _, gate, up, down } = self;
+        let Self { width: _, activation: _, gate, up, down } = self;
         for linear in [gate, up, down] {
             linear.add_tensors(tensors);
         }
+    }
+}
+
+impl<W> Experts<W> {
+    fn try_map<V, E>(&self, make: &mut impl FnMut(&W) -> Result<V, E>) -> Result<Experts<V>, E> {
+        let Self { chosen, normalized, router, each } = self;
+        let router = make(router)?;
+        let each = each.iter().map(|dense| dense.try_map(make)).collect::<Result<_, E>>()?;
+        Ok(Experts { chosen: *chosen, normalized: *normalized, router, each })
+    }
+
+    fn add_tensors<'a>(&'a self, tensors: &mut Vec<&'a W>) {
+        let Self { chosen: _, normalized: _, router, each } = self;
+        tensors.push(router);
+        each.iter().for_each(|dense| dense.add_tensors(tensors));
     }
 }

@@ -1,12 +1,13 @@
 //! The canonical bytes of a described decoder: equal for equal arithmetic over equal files, in every release.
 //!
 //! Digests are made of them, so a byte that moves renames every published KV block. Each struct is taken apart without
-//! `..`: a new field does not compile until it has a place here. A field that may be absent, and is, may be left
-//! out of the bytes of all decoders that were there before it; anything else that changes them needs a new [`VERSION`].
+//! `..`: a new field does not compile until it has a place here. A fact that the decoders before it did not have follows
+//! behind all others, with its place, and only where it is there ([`Bytes::beside`]); anything else that changes the
+//! bytes needs a new [`VERSION`].
 
 use crate::{
-    Attention, Body, Branch, Decoder, Dense, Layer, Linear, Norm, Pairs, Rope, RopeScaling, Rotation, Rows, Sees, Slot,
-    Yarn,
+    Activation, Attention, Body, Branch, Decoder, Dense, Experts, Layer, Linear, Norm, Pairs, Rope, RopeScaling,
+    Rotation, Rows, Sees, Slot, Yarn,
 };
 
 /// The first byte.
@@ -17,66 +18,126 @@ impl Decoder<Slot> {
     /// length, variants behind their number.
     #[must_use]
     pub fn encoded(&self) -> Vec<u8> {
-        let Self { vocab_size, hidden_size, max_position, embeddings, rotations, layers, norm, head } = self;
-        let mut out = vec![VERSION];
+        let Self {
+            vocab_size,
+            hidden_size,
+            max_position,
+            embeddings,
+            embedding_scale,
+            rotations,
+            layers,
+            norm,
+            head,
+            logit_cap,
+        } = self;
+        let mut out = Bytes::default();
+        out.push(VERSION);
         for size in [*vocab_size, *hidden_size, *max_position] {
             size.put(&mut out);
         }
         embeddings.put(&mut out);
+        if *embedding_scale != 1.0 {
+            out.beside(Fact::EmbeddingScale, embedding_scale);
+        }
         rotations.put(&mut out);
         layers.put(&mut out);
         norm.put(&mut out);
         head.put(&mut out);
-        out
+        if let Some(cap) = logit_cap {
+            out.beside(Fact::LogitCap, cap);
+        }
+        out.of_all.append(&mut out.of_some);
+        out.of_all
+    }
+}
+
+/// Facts that only some decoders have.
+#[derive(Clone, Copy)]
+enum Fact {
+    EmbeddingScale = 1,
+    LogitCap = 2,
+    Divisors = 3,
+    LessOne = 4,
+    After = 5,
+    SoftCap = 6,
+    Activation = 7,
+}
+
+/// Canonical bytes in the making.
+#[derive(Default)]
+struct Bytes {
+    /// The facts that every decoder has.
+    of_all: Vec<u8>,
+    /// Those that only some have, each behind its number and its place among the others.
+    of_some: Vec<u8>,
+}
+
+impl Bytes {
+    fn push(&mut self, byte: u8) {
+        self.of_all.push(byte);
+    }
+
+    fn extend(&mut self, bytes: impl IntoIterator<Item = u8>) {
+        self.of_all.extend(bytes);
+    }
+
+    /// Appends a fact behind those of all decoders.
+    fn beside(&mut self, fact: Fact, value: &impl Put) {
+        let mut own = Self::default();
+        own.push(fact as u8);
+        self.of_all.len().put(&mut own);
+        value.put(&mut own);
+        self.of_some.append(&mut own.of_all);
+        self.of_some.append(&mut own.of_some);
     }
 }
 
 /// Values with canonical bytes.
 trait Put {
     /// Appends them.
-    fn put(&self, out: &mut Vec<u8>);
+    fn put(&self, out: &mut Bytes);
 }
 
 impl Put for usize {
-    fn put(&self, out: &mut Vec<u8>) {
+    fn put(&self, out: &mut Bytes) {
         out.extend((*self as u64).to_le_bytes());
     }
 }
 
 impl Put for f32 {
-    fn put(&self, out: &mut Vec<u8>) {
+    fn put(&self, out: &mut Bytes) {
         f64::from(*self).put(out);
     }
 }
 
 impl Put for f64 {
-    fn put(&self, out: &mut Vec<u8>) {
+    fn put(&self, out: &mut Bytes) {
         out.extend(self.to_bits().to_le_bytes());
     }
 }
 
 impl Put for bool {
-    fn put(&self, out: &mut Vec<u8>) {
+    fn put(&self, out: &mut Bytes) {
         out.push(u8::from(*self));
     }
 }
 
 impl Put for str {
-    fn put(&self, out: &mut Vec<u8>) {
+    fn put(&self, out: &mut Bytes) {
         self.len().put(out);
-        out.extend(self.as_bytes());
+        out.extend(self.bytes());
     }
 }
 
 impl<T: Put> Put for [T] {
-    fn put(&self, out: &mut Vec<u8>) {
+    fn put(&self, out: &mut Bytes) {
         self.len().put(out);
         self.iter().for_each(|one| one.put(out));
     }
 }
 
 impl<T: Put> Put for Option<T> {
-    fn put(&self, out: &mut Vec<u8>) {
+    fn put(&self, out: &mut Bytes) {
         self.is_some().put(out);
         if let Some(one) = self {
             one.put(out);
@@ -85,32 +146,38 @@ impl<T: Put> Put for Option<T> {
 }
 
 impl Put for Slot {
-    fn put(&self, out: &mut Vec<u8>) {
-        let Self { name, shape, rows } = self;
+    fn put(&self, out: &mut Bytes) {
+        let Self { name, shape, rows, less_one } = self;
         name.put(out);
         shape.put(out);
         rows.put(out);
+        if *less_one {
+            out.beside(Fact::LessOne, less_one);
+        }
     }
 }
 
 impl Put for Rows {
-    fn put(&self, out: &mut Vec<u8>) {
+    fn put(&self, out: &mut Bytes) {
         let Self { first, of } = self;
         first.put(out);
         of.put(out);
     }
 }
 
-impl Put for Rotation {
-    fn put(&self, out: &mut Vec<u8>) {
-        let Self { rope, width } = self;
+impl Put for Rotation<Slot> {
+    fn put(&self, out: &mut Bytes) {
+        let Self { rope, width, divisors } = self;
         rope.put(out);
         width.put(out);
+        if let Some(divisors) = divisors {
+            out.beside(Fact::Divisors, divisors);
+        }
     }
 }
 
 impl Put for Rope {
-    fn put(&self, out: &mut Vec<u8>) {
+    fn put(&self, out: &mut Bytes) {
         let Self { theta, scaling } = self;
         theta.put(out);
         match scaling {
@@ -132,12 +199,17 @@ impl Put for Rope {
                 out.push(4);
                 yarn.put(out);
             }
+            RopeScaling::Divided { divisors, attention_factor } => {
+                out.push(5);
+                divisors.put(out);
+                attention_factor.put(out);
+            }
         }
     }
 }
 
 impl Put for Yarn {
-    fn put(&self, out: &mut Vec<u8>) {
+    fn put(&self, out: &mut Bytes) {
         let Self { factor, original_max_position_embeddings, attention_factor, beta_fast, beta_slow, truncate } = self;
         factor.put(out);
         original_max_position_embeddings.put(out);
@@ -147,15 +219,15 @@ impl Put for Yarn {
 }
 
 impl Put for Layer<Slot> {
-    fn put(&self, out: &mut Vec<u8>) {
+    fn put(&self, out: &mut Bytes) {
         let Self { branches } = self;
         branches.put(out);
     }
 }
 
 impl Put for Branch<Slot> {
-    fn put(&self, out: &mut Vec<u8>) {
-        let Self { before, body } = self;
+    fn put(&self, out: &mut Bytes) {
+        let Self { before, body, after } = self;
         before.put(out);
         match body {
             Body::Attention(attention) => {
@@ -166,12 +238,29 @@ impl Put for Branch<Slot> {
                 out.push(1);
                 dense.put(out);
             }
+            Body::Experts(experts) => {
+                out.push(2);
+                experts.put(out);
+            }
+        }
+        if let Some(norm) = after {
+            out.beside(Fact::After, norm);
         }
     }
 }
 
+impl Put for Experts<Slot> {
+    fn put(&self, out: &mut Bytes) {
+        let Self { chosen, normalized, router, each } = self;
+        chosen.put(out);
+        normalized.put(out);
+        router.put(out);
+        each.put(out);
+    }
+}
+
 impl Put for Norm<Slot> {
-    fn put(&self, out: &mut Vec<u8>) {
+    fn put(&self, out: &mut Bytes) {
         let Self { weight, eps } = self;
         weight.put(out);
         eps.put(out);
@@ -179,7 +268,7 @@ impl Put for Norm<Slot> {
 }
 
 impl Put for Linear<Slot> {
-    fn put(&self, out: &mut Vec<u8>) {
+    fn put(&self, out: &mut Bytes) {
         let Self { weight, bias } = self;
         weight.put(out);
         bias.put(out);
@@ -187,7 +276,7 @@ impl Put for Linear<Slot> {
 }
 
 impl Put for Attention<Slot> {
-    fn put(&self, out: &mut Vec<u8>) {
+    fn put(&self, out: &mut Bytes) {
         let Self {
             heads,
             kv_heads,
@@ -201,18 +290,23 @@ impl Put for Attention<Slot> {
             rotation,
             pairs,
             scale,
+            soft_cap,
             sees,
         } = self;
         [*heads, *kv_heads, *head_dim].iter().for_each(|size| size.put(out));
         [query, key, value].iter().for_each(|linear| linear.put(out));
         [query_norm, key_norm].iter().for_each(|norm| norm.put(out));
         output.put(out);
-        rotation.put(out);
+        // No list is as long as that.
+        rotation.unwrap_or(usize::MAX).put(out);
         out.push(match pairs {
             Pairs::Halves => 0,
             Pairs::Neighbours => 1,
         });
         scale.put(out);
+        if let Some(cap) = soft_cap {
+            out.beside(Fact::SoftCap, cap);
+        }
         match sees {
             Sees::All => out.push(0),
             Sees::Window(positions) => {
@@ -224,9 +318,13 @@ impl Put for Attention<Slot> {
 }
 
 impl Put for Dense<Slot> {
-    fn put(&self, out: &mut Vec<u8>) {
-        let Self { width, gate, up, down } = self;
+    fn put(&self, out: &mut Bytes) {
+        let Self { width, activation, gate, up, down } = self;
         width.put(out);
+        match activation {
+            Activation::Silu => {}
+            Activation::GeluTanh => out.beside(Fact::Activation, &1),
+        }
         [gate, up, down].iter().for_each(|linear| linear.put(out));
     }
 }
@@ -258,33 +356,52 @@ mod tests {
             query_norm: None,
             key_norm: None,
             output: linear("o"),
-            rotation: 0,
+            rotation: Some(0),
             pairs: Pairs::Halves,
             scale: 0.5,
+            soft_cap: None,
             sees: Sees::All,
         };
-        let dense = Dense { width: 2, gate: linear("gate"), up: linear("up"), down: linear("down") };
+        let (activation, gate) = (Activation::Silu, linear("gate"));
+        let dense = Dense { width: 2, activation, gate, up: linear("up"), down: linear("down") };
         let branches = vec![
-            Branch { before: norm("before"), body: Body::Attention(attention) },
-            Branch { before: norm("between"), body: Body::Dense(dense) },
+            Branch { before: norm("before"), body: Body::Attention(attention), after: None },
+            Branch { before: norm("between"), body: Body::Dense(dense), after: None },
         ];
+        let rope = Rope { theta: 1e4, scaling: RopeScaling::Default };
         Decoder {
             vocab_size: 2,
             hidden_size: 2,
             max_position: 8,
             embeddings: slot("embeddings"),
-            rotations: vec![Rotation { rope: Rope { theta: 1e4, scaling: RopeScaling::Default }, width: 2 }],
+            embedding_scale: 1.0,
+            rotations: vec![Rotation { rope, width: 2, divisors: None }],
             layers: vec![Layer { branches }],
             norm: norm("norm"),
             head: None,
+            logit_cap: None,
         }
     }
 
     fn attention(decoder: &mut Decoder<Slot>) -> &mut Attention<Slot> {
         match &mut decoder.layers[0].branches[0].body {
             Body::Attention(attention) => attention,
-            Body::Dense(_) => panic!("the first branch is attention"),
+            _ => panic!("the first branch is attention"),
         }
+    }
+
+    fn dense(decoder: &mut Decoder<Slot>) -> &mut Dense<Slot> {
+        match &mut decoder.layers[0].branches[1].body {
+            Body::Dense(dense) => dense,
+            _ => panic!("the second branch is dense"),
+        }
+    }
+
+    /// Makes several of the second branch.
+    fn route(decoder: &mut Decoder<Slot>, chosen: usize, normalized: bool, count: usize) {
+        let each = vec![dense(decoder).clone(); count];
+        let experts = Experts { chosen, normalized, router: slot("router"), each };
+        decoder.layers[0].branches[1].body = Body::Experts(experts);
     }
 
     /// A change of a decoder.
@@ -293,7 +410,7 @@ mod tests {
     #[test]
     fn every_fact_has_bytes_of_its_own() {
         let scale = |decoder: &mut Decoder<Slot>, scaling| decoder.rotations[0].rope.scaling = scaling;
-        let changes: [Change; 20] = [
+        let changes: [Change; 36] = [
             |_| {},
             |it| it.vocab_size = 3,
             |it| it.hidden_size = 3,
@@ -314,6 +431,22 @@ mod tests {
             |it| attention(it).query.bias = Some(slot("bias")),
             |it| attention(it).query_norm = Some(norm("norm of a head")),
             |it| attention(it).key_norm = Some(norm("norm of a head")),
+            |it| attention(it).rotation = None,
+            |it| attention(it).soft_cap = Some(50.0),
+            |it| attention(it).soft_cap = Some(30.0),
+            |it| it.logit_cap = Some(50.0),
+            |it| it.embedding_scale = 50.0,
+            |it| it.rotations[0].divisors = Some(slot("divisors")),
+            |it| it.layers[0].branches[0].after = Some(norm("after")),
+            |it| it.layers[0].branches[1].after = Some(norm("after")),
+            |it| it.norm.weight.less_one = true,
+            |it| it.layers[0].branches[0].before.weight.less_one = true,
+            |it| dense(it).activation = Activation::GeluTanh,
+            |it| dense(it).width = 3,
+            |it| route(it, 1, false, 1),
+            |it| route(it, 2, false, 1),
+            |it| route(it, 1, true, 1),
+            |it| route(it, 1, false, 2),
         ];
         let scalings = [
             RopeScaling::Linear { factor: 2.0 },
@@ -332,6 +465,13 @@ mod tests {
         all.sort();
         all.dedup();
         assert_eq!(all.len(), count, "two decoders share their bytes");
+    }
+
+    /// Every release has made so many bytes of this decoder.
+    #[test]
+    fn facts_that_are_not_there_leave_no_byte() {
+        let bytes = decoder().encoded();
+        assert_eq!(bytes.len(), 556);
     }
 
     /// No text runs into its neighbour.

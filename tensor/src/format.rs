@@ -136,15 +136,37 @@ formats! {
 }
 
 impl Format {
-    /// The formats that every backend reads a matrix in.
-    pub const MATRICES: [Self; 4] = [Self::F32, Self::F16, Self::Bf16, Self::Q8_0];
-    /// The formats that every backend reads a norm or a bias in.
+    /// The formats that a matrix may be stored in.
+    pub const MATRICES: [Self; 15] = [
+        Self::F32,
+        Self::F16,
+        Self::Bf16,
+        Self::Q8_0,
+        Self::Q4_0,
+        Self::Q4_1,
+        Self::Q5_0,
+        Self::Q5_1,
+        Self::Q2K,
+        Self::Q3K,
+        Self::Q4K,
+        Self::Q5K,
+        Self::Q6K,
+        Self::Iq4Nl,
+        Self::Iq4Xs,
+    ];
+    /// The formats that a norm or a bias may be stored in.
     pub const VECTORS: [Self; 3] = [Self::F32, Self::F16, Self::Bf16];
 
     /// The format of this name.
     #[must_use]
     pub fn of_name(name: &str) -> Option<Self> {
         Self::ALL.iter().copied().find(|format| format.name() == name)
+    }
+
+    /// True if it is one of GGML's: blocks of numbers that share scales.
+    #[must_use]
+    pub const fn is_blocks(self) -> bool {
+        self.block().numbers >= 32
     }
 
     /// Bytes of a row of so many numbers; `None` where they are no whole number of blocks, or more than can be

@@ -2,7 +2,8 @@
 //!
 //! Computes frequencies; knows no tensor. The formulas, f32 where `transformers` uses f32, are those of its
 //! `modeling_rope_utils`, because the published numbers were trained with them: *linear* (position interpolation, Chen
-//! et al. 2023), *dynamic* (NTK-aware scaling), *llama3* (Llama 3.1) and *yarn* (Peng et al. 2023).
+//! et al. 2023), *dynamic* (NTK-aware scaling), *llama3* (Llama 3.1), *yarn* (Peng et al. 2023) and *longrope* (Ding et
+//! al. 2024).
 //!
 //! **Dynamic scaling is computed for the longest sequence that it allows**, as vLLM does, and not for the length that
 //! a sequence has at some moment, as `transformers` does: keys in a cache stay rotated as they were made, so a
@@ -48,6 +49,13 @@ pub enum RopeScaling {
     },
     /// Interpolation by parts, and a factor on the attention logits.
     Yarn(Yarn),
+    /// Every frequency has a divisor of its own, and attention logits a factor.
+    Divided {
+        /// One for each pair.
+        divisors: Vec<f64>,
+        /// Multiplies cosines and sines.
+        attention_factor: f64,
+    },
 }
 
 /// The numbers of YaRN.
@@ -85,6 +93,9 @@ impl Rope {
                 }
             }
             RopeScaling::Yarn(yarn) => yarn.stretch(theta, frequencies),
+            RopeScaling::Divided { divisors, .. } => {
+                frequencies.iter_mut().zip(divisors).for_each(|(it, divisor)| *it /= *divisor as f32);
+            }
         }
     }
 
@@ -93,6 +104,7 @@ impl Rope {
     pub fn attention_factor(&self) -> f32 {
         match &self.scaling {
             RopeScaling::Yarn(yarn) => yarn.attention_factor as f32,
+            RopeScaling::Divided { attention_factor, .. } => *attention_factor as f32,
             RopeScaling::Default
             | RopeScaling::Linear { .. }
             | RopeScaling::Dynamic { .. }

@@ -13,6 +13,8 @@ pub struct Slot {
     pub shape: Vec<usize>,
     /// Its rows in the stored tensor, where several slots share one.
     pub rows: Option<Rows>,
+    /// True if a vector's numbers are stored less one, as some families store their norms.
+    pub less_one: bool,
 }
 
 /// Consecutive rows of a stored matrix, or numbers of a stored vector, as of projections that a family stores as one.
@@ -28,7 +30,7 @@ impl Slot {
     /// All of the tensor `name`.
     #[must_use]
     pub fn new(name: &str, shape: &[usize]) -> Self {
-        Self { name: name.to_owned(), shape: shape.to_vec(), rows: None }
+        Self { name: name.to_owned(), shape: shape.to_vec(), rows: None, less_one: false }
     }
 
     /// Rows of the tensor `name`, which has `rows.of`.
@@ -78,7 +80,11 @@ impl Weight {
     /// Fills `slot` with `numbers`; `None` where shapes do not fit, or rows are no whole blocks.
     #[must_use]
     pub fn new(slot: &Slot, numbers: View) -> Option<Self> {
-        if numbers.shape() != slot.stored_shape() {
+        let (stored, expected) = (numbers.shape(), slot.stored_shape());
+        // Rows may be of a stack of matrices: they lie as those of one.
+        let is_stack = slot.rows.is_some() && stored.len() == 3 && expected.len() == 2;
+        let is_stacked = is_stack && stored[0].checked_mul(stored[1]) == Some(expected[0]) && stored[2] == expected[1];
+        if stored != expected && !is_stacked {
             return None;
         }
         // A part of a vector is rows of one number each; a whole one may be a row of blocks.
@@ -164,6 +170,15 @@ mod tests {
         assert!(Weight::new(&slot(5, 2), fused.clone()).is_none(), "beyond the end");
         assert!(Weight::new(&slot(usize::MAX, 2), fused.clone()).is_none());
         assert!(Weight::new(&Slot::new("qkv", &[5, 2]), fused).is_none(), "another shape");
+    }
+
+    #[test]
+    fn rows_of_a_stack_of_matrices_are_those_of_one() {
+        let stack = view(Format::Bf16, &[3, 2, 2], 24);
+        let matrix = |first| Weight::new(&Slot::rows("experts", &[2, 2], Rows { first, of: 6 }), stack.clone());
+        assert_eq!(matrix(4).expect("it fits").bytes(), (16..24).collect::<Vec<u8>>());
+        let other = Slot::rows("experts", &[2, 3], Rows { first: 0, of: 4 });
+        assert!(Weight::new(&other, stack).is_none(), "as many numbers in other rows");
     }
 
     #[test]

@@ -17,6 +17,8 @@ pub enum Meta {
     Text(String),
     /// Type 9 of type 5.
     I32s(Vec<i32>),
+    /// Type 9 of type 6.
+    F32s(Vec<f32>),
     /// Type 9 of type 8.
     Texts(Vec<String>),
 }
@@ -112,6 +114,10 @@ fn write(out: &mut Vec<u8>, value: &Meta) {
         }
         Meta::I32s(numbers) => {
             list(out, 5, numbers.len());
+            numbers.iter().for_each(|number| out.extend(number.to_le_bytes()));
+        }
+        Meta::F32s(numbers) => {
+            list(out, 6, numbers.len());
             numbers.iter().for_each(|number| out.extend(number.to_le_bytes()));
         }
         Meta::Texts(texts) => {

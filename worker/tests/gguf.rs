@@ -335,6 +335,61 @@ fn q8_0_in_place_is_what_is_made_of_the_weights_at_load_time() {
     }
 }
 
+/// Divisors of a rotation as the converter writes them for Llama 3.1.
+fn divisors(rope: &Value, width: usize) -> Vec<f32> {
+    let number = |name: &str| rope[name].as_f64().expect("a number");
+    let (factor, low, high) = (number("factor"), number("low_freq_factor"), number("high_freq_factor"));
+    let original = number("original_max_position_embeddings");
+    let divisor = |pair: usize| {
+        let frequency = number("rope_theta").powf(-2.0 * pair as f64 / width as f64);
+        let wavelength = std::f64::consts::TAU / frequency;
+        let smooth = (original / wavelength - low) / (high - low);
+        match wavelength {
+            short if short < original / high => 1.0,
+            long if long > original / low => factor,
+            _ => 1.0 / ((1.0 - smooth) / factor + smooth),
+        }
+    };
+    (0..width / 2).map(|pair| divisor(pair) as f32).collect()
+}
+
+#[test]
+fn divisors_of_a_rotation_in_the_file_are_those_of_the_config() {
+    let from = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/fixtures/llama3_rope");
+    let text = std::fs::read(from.join("config.json")).expect("reads");
+    let (config, weights) = (json_of(&text), Weights::open_dir(&from).expect("opens"));
+    let mut file = converted(&config, &weights);
+    let width = config["head_dim"].as_u64().expect("a width") as usize;
+    let divisors: Vec<u8> =
+        divisors(&config["rope_parameters"], width).iter().flat_map(|number| number.to_le_bytes()).collect();
+    file.tensor("rope_freqs.weight", &[width as u64 / 2], 0, divisors);
+    let bytes = file.bytes();
+    let header = loader::gguf::parse(&bytes, bytes.len() as u64).expect("a header");
+    let theirs = Config::parse(&models::gguf::config_json(&header).expect("a model")).expect("a config");
+    assert_eq!(theirs.rope_divisors.as_deref(), Some("rope_freqs.weight"));
+    let ours = Config::parse(&text).expect("a config");
+    // As from the file, but under a checkpoint's names and with halves for pairs.
+    let divided = Config { rope_divisors: theirs.rope_divisors.clone(), rope: theirs.rope.clone(), ..ours.clone() };
+    let plain = Config { rope: theirs.rope, ..ours.clone() };
+    let mut named = GgufFile::default();
+    for name in weights.names() {
+        let tensor = weights.get(name).expect("a tensor");
+        let shape: Vec<u64> = tensor.shape().iter().map(|size| *size as u64).collect();
+        named.tensor(name, &shape, 0, tensor.bytes().to_vec());
+    }
+    let rest = file.tensors.pop().expect("the divisors");
+    named.tensor(&rest.name, &rest.shape, rest.kind, rest.bytes);
+    let directory = tempfile::tempdir().expect("a directory");
+    written(directory.path(), "model.gguf", &named);
+    let found = logits(&divided, &Weights::open_dir(directory.path()).expect("opens"), None);
+    let apart = |config: &Config| {
+        let other = logits(config, &weights, None);
+        found.iter().zip(&other).map(|(one, other)| (one - other).abs()).fold(0.0, f32::max)
+    };
+    assert!(apart(&ours) < 1e-4, "{}", apart(&ours));
+    assert!(apart(&plain) > 1e-2, "{}", apart(&plain));
+}
+
 /// Converters mix formats within a layer, and within the matrices that one region of kernels reads together.
 #[tokio::test]
 async fn matrices_of_every_format_in_one_layer_compute_what_the_reference_does() {
@@ -437,7 +492,7 @@ async fn a_tokenizer_beside_the_file_takes_nothing_else_from_it() {
     let directory = tempfile::tempdir().expect("a directory");
     let mut file = demo();
     file.metadata.retain(|(key, _)| key != "tokenizer.ggml.pre");
-    file.meta("tokenizer.ggml.pre", Meta::Text("tekken".into()));
+    file.meta("tokenizer.ggml.pre", Meta::Text("exaone".into()));
     file.meta("general.sampling.temp", Meta::F32(0.0));
     written(directory.path(), "demo.gguf", &file);
     std::fs::write(directory.path().join("tokenizer.json"), models::demo::TOKENIZER).expect("writes");
@@ -527,33 +582,31 @@ async fn what_nothing_here_computes_is_refused_by_name() {
     };
     let mut quantised = demo();
     let up = quantised.tensors.iter_mut().find(|tensor| tensor.name == "blk.0.ffn_up.weight").expect("a matrix");
-    let blocks = up.shape.iter().product::<u64>() as usize / 32;
-    (up.kind, up.bytes) = (2, vec![0; blocks * 18]);
-    let mut divisors = demo();
-    divisors.tensor("rope_freqs.weight", &[32], 0, vec![0; 128]);
+    let blocks = up.shape.iter().product::<u64>() as usize / 256;
+    (up.kind, up.bytes) = (35, vec![0; blocks * 66]);
     let mut lacking = demo();
     lacking.tensors.retain(|tensor| tensor.name != "blk.3.ffn_up.weight");
     let mut extra = demo();
     extra.tensor("blk.0.attn_sinks.weight", &[4], 0, vec![0; 16]);
     for (name, file, words) in [
         ("architecture", changed("general.architecture", Meta::Text("mamba".into())), ["mamba", "qwen3"]),
-        ("words", changed("tokenizer.ggml.pre", Meta::Text("tekken".into())), ["tekken", "tokenizer.json"]),
+        ("words", changed("tokenizer.ggml.pre", Meta::Text("exaone".into())), ["exaone", "tokenizer.json"]),
         (
             "pieces",
-            changed("tokenizer.ggml.model", Meta::Text("llama".into())),
+            changed("tokenizer.ggml.model", Meta::Text("t5".into())),
             ["tokenizer.ggml.model", "tokenizer.json"],
         ),
         ("experts", changed("qwen3.expert_count", Meta::U32(8)), ["qwen3.expert_count", "dense"]),
         ("rotation", changed("qwen3.rope.dimension_count", Meta::U32(32)), ["rope.dimension_count", "32"]),
         ("type", changed("qwen3.block_count", Meta::Text("five".into())), ["qwen3.block_count", "whole number"]),
-        ("kind", quantised, ["model.layers.0.mlp.up_proj.weight", "stored as Q4_0"]),
+        ("scores", changed("tokenizer.ggml.model", Meta::Text("llama".into())), ["tokenizer.ggml.scores", "no"]),
+        ("kind", quantised, ["model.layers.0.mlp.up_proj.weight", "stored as TQ2_0"]),
         ("no cuts", without("tokenizer.ggml.pre"), ["tokenizer.ggml.pre", "tokenizer.json"]),
         ("unknown", changed("qwen3.attention.temperature_scale", Meta::F32(0.5)), ["temperature_scale", "0.5"]),
         ("soft cap", changed("qwen3.attn_logit_softcapping", Meta::F32(50.0)), ["attn_logit_softcapping", "50"]),
         ("words more", changed("tokenizer.ggml.normalizer.lowercase", Meta::Bool(true)), ["lowercase", "true"]),
         ("yarn without", changed("qwen3.rope.scaling.yarn_beta_fast", Meta::F32(16.0)), ["yarn_beta_fast", "yarn"]),
         ("rows", changed("qwen3.vocab_size", Meta::U32(7)), ["qwen3.vocab_size", "token_embd.weight"]),
-        ("divisors", divisors, ["rope_freqs.weight", "safetensors"]),
         ("lacking", lacking, ["model.layers.3.mlp.up_proj.weight", "missing"]),
         ("extra", extra, ["blk.0.attn_sinks.weight", "not part"]),
     ] {
@@ -608,14 +661,13 @@ fn a_special_token_has_the_number_that_the_file_gives_it() {
 #[tokio::test]
 async fn an_architecture_is_refused_before_its_formats() {
     let directory = tempfile::tempdir().expect("a directory");
-    // Named as Gemma 3 in Q4_K_M is published.
     let mut file = GgufFile::default();
-    file.meta("general.architecture", Meta::Text("gemma3".into()));
-    file.meta("gemma3.block_count", Meta::U32(1));
-    file.tensor("token_embd.weight", &[16, 256], 12, vec![0; 16 * 144]);
-    let text = refusal(&written(directory.path(), "gemma-3-1b-it-Q4_K_M.gguf", &file)).await;
-    assert!(text.contains("gemma3") && text.contains("llama, qwen2 and qwen3"), "{text}");
-    assert!(!text.contains("Q4_K") && !text.contains("convert"), "{text}");
+    file.meta("general.architecture", Meta::Text("gemma3n".into()));
+    file.meta("gemma3n.block_count", Meta::U32(1));
+    file.tensor("token_embd.weight", &[16, 256], 35, vec![0; 16 * 66]);
+    let text = refusal(&written(directory.path(), "gemma-3n-TQ2_0.gguf", &file)).await;
+    assert!(text.contains("gemma3n") && text.contains("qwen3, qwen3moe, gemma2"), "{text}");
+    assert!(!text.contains("TQ2_0") && !text.contains("convert"), "{text}");
 }
 
 #[tokio::test]
@@ -624,9 +676,9 @@ async fn the_formats_to_convert_to_are_named() {
     let mut file = demo();
     let table = file.tensors.iter_mut().find(|tensor| tensor.name == "token_embd.weight").expect("a table");
     let blocks = table.shape.iter().product::<u64>() as usize / 256;
-    (table.kind, table.bytes) = (12, vec![0; blocks * 144]);
-    let text = refusal(&written(directory.path(), "demo-q4_k_m.gguf", &file)).await;
-    assert!(["Q4_K", "convert", "BF16", "Q8_0"].iter().all(|word| text.contains(word)), "{text}");
+    (table.kind, table.bytes) = (35, vec![0; blocks * 66]);
+    let text = refusal(&written(directory.path(), "demo-tq2_0.gguf", &file)).await;
+    assert!(["TQ2_0", "convert", "BF16", "Q4_K"].iter().all(|word| text.contains(word)), "{text}");
     // What the advice says does work.
     serving(&written(directory.path(), "demo-q8_0.gguf", &quantised(demo(), |_| true)).display().to_string()).await;
 }
@@ -657,4 +709,48 @@ async fn the_way_from_an_older_tokenizer_is_named() {
         assert!(text.contains("older form") && text.contains("save_pretrained"), "{older}: {text}");
         std::fs::remove_file(directory.path().join(older)).expect("removes");
     }
+}
+
+/// SentencePiece's pieces, bytes and scores, as converters write them.
+#[test]
+fn pieces_with_scores_are_joined_as_sentencepiece_joins_them() {
+    let mut file = GgufFile::default();
+    file.meta("general.architecture", Meta::Text("llama".into()));
+    let mut tokens: Vec<(String, i32, f32)> =
+        [("<unk>", 2), ("<s>", 3), ("</s>", 3)].map(|(token, kind)| (token.to_owned(), kind, 0.0)).into();
+    tokens.extend((0..256).map(|byte| (format!("<0x{byte:02X}>"), 6, 0.0)));
+    let pieces = ["▁t", "he", "▁the", "▁th", "er", "▁there", "▁", "t", "h", "e", "r", "a"];
+    tokens.extend(pieces.iter().enumerate().map(|(at, piece)| ((*piece).to_owned(), 1, -(at as f32))));
+    tokens.push(("<turn>".to_owned(), 4, 0.0));
+    file.meta("tokenizer.ggml.model", Meta::Text("llama".into()));
+    file.meta("tokenizer.ggml.tokens", Meta::Texts(tokens.iter().map(|(token, ..)| token.clone()).collect()));
+    file.meta("tokenizer.ggml.token_type", Meta::I32s(tokens.iter().map(|(_, kind, _)| *kind).collect()));
+    file.meta("tokenizer.ggml.scores", Meta::F32s(tokens.iter().map(|(.., score)| *score).collect()));
+    for (key, id) in [("unknown", 0), ("bos", 1), ("eos", 2)] {
+        file.meta(&format!("tokenizer.ggml.{key}_token_id"), Meta::U32(id));
+    }
+    let read = |file: &GgufFile| {
+        let bytes = file.bytes();
+        let header = loader::gguf::parse(&bytes, bytes.len() as u64).expect("a header");
+        let json = models::gguf::tokenizer(&header).expect("a tokenizer");
+        let text = models::gguf::text(&header).expect("texts");
+        Tokenizer::parse(&TextFiles { gguf: Some(&text), ..TextFiles::new(&json) }).expect("a tokenizer")
+    };
+    let id = |token: &str| tokens.iter().position(|(own, ..)| own == token).expect("a token") as u32;
+    let tokenizer = read(&file);
+    let ids = |text: &str| tokenizer.encode(text, false).expect("encodes");
+    // "▁t" is joined before "he", and "▁the" of both before "er" could be.
+    assert_eq!(ids("there"), [id("▁the"), id("r"), id("e")]);
+    assert_eq!(ids("the there"), [id("▁the"), id("▁the"), id("r"), id("e")]);
+    // No piece has this character: its bytes are tokens. A token of the user's is found first.
+    assert_eq!(ids("é"), [id("▁"), id("<0xC3>"), id("<0xA9>")]);
+    assert!(ids("the<turn>the").contains(&id("<turn>")));
+    assert_eq!(tokenizer.encode("the", true).expect("encodes"), [id("<s>"), id("▁the")]);
+    for text in ["the there", "  a  é\n", "hé<turn>"] {
+        assert_eq!(tokenizer.decode(&ids(text), true), text);
+    }
+    file.meta("tokenizer.ggml.add_space_prefix", Meta::Bool(false));
+    file.meta("tokenizer.ggml.add_bos_token", Meta::Bool(false));
+    let bare = read(&file);
+    assert_eq!(bare.encode("the the", true).expect("encodes"), [id("t"), id("he"), id("▁the")]);
 }

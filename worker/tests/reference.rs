@@ -40,7 +40,7 @@ fn folders() -> Vec<PathBuf> {
     let mut folders: Vec<PathBuf> = entries.map(|entry| entry.expect("readable").path()).collect();
     folders.retain(|folder| folder.join("expected.safetensors").exists());
     folders.sort();
-    assert!(folders.len() >= 17, "only {} models", folders.len());
+    assert!(folders.len() >= 25, "only {} models", folders.len());
     folders
 }
 
@@ -279,6 +279,7 @@ fn fused(decoder: &Decoder) -> Decoder {
         let (name, linears) = match &mut branch.body {
             Body::Attention(body) => ("qkv_proj", vec![&mut body.query, &mut body.key, &mut body.value]),
             Body::Dense(body) => ("gate_up_proj", vec![&mut body.gate, &mut body.up]),
+            Body::Experts(_) => continue,
         };
         let (weights, biases): (Vec<_>, Vec<_>) =
             linears.into_iter().map(|linear| (&mut linear.weight, linear.bias.as_mut())).unzip();
@@ -332,8 +333,9 @@ fn fused_tiers_compute_the_same_bits() {
     }
 }
 
-/// Nats that Q8_0 may cost a token on average: twice what was measured, 6e-4 to 1e-3 on these models and tiers.
-const Q8_0_LOSS: f64 = 2e-3;
+/// Nats that Q8_0 may cost a token on average, over the square of the largest logit, which errors grow with: twice what
+/// was measured, 1e-5 to 2e-5 on these models and tiers.
+const Q8_0_LOSS: f64 = 4e-5;
 
 #[test]
 fn eight_bits_cost_next_to_nothing_and_the_same_in_any_company() {
@@ -358,7 +360,9 @@ fn eight_bits_cost_next_to_nothing_and_the_same_in_any_company() {
             }
             let loss = loss / rows as f64;
             println!("{} {}: mean KL divergence {loss:.2e} nats", fixture.name, tier.name());
-            assert!(loss < Q8_0_LOSS, "{} {}: mean KL divergence {loss:.2e}", fixture.name, tier.name());
+            let largest = fixture.facts["max_abs_logit"].as_f64().expect("a number");
+            let bar = Q8_0_LOSS * largest * largest;
+            assert!(loss < bar, "{} {}: mean KL divergence {loss:.2e}, beyond {bar:.2e}", fixture.name, tier.name());
         }
         seen += 1;
     }

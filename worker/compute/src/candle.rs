@@ -5,6 +5,8 @@
 //! the bars on memory and speed are not for it. Its matrix products may round differently with the
 //! number of rows, so the independence that [`Backend::launch`] promises holds here up to rounding.
 
+pub(crate) mod blocks;
+
 use std::any::Any;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -19,8 +21,12 @@ use crate::backend::{
 use crate::kind::{BuildError, Built, Kind, Model, Rows, Sizes};
 use crate::memory::Need;
 use crate::results::{self, Outbox, Results, StepTimes};
+use crate::routing::Routing;
 use crate::sampler::Scratch;
-use tensor::{Attention, Body, Branch, Decoder, Dense, Format, Linear, Norm, Pairs, Rotation, Sees, Weight, Widths};
+use tensor::{
+    Activation, Attention, Body, Branch, Decoder, Dense, Experts, Format, Linear, Norm, Pairs, Rotation, Sees, Weight,
+    Widths,
+};
 
 /// Duration of one wait for weights.
 const PATIENCE: Duration = Duration::from_secs(1);
@@ -59,7 +65,7 @@ impl Kind for Candle {
 
     fn need(&self, model: &Model, rows: Rows) -> Need {
         let Some(decoder) = &model.decoder else { return Need::default() };
-        let (hidden, Widths { queries, keys: _, inner }) = (decoder.hidden_size, decoder.widths());
+        let (hidden, Widths { queries, keys: _, inner, experts: _ }) = (decoder.hidden_size, decoder.widths());
         let numbers: usize = decoder.tensors().iter().map(|weight| weight.shape().iter().product::<usize>()).sum();
         // Of a layer the feed-forward part is the widest, and of a step the logits; tensors live for an operation or two.
         let widest = 4 * (hidden + queries + inner);
@@ -194,19 +200,22 @@ impl CandleBackend {
         let angles: Vec<Angles> =
             decoder.rotations.iter().map(|rotation| Angles::new(rotation, segment)).collect::<Result<_>>()?;
         let tokens = Tensor::new(tokens, &Device::Cpu)?;
-        let mut stream = decoder.embeddings.index_select(&tokens, 0)?;
+        let mut stream = (decoder.embeddings.index_select(&tokens, 0)? * f64::from(decoder.embedding_scale))?;
         let mut caches = caches.iter_mut();
-        for Branch { before, body } in decoder.layers.iter().flat_map(|layer| &layer.branches) {
+        for Branch { before, body, after } in decoder.layers.iter().flat_map(|layer| &layer.branches) {
             let normed = rms_norm(&stream, before)?;
-            let result = match body {
+            let mut result = match body {
                 Body::Attention(attention) => {
                     let cache = caches.next().expect("a cache for each");
-                    attend(attention, &angles[attention.rotation], cache, segment, &normed)?
+                    let angles = attention.rotation.map(|rotation| &angles[rotation]);
+                    attend(attention, angles, cache, segment, &normed)?
                 }
-                Body::Dense(Dense { width: _, gate, up, down }) => {
-                    apply(down, &(apply(gate, &normed)?.silu()? * apply(up, &normed)?)?)?
-                }
+                Body::Dense(dense) => feed_forward(dense, &normed)?,
+                Body::Experts(experts) => routed(experts, &normed)?,
             };
+            if let Some(norm) = after {
+                result = rms_norm(&result, norm)?;
+            }
             stream = (stream + result)?;
         }
         let picked = segment.picked();
@@ -220,7 +229,8 @@ impl CandleBackend {
         if results::wants_hidden(segment) {
             return Ok(Some(normed));
         }
-        normed.matmul(&self.decoder.head().t()?).map(Some)
+        let logits = normed.matmul(&self.decoder.head().t()?)?;
+        capped(logits, self.decoder.logit_cap).map(Some)
     }
 
     fn compute(&mut self, segments: &[Segment<'_>]) -> std::result::Result<(), StepError> {
@@ -310,23 +320,53 @@ fn kv_block_numbers(decoder: &Decoder) -> usize {
 
 fn copy(weight: &Weight) -> Result<Tensor> {
     while !weight.view().wait_for(PATIENCE).map_err(candle_core::Error::wrap)? {}
-    let dtype = match weight.format() {
-        Format::F32 => DType::F32,
-        Format::F16 => DType::F16,
-        Format::Bf16 => DType::BF16,
-        Format::Q8_0 => return Tensor::from_vec(from_q8_0(weight.bytes()), weight.shape(), &Device::Cpu),
-        other => return Err(candle_core::Error::msg(format!("{other} is not read"))),
+    let stored = |dtype| Tensor::from_raw_buffer(weight.bytes(), dtype, weight.shape(), &Device::Cpu);
+    let numbers = match weight.format() {
+        Format::F32 => stored(DType::F32)?,
+        Format::F16 => stored(DType::F16)?.to_dtype(DType::F32)?,
+        Format::Bf16 => stored(DType::BF16)?.to_dtype(DType::F32)?,
+        other => {
+            let numbers = blocks::numbers(other, weight.bytes());
+            let numbers = numbers.ok_or_else(|| candle_core::Error::msg(format!("{other} is not read")))?;
+            Tensor::from_vec(numbers, weight.shape(), &Device::Cpu)?
+        }
     };
-    Tensor::from_raw_buffer(weight.bytes(), dtype, weight.shape(), &Device::Cpu)?.to_dtype(DType::F32)
+    if weight.slot().less_one { numbers + 1.0 } else { Ok(numbers) }
 }
 
-/// The numbers of blocks of Q8_0: 32 signed bytes times the scale before them.
-fn from_q8_0(bytes: &[u8]) -> Vec<f32> {
-    let numbers = |block: &[u8]| {
-        let scale = half::f16::from_le_bytes([block[0], block[1]]).to_f32();
-        block[2..].iter().map(|byte| f32::from(byte.cast_signed()) * scale).collect::<Vec<_>>()
+/// `cap · tanh(x / cap)` where there is a cap.
+fn capped(x: Tensor, cap: Option<f32>) -> Result<Tensor> {
+    match cap.map(f64::from) {
+        Some(cap) => (x / cap)?.tanh()? * cap,
+        None => Ok(x),
+    }
+}
+
+fn feed_forward(dense: &Dense<Tensor>, x: &Tensor) -> Result<Tensor> {
+    let Dense { width: _, activation, gate, up, down } = dense;
+    let gate = apply(gate, x)?;
+    let gate = match activation {
+        Activation::Silu => gate.silu()?,
+        Activation::GeluTanh => gate.gelu()?,
     };
-    bytes.chunks_exact(34).flat_map(numbers).collect()
+    apply(down, &(gate * apply(up, x)?)?)
+}
+
+/// Every row through its own experts, one after the other.
+fn routed(experts: &Experts<Tensor>, x: &Tensor) -> Result<Tensor> {
+    let Experts { chosen, normalized, router, each } = experts;
+    let scores = x.matmul(&router.t()?)?.to_vec2::<f32>()?;
+    let rows = scores.iter().enumerate().map(|(row, scores)| {
+        let x = x.narrow(0, row, 1)?;
+        let mut sum = x.zeros_like()?;
+        let mut shares = Vec::new();
+        Routing::default().shares(scores, *chosen, *normalized, |expert, share| shares.push((expert, share)));
+        for (expert, share) in shares {
+            sum = (sum + (feed_forward(&each[expert], &x)? * f64::from(share))?)?;
+        }
+        Ok(sum)
+    });
+    Tensor::cat(&rows.collect::<Result<Vec<_>>>()?, 0)
 }
 
 /// (rows, inputs) to (rows, outputs).
@@ -351,12 +391,15 @@ struct Angles {
 }
 
 impl Angles {
-    fn new(Rotation { rope, width }: &Rotation, segment: &Segment<'_>) -> Result<Self> {
+    fn new(Rotation { rope, width, divisors }: &Rotation<Tensor>, segment: &Segment<'_>) -> Result<Self> {
         let mut frequencies = vec![0f32; width / 2];
         let end = segment.end();
         rope.frequencies(&mut frequencies);
         let pairs = frequencies.len();
-        let frequencies = Tensor::from_vec(frequencies, (1, pairs), &Device::Cpu)?;
+        let mut frequencies = Tensor::from_vec(frequencies, (1, pairs), &Device::Cpu)?;
+        if let Some(divisors) = divisors {
+            frequencies = frequencies.broadcast_div(divisors)?;
+        }
         let positions: Vec<f32> = (segment.start..end).map(|position| position as f32).collect();
         let rows = positions.len();
         let positions = Tensor::from_vec(positions, (rows, 1), &Device::Cpu)?;
@@ -365,13 +408,14 @@ impl Angles {
         Ok(Self { cosines: (angles.cos()? * factor)?, sines: (angles.sin()? * factor)? })
     }
 
-    /// (rows, heads, head_dim): element `i` of the first half turns with element `i` of the second.
+    /// (rows, heads, head_dim): of the first numbers element `i` of one half turns with element `i` of the other.
     fn rotate(&self, x: &Tensor) -> Result<Tensor> {
-        let halves = x.chunk(2, D::Minus1)?;
-        let (a, b) = (&halves[0], &halves[1]);
+        let half = self.cosines.dim(D::Minus1)?;
+        let rest = x.dim(D::Minus1)? - 2 * half;
+        let (a, b) = (x.narrow(D::Minus1, 0, half)?, x.narrow(D::Minus1, half, half)?);
         let turned_a = (a.broadcast_mul(&self.cosines)? - b.broadcast_mul(&self.sines)?)?;
         let turned_b = (b.broadcast_mul(&self.cosines)? + a.broadcast_mul(&self.sines)?)?;
-        Tensor::cat(&[turned_a, turned_b], D::Minus1)
+        Tensor::cat(&[turned_a, turned_b, x.narrow(D::Minus1, 2 * half, rest)?], D::Minus1)
     }
 }
 
@@ -414,7 +458,7 @@ fn slot(segment: &Segment<'_>, position: usize) -> usize {
 /// Attention over the normed stream (rows, hidden); the result is added to the stream.
 fn attend(
     attention: &Attention<Tensor>,
-    angles: &Angles,
+    angles: Option<&Angles>,
     cache: &mut Cache,
     segment: &Segment<'_>,
     normed: &Tensor,
@@ -433,7 +477,9 @@ fn attend(
     if let Some(norm) = &attention.key_norm {
         keys = rms_norm(&keys, norm)?;
     }
-    let (queries, keys) = (angles.rotate(&queries)?, angles.rotate(&keys)?);
+    if let Some(angles) = angles {
+        (queries, keys) = (angles.rotate(&queries)?, angles.rotate(&keys)?);
+    }
     cache.write(segment, &keys, &values)?;
     let (keys, values) = cache.read(segment, attention)?;
     apply(&attention.output, &mix(attention, segment.start, &queries, &keys, &values)?)
@@ -454,7 +500,7 @@ fn mix(
     // Query heads that share a key head lie side by side: (kv_heads, group · rows, head_dim).
     let queries = queries.transpose(0, 1)?.reshape((kv_heads, group * rows, head_dim))?;
     let scores = (queries.matmul(&keys.transpose(1, 2)?.contiguous()?)? * f64::from(attention.scale))?;
-    let scores = scores.reshape((kv_heads, group, rows, positions))?;
+    let scores = capped(scores, attention.soft_cap)?.reshape((kv_heads, group, rows, positions))?;
     let scores = scores.broadcast_add(&mask(start, rows, positions, attention.sees)?)?;
     let shares = scores.broadcast_sub(&scores.max_keepdim(D::Minus1)?)?.exp()?;
     let shares = shares.broadcast_div(&shares.sum_keepdim(D::Minus1)?)?;

@@ -6,6 +6,7 @@
 //! hands out what is there. It knows no request and no text.
 
 mod arena;
+mod experts;
 mod kind;
 mod need;
 mod operand;
@@ -24,15 +25,16 @@ use crate::backend::{
 };
 use crate::kernels::attention::{Attention, attend};
 use crate::kernels::buffer::Buffer;
+use crate::kernels::cap::soft_cap;
 use crate::kernels::linear::{Inputs, Matrix, Projection, Then, project, project_gated};
-use crate::kernels::norm::rms_norm;
+use crate::kernels::norm::{add_normed, rms_norm};
 use crate::kernels::pool::Pool;
 use crate::kernels::rotate::{BLOCK_TOKENS, HeadNorm, Heads, Rotation, Row, part_pairs, rotate_and_store};
 use crate::kernels::stream;
 use crate::kernels::tier::Instructions;
 use crate::results::{self, Outbox, Results, StepTimes};
 use crate::sampler::Scratch;
-use tensor::{Body, Branch, Decoder, Dense, Format, Norm, Pairs, Sees};
+use tensor::{Body, Branch, Decoder, Dense, Format, Linear, Norm, Pairs, Sees};
 
 pub(crate) use self::kind::Cpu;
 pub use self::options::{CpuError, CpuOptions, KV_BLOCK_TOKENS};
@@ -157,10 +159,12 @@ impl CpuBackend {
         for layer in 0..model.source().layers.len() {
             self.location.enter(Some(Part::Layer(layer)));
             model.need(Part::Layer(layer), wanted)?;
-            for Branch { before, body } in &model.layer(layer).branches {
+            for Branch { before, body, after } in &model.layer(layer).branches {
+                let norms = Norms { before, after: after.as_ref() };
                 match body {
-                    Body::Attention(body) => self.attention(before, body, &mut kv_at, segments),
-                    Body::Dense(body) => self.dense(before, body),
+                    Body::Attention(body) => self.attention(norms, body, &mut kv_at, segments),
+                    Body::Dense(body) => self.dense(norms, body),
+                    Body::Experts(body) => self.experts(norms, body),
                 }
             }
         }
@@ -226,6 +230,9 @@ impl CpuBackend {
             for &token in tokens {
                 let stream = &mut self.arena.stream[row * hidden..][..hidden];
                 embeddings.widen_row(self.instructions, token as usize, stream);
+                if model.source().embedding_scale != 1.0 {
+                    stream.iter_mut().for_each(|number| *number *= model.source().embedding_scale);
+                }
                 row += 1;
             }
         }
@@ -236,9 +243,10 @@ impl CpuBackend {
 
     /// Fills in every row's angles of one rotation.
     fn turn(&mut self, index: usize, segments: &[Segment<'_>]) {
-        let rotation = &self.models[self.current].1.source().rotations[index];
-        let (width, rope) = (rotation.width, &rotation.rope);
-        let (angles, frequencies) = (&mut self.arena.angles[index], &self.arena.frequencies[index]);
+        let model = &self.models[self.current].1;
+        let (tensor::Rotation { width, rope, .. }, frequencies) =
+            (&model.source().rotations[index], &model.frequencies()[index]);
+        let (width, angles) = (*width, &mut self.arena.angles[index]);
         let factor = rope.attention_factor();
         let mut rows = angles.chunks_exact_mut(width);
         for segment in segments {
@@ -256,7 +264,7 @@ impl CpuBackend {
     /// storage; moves that behind them.
     fn attention(
         &mut self,
-        before: &Norm<Operand>,
+        norms: Norms<'_>,
         body: &tensor::Attention<Operand>,
         kv_at: &mut usize,
         segments: &[Segment<'_>],
@@ -267,7 +275,7 @@ impl CpuBackend {
         let rows = arena.rows.len();
         let stream = &mut arena.stream[..rows * hidden];
         let normed = &mut arena.normed[..rows * hidden];
-        rms_norm(pool, on, stream, before.weight.vector(), before.eps, normed);
+        rms_norm(pool, on, stream, norms.before.weight.vector(), norms.before.eps, normed);
         let queries = &mut arena.queries[..rows * body.query_width()];
         let keys = &mut arena.keys[..rows * body.key_width()];
         let values = &mut arena.values[..rows * body.key_width()];
@@ -285,12 +293,14 @@ impl CpuBackend {
         let bytes = heads.block_bytes() * self.limits.kv_blocks;
         let storage = &mut self.storage.as_mut_slice()[*kv_at..][..bytes];
         *kv_at += bytes;
+        let width = body.rotation.map_or(0, |rotation| self.models[self.current].1.source().rotations[rotation].width);
         let rotation = Rotation {
             heads,
             query_norm: body.query_norm.as_ref().map(head_norm),
             key_norm: body.key_norm.as_ref().map(head_norm),
             scale: body.scale,
-            angles: &arena.angles[body.rotation][..rows * body.head_dim],
+            width,
+            angles: body.rotation.map_or(&[], |rotation| &arena.angles[rotation][..rows * width]),
             rows: &arena.rows,
             segments,
         };
@@ -299,28 +309,27 @@ impl CpuBackend {
             Sees::All => None,
             Sees::Window(positions) => Some(positions),
         };
-        let attention = Attention { heads, window, rows: &arena.rows, segments, queries, storage };
+        let soft_cap = body.soft_cap;
+        let attention = Attention { heads, window, soft_cap, rows: &arena.rows, segments, queries, storage };
         let mixed = &mut arena.mixed[..rows * body.query_width()];
         attend(pool, on, &attention, mixed);
-        let mut output = [operand::projection(&body.output, stream, Then::Add)];
         let mut inputs = Inputs { x: mixed, rows, room: arena.rounded.as_mut_slice() };
-        project(pool, on, &mut inputs, &mut output);
+        norms.join(pool, on, &mut inputs, &body.output, normed, stream);
     }
 
     /// A feed-forward branch: reads the stream and adds to it.
-    fn dense(&mut self, before: &Norm<Operand>, body: &Dense<Operand>) {
+    fn dense(&mut self, norms: Norms<'_>, body: &Dense<Operand>) {
         let hidden = self.limits.hidden_size;
         let (pool, on, arena) = (&mut self.pool, self.instructions, &mut self.arena);
         let rows = arena.rows.len();
         let stream = &mut arena.stream[..rows * hidden];
         let normed = &mut arena.normed[..rows * hidden];
-        rms_norm(pool, on, stream, before.weight.vector(), before.eps, normed);
+        rms_norm(pool, on, stream, norms.before.weight.vector(), norms.before.eps, normed);
         let inner = &mut arena.inner[..rows * body.width];
         let (gate, up) = (operand::parts(&body.gate), operand::parts(&body.up));
         let room = arena.rounded.as_mut_slice();
-        project_gated(pool, on, &mut Inputs { x: normed, rows, room }, gate, up, inner);
-        let down = operand::projection(&body.down, stream, Then::Add);
-        project(pool, on, &mut Inputs { x: inner, rows, room }, &mut [down]);
+        project_gated(pool, on, &mut Inputs { x: normed, rows, room }, gate, up, body.activation, inner);
+        norms.join(pool, on, &mut Inputs { x: inner, rows, room }, &body.down, normed, stream);
     }
 
     /// The final norm of the picked rows, and their logits where any are wanted.
@@ -342,6 +351,37 @@ impl CpuBackend {
         let head: Matrix<'_> = matrix(model.head());
         let mut inputs = Inputs { x: normed, rows, room: arena.rounded.as_mut_slice() };
         project(pool, on, &mut inputs, &mut [Projection { matrix: head, bias: None, out, then: Then::Set }]);
+        if let Some(cap) = model.source().logit_cap {
+            soft_cap(pool, on, cap, &mut arena.logits[..rows * vocab]);
+        }
+    }
+}
+
+/// The norms of a branch.
+#[derive(Clone, Copy)]
+struct Norms<'a> {
+    /// Of the stream.
+    before: &'a Norm<Operand>,
+    /// Of the result.
+    after: Option<&'a Norm<Operand>>,
+}
+
+impl Norms<'_> {
+    /// Adds a branch's last projection to the stream; where its result is normed first, it goes through `room`.
+    fn join(
+        self,
+        pool: &mut Pool,
+        on: Instructions,
+        inputs: &mut Inputs<'_>,
+        last: &Linear<Operand>,
+        room: &mut [f32],
+        stream: &mut [f32],
+    ) {
+        let Some(Norm { weight, eps }) = self.after else {
+            return project(pool, on, inputs, &mut [operand::projection(last, stream, Then::Add)]);
+        };
+        project(pool, on, inputs, &mut [operand::projection(last, room, Then::Set)]);
+        add_normed(pool, on, room, weight.vector(), *eps, stream);
     }
 }
 

@@ -10,7 +10,7 @@
 //! at a time, never from splitting one. The AVX2 and AVX-512 tiers perform the same operations on
 //! the same lanes and agree to the last bit; the portable tier rounds products (it has no fused
 //! multiply-add on every machine) and therefore differs from them in the last bits.
-//! AVX-512 with BF16 multiplies bf16 and Q8_0 weights in pairs with rounded rows, and bf16 keys and
+//! AVX-512 with BF16 multiplies bf16 weights and those in GGML's blocks in pairs with rounded rows, and bf16 keys and
 //! values with rounded queries and shares: one tree as well, of its own.
 
 #![expect(unsafe_code, reason = "std::arch intrinsics and disjoint writes from several threads")]
@@ -20,8 +20,11 @@ pub(crate) mod attention;
 mod avx2;
 #[cfg(target_arch = "x86_64")]
 mod avx512;
+mod blocks;
 pub(crate) mod buffer;
 mod cached;
+pub(crate) mod cap;
+pub(crate) mod formats;
 pub(crate) mod kernel;
 pub(crate) mod lanes;
 pub(crate) mod linear;

@@ -13,6 +13,7 @@ mod kind;
 pub mod memory;
 mod prepared;
 mod results;
+mod routing;
 pub mod sampler;
 pub mod scripted;
 mod step;

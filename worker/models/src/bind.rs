@@ -2,14 +2,16 @@
 //!
 //! It knows safetensors' names and shapes through the loader, and no arithmetic.
 
-use std::collections::HashSet;
+use std::collections::{HashMap, HashSet};
+use std::sync::Arc;
+use std::time::Duration;
 
-use loader::Weights;
+use loader::{Tensor, TensorInfo, Weights};
 use thiserror::Error;
 
 use crate::config::Config;
 use crate::describe::describe;
-use tensor::{Decoder, Format, Slot, Weight};
+use tensor::{ArrivalError, Decoder, Format, Slot, Storage, View, Weight};
 
 /// Errors of joining tensors with a config.
 #[derive(Debug, Error)]
@@ -60,40 +62,99 @@ pub enum BindError {
 /// A tensor is missing, has another shape or a format that nothing computes with; or there is a tensor that the
 /// config does not describe (save for a few known leftovers). The error names it.
 pub fn bind(config: &Config, weights: &Weights) -> Result<Decoder, BindError> {
+    join(config, weights.names(), |name| weights.get(name).map(Tensor::view))
+}
+
+/// Joins a config with the headers of the tensors it describes, whose bytes nobody has: for questions about a model that
+/// is not loaded.
+///
+/// # Errors
+/// As [`bind`].
+pub fn fit<'a>(config: &Config, headers: impl IntoIterator<Item = &'a TensorInfo>) -> Result<Decoder, BindError> {
+    let headers: HashMap<&str, &TensorInfo> = headers.into_iter().map(|info| (info.name.as_str(), info)).collect();
+    join(config, headers.keys().copied(), |name| {
+        let info = headers.get(name)?;
+        Some(View::new(info.format, &info.shape, Arc::new(Absent(info.range.end - info.range.start))))
+    })
+}
+
+fn join<'a>(
+    config: &Config,
+    names: impl Iterator<Item = &'a str>,
+    view: impl Fn(&str) -> Option<View>,
+) -> Result<Decoder, BindError> {
     let described = describe(config);
-    let decoder = described.try_map(|slot| fill(slot, weights))?;
-    refuse_extras(config, &described, weights)?;
+    let decoder = described.try_map(|slot| fill(slot, view(&slot.name)))?;
+    refuse_extras(config, &described, names)?;
     Ok(decoder)
 }
 
+/// So many bytes that are not there.
+struct Absent(u64);
+
+impl Storage for Absent {
+    fn object(&self) -> &str {
+        "a header"
+    }
+
+    fn byte_count(&self) -> u64 {
+        self.0
+    }
+
+    fn bytes(&self) -> Option<&[u8]> {
+        None
+    }
+
+    fn wait_for(&self, _patience: Duration) -> Result<bool, ArrivalError> {
+        Ok(false)
+    }
+}
+
 /// Fills a slot with the stored tensor of its name.
-fn fill(slot: &Slot, weights: &Weights) -> Result<Weight, BindError> {
+fn fill(slot: &Slot, view: Option<View>) -> Result<Weight, BindError> {
     let expected = slot.stored_shape();
-    let Some(tensor) = weights.get(&slot.name) else {
+    let Some(view) = view else {
         return Err(BindError::Missing { name: slot.name.clone(), shape: expected });
     };
     let wanted = if slot.shape.len() > 1 { &Format::MATRICES[..] } else { &Format::VECTORS[..] };
-    if !wanted.contains(&tensor.format()) {
+    if !wanted.contains(&view.format()) {
         let wanted = wanted.iter().map(|format| format.name()).collect::<Vec<_>>().join(", ");
-        return Err(BindError::Format { tensor: slot.name.clone(), found: tensor.format(), wanted });
+        return Err(BindError::Format { tensor: slot.name.clone(), found: view.format(), wanted });
     }
-    let misfit = || BindError::Shape { name: slot.name.clone(), found: tensor.shape().to_vec(), expected };
-    Weight::new(slot, tensor.view()).ok_or_else(misfit)
+    let found = view.shape().to_vec();
+    Weight::new(slot, view).ok_or_else(|| BindError::Shape { name: slot.name.clone(), found, expected })
 }
 
 /// Tensors that published checkpoints carry and that no computation reads: tables older releases
 /// saved beside the weights, and a second copy of the embeddings where the head is tied.
 fn is_leftover(name: &str, tied: bool) -> bool {
     let tables = ["rotary_emb.inv_freq", "rotary_emb.cos_cached", "rotary_emb.sin_cached", "attn.masked_bias"];
-    tables.iter().any(|table| name.ends_with(table)) || (tied && name == "lm_head.weight")
+    tables.iter().any(|table| name.ends_with(table))
+        || (tied && (name == "lm_head.weight" || name.ends_with(".lm_head.weight")))
+}
+
+/// Tensors of the parts of a model that see.
+fn is_of_images(name: &str) -> bool {
+    let parts = ["vision_tower.", "multi_modal_projector."];
+    parts
+        .iter()
+        .any(|part| name.starts_with(part) || name.strip_prefix("model.").is_some_and(|it| it.starts_with(part)))
 }
 
 /// Refuses a checkpoint with a tensor that is neither described nor a known leftover.
-fn refuse_extras(config: &Config, described: &Decoder<Slot>, weights: &Weights) -> Result<(), BindError> {
+fn refuse_extras<'a>(
+    config: &Config,
+    described: &Decoder<Slot>,
+    names: impl Iterator<Item = &'a str>,
+) -> Result<(), BindError> {
     let known: HashSet<&str> = described.tensors().iter().map(|slot| slot.name.as_str()).collect();
     let tied = config.tie_word_embeddings;
-    let mut extras: Vec<&str> =
-        weights.names().filter(|name| !known.contains(name) && !is_leftover(name, tied)).collect();
+    // Divisors for shorter sequences than the model allows, or for longer ones.
+    let is_other_divisor = |name: &str| config.rope_divisors.is_some() && name.starts_with("rope_factors_");
+    let is_left_out = |name: &str| {
+        is_leftover(name, tied) || is_other_divisor(name) || (!config.prefix.is_empty() && is_of_images(name))
+    };
+    let mut extras: Vec<&str> = names.filter(|name| !known.contains(name) && !is_left_out(name)).collect();
     extras.sort_unstable();
     match extras.first() {
         None => Ok(()),

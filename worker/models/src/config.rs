@@ -5,21 +5,42 @@
 //! yesterday's spellings are read (`rope_parameters` / `rope_theta` + `rope_scaling`, `dtype` /
 //! `torch_dtype`); what we cannot compute is an error that names it. It knows no tensor.
 
-use serde_json::Value;
+use serde_json::{Map, Value};
 
 use super::config_error::{CONFIG_BYTES_MAX, ConfigError};
-use super::family::{AttentionBias, DEFAULT_HEADS, FAMILIES, Family, WindowRule};
+use super::family::{AttentionBias, FAMILIES, Family, NormRule, SEEING, WindowRule};
 use super::fields::Fields;
-use super::known::{self, ADJACENT};
-use tensor::{Format, HEAD_DIM_MAX, Rope, RopeScaling, Yarn};
+use super::known::{self, ADJACENT, DIVISORS, STACKED, WHOLE_NORMS};
+use tensor::{Activation, Format, HEAD_DIM_MAX, Rope, RopeScaling, Yarn};
 
 const VOCAB_MAX: usize = 1 << 22;
 const HIDDEN_MAX: usize = 1 << 17;
 const INTERMEDIATE_MAX: usize = 1 << 19;
 const LAYERS_MAX: usize = 1 << 10;
 const HEADS_MAX: usize = 1 << 10;
+/// Experts of a layer.
+const EXPERTS_MAX: usize = 1 << 12;
+/// Experts of all layers: three times those of the largest models.
+const ALL_EXPERTS_MAX: usize = 1 << 16;
 const POSITIONS_MAX: usize = 1 << 27;
 const SCALE_MAX: f64 = 1e6;
+
+/// Routed feed-forward parts.
+#[derive(Debug, Clone, PartialEq)]
+pub struct RoutedParts {
+    /// Their number in a layer.
+    pub count: usize,
+    /// Number of those that a row goes to.
+    pub chosen: usize,
+    /// Their inner width.
+    pub width: usize,
+    /// True if the shares of a row's experts are scaled to a sum of one.
+    pub normalized: bool,
+    /// True if a tensor holds those of a layer one after the other.
+    pub stacked: bool,
+    /// Per layer: true if it has them, and not one feed-forward part.
+    pub layers: Vec<bool>,
+}
 
 /// A decoder's sizes and switches. Every size is at least 1 and bounded; `heads` is a multiple of
 /// `kv_heads`, `head_dim` is even.
@@ -55,8 +76,32 @@ pub struct Config {
     pub mlp_bias: bool,
     /// Per layer: how many positions it sees, itself included; all if none.
     pub windows: Vec<Option<usize>>,
+    /// The function of gates.
+    pub activation: Activation,
+    /// The factor of embeddings.
+    pub embedding_scale: f32,
+    /// The factor of scores.
+    pub attention_scale: f32,
+    /// The soft cap of scores.
+    pub attention_cap: Option<f32>,
+    /// The soft cap of logits.
+    pub logit_cap: Option<f32>,
+    /// True if norms are stored less one.
+    pub norms_less_one: bool,
     /// The rotation.
     pub rope: Rope,
+    /// The rotation of layers with a window, where it is another.
+    pub sliding_rope: Option<Rope>,
+    /// Numbers of a head that turn, the first ones.
+    pub rotary_width: usize,
+    /// Per layer: true if queries and keys are rotated.
+    pub rotated: Vec<bool>,
+    /// The tensor that has the divisors of the rotation's frequencies, if there is one.
+    pub rope_divisors: Option<String>,
+    /// Routed feed-forward parts.
+    pub experts: Option<RoutedParts>,
+    /// The level that the names of tensors are at, in a model that sees: empty, or ending in a dot.
+    pub prefix: &'static str,
     /// True if the pairs of the rotation are neighbouring rows of queries and keys, as llama.cpp's converter orders those of
     /// Llama, rather than the two halves of a head.
     pub rope_adjacent_pairs: bool,
@@ -77,10 +122,17 @@ impl Config {
         let value: Value = serde_json::from_slice(config_json).map_err(ConfigError::Json)?;
         let Value::Object(map) = &value else { return Err(ConfigError::NotAnObject) };
         let fields = Fields::new("", map);
-        let family = family(&fields)?;
-        refuse_what_we_cannot_compute(&fields)?;
-        known::refuse_unknown(&fields)?;
-        Self::of_family(family, &fields)
+        match text_part(&fields, map)? {
+            None => Self::of_fields(&fields, ""),
+            Some(text) => Self::of_fields(&Fields::new("text_config", &text), "language_model."),
+        }
+    }
+
+    fn of_fields(fields: &Fields<'_>, prefix: &'static str) -> Result<Self, ConfigError> {
+        let family = family(fields)?;
+        refuse_what_we_cannot_compute(family, fields)?;
+        known::refuse_unknown(fields, family.reads)?;
+        Ok(Self { prefix, ..Self::of_family(family, fields)? })
     }
 
     /// The first field in which two configs differ as far as a computation is concerned.
@@ -89,7 +141,9 @@ impl Config {
         // Named one by one: a field added to the config must be thought of here too.
         let Self { family, vocab_size, hidden_size, intermediate_size, layers, heads, kv_heads, head_dim, .. } = self;
         let Self { max_position_embeddings, rms_norm_eps, tie_word_embeddings, query_key_value_bias, .. } = self;
-        let Self { output_bias, mlp_bias, windows, rope, rope_adjacent_pairs, dtype: _, .. } = self;
+        let Self { output_bias, mlp_bias, windows, rope, rope_adjacent_pairs, dtype: _, prefix: _, .. } = self;
+        let Self { activation, embedding_scale, attention_scale, attention_cap, logit_cap, .. } = self;
+        let Self { norms_less_one: _, sliding_rope, rotary_width, rotated, rope_divisors, experts, .. } = self;
         let fields = [
             ("architectures", family.architecture == other.family.architecture),
             ("vocab_size", *vocab_size == other.vocab_size),
@@ -106,7 +160,16 @@ impl Config {
             ("attention_bias", *output_bias == other.output_bias),
             ("mlp_bias", *mlp_bias == other.mlp_bias),
             ("sliding_window", *windows == other.windows),
-            ("rope_parameters", *rope == other.rope),
+            ("hidden_act", *activation == other.activation),
+            ("the factor of embeddings", *embedding_scale == other.embedding_scale),
+            ("query_pre_attn_scalar", *attention_scale == other.attention_scale),
+            ("attn_logit_softcapping", *attention_cap == other.attention_cap),
+            ("final_logit_softcapping", *logit_cap == other.logit_cap),
+            ("rope_parameters", (rope, sliding_rope) == (&other.rope, &other.sliding_rope)),
+            ("partial_rotary_factor", *rotary_width == other.rotary_width),
+            ("no_rope_layers", *rotated == other.rotated),
+            ("num_experts", *experts == other.experts),
+            ("rope_freqs", *rope_divisors == other.rope_divisors),
             ("the order of rotated pairs", *rope_adjacent_pairs == other.rope_adjacent_pairs),
         ];
         fields.into_iter().find(|(_, same)| !same).map(|(field, _)| field)
@@ -115,12 +178,19 @@ impl Config {
     fn of_family(family: &'static Family, fields: &Fields<'_>) -> Result<Self, ConfigError> {
         let defaults = &family.defaults;
         let hidden_size = fields.size("hidden_size", HIDDEN_MAX, Some(defaults.hidden_size))?;
-        let layers = fields.size("num_hidden_layers", LAYERS_MAX, Some(DEFAULT_HEADS))?;
-        let heads = fields.size("num_attention_heads", HEADS_MAX, Some(DEFAULT_HEADS))?;
+        let layers = fields.size("num_hidden_layers", LAYERS_MAX, Some(defaults.layers))?;
+        let heads = fields.size("num_attention_heads", HEADS_MAX, Some(defaults.heads))?;
+        let head_dim = head_dim(family, fields, hidden_size, heads)?;
         let max_position_embeddings =
             fields.size("max_position_embeddings", POSITIONS_MAX, Some(defaults.max_position_embeddings))?;
         let configured_bias = fields.flag("attention_bias", false)?;
         let windows = windows(family, fields, layers)?;
+        let Ropes { full, sliding, width } = ropes(family, fields, &windows, max_position_embeddings, head_dim)?;
+        let cap = |name, absent| -> Result<Option<f32>, ConfigError> {
+            Ok(of_family_alone(family, fields, name, [1e-3, SCALE_MAX], absent)?.map(|cap| cap as f32))
+        };
+        let scalar =
+            of_family_alone(family, fields, "query_pre_attn_scalar", [1e-3, SCALE_MAX], defaults.query_scalar)?;
         let config = Self {
             family,
             vocab_size: fields.size("vocab_size", VOCAB_MAX, Some(defaults.vocab_size))?,
@@ -129,10 +199,10 @@ impl Config {
             layers,
             heads,
             kv_heads: kv_heads(family, fields, heads)?,
-            head_dim: head_dim(family, fields, hidden_size, heads)?,
+            head_dim,
             max_position_embeddings,
             rms_norm_eps: fields.number("rms_norm_eps", 0.0, 1.0, Some(1e-6))? as f32,
-            tie_word_embeddings: fields.flag("tie_word_embeddings", false)?,
+            tie_word_embeddings: fields.flag("tie_word_embeddings", defaults.tied)?,
             query_key_value_bias: match family.attention_bias {
                 AttentionBias::Never => false,
                 AttentionBias::QueryKeyValue => true,
@@ -140,7 +210,22 @@ impl Config {
             },
             output_bias: family.attention_bias == AttentionBias::Configured && configured_bias,
             mlp_bias: family.mlp_bias && fields.flag("mlp_bias", false)?,
-            rope: rope(fields, &windows, max_position_embeddings)?,
+            activation: family.activation.0,
+            embedding_scale: if family.scaled_embeddings { (hidden_size as f32).sqrt() } else { 1.0 },
+            attention_scale: match scalar {
+                Some(scalar) => scalar.powf(-0.5) as f32,
+                None => 1.0 / (head_dim as f32).sqrt(),
+            },
+            attention_cap: cap("attn_logit_softcapping", defaults.attention_cap)?,
+            logit_cap: cap("final_logit_softcapping", defaults.logit_cap)?,
+            norms_less_one: family.norms == NormRule::Around && !fields.flag(WHOLE_NORMS, false)?,
+            rope: full,
+            sliding_rope: sliding,
+            rotary_width: width,
+            rotated: rotated(family, fields, layers)?,
+            experts: experts(family, fields, layers)?,
+            rope_divisors: fields.text(DIVISORS)?.map(super::fields::short),
+            prefix: "",
             windows,
             rope_adjacent_pairs: fields.flag(ADJACENT, false)?,
             dtype: dtype(fields),
@@ -156,7 +241,7 @@ impl Config {
         let stretched = |tokens: usize, factor: f64| ((tokens as f64 * factor) as usize).min(POSITIONS_MAX);
         let declared = self.max_position_embeddings;
         match &self.rope.scaling {
-            RopeScaling::Default | RopeScaling::Llama3 { .. } => declared,
+            RopeScaling::Default | RopeScaling::Llama3 { .. } | RopeScaling::Divided { .. } => declared,
             RopeScaling::Linear { factor } | RopeScaling::Dynamic { factor } => {
                 declared.max(stretched(declared, *factor))
             }
@@ -186,12 +271,38 @@ impl Config {
     }
 }
 
+/// The text part of a model that sees, with what its outer part says of texts; none of a model that reads only.
+fn text_part(fields: &Fields<'_>, map: &Map<String, Value>) -> Result<Option<Map<String, Value>>, ConfigError> {
+    let names = fields.get("architectures").and_then(Value::as_array);
+    let is_named = |name: &str| names.is_some_and(|names| names.iter().any(|own| own.as_str() == Some(name)));
+    let kind = if names.is_none() { fields.text("model_type")? } else { None };
+    let seeing = SEEING.iter().find(|seeing| is_named(seeing.architecture) || kind == Some(seeing.model_type));
+    let Some(seeing) = seeing else { return Ok(None) };
+    known::refuse_unknown_beside(fields)?;
+    let Some(Value::Object(text)) = fields.get("text_config") else {
+        return Err(fields.wrong("text_config", "an object: the text part of the model"));
+    };
+    let mut text = text.clone();
+    // The type alone says which family it is.
+    text.remove("architectures");
+    text.entry("model_type").or_insert_with(|| seeing.text_type.into());
+    for name in ["tie_word_embeddings", "quantization_config", "dtype", "torch_dtype"] {
+        if let (None, Some(outer)) = (text.get(name), map.get(name)) {
+            text.insert(name.to_owned(), outer.clone());
+        }
+    }
+    Ok(Some(text))
+}
+
 /// The family, from `architectures` or, where that is missing, from `model_type`.
 fn family(fields: &Fields<'_>) -> Result<&'static Family, ConfigError> {
     let unsupported = |what, name: String| ConfigError::Unsupported {
         what,
         name,
-        supported: FAMILIES.iter().map(|family| family.architecture).collect::<Vec<_>>().join(", "),
+        supported: {
+            let seeing = SEEING.iter().map(|seeing| seeing.architecture);
+            FAMILIES.iter().map(|family| family.architecture).chain(seeing).collect::<Vec<_>>().join(", ")
+        },
     };
     match fields.get("architectures") {
         Some(Value::Array(names)) if !names.is_empty() => {
@@ -209,18 +320,77 @@ fn family(fields: &Fields<'_>) -> Result<&'static Family, ConfigError> {
 }
 
 /// Switches whose presence changes the arithmetic in ways that nothing here implements.
-fn refuse_what_we_cannot_compute(fields: &Fields<'_>) -> Result<(), ConfigError> {
+fn refuse_what_we_cannot_compute(family: &Family, fields: &Fields<'_>) -> Result<(), ConfigError> {
     if let Some(quantization) = fields.get("quantization_config") {
         let method = quantization.get("quant_method").and_then(Value::as_str).unwrap_or("quantization_config");
         let supported = "weights stored as bfloat16, float16 or float32".into();
         return Err(ConfigError::Unsupported { what: "quantization", name: super::fields::short(method), supported });
     }
-    let activation = fields.text("hidden_act")?.unwrap_or("silu");
-    if activation != "silu" && activation != "swish" {
-        let name = super::fields::short(activation);
-        return Err(ConfigError::Unsupported { what: "hidden_act", name, supported: "silu".into() });
+    let (_, supported) = family.activation;
+    // Gemma's `hidden_activation` goes before its `hidden_act`, which early configs got wrong.
+    let own = family.reads.iter().find(|name| **name == "hidden_activation" && fields.get(name).is_some());
+    let what = own.copied().unwrap_or("hidden_act");
+    match fields.text(what)? {
+        Some(activation) if !supported.contains(&activation) => {
+            let name = super::fields::short(activation);
+            Err(ConfigError::Unsupported { what, name, supported: supported.join(", ") })
+        }
+        _ => Ok(()),
     }
-    Ok(())
+}
+
+/// A number that only families have whose configs read it.
+fn of_family_alone(
+    family: &Family,
+    fields: &Fields<'_>,
+    name: &str,
+    bounds: [f64; 2],
+    absent: Option<f64>,
+) -> Result<Option<f64>, ConfigError> {
+    if family.reads.contains(&name) { fields.optional(name, bounds, absent) } else { Ok(None) }
+}
+
+fn experts(family: &Family, fields: &Fields<'_>, layers: usize) -> Result<Option<RoutedParts>, ConfigError> {
+    let Some(rule) = family.experts else { return Ok(None) };
+    let [count, chosen, width] = rule.defaults;
+    let name = rule.counts.iter().find(|name| fields.get(name).is_some()).unwrap_or(&rule.counts[0]);
+    let count = fields.size(name, EXPERTS_MAX, Some(count))?;
+    if count.saturating_mul(layers) > ALL_EXPERTS_MAX {
+        return Err(fields.wrong(name, &format!("at most {ALL_EXPERTS_MAX} experts in all layers together")));
+    }
+    let dense: Vec<usize> = match fields.get("mlp_only_layers") {
+        None => Vec::new(),
+        Some(Value::Array(list)) => {
+            let numbers = list.iter().map(|layer| layer.as_u64().and_then(|layer| usize::try_from(layer).ok()));
+            let numbers: Option<Vec<usize>> = numbers.collect();
+            numbers.ok_or_else(|| fields.wrong("mlp_only_layers", "a list of the numbers of layers"))?
+        }
+        Some(_) => return Err(fields.wrong("mlp_only_layers", "a list of the numbers of layers")),
+    };
+    let step = fields.size("decoder_sparse_step", LAYERS_MAX, Some(1))?;
+    Ok(Some(RoutedParts {
+        count,
+        chosen: fields.size("num_experts_per_tok", count, Some(chosen.min(count)))?,
+        width: fields.size(rule.width, INTERMEDIATE_MAX, Some(width))?,
+        normalized: match rule.normalized {
+            Some(normalized) => normalized,
+            None => fields.flag("norm_topk_prob", false)?,
+        },
+        stacked: fields.flag(STACKED, false)?,
+        layers: (0..layers).map(|layer| !dense.contains(&layer) && (layer + 1).is_multiple_of(step)).collect(),
+    }))
+}
+
+/// Per layer: true if queries and keys are rotated.
+fn rotated(family: &Family, fields: &Fields<'_>, layers: usize) -> Result<Vec<bool>, ConfigError> {
+    let Some(every) = family.unrotated_every else { return Ok(vec![true; layers]) };
+    if fields.get("no_rope_layers").is_some() {
+        // Of a layer that is rotated it says 1.
+        let says = fields.numbers("no_rope_layers", [0.0, 1.0], layers)?;
+        return Ok(says.into_iter().map(|says| says != 0.0).collect());
+    }
+    let every = fields.size("no_rope_layer_interval", LAYERS_MAX, Some(every))?;
+    Ok((1..=layers).map(|layer| !layer.is_multiple_of(every)).collect())
 }
 
 fn kv_heads(family: &Family, fields: &Fields<'_>, heads: usize) -> Result<usize, ConfigError> {
@@ -249,6 +419,7 @@ fn windows(family: &Family, fields: &Fields<'_>, layers: usize) -> Result<Vec<Op
         WindowRule::Never => false,
         WindowRule::Always => true,
         WindowRule::Switched => fields.flag("use_sliding_window", false)?,
+        WindowRule::Alternating(_) => true,
     };
     let sliding = sliding_layers(fields, layers)?;
     let name = "sliding_window";
@@ -256,7 +427,17 @@ fn windows(family: &Family, fields: &Fields<'_>, layers: usize) -> Result<Vec<Op
         let wants = family.window == WindowRule::Never && sliding.is_some_and(|sliding| sliding.contains(&true));
         return if wants { Err(wrong_layers(fields, family, false)) } else { Ok(vec![None; layers]) };
     }
-    let window = Some(fields.size(name, POSITIONS_MAX, family.defaults.sliding_window)?);
+    let window = match family.defaults.sliding_window {
+        None if fields.get(name).is_none() => return Ok(vec![None; layers]),
+        default => Some(fields.size(name, POSITIONS_MAX, default)?),
+    };
+    if let WindowRule::Alternating(every) = family.window {
+        let written =
+            ["sliding_window_pattern", "_sliding_window_pattern"].into_iter().find(|it| fields.get(it).is_some());
+        let every = written.map_or(Ok(every), |name| fields.size(name, LAYERS_MAX, None))?;
+        let slides = |layer: usize| sliding.as_ref().map_or(!(layer + 1).is_multiple_of(every), |it| it[layer]);
+        return Ok((0..layers).map(|layer| window.filter(|_| slides(layer))).collect());
+    }
     if family.window == WindowRule::Always {
         let wants = sliding.is_some_and(|sliding| sliding.contains(&false));
         return if wants { Err(wrong_layers(fields, family, true)) } else { Ok(vec![window; layers]) };
@@ -296,26 +477,85 @@ const FULL: &str = "full_attention";
 /// The same: every position sees those of a window.
 const SLIDING: &str = "sliding_attention";
 
-/// The rotation, in either spelling. Where both are there, `rope_scaling` wins, as in the reference.
-fn rope(fields: &Fields<'_>, windows: &[Option<usize>], max_position: usize) -> Result<Rope, ConfigError> {
+/// The rotations of a model.
+struct Ropes {
+    full: Rope,
+    /// Of layers with a window, where it is another.
+    sliding: Option<Rope>,
+    /// Numbers of a head that turn.
+    width: usize,
+}
+
+/// The rotations, in either spelling. Where both are there, `rope_scaling` wins, as in the reference.
+fn ropes(
+    family: &Family,
+    fields: &Fields<'_>,
+    windows: &[Option<usize>],
+    max_position: usize,
+    head_dim: usize,
+) -> Result<Ropes, ConfigError> {
     let old = fields.object("rope_scaling")?.filter(|scaling| !scaling.is_empty());
     let new = fields.object("rope_parameters")?;
-    let parameters = match old.or(new) {
-        None => Fields::nothing(),
-        Some(flat) if flat.objects().next().is_none() => flat,
-        Some(by_layer_type) => of_all_layers(&by_layer_type, windows)?,
+    let (full, sliding) = match old.or(new) {
+        Some(by_type) if by_type.objects().next().is_some() => by_layer_type(&by_type, windows)?,
+        flat => (flat.unwrap_or_else(Fields::nothing), None),
     };
-    for part in [&parameters, fields] {
-        if part.number("partial_rotary_factor", 0.0, 1.0, Some(1.0))? != 1.0 {
-            return Err(part.wrong("partial_rotary_factor", "1 or nothing: other values are not supported"));
+    let width = rotary_width(family, fields, &full, head_dim)?;
+    let read = |parameters: &Fields<'_>, theta| rope(fields, parameters, theta, max_position, width);
+    let defaults = &family.defaults;
+    let theta = fields.number("rope_theta", 1.0, 1e18, Some(defaults.rope_theta))?;
+    let own = match (&sliding, defaults.sliding_rope_theta) {
+        (Some(parameters), own) => Some(read(parameters, own.unwrap_or(theta))?),
+        (None, Some(own)) => {
+            let theta = fields.number("rope_local_base_freq", 1.0, 1e18, Some(own))?;
+            Some(Rope { theta, scaling: RopeScaling::Default })
         }
+        (None, None) => None,
+    };
+    let full = read(&full, theta)?;
+    let sliding = own.filter(|own| *own != full && windows.iter().any(Option::is_some));
+    Ok(Ropes { full, sliding, width })
+}
+
+/// Numbers of a head that turn.
+fn rotary_width(
+    family: &Family,
+    fields: &Fields<'_>,
+    parameters: &Fields<'_>,
+    head_dim: usize,
+) -> Result<usize, ConfigError> {
+    let name = "partial_rotary_factor";
+    let outer = fields.number(name, 0.0, 1.0, Some(1.0))?;
+    let part = parameters.number(name, 0.0, 1.0, Some(outer))?;
+    let width = (head_dim as f64 * part) as usize;
+    let from = if parameters.get(name).is_some() { parameters } else { fields };
+    match part {
+        1.0 => Ok(head_dim),
+        _ if !family.partial_rotary || outer != 1.0 && outer != part => {
+            Err(from.wrong(name, "1 or nothing: other values are not supported"))
+        }
+        _ if width < 2 || !width.is_multiple_of(2) => {
+            Err(from.wrong(name, &format!("an even part of {head_dim} numbers")))
+        }
+        _ => Ok(width),
     }
-    let default_theta = fields.number("rope_theta", 1.0, 1e18, Some(10_000.0))?;
+}
+
+/// One rotation.
+fn rope(
+    fields: &Fields<'_>,
+    parameters: &Fields<'_>,
+    default_theta: f64,
+    max_position: usize,
+    width: usize,
+) -> Result<Rope, ConfigError> {
     let theta = parameters.number("rope_theta", 1.0, 1e18, Some(default_theta))?;
     let kind = match parameters.text("rope_type")? {
         Some(kind) => kind,
         None => parameters.text("type")?.unwrap_or("default"),
     };
+    // As the first configs of Phi-3 call it.
+    let kind = if kind == "su" { "longrope" } else { kind };
     let original = || {
         let outer = fields.size("original_max_position_embeddings", POSITIONS_MAX, Some(max_position))?;
         parameters.size("original_max_position_embeddings", POSITIONS_MAX, Some(outer))
@@ -331,30 +571,42 @@ fn rope(fields: &Fields<'_>, windows: &[Option<usize>], max_position: usize) -> 
             high_freq_factor: parameters.number("high_freq_factor", 1e-3, SCALE_MAX, None)?,
             original_max_position_embeddings: original()?,
         },
-        "yarn" => RopeScaling::Yarn(yarn(&parameters, original()?, max_position)?),
+        "yarn" => RopeScaling::Yarn(yarn(parameters, original()?, max_position)?),
+        known::DIVIDED => RopeScaling::Divided {
+            divisors: Vec::new(),
+            attention_factor: parameters.number("attention_factor", 1e-3, SCALE_MAX, Some(1.0))?,
+        },
+        "longrope" => longrope(parameters, original()?, max_position, width)?,
         other => {
-            let supported = "default, linear, dynamic, llama3, yarn".into();
+            let supported = "default, linear, dynamic, llama3, yarn, longrope".into();
             return Err(ConfigError::Unsupported { what: "rope_type", name: super::fields::short(other), supported });
         }
     };
-    known::refuse_unknown_of_rotation(&parameters, kind)?;
+    known::refuse_unknown_of_rotation(parameters, kind)?;
     check_rope(fields, theta, &scaling)?;
     Ok(Rope { theta, scaling })
 }
 
-/// The one rotation of a config that gives one for each type of layers: all that are used must agree.
-fn of_all_layers<'a>(by_type: &Fields<'a>, windows: &[Option<usize>]) -> Result<Fields<'a>, ConfigError> {
-    let used = |name: &str| windows.iter().any(|window| window.is_some() == (name == SLIDING));
-    let mut chosen: Option<(&str, Fields<'a>)> = None;
-    for name in [FULL, SLIDING].into_iter().filter(|name| used(name)) {
-        let own = by_type.objects().find(|(own, _)| *own == name);
-        let (_, own) = own.ok_or_else(|| by_type.wrong(name, "the rotation of layers of this type"))?;
-        if chosen.as_ref().is_some_and(|(_, other)| !other.is_same(&own)) {
-            return Err(by_type.wrong(SLIDING, "the same rotation as full_attention: one each is not supported"));
+/// The rotations of a config that gives one for each type of layers: of layers that see everything, then of those with a
+/// window. Where all layers are of one type, its own.
+fn by_layer_type<'a>(
+    by_type: &Fields<'a>,
+    windows: &[Option<usize>],
+) -> Result<(Fields<'a>, Option<Fields<'a>>), ConfigError> {
+    let of = |name: &str| {
+        let is_used = windows.iter().any(|window| window.is_some() == (name == SLIDING));
+        let own = by_type.objects().find(|(own, _)| *own == name).map(|(_, own)| own);
+        match (is_used, own) {
+            (false, _) => Ok(None),
+            (true, None) => Err(by_type.wrong(name, "the rotation of layers of this type")),
+            (true, own) => Ok(own),
         }
-        chosen = Some((name, own));
-    }
-    Ok(chosen.map_or_else(Fields::nothing, |(_, rotation)| rotation))
+    };
+    Ok(match (of(FULL)?, of(SLIDING)?) {
+        (Some(full), sliding) => (full, sliding),
+        (None, Some(sliding)) => (sliding, None),
+        (None, None) => (Fields::nothing(), None),
+    })
 }
 
 /// Relations between the numbers of a rotation that the formulas divide by.
@@ -366,6 +618,23 @@ fn check_rope(fields: &Fields<'_>, theta: f64, scaling: &RopeScaling) -> Result<
         RopeScaling::Yarn(_) if theta <= 1.0 => Err(fields.wrong("rope_parameters", "a rope_theta above 1")),
         _ => Ok(()),
     }
+}
+
+/// Divisors for the longest sequence that the model allows, as vLLM takes them, for the reason that `tensor::Rope` gives.
+fn longrope(
+    scaling: &Fields<'_>,
+    original: usize,
+    max_position: usize,
+    width: usize,
+) -> Result<RopeScaling, ConfigError> {
+    let is_long = max_position > original;
+    let factor = max_position as f64 / original as f64;
+    let default = if is_long && original > 1 { (1.0 + factor.ln() / (original as f64).ln()).sqrt() } else { 1.0 };
+    let name = if is_long { "long_factor" } else { "short_factor" };
+    Ok(RopeScaling::Divided {
+        divisors: scaling.numbers(name, [1e-3, SCALE_MAX], width / 2)?,
+        attention_factor: scaling.number("attention_factor", 1e-3, SCALE_MAX, Some(default))?,
+    })
 }
 
 fn yarn(scaling: &Fields<'_>, original: usize, max_position: usize) -> Result<Yarn, ConfigError> {

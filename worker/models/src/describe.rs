@@ -1,73 +1,162 @@
 //! From a config to a description of its decoder: which tensors, under which names, of which shapes.
 //!
-//! It knows the names that `transformers` gives to the tensors of Llama, Mistral, Qwen2 and Qwen3, and no byte.
+//! It knows the names that `transformers` gives to the tensors of the families in `family`, and no byte.
 
-use tensor::{Attention, Body, Branch, Decoder, Dense, Layer, Linear, Norm, Pairs, Rotation, Sees, Slot};
+use tensor::{
+    Attention, Body, Branch, Decoder, Dense, Experts, Layer, Linear, Norm, Pairs, Rotation, Rows, Sees, Slot,
+};
 
-use crate::config::Config;
+use crate::config::{Config, RoutedParts};
+use crate::family::{ExpertRule, NormRule, Projections};
 
 /// The decoder of this config, each tensor a name and a shape.
 #[must_use]
 pub fn describe(config: &Config) -> Decoder<Slot> {
     let embedding = [config.vocab_size, config.hidden_size];
+    let prefix = config.prefix;
     Decoder {
         vocab_size: config.vocab_size,
         hidden_size: config.hidden_size,
         max_position: config.max_position(),
-        embeddings: Slot::new("model.embed_tokens.weight", &embedding),
-        rotations: vec![Rotation { rope: config.rope.clone(), width: config.head_dim }],
+        embeddings: Slot::new(&format!("{prefix}model.embed_tokens.weight"), &embedding),
+        embedding_scale: config.embedding_scale,
+        rotations: rotations(config),
         layers: (0..config.layers).map(|index| layer(config, index)).collect(),
-        norm: norm(config, "model.norm", config.hidden_size),
-        head: (!config.tie_word_embeddings).then(|| Slot::new("lm_head.weight", &embedding)),
+        norm: norm(config, &format!("{prefix}model.norm"), config.hidden_size),
+        head: (!config.tie_word_embeddings).then(|| Slot::new(&format!("{prefix}lm_head.weight"), &embedding)),
+        logit_cap: config.logit_cap,
     }
 }
 
-fn layer(config: &Config, index: usize) -> Layer<Slot> {
-    let stem = format!("model.layers.{index}");
-    let branch =
-        |name: &str, body| Branch { before: norm(config, &format!("{stem}.{name}"), config.hidden_size), body };
-    let attention = Body::Attention(attention(config, &stem, config.windows[index]));
-    let dense = Body::Dense(dense(config, &stem));
-    Layer { branches: vec![branch("input_layernorm", attention), branch("post_attention_layernorm", dense)] }
+/// The rotation of layers that see everything, then that of layers with a window, where it is another.
+fn rotations(config: &Config) -> Vec<Rotation<Slot>> {
+    let width = config.rotary_width;
+    let divisors = config.rope_divisors.as_ref().map(|name| Slot::new(name, &[width / 2]));
+    let full = Rotation { rope: config.rope.clone(), width, divisors };
+    let sliding = config.sliding_rope.iter().map(|rope| Rotation { rope: rope.clone(), width, divisors: None });
+    [full].into_iter().chain(sliding).collect()
 }
 
-fn attention(config: &Config, stem: &str, window: Option<usize>) -> Attention<Slot> {
+fn layer(config: &Config, index: usize) -> Layer<Slot> {
+    let stem = format!("{}model.layers.{index}", config.prefix);
+    let norm = |name: &str| norm(config, &format!("{stem}.{name}"), config.hidden_size);
+    let attention = Body::Attention(attention(config, &stem, index));
+    let dense = match (&config.experts, config.family.experts) {
+        (Some(parts), Some(rule)) if parts.layers[index] => Body::Experts(experts(config, parts, &rule, &stem)),
+        _ => Body::Dense(dense(config, &stem)),
+    };
+    let branch =
+        |before: &str, body, after: Option<&str>| Branch { before: norm(before), body, after: after.map(norm) };
+    let branches = match config.family.norms {
+        NormRule::Before => {
+            vec![branch("input_layernorm", attention, None), branch("post_attention_layernorm", dense, None)]
+        }
+        NormRule::Around => vec![
+            branch("input_layernorm", attention, Some("post_attention_layernorm")),
+            branch("pre_feedforward_layernorm", dense, Some("post_feedforward_layernorm")),
+        ],
+    };
+    Layer { branches }
+}
+
+fn attention(config: &Config, stem: &str, layer: usize) -> Attention<Slot> {
     let (hidden, query, kv) = (config.hidden_size, config.query_width(), config.kv_width());
-    let inputs = |name: &str, outputs| linear(stem, name, [outputs, hidden], config.query_key_value_bias);
+    let inputs = |name: &str, outputs, first| {
+        let fused = ("self_attn.qkv_proj", Rows { first, of: query + 2 * kv });
+        linear(config, stem, (name, fused), [outputs, hidden], config.query_key_value_bias)
+    };
     let head_norm =
         |name: &str| config.family.query_key_norm.then(|| norm(config, &format!("{stem}.{name}"), config.head_dim));
+    let window = config.windows[layer];
+    let own_rope = usize::from(config.sliding_rope.is_some() && window.is_some());
     Attention {
         heads: config.heads,
         kv_heads: config.kv_heads,
         head_dim: config.head_dim,
-        query: inputs("self_attn.q_proj", query),
-        key: inputs("self_attn.k_proj", kv),
-        value: inputs("self_attn.v_proj", kv),
+        query: inputs("self_attn.q_proj", query, 0),
+        key: inputs("self_attn.k_proj", kv, query),
+        value: inputs("self_attn.v_proj", kv, query + kv),
         query_norm: head_norm("self_attn.q_norm"),
         key_norm: head_norm("self_attn.k_norm"),
-        output: linear(stem, "self_attn.o_proj", [hidden, query], config.output_bias),
-        rotation: 0,
+        output: apart(stem, "self_attn.o_proj", [hidden, query], config.output_bias),
+        rotation: config.rotated[layer].then_some(own_rope),
         pairs: if config.rope_adjacent_pairs { Pairs::Neighbours } else { Pairs::Halves },
-        scale: 1.0 / (config.head_dim as f32).sqrt(),
+        scale: config.attention_scale,
+        soft_cap: config.attention_cap,
         sees: window.map_or(Sees::All, Sees::Window),
     }
 }
 
 fn dense(config: &Config, stem: &str) -> Dense<Slot> {
     let (hidden, width) = (config.hidden_size, config.intermediate_size);
+    let inner = |name: &str, first| {
+        let fused = ("mlp.gate_up_proj", Rows { first, of: 2 * width });
+        linear(config, stem, (name, fused), [width, hidden], config.mlp_bias)
+    };
     Dense {
         width,
-        gate: linear(stem, "mlp.gate_proj", [width, hidden], config.mlp_bias),
-        up: linear(stem, "mlp.up_proj", [width, hidden], config.mlp_bias),
-        down: linear(stem, "mlp.down_proj", [hidden, width], config.mlp_bias),
+        activation: config.activation,
+        gate: inner("mlp.gate_proj", 0),
+        up: inner("mlp.up_proj", width),
+        down: apart(stem, "mlp.down_proj", [hidden, width], config.mlp_bias),
     }
 }
 
-fn norm(config: &Config, stem: &str, width: usize) -> Norm<Slot> {
-    Norm { weight: Slot::new(&format!("{stem}.weight"), &[width]), eps: config.rms_norm_eps }
+fn experts(config: &Config, parts: &RoutedParts, rule: &ExpertRule, stem: &str) -> Experts<Slot> {
+    let &RoutedParts { count, chosen, width, normalized, stacked, .. } = parts;
+    let hidden = config.hidden_size;
+    // Files that stack them name all families' alike.
+    let (stem, names) = if stacked {
+        (format!("{stem}.mlp"), ["gate_proj", "up_proj", "down_proj"])
+    } else {
+        (format!("{stem}.{}", rule.stem), rule.names)
+    };
+    let one = |expert: usize| {
+        let linear = |name: &str, shape: [usize; 2]| {
+            let weight = if stacked {
+                let rows = Rows { first: expert * shape[0], of: count * shape[0] };
+                Slot::rows(&format!("{stem}.experts.{name}.weight"), &shape, rows)
+            } else {
+                Slot::new(&format!("{stem}.experts.{expert}.{name}.weight"), &shape)
+            };
+            Linear { weight, bias: None }
+        };
+        let [gate, up, down] = names;
+        Dense {
+            width,
+            activation: config.activation,
+            gate: linear(gate, [width, hidden]),
+            up: linear(up, [width, hidden]),
+            down: linear(down, [hidden, width]),
+        }
+    };
+    let router = Slot::new(&format!("{stem}.gate.weight"), &[count, hidden]);
+    Experts { chosen, normalized, router, each: (0..count).map(one).collect() }
 }
 
-fn linear(stem: &str, name: &str, [outputs, inputs]: [usize; 2], bias: bool) -> Linear<Slot> {
+fn norm(config: &Config, stem: &str, width: usize) -> Norm<Slot> {
+    let weight = Slot { less_one: config.norms_less_one, ..Slot::new(&format!("{stem}.weight"), &[width]) };
+    Norm { weight, eps: config.rms_norm_eps }
+}
+
+/// A matrix of its own, or rows of one that the family stores for several.
+fn linear(
+    config: &Config,
+    stem: &str,
+    (name, (fused, rows)): (&str, (&str, Rows)),
+    shape: [usize; 2],
+    bias: bool,
+) -> Linear<Slot> {
+    match config.family.projections {
+        Projections::Apart => apart(stem, name, shape, bias),
+        Projections::Fused => Linear {
+            weight: Slot::rows(&format!("{stem}.{fused}.weight"), &shape, rows),
+            bias: bias.then(|| Slot::rows(&format!("{stem}.{fused}.bias"), &shape[..1], rows)),
+        },
+    }
+}
+
+fn apart(stem: &str, name: &str, [outputs, inputs]: [usize; 2], bias: bool) -> Linear<Slot> {
     Linear {
         weight: Slot::new(&format!("{stem}.{name}.weight"), &[outputs, inputs]),
         bias: bias.then(|| Slot::new(&format!("{stem}.{name}.bias"), &[outputs])),

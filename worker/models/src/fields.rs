@@ -78,6 +78,28 @@ impl<'a> Fields<'a> {
         value.as_f64().filter(|number| (min..=max).contains(number)).ok_or_else(wrong)
     }
 
+    /// A finite number from `min` to `max`, if the field is there and not null; `absent` if it is not there.
+    pub(crate) fn optional(
+        &self,
+        name: &str,
+        [min, max]: [f64; 2],
+        absent: Option<f64>,
+    ) -> Result<Option<f64>, ConfigError> {
+        match self.get(name) {
+            Some(_) => self.number(name, min, max, None).map(Some),
+            None if self.is_null(name) => Ok(None),
+            None => Ok(absent),
+        }
+    }
+
+    /// So many finite numbers from `min` to `max`.
+    pub(crate) fn numbers(&self, name: &str, [min, max]: [f64; 2], count: usize) -> Result<Vec<f64>, ConfigError> {
+        let wrong = || self.wrong(name, &format!("a list of {count} numbers from {min} to {max}"));
+        let list = self.get(name).and_then(Value::as_array).filter(|list| list.len() == count).ok_or_else(wrong)?;
+        let number = |value: &Value| value.as_f64().filter(|number| (min..=max).contains(number));
+        list.iter().map(number).collect::<Option<_>>().ok_or_else(wrong)
+    }
+
     /// True or false.
     pub(crate) fn flag(&self, name: &str, default: bool) -> Result<bool, ConfigError> {
         match self.get(name) {
@@ -101,11 +123,6 @@ impl<'a> Fields<'a> {
         let says = |value: &Value| !value.is_null() && *value != Value::Bool(false);
         let fields = self.map.into_iter().flatten();
         fields.filter(move |(_, value)| says(value)).map(|(name, _)| name.as_str())
-    }
-
-    /// True if both have the same fields.
-    pub(crate) fn is_same(&self, other: &Self) -> bool {
-        self.map == other.map
     }
 
     /// The objects among the fields, by name.

@@ -7,10 +7,10 @@
 mod config;
 mod keys;
 mod names;
+mod pieces;
 mod text;
 
 pub use config::config_json;
-pub use names::name;
 pub use text::GgufText;
 pub use text::{text, tokenizer};
 
@@ -56,8 +56,16 @@ pub fn config_of(probe: &mut Probe) -> Result<Option<Vec<u8>>, GgufModelError> {
     let Some(config) = probe.gguf().map(config_json).transpose()? else {
         return Ok(probe.file("config.json").map(<[u8]>::to_vec));
     };
-    probe.rename(&name);
+    rename(probe);
     Ok(Some(config))
+}
+
+/// Calls the tensors of a GGUF file by a checkpoint's names.
+pub fn rename(probe: &mut Probe) {
+    let architecture = |gguf: &Gguf| gguf.metadata.get("general.architecture")?.as_str().map(str::to_owned);
+    if let Some(architecture) = probe.gguf().and_then(architecture) {
+        probe.rename(&|tensor| names::name(&architecture, tensor));
+    }
 }
 
 /// The metadata of one file, its architecture's keys by their last part.

@@ -7,12 +7,23 @@
 use super::config_error::ConfigError;
 use super::fields::Fields;
 
-/// A key of ours, which no published `config.json` has: what a GGUF file of Llama means.
+/// A key of ours, which no published `config.json` has: pairs of a rotation are neighbours in a GGUF file of Llama.
 pub(crate) const ADJACENT: &str = "rope_adjacent_pairs";
+/// The same: the tensor in which a GGUF file has the divisors of its rotation's frequencies.
+pub(crate) const DIVISORS: &str = "rope_divisors";
+/// The same: the kind of a rotation whose divisors are in that tensor.
+pub(crate) const DIVIDED: &str = "divided";
+/// The same: a GGUF file stacks the matrices of experts.
+pub(crate) const STACKED: &str = "stacked_experts";
+/// The same: a GGUF file stores norms whole that a checkpoint stores less one.
+pub(crate) const WHOLE_NORMS: &str = "whole_norms";
 
 /// Fields that are read.
-const READ: [&str; 32] = [
+const READ: [&str; 35] = [
     ADJACENT,
+    STACKED,
+    DIVISORS,
+    WHOLE_NORMS,
     "architectures",
     "attention_bias",
     "dtype",
@@ -144,17 +155,48 @@ const OF_ROTATION: [&str; 6] =
     ["rope_type", "type", "rope_theta", "partial_rotary_factor", "original_max_position_embeddings", "finetuned"];
 
 /// Kinds of rotation, and the fields that each has beyond those.
-const KINDS: [(&str, &[&str]); 5] = [
+const KINDS: [(&str, &[&str]); 7] = [
     ("default", &[]),
     ("linear", &["factor"]),
     ("dynamic", &["factor"]),
     ("llama3", &["factor", "low_freq_factor", "high_freq_factor"]),
+    (DIVIDED, &["attention_factor"]),
+    ("longrope", &["factor", "attention_factor", "long_factor", "short_factor"]),
     ("yarn", &["factor", "attention_factor", "beta_fast", "beta_slow", "mscale", "mscale_all_dim", "truncate"]),
 ];
 
-/// Refuses a field that is not known and says something.
-pub(super) fn refuse_unknown(fields: &Fields<'_>) -> Result<(), ConfigError> {
-    match fields.set().find(|name| !READ.contains(name) && !HARMLESS.contains(name)) {
+/// Fields of a model that sees: its parts, and those about images, which are refused.
+const OF_SEEING: [&str; 17] = [
+    "text_config",
+    "vision_config",
+    "boi_token_index",
+    "eoi_token_index",
+    "image_seq_length",
+    "image_token_id",
+    "image_token_index",
+    "mm_tokens_per_image",
+    "multimodal_projector_bias",
+    "projector_hidden_act",
+    "spatial_merge_size",
+    "vision_feature_layer",
+    "vision_feature_select_strategy",
+    "boi_token_id",
+    "eoi_token_id",
+    "architectures",
+    "model_type",
+];
+
+/// Refuses a field that is not known and says something; a family may have `more`.
+pub(super) fn refuse_unknown(fields: &Fields<'_>, more: &[&str]) -> Result<(), ConfigError> {
+    match fields.set().find(|name| ![&READ[..], &HARMLESS, more].iter().any(|known| known.contains(name))) {
+        Some(name) => Err(fields.unknown(name)),
+        None => Ok(()),
+    }
+}
+
+/// The same beside the text part of a model that sees.
+pub(super) fn refuse_unknown_beside(fields: &Fields<'_>) -> Result<(), ConfigError> {
+    match fields.set().find(|name| ![&READ[..], &HARMLESS, &OF_SEEING].iter().any(|known| known.contains(name))) {
         Some(name) => Err(fields.unknown(name)),
         None => Ok(()),
     }

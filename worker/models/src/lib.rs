@@ -21,7 +21,7 @@ pub mod template;
 pub mod thoughts;
 pub mod tokenizer;
 
-pub use bind::{BindError, bind};
+pub use bind::{BindError, bind, fit};
 pub use config::Config;
 pub use config_error::ConfigError;
 pub use describe::describe;

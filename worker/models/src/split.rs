@@ -4,7 +4,7 @@
 //! Pure functions of a config and, for slices, of the headers that say how tensors are stored; they know no file and
 //! no byte.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::ops::Range;
 
 use loader::TensorInfo;
@@ -13,13 +13,17 @@ use thiserror::Error;
 
 use crate::config::Config;
 use crate::describe::describe;
-use tensor::{Attention, Body, Branch, Decoder, Dense, Format, Layer, Linear, Slot};
+use tensor::{Attention, Body, Branch, Decoder, Dense, Experts, Format, Layer, Linear, Rows, Slot};
 
 /// The names of a model's tensors in the order in which a step first reads them: embeddings,
 /// layers by number, final norm, head. A tied head is the embeddings, so it comes first.
 #[must_use]
 pub fn order(config: &Config) -> Vec<String> {
-    describe(config).tensors().into_iter().map(|slot| slot.name.clone()).collect()
+    let mut names: Vec<String> = describe(config).tensors().into_iter().map(|slot| slot.name.clone()).collect();
+    // Several slots may be rows of one tensor.
+    let mut seen = HashSet::new();
+    names.retain(|name| seen.insert(name.clone()));
+    names
 }
 
 /// Errors of splitting a model.
@@ -40,6 +44,14 @@ pub enum SplitError {
         field: &'static str,
         /// Its value.
         size: usize,
+        /// Number of ranks.
+        of: usize,
+    },
+    /// Several matrices are rows of one tensor, and a rank needs some rows of each.
+    #[error("splitting a model over {of} ranks: `{tensor}` has several matrices in one, of which a rank needs parts")]
+    Fused {
+        /// The tensor.
+        tensor: String,
         /// Number of ranks.
         of: usize,
     },
@@ -83,26 +95,34 @@ pub fn slices<'a>(
     let scaled = |range: Range<usize>| range.start * config.head_dim..range.end * config.head_dim;
     let query = scaled(part("num_attention_heads", config.heads)?);
     let kv = scaled(part("num_key_value_heads", config.kv_heads)?);
-    let inner = part("intermediate_size", config.intermediate_size)?;
     let vocab = part("vocab_size", config.vocab_size)?;
     let described = describe(config);
     let formats = tensors.into_iter().map(|info| (info.name.as_str(), info.format)).collect();
-    let columns = |linear: &Linear<Slot>, columns: &Range<usize>| {
-        whole_blocks(&linear.weight, &formats, columns, of).map(Slice::Columns)
-    };
+    let parts = Parts { formats, rank, of };
     let mut slices = Slices { otherwise: Slice::Skip, ..Slices::default() };
     let mut put = |slot: &Slot, slice: Slice| {
         slices.by_name.insert(slot.name.clone(), slice);
     };
-    let Decoder { vocab_size: _, hidden_size: _, max_position: _, embeddings, rotations: _, layers, norm, head } =
-        &described;
+    let Decoder {
+        vocab_size: _,
+        hidden_size: _,
+        max_position: _,
+        embeddings,
+        embedding_scale: _,
+        rotations,
+        layers,
+        norm,
+        head,
+        logit_cap: _,
+    } = &described;
+    rotations.iter().filter_map(|rotation| rotation.divisors.as_ref()).for_each(|slot| put(slot, Slice::Whole));
     for table in [embeddings].into_iter().chain(head) {
         put(table, Slice::Rows(vocab.clone()));
     }
     put(&norm.weight, Slice::Whole);
-    for Branch { before, body } in layers.iter().flat_map(|Layer { branches }| branches) {
-        put(&before.weight, Slice::Whole);
-        let (outputs, sum, inputs) = match body {
+    for Branch { before, body, after } in layers.iter().flat_map(|Layer { branches }| branches) {
+        [Some(before), after.as_ref()].into_iter().flatten().for_each(|norm| put(&norm.weight, Slice::Whole));
+        match body {
             Body::Attention(attention) => {
                 let Attention {
                     heads: _,
@@ -117,21 +137,56 @@ pub fn slices<'a>(
                     rotation: _,
                     pairs: _,
                     scale: _,
+                    soft_cap: _,
                     sees: _,
                 } = attention;
                 [query_norm, key_norm].into_iter().flatten().for_each(|norm| put(&norm.weight, Slice::Whole));
-                (vec![(q, &query), (k, &kv), (v, &kv)], output, &query)
+                parts.put([(q, &query), (k, &kv), (v, &kv)], (output, &query), &mut put)?;
             }
-            Body::Dense(Dense { width: _, gate, up, down }) => (vec![(gate, &inner), (up, &inner)], down, &inner),
-        };
-        for (Linear { weight, bias }, rows) in outputs {
-            [weight].into_iter().chain(bias).for_each(|slot| put(slot, Slice::Rows(rows.clone())));
+            Body::Dense(dense) => parts.dense(dense, &mut put)?,
+            Body::Experts(Experts { chosen: _, normalized: _, router, each }) => {
+                put(router, Slice::Whole);
+                each.iter().try_for_each(|dense| parts.dense(dense, &mut put))?;
+            }
         }
-        put(&sum.weight, columns(sum, inputs)?);
-        // Added once, to the sum over all ranks.
-        sum.bias.iter().for_each(|bias| put(bias, Slice::Whole));
     }
     Ok(slices)
+}
+
+/// The parts of matrices that a rank needs.
+struct Parts<'a> {
+    formats: HashMap<&'a str, Format>,
+    rank: usize,
+    of: usize,
+}
+
+impl Parts<'_> {
+    /// Rows of the first matrices, columns of the one that sums.
+    fn put<'s>(
+        &self,
+        outputs: impl IntoIterator<Item = (&'s Linear<Slot>, &'s Range<usize>)>,
+        (sum, inputs): (&Linear<Slot>, &Range<usize>),
+        put: &mut impl FnMut(&Slot, Slice),
+    ) -> Result<(), SplitError> {
+        for (Linear { weight, bias }, rows) in outputs {
+            if weight.rows.is_some() && self.of > 1 {
+                return Err(SplitError::Fused { tensor: weight.name.clone(), of: self.of });
+            }
+            let rows = weight.rows.map_or(rows.clone(), |Rows { of, .. }| 0..of);
+            [weight].into_iter().chain(bias).for_each(|slot| put(slot, Slice::Rows(rows.clone())));
+        }
+        let columns = whole_blocks(&sum.weight, &self.formats, inputs, self.of)?;
+        put(&sum.weight, Slice::Columns(columns));
+        // Added once, to the sum over all ranks.
+        sum.bias.iter().for_each(|bias| put(bias, Slice::Whole));
+        Ok(())
+    }
+
+    fn dense(&self, dense: &Dense<Slot>, put: &mut impl FnMut(&Slot, Slice)) -> Result<(), SplitError> {
+        let Dense { width, activation: _, gate, up, down } = dense;
+        let inner = share("intermediate_size", *width, self.rank, self.of)?;
+        self.put([(gate, &inner), (up, &inner)], (down, &inner), put)
+    }
 }
 
 /// A matrix's columns, if they cut no block of its format.

@@ -57,9 +57,7 @@ pub(super) async fn find(context: &Context, source: &ModelSource) -> Result<Foun
         ModelSource::Demo => (Files::demo(), Place::Demo),
         ModelSource::At { url, .. } => {
             let mut probe = context.loader.probe(url).await.map_err(ModelError::Probe)?;
-            if probe.gguf().is_some() {
-                probe.rename(&gguf::name);
-            }
+            gguf::rename(&mut probe);
             let verdict = context.trust.decide(probe.evidence()).map_err(ModelError::Untrusted)?;
             for reason in &verdict.reasons {
                 tracing::info!(model = source.name(), %reason, "whom this model's bytes are believed by");

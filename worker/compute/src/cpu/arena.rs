@@ -7,7 +7,17 @@ use crate::backend::Limits;
 use crate::kernels::buffer::Buffer;
 use crate::kernels::rotate::Row;
 use crate::kind::Rows;
+use crate::routing::Routing;
 use tensor::{Decoder, Widths};
+
+/// A row's way to an expert.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Route {
+    pub(super) expert: usize,
+    pub(super) row: usize,
+    /// The factor of the expert's result.
+    pub(super) share: f32,
+}
 
 /// Activations of one step. `R` is `max_rows`, `L` is `max_logits_rows`.
 pub(super) struct Arena {
@@ -29,10 +39,20 @@ pub(super) struct Arena {
     pub(super) mixed: Vec<f32>,
     /// Inside the feed-forward part, (R, intermediate).
     pub(super) inner: Vec<f32>,
+    /// Scores of experts, (R, experts); of a decoder without them this and what follows is empty.
+    pub(super) scores: Vec<f32>,
+    /// The rows that go to one expert, (R, hidden).
+    pub(super) gathered: Vec<f32>,
+    /// Its results, (R, hidden).
+    pub(super) results: Vec<f32>,
+    /// Every row's sum of results, (R, hidden).
+    pub(super) sum: Vec<f32>,
+    /// The experts that rows go to.
+    pub(super) routes: Vec<Route>,
+    /// Scratch memory of routing.
+    pub(super) routing: Routing,
     /// Of each of the decoder's rotations: cosines and sines, (R, 2, width / 2).
     pub(super) angles: Vec<Vec<f32>>,
-    /// Of each of the decoder's rotations, (width / 2).
-    pub(super) frequencies: Vec<Vec<f32>>,
     /// The wanted rows of the stream, (L, hidden).
     pub(super) picked: Vec<f32>,
     /// The same, normalised, (L, hidden).
@@ -55,12 +75,8 @@ impl Arena {
     pub(super) fn new<W>(decoder: &Decoder<W>, limits: &Limits) -> io::Result<Self> {
         let (rows, logits_rows) = (limits.max_rows, limits.max_logits_rows);
         let zeros = |rows: usize, width: usize| vec![0f32; rows * width];
-        let frequencies = decoder.rotations.iter().map(|rotation| {
-            let mut frequencies = zeros(1, rotation.width / 2);
-            rotation.rope.frequencies(&mut frequencies);
-            frequencies
-        });
-        let (hidden, Widths { queries, keys, inner }) = (decoder.hidden_size, decoder.widths());
+        let (hidden, Widths { queries, keys, inner, experts }) = (decoder.hidden_size, decoder.widths());
+        let routed = if experts > 0 { hidden } else { 0 };
         let largest = Rows { max_rows: rows, max_logits_rows: logits_rows };
         let rounded = need::rounded_bytes(decoder, largest);
         Ok(Self {
@@ -73,8 +89,13 @@ impl Arena {
             values: zeros(rows, keys),
             mixed: zeros(rows, queries),
             inner: zeros(rows, inner),
+            scores: zeros(rows, experts),
+            gathered: zeros(rows, routed),
+            results: zeros(rows, routed),
+            sum: zeros(rows, routed),
+            routes: Vec::new(),
+            routing: Routing::default(),
             angles: decoder.rotations.iter().map(|rotation| zeros(rows, rotation.width)).collect(),
-            frequencies: frequencies.collect(),
             picked: zeros(logits_rows, hidden),
             normed_picked: zeros(logits_rows, hidden),
             logits: zeros(logits_rows, decoder.vocab_size),
@@ -111,8 +132,13 @@ impl Arena {
             values,
             mixed,
             inner,
+            scores,
+            gathered,
+            results,
+            sum,
+            routes: _,
+            routing: _,
             angles,
-            frequencies,
             picked,
             normed_picked,
             logits,
@@ -121,7 +147,8 @@ impl Arena {
             step: _,
         } = self;
         let alone = [stream, normed, queries, keys, values, mixed, inner, picked, normed_picked, logits];
-        let numbers = alone.into_iter().chain(angles).chain(frequencies).map(Vec::len);
+        let of_experts = [scores, gathered, results, sum];
+        let numbers = alone.into_iter().chain(of_experts).chain(angles).map(Vec::len);
         numbers.sum::<usize>() * need::ACTIVATION_BYTES + rounded
     }
 }

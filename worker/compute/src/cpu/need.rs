@@ -12,19 +12,20 @@ pub(super) const ACTIVATION_BYTES: usize = 4;
 /// Bytes of the activations of one step.
 pub(super) fn activation_bytes<W>(decoder: &Decoder<W>, rows: Rows) -> u64 {
     let Rows { max_rows, max_logits_rows } = rows;
-    let (hidden, Widths { queries, keys, inner }) = (decoder.hidden_size, decoder.widths());
+    let (hidden, Widths { queries, keys, inner, experts }) = (decoder.hidden_size, decoder.widths());
     let angles: usize = decoder.rotations.iter().map(|rotation| rotation.width).sum();
-    let row = 2 * hidden + 2 * queries + 2 * keys + inner + angles;
+    let routed = if experts > 0 { experts + 3 * hidden } else { 0 };
+    let row = 2 * hidden + 2 * queries + 2 * keys + inner + routed + angles;
     let logits_row = 2 * hidden + decoder.vocab_size;
     let numbers = (row as u64).saturating_mul(max_rows as u64);
     let numbers = numbers.saturating_add((logits_row as u64).saturating_mul(max_logits_rows as u64));
-    let activations = numbers.saturating_add(angles as u64 / 2).saturating_mul(ACTIVATION_BYTES as u64);
+    let activations = numbers.saturating_mul(ACTIVATION_BYTES as u64);
     activations.saturating_add(rounded_bytes(decoder, rows))
 }
 
 /// The part of [`activation_bytes`] that holds the rows of one projection, rounded to bf16.
 pub(super) fn rounded_bytes<W>(decoder: &Decoder<W>, rows: Rows) -> u64 {
-    let Widths { queries, keys: _, inner } = decoder.widths();
+    let Widths { queries, keys: _, inner, experts: _ } = decoder.widths();
     let widest = decoder.hidden_size.max(queries).max(inner);
     let (inner, head) = (
         linear::rounded_bytes(rows.max_rows, widest),

@@ -3,7 +3,8 @@
 
 use std::sync::Arc;
 
-use crate::kernels::linear::{Matrix, Projection, Then, widen};
+use crate::kernels::formats::widen;
+use crate::kernels::linear::{Matrix, Projection, Then};
 use crate::kernels::stored::{Q8_0_NUMBERS, quantize, row_bytes};
 use crate::kernels::tier::Instructions;
 use crate::kind::Quantization;
@@ -57,6 +58,9 @@ impl Preparation {
             shape => {
                 let mut vector = vec![0.0; shape.iter().product()];
                 widen(self.on, weight.bytes(), weight.format(), &mut vector);
+                if weight.slot().less_one {
+                    vector.iter_mut().for_each(|number| *number += 1.0);
+                }
                 Operand::Vector(vector)
             }
         }
@@ -86,7 +90,7 @@ impl Preparation {
 pub(super) fn copied_bytes(weight: &Weight, quantization: Option<Quantization>) -> usize {
     match (quantization, weight.shape()) {
         (Some(Quantization::Q8_0), &[outputs, inputs])
-            if inputs.is_multiple_of(Q8_0_NUMBERS) && weight.format() != Format::Q8_0 =>
+            if inputs.is_multiple_of(Q8_0_NUMBERS) && !weight.format().is_blocks() =>
         {
             outputs * row_bytes(Format::Q8_0, inputs)
         }

@@ -16,15 +16,22 @@ use super::operand::{Operand, Preparation, Quantized};
 use super::options::{self, CpuError, CpuOptions, instructions};
 use crate::arrival;
 use crate::backend::{QuantizationLoss, StepError};
-use tensor::{Decoder, Format, Layer, Norm, Part, Weight};
+use tensor::{Decoder, Format, Layer, Norm, Part, Rotation, Weight};
 
 /// One model's operands.
 pub struct Staged {
     source: Arc<Decoder>,
     how: Preparation,
-    embeddings: OnceLock<Operand>,
+    start: OnceLock<Start>,
     layers: Vec<OnceLock<Layer<Operand>>>,
     tail: OnceLock<Tail>,
+}
+
+/// The embedding table and the frequencies of rotations.
+struct Start {
+    embeddings: Operand,
+    /// Of each of the decoder's rotations, (width / 2).
+    frequencies: Vec<Vec<f32>>,
 }
 
 /// The final norm and the matrix that makes logits.
@@ -54,7 +61,7 @@ impl Staged {
 
     pub(super) fn new(source: Arc<Decoder>, how: Preparation) -> Self {
         let layers = source.layers.iter().map(|_| OnceLock::new()).collect();
-        Self { source, how, embeddings: OnceLock::new(), layers, tail: OnceLock::new() }
+        Self { source, how, start: OnceLock::new(), layers, tail: OnceLock::new() }
     }
 
     /// Builds what has arrived.
@@ -158,7 +165,12 @@ impl Staged {
 
     /// The embedding table, which a step has needed.
     pub(super) fn embeddings(&self) -> &Operand {
-        self.embeddings.get().expect("a step needs its parts first")
+        &self.start().embeddings
+    }
+
+    /// The frequencies of each of the decoder's rotations, (width / 2), which a step has needed.
+    pub(super) fn frequencies(&self) -> &[Vec<f32>] {
+        &self.start().frequencies
     }
 
     /// A layer, which a step has needed.
@@ -176,6 +188,10 @@ impl Staged {
         &self.tail().head
     }
 
+    fn start(&self) -> &Start {
+        self.start.get().expect("a step needs its parts first")
+    }
+
     fn tail(&self) -> &Tail {
         self.tail.get().expect("a step needs its parts first")
     }
@@ -187,7 +203,7 @@ impl Staged {
 
     fn has(&self, part: Part) -> bool {
         match part {
-            Part::Embeddings => self.embeddings.get().is_some(),
+            Part::Embeddings => self.start.get().is_some(),
             Part::Layer(number) => self.layers[number].get().is_some(),
             Part::Head => self.tail.get().is_some(),
         }
@@ -195,7 +211,7 @@ impl Staged {
 
     fn weights(&self, part: Part) -> Vec<&Weight> {
         match part {
-            Part::Embeddings => vec![&self.source.embeddings],
+            Part::Embeddings => self.source.first_tensors(),
             Part::Layer(number) => self.source.layers[number].tensors(),
             Part::Head => vec![&self.source.norm.weight, self.source.head()],
         }
@@ -204,7 +220,7 @@ impl Staged {
     /// The operands of a part in the order of its weights; none before it is built.
     fn operands(&self, part: Part) -> Vec<&Operand> {
         match part {
-            Part::Embeddings => self.embeddings.get().into_iter().collect(),
+            Part::Embeddings => self.start.get().iter().map(|start| &start.embeddings).collect(),
             Part::Layer(number) => self.layers[number].get().map(Layer::tensors).unwrap_or_default(),
             Part::Head => self.tail.get().map(|tail| vec![&tail.norm.weight, &tail.head]).unwrap_or_default(),
         }
@@ -220,6 +236,16 @@ impl Staged {
         copied.collect()
     }
 
+    fn frequencies_of(&self, Rotation { rope, width, divisors }: &Rotation<Weight>) -> Vec<f32> {
+        let mut frequencies = vec![0.0; width / 2];
+        rope.frequencies(&mut frequencies);
+        if let Some(divisors) = divisors {
+            let divisors = self.how.prepare(divisors);
+            frequencies.iter_mut().zip(divisors.vector()).for_each(|(frequency, divisor)| *frequency /= divisor);
+        }
+        frequencies
+    }
+
     /// Builds a part whose weights have arrived, or waits for who is at it.
     fn build(&self, part: Part, copies: &Copies<'_>) {
         let mut make = |weight: &Weight| match copies.get(&key(weight)) {
@@ -229,8 +255,11 @@ impl Staged {
         let source = &self.source;
         match part {
             Part::Embeddings => {
-                // A step reads a few rows of it.
-                self.embeddings.get_or_init(|| self.how.in_place().prepare(&source.embeddings));
+                self.start.get_or_init(|| Start {
+                    // A step reads a few rows of it.
+                    embeddings: self.how.in_place().prepare(&source.embeddings),
+                    frequencies: source.rotations.iter().map(|rotation| self.frequencies_of(rotation)).collect(),
+                });
             }
             Part::Layer(number) => {
                 self.layers[number].get_or_init(|| source.layers[number].map(&mut make));

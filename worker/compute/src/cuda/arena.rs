@@ -62,7 +62,7 @@ impl Arena {
             at = begin.saturating_add((rows as u64).saturating_mul(row_bytes as u64));
             begin
         };
-        let (hidden, Widths { queries, keys, inner }) = (decoder.hidden_size, decoder.widths());
+        let (hidden, Widths { queries, keys, inner, experts: _ }) = (decoder.hidden_size, decoder.widths());
         let (rows, logits_rows) = (max_rows, max_logits_rows);
         let padded = |width: usize| width.next_multiple_of(INPUTS_UNIT);
         let rooms = |of: fn(&Attention<W>) -> usize| {

@@ -3,7 +3,9 @@
 //! Matrices that read the same rows lie as one, so that one kernel computes them: queries, keys and values one after the
 //! other, gate and up in turns of eight rows. It knows no device.
 
-use tensor::{Attention, Body, Branch, Decoder, Dense, Format, Linear, Norm, Pairs, Part, Sees, Weight};
+use tensor::{
+    Activation, Attention, Body, Branch, Decoder, Dense, Format, Linear, Norm, Pairs, Part, Rotation, Sees, Weight,
+};
 use thiserror::Error;
 
 /// Inputs of a stored matrix are whole multiples of this, zeros beyond the model's own.
@@ -39,6 +41,12 @@ pub(crate) enum Unsupported {
     Mixed {
         /// One of them.
         tensor: String,
+    },
+    /// Arithmetic without kernels.
+    #[error("a GPU does not compute {what}; serve it with device = \"cpu\"")]
+    Feature {
+        /// Its name.
+        what: &'static str,
     },
     /// A shape without kernels.
     #[error("a GPU does not compute {what} of {found}; serve it with device = \"cpu\"")]
@@ -300,6 +308,11 @@ impl Layout {
     }
 }
 
+/// Refuses arithmetic that a model has and no kernel.
+fn refuse(has: bool, what: &'static str) -> Result<(), Unsupported> {
+    if has { Err(Unsupported::Feature { what }) } else { Ok(()) }
+}
+
 /// Gives each tensor its place.
 #[derive(Default)]
 struct Writer {
@@ -309,8 +322,25 @@ struct Writer {
 
 impl Writer {
     fn decoder(mut self, decoder: &Decoder) -> Result<Layout, Unsupported> {
-        let Decoder { vocab_size: _, hidden_size: _, max_position: _, embeddings, rotations: _, layers, norm, head } =
-            decoder;
+        let Decoder {
+            vocab_size: _,
+            hidden_size: _,
+            max_position: _,
+            embeddings,
+            embedding_scale,
+            rotations,
+            layers,
+            norm,
+            head,
+            logit_cap,
+        } = decoder;
+        refuse(*embedding_scale != 1.0, "scaled embeddings")?;
+        refuse(logit_cap.is_some(), "soft caps of logits")?;
+        let divided = |rotation: &Rotation<Weight>| rotation.divisors.is_some();
+        refuse(rotations.iter().any(divided), "divisors of rotations")?;
+        let turned = |body: &Attention<Weight>| body.rotation.map(|index| rotations[index].width);
+        let partly = |body: &Attention<Weight>| turned(body) != Some(body.head_dim);
+        refuse(decoder.attentions().any(partly), "heads that are not rotated whole")?;
         let mut uploads = Vec::new();
         let embeddings = self.matrix(&[embeddings], false)?;
         uploads.push(std::mem::take(&mut self.uploads));
@@ -325,19 +355,23 @@ impl Writer {
         Ok(Layout { embeddings, layers: at, norm, head, uploads, bytes: self.at })
     }
 
-    fn branch(&mut self, Branch { before, body }: &Branch<Weight>) -> Result<BranchAt, Unsupported> {
+    fn branch(&mut self, Branch { before, body, after }: &Branch<Weight>) -> Result<BranchAt, Unsupported> {
+        refuse(after.is_some(), "norms of a branch's result")?;
         let before = self.norm(before);
         let body = match body {
             Body::Attention(attention) => BodyAt::Attention(self.attention(attention)?),
-            Body::Dense(Dense { width: _, gate, up, down }) => {
+            Body::Dense(Dense { width: _, activation, gate, up, down }) => {
+                refuse(*activation != Activation::Silu, "gates by another function than SiLU")?;
                 BodyAt::Dense { gated: self.linear(&[gate, up], true)?, down: self.linear(&[down], false)? }
             }
+            Body::Experts(_) => return Err(Unsupported::Feature { what: "routed experts" }),
         };
         Ok(BranchAt { before, body })
     }
 
     fn attention(&mut self, body: &Attention<Weight>) -> Result<AttentionAt, Unsupported> {
         let Attention { heads, kv_heads, head_dim, query, key, value, query_norm, key_norm, output, .. } = body;
+        refuse(body.soft_cap.is_some(), "soft caps of scores")?;
         if head_room(*head_dim).is_none() || !head_dim.is_multiple_of(8) {
             return Err(Unsupported::Shape { what: "heads", found: *head_dim });
         }
@@ -352,7 +386,8 @@ impl Writer {
             query_norm: query_norm.as_ref().map(|norm| self.norm(norm)),
             key_norm: key_norm.as_ref().map(|norm| self.norm(norm)),
             output: self.linear(&[output], false)?,
-            rotation: body.rotation,
+            // `decoder` refuses heads without one.
+            rotation: body.rotation.unwrap_or_default(),
             are_neighbours: body.pairs == Pairs::Neighbours,
             scale: body.scale,
             window: match body.sees {

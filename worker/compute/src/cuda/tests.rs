@@ -113,7 +113,7 @@ fn as_q8(weight: &Weight) -> Weight {
     }
     let on = crate::kernels::tier::Instructions::of(crate::cpu::Tier::best()).expect("the best there are");
     let mut numbers = vec![0.0; shape.iter().product()];
-    crate::kernels::linear::widen(on, weight.bytes(), format, &mut numbers);
+    crate::kernels::formats::widen(on, weight.bytes(), format, &mut numbers);
     let mut bytes = Vec::new();
     crate::kernels::stored::quantize(on, &numbers, &mut bytes);
     let slot = tensor::Slot::new(weight.name(), shape);

@@ -13,7 +13,7 @@ use super::device::{Device, DeviceError, Mark, Memory, Pinned, Stream};
 use super::layout::{Layout, Matrix, Stack, Upload, in_order};
 use crate::arrival;
 use crate::error::StepError;
-use crate::kernels::linear::widen;
+use crate::kernels::formats::widen;
 use crate::kernels::tier::{Instructions, Tier};
 use tensor::{Decoder, Part, Weight};
 
@@ -215,6 +215,9 @@ fn numbers(weight: Option<&Weight>, width: usize) -> Vec<f32> {
     if let Some(weight) = weight {
         let on = Instructions::of(Tier::best()).expect("the machine has its best instructions");
         widen(on, weight.bytes(), weight.format(), &mut numbers);
+        if weight.slot().less_one {
+            numbers.iter_mut().for_each(|number| *number += 1.0);
+        }
     }
     numbers
 }

@@ -8,6 +8,7 @@
 use std::mem::MaybeUninit;
 
 use super::cached::{BLOCK_TOKENS, Block, Cached, InBlocks, OfCached, QUERY_BYTES, Shares, Sums};
+use super::cap::capped;
 use super::lanes::{LANES, Lanes};
 use super::pool::{Pool, Shard};
 use super::rotate::{Heads, Row};
@@ -30,6 +31,8 @@ pub(crate) struct Attention<'a> {
     pub(crate) heads: Heads,
     /// Positions that a row sees, itself included; all if none.
     pub(crate) window: Option<usize>,
+    /// Scores `s` become `cap · tanh(s / cap)`.
+    pub(crate) soft_cap: Option<f32>,
     /// The rows; those of a segment are consecutive.
     pub(crate) rows: &'a [Row],
     /// The step's segments.
@@ -149,7 +152,9 @@ impl Task<'_> {
                 let keys = keys_of(index);
                 // Blocks come from memory or a far cache, each from another place.
                 let block = Block { keys, values: keys.add(half), ahead: keys_of(end.min(index + 1)), head_dim };
-                visit::<V, C>(block, index * BLOCK_TOKENS, index == start, queries, &mut states);
+                let at =
+                    At { start: index * BLOCK_TOKENS, is_first: index == start, soft_cap: self.attention.soft_cap };
+                visit::<V, C>(block, at, queries, &mut states);
             }
             for (query, state) in queries.iter().zip(&states) {
                 scale::<V>(query.out, head_dim, 1.0 / state.total.sum());
@@ -165,19 +170,22 @@ struct State<V> {
     total: V,
 }
 
-/// Adds a block, whose first position is `start`, to every query that sees some of it, tile by tile. The first one is
-/// what sums begin with.
+/// A block's place, and the cap of its scores.
+#[derive(Clone, Copy)]
+struct At {
+    /// Its first position.
+    start: usize,
+    /// True if sums begin with it.
+    is_first: bool,
+    soft_cap: Option<f32>,
+}
+
+/// Adds a block to every query that sees some of it, tile by tile.
 ///
 /// # Safety
 /// As for [`Cached`].
 #[inline(always)]
-unsafe fn visit<V: Lanes, C: Cached>(
-    mut block: Block,
-    start: usize,
-    is_first: bool,
-    queries: &[Query],
-    states: &mut [State<V>],
-) {
+unsafe fn visit<V: Lanes, C: Cached>(mut block: Block, place: At, queries: &[Query], states: &mut [State<V>]) {
     let most = if V::MANY_REGISTERS { TILE } else { TILE_FEW };
     let mut at = 0;
     while at < queries.len() {
@@ -185,6 +193,7 @@ unsafe fn visit<V: Lanes, C: Cached>(
         let size = 1 << most.min(queries.len() - at).ilog2();
         let (queries, states) = (&queries[at..at + size], &mut states[at..at + size]);
         at += size;
+        let At { start, is_first, .. } = place;
         let sees_none = |query: &Query| query.sees.1 < start || query.sees.0 >= start + BLOCK_TOKENS;
         if !is_first && queries.iter().all(sees_none) {
             continue;
@@ -192,10 +201,10 @@ unsafe fn visit<V: Lanes, C: Cached>(
         // SAFETY: passed on.
         unsafe {
             match size {
-                8 if V::MANY_REGISTERS => add::<V, C, 8>(&block, start, is_first, queries, states),
-                4 => add::<V, C, 4>(&block, start, is_first, queries, states),
-                2 => add::<V, C, 2>(&block, start, is_first, queries, states),
-                1 => add::<V, C, 1>(&block, start, is_first, queries, states),
+                8 if V::MANY_REGISTERS => add::<V, C, 8>(&block, place, queries, states),
+                4 => add::<V, C, 4>(&block, place, queries, states),
+                2 => add::<V, C, 2>(&block, place, queries, states),
+                1 => add::<V, C, 1>(&block, place, queries, states),
                 size => unreachable!("no tile has {size} queries"),
             }
         }
@@ -210,14 +219,18 @@ unsafe fn visit<V: Lanes, C: Cached>(
 #[inline(always)]
 unsafe fn add<V: Lanes, C: Cached, const N: usize>(
     block: &Block,
-    start: usize,
-    is_first: bool,
+    At { start, is_first, soft_cap }: At,
     queries: &[Query],
     states: &mut [State<V>],
 ) {
     // SAFETY: passed on.
     unsafe {
-        let scores = C::scores::<V, N>(block, std::array::from_fn(|n| queries[n].prepared));
+        let mut scores = C::scores::<V, N>(block, std::array::from_fn(|n| queries[n].prepared));
+        if let Some(cap) = soft_cap {
+            for score in &mut scores {
+                *score = capped(*score, cap);
+            }
+        }
         let mut shares = [Shares([0.0; LANES]); N];
         let mut rescale = [V::splat(1.0); N];
         // Positions that some query sees: only those have been written.

@@ -3,7 +3,7 @@
 use std::arch::x86_64::*;
 
 use super::kernel::Kernel;
-use super::lanes::{LANES, Lanes};
+use super::lanes::{Bits, LANES, Lanes};
 
 /// Lanes 0 to 7, then 8 to 15.
 #[derive(Clone, Copy)]
@@ -29,6 +29,37 @@ unsafe fn widen_bf16(from: *const u8) -> __m256 {
     }
 }
 
+/// Sixteen bytes made of others' bits, see [`Lanes::load_bits`].
+///
+/// # Safety
+/// The CPU has SSE2; 16 bytes each are read.
+#[inline(always)]
+pub(super) unsafe fn joined(low: Bits, high: Option<(Bits, u32)>) -> __m128i {
+    // SAFETY: the caller vouches for the bytes. Bits that a shift moves into the neighbour are masked off.
+    unsafe {
+        let of = |Bits { from, shift, mask }: Bits| {
+            let bytes = _mm_srl_epi16(_mm_loadu_si128(from.cast()), _mm_cvtsi32_si128(shift.cast_signed()));
+            _mm_and_si128(bytes, _mm_set1_epi8(mask.cast_signed()))
+        };
+        match high {
+            None => of(low),
+            Some((bits, above)) => {
+                _mm_or_si128(of(low), _mm_sll_epi16(of(bits), _mm_cvtsi32_si128(above.cast_signed())))
+            }
+        }
+    }
+}
+
+/// Sixteen signed bytes that others' bits select, see [`Lanes::load_coded`].
+///
+/// # Safety
+/// The CPU has SSSE3; 16 bytes are read.
+#[inline(always)]
+pub(super) unsafe fn coded(from: *const u8, shift: u32, codes: &[i8; LANES]) -> __m128i {
+    // SAFETY: the caller vouches for the bytes; there are sixteen codes.
+    unsafe { _mm_shuffle_epi8(_mm_loadu_si128(codes.as_ptr().cast()), joined(Bits { from, shift, mask: 15 }, None)) }
+}
+
 /// Eight powers of two.
 #[inline(always)]
 unsafe fn exp2_whole(exponent: __m256) -> __m256 {
@@ -52,6 +83,42 @@ impl Lanes for Avx2 {
             let low = _mm256_cvtepi32_ps(_mm256_cvtepi8_epi32(bytes));
             Self(low, _mm256_cvtepi32_ps(_mm256_cvtepi8_epi32(_mm_srli_si128::<8>(bytes))))
         }
+    }
+    #[inline(always)]
+    unsafe fn load_bits(low: Bits, high: Option<(Bits, u32)>) -> Self {
+        // SAFETY: the caller vouches for the bytes.
+        unsafe {
+            let bytes = joined(low, high);
+            let low = _mm256_cvtepi32_ps(_mm256_cvtepu8_epi32(bytes));
+            Self(low, _mm256_cvtepi32_ps(_mm256_cvtepu8_epi32(_mm_srli_si128::<8>(bytes))))
+        }
+    }
+    #[inline(always)]
+    unsafe fn load_coded(from: *const u8, shift: u32, codes: &[i8; LANES]) -> Self {
+        // SAFETY: the caller vouches for the bytes.
+        unsafe {
+            let bytes = coded(from, shift, codes);
+            let low = _mm256_cvtepi32_ps(_mm256_cvtepi8_epi32(bytes));
+            Self(low, _mm256_cvtepi32_ps(_mm256_cvtepi8_epi32(_mm_srli_si128::<8>(bytes))))
+        }
+    }
+    #[inline(always)]
+    unsafe fn choose(bits: u16, one: f32) -> Self {
+        // SAFETY: the caller vouches for the tier.
+        unsafe {
+            let all = _mm256_set1_epi32(i32::from(bits));
+            let lanes = |ones: __m256i| {
+                let set = _mm256_cmpeq_epi32(_mm256_and_si256(all, ones), ones);
+                _mm256_and_ps(_mm256_castsi256_ps(set), _mm256_set1_ps(one))
+            };
+            let low = _mm256_setr_epi32(1, 2, 4, 8, 16, 32, 64, 128);
+            Self(lanes(low), lanes(_mm256_slli_epi32::<8>(low)))
+        }
+    }
+    #[inline(always)]
+    unsafe fn first(self) -> f32 {
+        // SAFETY: the caller vouches for the tier.
+        unsafe { _mm256_cvtss_f32(self.0) }
     }
     #[inline(always)]
     unsafe fn splat_f16(from: *const u8) -> Self {

@@ -2,8 +2,9 @@
 
 use std::arch::x86_64::*;
 
+use super::avx2::{coded, joined};
 use super::kernel::Kernel;
-use super::lanes::{LANES, Lanes};
+use super::lanes::{Bits, LANES, Lanes};
 
 /// Sixteen lanes in one register. `DOTS`: with AVX-512 BF16.
 #[derive(Clone, Copy)]
@@ -29,6 +30,20 @@ pub(super) unsafe fn run_bf16<K: Kernel>(kernel: K) {
     unsafe { kernel.run::<Avx512<true>>() }
 }
 
+/// Indexes of four bits with their fifth, where there is one.
+///
+/// # Safety
+/// The CPU has AVX-512 BW.
+#[inline(always)]
+unsafe fn with_fifth(words: __m512i, fifth: Option<u32>) -> __m512i {
+    let Some(fifth) = fifth else { return words };
+    // SAFETY: the caller vouches for the CPU.
+    unsafe {
+        let low = _mm512_and_si512(words, _mm512_set1_epi16(15));
+        _mm512_mask_add_epi16(low, fifth, low, _mm512_set1_epi16(16))
+    }
+}
+
 impl<const DOTS: bool> Lanes for Avx512<DOTS> {
     const MANY_REGISTERS: bool = true;
     const DOTS: bool = DOTS;
@@ -44,6 +59,50 @@ impl<const DOTS: bool> Lanes for Avx512<DOTS> {
     unsafe fn load_i8(from: *const u8) -> Self {
         // SAFETY: the caller vouches for 16 bytes.
         unsafe { Self(_mm512_cvtepi32_ps(_mm512_cvtepi8_epi32(_mm_loadu_si128(from.cast())))) }
+    }
+    #[inline(always)]
+    unsafe fn load_bits(low: Bits, high: Option<(Bits, u32)>) -> Self {
+        // SAFETY: the caller vouches for the bytes.
+        unsafe { Self(_mm512_cvtepi32_ps(_mm512_cvtepu8_epi32(joined(low, high)))) }
+    }
+    #[inline(always)]
+    unsafe fn load_coded(from: *const u8, shift: u32, codes: &[i8; LANES]) -> Self {
+        // SAFETY: the caller vouches for the bytes.
+        unsafe { Self(_mm512_cvtepi32_ps(_mm512_cvtepi8_epi32(coded(from, shift, codes)))) }
+    }
+    #[inline(always)]
+    unsafe fn choose(bits: u16, one: f32) -> Self {
+        // SAFETY: the caller vouches for the tier.
+        unsafe { Self(_mm512_maskz_mov_ps(bits, _mm512_set1_ps(one))) }
+    }
+    #[inline(always)]
+    unsafe fn first(self) -> f32 {
+        // SAFETY: the caller vouches for the tier.
+        unsafe { _mm512_cvtss_f32(self.0) }
+    }
+    #[inline(always)]
+    unsafe fn pick(table: __m512i, from: *const u8, shift: u32, fifth: Option<u32>) -> __m512i {
+        // SAFETY: the caller vouches for 32 bytes.
+        unsafe {
+            let words = _mm512_cvtepu8_epi16(_mm256_loadu_si256(from.cast()));
+            // Of an index five bits count.
+            let words = _mm512_srl_epi16(words, _mm_cvtsi32_si128(shift.cast_signed()));
+            _mm512_permutexvar_epi16(with_fifth(words, fifth), table)
+        }
+    }
+    #[inline(always)]
+    unsafe fn pick_halves(table: __m512i, from: *const u8, fifth: Option<u32>) -> __m512i {
+        // SAFETY: the caller vouches for 16 bytes.
+        unsafe {
+            let low = _mm256_cvtepu8_epi16(_mm_loadu_si128(from.cast()));
+            let words = _mm512_inserti64x4::<1>(_mm512_castsi256_si512(low), _mm256_srli_epi16::<4>(low));
+            _mm512_permutexvar_epi16(with_fifth(words, fifth), table)
+        }
+    }
+    #[inline(always)]
+    unsafe fn tested(from: *const u8, mask: u8) -> u32 {
+        // SAFETY: the caller vouches for 32 bytes.
+        unsafe { _mm256_test_epi8_mask(_mm256_loadu_si256(from.cast()), _mm256_set1_epi8(mask.cast_signed())) }
     }
     #[inline(always)]
     unsafe fn splat_f16(from: *const u8) -> Self {

@@ -16,6 +16,17 @@ const EXP_MAX: f32 = 88.3;
 /// The largest binary16 number: what larger ones become when a key or value is stored.
 pub(crate) const F16_MAX: f32 = 65504.0;
 
+/// Some bits of each of sixteen bytes.
+#[derive(Clone, Copy)]
+pub(crate) struct Bits {
+    /// The first byte.
+    pub(crate) from: *const u8,
+    /// Bits below them.
+    pub(crate) shift: u32,
+    /// The bits, once those below are gone.
+    pub(crate) mask: u8,
+}
+
 /// Sixteen f32.
 ///
 /// # Safety
@@ -88,6 +99,40 @@ pub(crate) trait Lanes: Copy {
             Self::load(bytes.map(f32::from).as_ptr())
         }
     }
+    /// Bits of sixteen bytes as whole numbers; where there are `high` ones, these stand so far above the low.
+    #[inline(always)]
+    unsafe fn load_bits(low: Bits, high: Option<(Bits, u32)>) -> Self {
+        // SAFETY: the caller vouches for 16 bytes each; the array holds sixteen.
+        unsafe {
+            let of = |bits: Bits, at: usize| *bits.from.add(at) >> bits.shift & bits.mask;
+            let code = |at| of(low, at) | high.map_or(0, |(bits, above)| of(bits, at) << above);
+            Self::load(std::array::from_fn::<f32, LANES, _>(|at| f32::from(code(at))).as_ptr())
+        }
+    }
+    /// Four bits of sixteen bytes, from `shift` on, each the code that it selects.
+    #[inline(always)]
+    unsafe fn load_coded(from: *const u8, shift: u32, codes: &[i8; LANES]) -> Self {
+        // SAFETY: the caller vouches for 16 bytes; the array holds sixteen.
+        unsafe {
+            let code = |at| codes[usize::from(*from.add(at) >> shift & 15)];
+            Self::load(std::array::from_fn::<f32, LANES, _>(|at| f32::from(code(at))).as_ptr())
+        }
+    }
+    /// `one` in the lanes whose bit is set, zero in the others.
+    #[inline(always)]
+    unsafe fn choose(bits: u16, one: f32) -> Self {
+        let lane = |at| if bits >> at & 1 == 1 { one } else { 0.0 };
+        // SAFETY: the caller vouches for the tier; the array holds sixteen.
+        unsafe { Self::load(std::array::from_fn::<f32, LANES, _>(lane).as_ptr()) }
+    }
+    /// The first lane.
+    #[inline(always)]
+    unsafe fn first(self) -> f32 {
+        let mut lanes = [0f32; LANES];
+        // SAFETY: the caller vouches for the tier; the array holds sixteen.
+        unsafe { self.store(lanes.as_mut_ptr()) };
+        lanes[0]
+    }
     /// All lanes the binary16 number at `from`.
     #[inline(always)]
     unsafe fn splat_f16(from: *const u8) -> Self {
@@ -113,6 +158,25 @@ pub(crate) trait Lanes: Copy {
     #[inline(always)]
     unsafe fn splat_pair(from: *const u8) -> Self::Pairs {
         let _ = from;
+        no_dots()
+    }
+    /// Thirty-two bf16 of a table, each by the four bits from `shift` on of a byte of 32 and, where there are any, its fifth
+    /// bit. Without fifth bits both halves of the table are alike.
+    #[inline(always)]
+    unsafe fn pick(table: Self::Pairs, from: *const u8, shift: u32, fifth: Option<u32>) -> Self::Pairs {
+        let _ = (table, from, shift, fifth);
+        no_dots()
+    }
+    /// The same by the low halves of sixteen bytes, then by the high ones.
+    #[inline(always)]
+    unsafe fn pick_halves(table: Self::Pairs, from: *const u8, fifth: Option<u32>) -> Self::Pairs {
+        let _ = (table, from, fifth);
+        no_dots()
+    }
+    /// The bytes of 32, bit by bit, that have a bit of `mask`.
+    #[inline(always)]
+    unsafe fn tested(from: *const u8, mask: u8) -> u32 {
+        let _ = (from, mask);
         no_dots()
     }
     /// Rounds thirty-two f32 to nearest even, in order.
@@ -190,6 +254,28 @@ pub(crate) trait Lanes: Copy {
     unsafe fn silu(self) -> Self {
         // SAFETY: the caller vouches for the tier.
         unsafe { self.div(Self::splat(1.0).add(Self::zero().sub(self).exp())) }
+    }
+
+    /// The hyperbolic tangent, within 2e-7: (1 - e^-2x) / (1 + e^-2x).
+    #[inline(always)]
+    unsafe fn tanh(self) -> Self {
+        // SAFETY: the caller vouches for the tier.
+        unsafe {
+            let (one, power) = (Self::splat(1.0), self.mul(Self::splat(-2.0)).exp());
+            one.sub(power).div(one.add(power))
+        }
+    }
+
+    /// x / (1 + e^-2u) with u = √(2/π) · (x + 0.044715 x³): the Gaussian error linear unit by its approximation with tanh.
+    #[inline(always)]
+    unsafe fn gelu(self) -> Self {
+        const ROOT: f32 = 0.797_884_6;
+        const CUBE: f32 = 0.044_715;
+        // SAFETY: the caller vouches for the tier.
+        unsafe {
+            let inner = self.mul(self).mul(self).mul_add(Self::splat(CUBE), self);
+            self.div(Self::splat(1.0).add(inner.mul(Self::splat(-2.0 * ROOT)).exp()))
+        }
     }
 
     /// Reads `count` (at most 16) f32; the other lanes are zero.

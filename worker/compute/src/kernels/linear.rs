@@ -9,18 +9,19 @@
 
 mod dots;
 
-use std::marker::PhantomData;
 use std::mem::MaybeUninit;
+use std::ops::Range;
 
 use self::dots::Dots;
 pub(crate) use self::dots::rounded_bytes;
 
+use super::formats::widen;
 use super::kernel::Kernel;
-use super::lanes::{Bf16, F16, F32, LANES, Lanes};
+use super::lanes::{Bf16, Element, F16, F32, LANES, Lanes};
 use super::pool::{Pool, Shard};
-use super::stored::{Q8_0, Stored, row_bytes};
+use super::stored::row_bytes;
 use super::tier::Instructions;
-use tensor::Format;
+use tensor::{Activation, Format};
 
 /// Weights a task passes over: small enough for balance between threads, large enough that
 /// claiming it costs nothing.
@@ -36,9 +37,6 @@ const CHUNK_OUTPUTS: usize = 128;
 const TILE_OUTPUTS: usize = 8;
 /// The most rows in a tile.
 const TILE_ROWS: usize = 6;
-
-/// The reason that a match on formats has no other arm.
-const OTHERS_ARE_REFUSED: &str = "binding, and `Matrix::new`, refuse what no kernel reads";
 
 /// A stored matrix (outputs, inputs), row-major, at any alignment.
 #[derive(Clone, Copy)]
@@ -94,11 +92,12 @@ pub(crate) struct Inputs<'a> {
 
 impl Inputs<'_> {
     /// Rounds them if a matrix of one of these formats wants it; where the rounded rows are.
-    fn round(&mut self, pool: &mut Pool, on: Instructions, mut formats: impl Iterator<Item = Format>) -> Rounded {
-        if formats.any(|format| on.dots(format)) && self.rows > 0 {
-            dots::round_rows(pool, on, self.x, self.x.len() / self.rows, self.room);
+    fn round(&mut self, pool: &mut Pool, on: Instructions, formats: impl Iterator<Item = Format> + Clone) -> Rounded {
+        let packed = dots::packed(self.rows, formats.clone());
+        if formats.clone().any(|format| on.dots(format)) && self.rows > 0 {
+            dots::round_rows(pool, on, self.x, self.x.len() / self.rows, packed, self.room);
         }
-        Rounded(self.room.as_ptr())
+        Rounded { at: self.room.as_ptr(), packed }
     }
 }
 
@@ -112,7 +111,11 @@ fn block_rows<'a>(on: Instructions, rows: usize, matrices: impl Iterator<Item = 
 
 /// Where rounded rows are: written before a region, read in it.
 #[derive(Clone, Copy)]
-struct Rounded(*const u8);
+struct Rounded {
+    at: *const u8,
+    /// True if they are packed.
+    packed: bool,
+}
 
 // SAFETY: it is only read, while the region's `Inputs` are borrowed.
 unsafe impl Send for Rounded {}
@@ -171,11 +174,11 @@ pub(crate) fn project(pool: &mut Pool, on: Instructions, inputs: &mut Inputs<'_>
         let Some((matrix, chunk, bias, out, then)) = jobs[index] else { return };
         let first = (task - first_task) * chunk;
         let count = chunk.min(matrix.outputs - first);
-        run_chunk(on, Chunk { matrix, bias, x, rounded, rows, first, count, out, then, gated: None });
+        run_chunk(Chunk { on, matrix, bias, x, rounded, rows, first, count, out, then, gated: None });
     });
 }
 
-/// `out = silu(gate · x + gate_bias) · (up · x + up_bias)`, in one parallel region; `out` is
+/// `out = activation(gate · x + gate_bias) · (up · x + up_bias)`, in one parallel region; `out` is
 /// (rows, outputs).
 ///
 /// # Panics
@@ -186,6 +189,7 @@ pub(crate) fn project_gated(
     inputs: &mut Inputs<'_>,
     (gate, gate_bias): (Matrix<'_>, Option<&[f32]>),
     (up, up_bias): (Matrix<'_>, Option<&[f32]>),
+    activation: Activation,
     out: &mut [f32],
 ) {
     let rounded = inputs.round(pool, on, [gate.format, up.format].into_iter());
@@ -200,15 +204,15 @@ pub(crate) fn project_gated(
     pool.run(rows.div_ceil(block) * tasks, &|task| {
         let (rows, first) = (block_of(task / tasks, block, rows), task % tasks * chunk);
         let count = chunk.min(gate.outputs - first);
-        let gated = Some((up, up_bias));
+        let gated = Some((up, up_bias, activation));
         let then = Then::Set;
-        run_chunk(on, Chunk { matrix: gate, bias: gate_bias, x, rounded, rows, first, count, out, then, gated });
+        run_chunk(Chunk { on, matrix: gate, bias: gate_bias, x, rounded, rows, first, count, out, then, gated });
     });
 }
 
 /// The rows of a block.
 fn block_of(index: usize, block: usize, rows: usize) -> Rows {
-    Rows { first: index * block, last: rows.min((index + 1) * block), all: rows }
+    Rows { first: index * block, last: rows.min((index + 1) * block) }
 }
 
 /// Some of a region's rows.
@@ -216,12 +220,11 @@ fn block_of(index: usize, block: usize, rows: usize) -> Rows {
 struct Rows {
     first: usize,
     last: usize,
-    /// Number of rows in the region.
-    all: usize,
 }
 
 /// Some consecutive outputs of some rows: a task's work, its own part of `out`.
 struct Chunk<'a> {
+    on: Instructions,
     matrix: Matrix<'a>,
     bias: Option<&'a [f32]>,
     x: &'a [f32],
@@ -231,70 +234,34 @@ struct Chunk<'a> {
     count: usize,
     out: Shard<f32>,
     then: Then,
-    gated: Option<(Matrix<'a>, Option<&'a [f32]>)>,
+    gated: Option<(Matrix<'a>, Option<&'a [f32]>, Activation)>,
 }
 
-fn run_chunk(on: Instructions, chunk: Chunk<'_>) {
+fn run_chunk(chunk: Chunk<'_>) {
+    let on = chunk.on;
     match chunk.gated {
-        None => run_with(on, chunk.matrix.format, Plain(chunk)),
+        None => on.run(Plain(chunk)),
         Some(_) => on.run(Gated(chunk)),
-    }
-}
-
-/// A kernel that also wants to know a format.
-trait OfElement {
-    /// # Safety
-    /// As for [`Kernel::run`].
-    unsafe fn run<V: Lanes, E: Stored>(self);
-}
-
-struct WithElement<K, E>(K, PhantomData<E>);
-
-impl<K: OfElement, E: Stored> Kernel for WithElement<K, E> {
-    #[inline(always)]
-    unsafe fn run<V: Lanes>(self) {
-        // SAFETY: passed on.
-        unsafe { self.0.run::<V, E>() }
-    }
-}
-
-fn run_with<K: OfElement>(on: Instructions, format: Format, kernel: K) {
-    match format {
-        Format::F32 => on.run(WithElement::<K, F32>(kernel, PhantomData)),
-        Format::F16 => on.run(WithElement::<K, F16>(kernel, PhantomData)),
-        Format::Bf16 => on.run(WithElement::<K, Bf16>(kernel, PhantomData)),
-        Format::Q8_0 => on.run(WithElement::<K, Q8_0>(kernel, PhantomData)),
-        other => unreachable!("{OTHERS_ARE_REFUSED}: {other}"),
     }
 }
 
 struct Plain<'a>(Chunk<'a>);
 
-impl OfElement for Plain<'_> {
+impl Kernel for Plain<'_> {
     #[inline(always)]
-    unsafe fn run<V: Lanes, E: Stored>(self) {
-        let Chunk { matrix, bias, x, rounded, rows, first, count, out, then, .. } = self.0;
+    unsafe fn run<V: Lanes>(self) {
+        let Chunk { on, matrix, bias, x, rounded, rows, first, count, out, then, .. } = self.0;
         let mut row = rows.first;
         // The chunk's weights stay in the cache while one tile of rows after the other passes over them.
         while row < rows.last {
             let left = rows.last - row;
-            let tile_rows = if V::DOTS && E::DOTS { left.min(dots::BLOCK_ROWS) } else { tile_rows::<V>(left) };
+            let tile_rows = if matrix.in_dots(on) { left.min(dots::BLOCK_ROWS) } else { tile_rows::<V>(left) };
             // SAFETY: `project` has checked the shapes, so the weights of outputs `first..first + count`,
             // the tile's rows of `x` and of `out` are in bounds; no other task has these outputs.
             unsafe {
-                let part = Part {
-                    weights: matrix.bytes.as_ptr().add(first * E::row_bytes(matrix.inputs)),
-                    inputs: matrix.inputs,
-                    outputs: count,
-                    bias: bias.map_or(std::ptr::null(), |bias| bias.as_ptr().add(first)),
-                    x: x.as_ptr().add(row * matrix.inputs),
-                    rounded: rounded.0.wrapping_add(row * dots::row_bytes(matrix.inputs)),
-                    packed: dots::packed(rows.all),
-                    out: out.pointer().add(row * matrix.outputs + first),
-                    out_stride: matrix.outputs,
-                    add: then == Then::Add,
-                };
-                part.rows::<V, E>(tile_rows);
+                let to = out.pointer().add(row * matrix.outputs + first);
+                let part = Part::new(on, matrix, bias, x, rounded, row, first..first + count);
+                Part { add: then == Then::Add, ..part }.rows::<V>(tile_rows, to, matrix.outputs);
             }
             row += tile_rows;
         }
@@ -306,11 +273,11 @@ struct Gated<'a>(Chunk<'a>);
 impl Kernel for Gated<'_> {
     #[inline(always)]
     unsafe fn run<V: Lanes>(self) {
-        let Chunk { matrix: gate, bias, x, rounded, rows, first, count, out, gated, .. } = self.0;
-        let Some((up, up_bias)) = gated else { return };
+        let Chunk { on, matrix: gate, bias, x, rounded, rows, first, count, out, gated, .. } = self.0;
+        let Some((up, up_bias, activation)) = gated else { return };
         let mut scratch = MaybeUninit::<[f32; CHUNK_OUTPUTS * dots::BLOCK_ROWS]>::uninit();
         let scratch: *mut f32 = scratch.as_mut_ptr().cast();
-        let in_dots = V::DOTS && [gate, up].iter().all(|side| matches!(side.format, Format::Bf16 | Format::Q8_0));
+        let in_dots = [gate, up].iter().all(|side| side.in_dots(on));
         let mut row = rows.first;
         while row < rows.last {
             let left = rows.last - row;
@@ -327,29 +294,12 @@ impl Kernel for Gated<'_> {
             // most `CHUNK_OUTPUTS` of them, and is read after they were written.
             unsafe {
                 for (matrix, bias, out, out_stride) in sides {
-                    let part = Part {
-                        weights: matrix.bytes.as_ptr().add(first * row_bytes(matrix.format, matrix.inputs)),
-                        inputs: matrix.inputs,
-                        outputs: count,
-                        bias: bias.map_or(std::ptr::null(), |bias| bias.as_ptr().add(first)),
-                        x: x.as_ptr().add(row * matrix.inputs),
-                        rounded: rounded.0.wrapping_add(row * dots::row_bytes(matrix.inputs)),
-                        packed: dots::packed(rows.all),
-                        out,
-                        out_stride,
-                        add: false,
-                    };
-                    match matrix.format {
-                        Format::F32 => part.tiles_of_rows::<V, F32>(tile_rows),
-                        Format::F16 => part.tiles_of_rows::<V, F16>(tile_rows),
-                        Format::Bf16 => part.tiles_of_rows::<V, Bf16>(tile_rows),
-                        Format::Q8_0 => part.tiles_of_rows::<V, Q8_0>(tile_rows),
-                        other => unreachable!("{OTHERS_ARE_REFUSED}: {other}"),
-                    }
+                    let part = Part::new(on, matrix, bias, x, rounded, row, first..first + count);
+                    part.tiles_of_rows::<V>(tile_rows, out, out_stride);
                 }
                 for tile_row in 0..tile_rows {
                     let ups = scratch.add(tile_row * CHUNK_OUTPUTS);
-                    silu_times::<V>(gates.add(tile_row * gate.outputs), ups, count);
+                    gate_times::<V>(activation, gates.add(tile_row * gate.outputs), ups, count);
                 }
             }
             row += tile_rows;
@@ -357,23 +307,25 @@ impl Kernel for Gated<'_> {
     }
 }
 
-/// `gates = silu(gates) · ups`.
+/// `gates = activation(gates) · ups`.
 ///
 /// # Safety
 /// As for [`Lanes`]; both hold `count` numbers.
 #[inline(always)]
-unsafe fn silu_times<V: Lanes>(gates: *mut f32, ups: *const f32, count: usize) {
+unsafe fn gate_times<V: Lanes>(activation: Activation, gates: *mut f32, ups: *const f32, count: usize) {
     let mut at = 0;
-    // SAFETY: the caller vouches for `count` numbers.
-    unsafe {
-        while at + LANES <= count {
-            V::load(gates.add(at)).silu().mul(V::load(ups.add(at))).store(gates.add(at));
-            at += LANES;
+    while at < count {
+        let some = LANES.min(count - at);
+        // SAFETY: the caller vouches for `count` numbers.
+        unsafe {
+            let (gate, up) = (V::load_some(gates.add(at), some), V::load_some(ups.add(at), some));
+            let gate = match activation {
+                Activation::Silu => gate.silu(),
+                Activation::GeluTanh => gate.gelu(),
+            };
+            gate.mul(up).store_some(gates.add(at), some);
         }
-        if at < count {
-            let (gate, up) = (V::load_some(gates.add(at), count - at), V::load_some(ups.add(at), count - at));
-            gate.silu().mul(up).store_some(gates.add(at), count - at);
-        }
+        at += LANES;
     }
 }
 
@@ -392,6 +344,8 @@ fn tile_rows<V: Lanes>(left: usize) -> usize {
 /// Consecutive outputs of at most [`TILE_ROWS`] rows, or of as many as dots take.
 #[derive(Clone, Copy)]
 struct Part {
+    on: Instructions,
+    format: Format,
     weights: *const u8,
     inputs: usize,
     outputs: usize,
@@ -406,18 +360,51 @@ struct Part {
 }
 
 impl Part {
+    /// Some outputs of a matrix, of rows from `row` on.
+    ///
+    /// # Safety
+    /// There are such outputs and rows.
+    unsafe fn new(
+        on: Instructions,
+        matrix: Matrix<'_>,
+        bias: Option<&[f32]>,
+        x: &[f32],
+        rounded: Rounded,
+        row: usize,
+        outputs: Range<usize>,
+    ) -> Self {
+        let stride = row_bytes(matrix.format, matrix.inputs);
+        // SAFETY: the caller vouches for them.
+        unsafe {
+            Self {
+                on,
+                format: matrix.format,
+                weights: matrix.bytes.as_ptr().add(outputs.start * stride),
+                inputs: matrix.inputs,
+                outputs: outputs.len(),
+                bias: bias.map_or(std::ptr::null(), |bias| bias.as_ptr().add(outputs.start)),
+                x: x.as_ptr().add(row * matrix.inputs),
+                rounded: rounded.at.wrapping_add(row * dots::row_bytes(matrix.inputs)),
+                packed: rounded.packed,
+                out: std::ptr::null_mut(),
+                out_stride: 0,
+                add: false,
+            }
+        }
+    }
+
     /// Any number of rows, in tiles that are compiled; dots take them at once.
     ///
     /// # Safety
     /// As for `rows`.
     #[inline(always)]
-    unsafe fn tiles_of_rows<V: Lanes, E: Stored>(self, rows: usize) {
+    unsafe fn tiles_of_rows<V: Lanes>(self, rows: usize, out: *mut f32, out_stride: usize) {
         let mut done = 0;
         while done < rows {
-            let these = if V::DOTS && E::DOTS { rows } else { tile_rows::<V>(rows - done) };
-            let (x, out) = (self.x.wrapping_add(done * self.inputs), self.out.wrapping_add(done * self.out_stride));
+            let these = if self.on.dots(self.format) { rows } else { tile_rows::<V>(rows - done) };
+            let (x, out) = (self.x.wrapping_add(done * self.inputs), out.wrapping_add(done * out_stride));
             // SAFETY: passed on; the pointers go on within what they cover.
-            unsafe { Self { x, out, ..self }.rows::<V, E>(these) };
+            unsafe { Self { x, ..self }.rows::<V>(these, out, out_stride) };
             done += these;
         }
     }
@@ -425,24 +412,42 @@ impl Part {
     /// # Safety
     /// As for [`Lanes`], and all pointers cover what the sizes say.
     #[inline(always)]
-    unsafe fn rows<V: Lanes, E: Stored>(self, rows: usize) {
+    unsafe fn rows<V: Lanes>(self, rows: usize, out: *mut f32, out_stride: usize) {
+        let part = Self { out, out_stride, ..self };
         // SAFETY: passed on.
         unsafe {
-            if V::DOTS && E::DOTS {
-                let Self { weights, inputs, outputs, bias, rounded: x, packed, out, out_stride, add, .. } = self;
-                Dots { weights, inputs, outputs, bias, x, packed, out, out_stride, add }.rows::<V, E>(rows);
-            } else if V::MANY_REGISTERS {
+            match self.format {
+                format if V::DOTS && self.on.dots(format) => {
+                    let Self { on, weights, inputs, outputs, bias, rounded: x, packed, add, .. } = self;
+                    Dots { on, format, weights, inputs, outputs, bias, x, packed, out, out_stride, add }
+                        .rows::<V>(rows);
+                }
+                Format::F32 => part.tiles_of::<V, F32>(rows),
+                Format::F16 => part.tiles_of::<V, F16>(rows),
+                Format::Bf16 => part.tiles_of::<V, Bf16>(rows),
+                _ => part.tiles_of::<V, Unpacked>(rows),
+            }
+        }
+    }
+
+    /// # Safety
+    /// As for `rows`.
+    #[inline(always)]
+    unsafe fn tiles_of<V: Lanes, S: Source>(self, rows: usize) {
+        // SAFETY: passed on.
+        unsafe {
+            if V::MANY_REGISTERS {
                 match rows {
-                    1 => self.tiles::<V, E, 8, 1>(),
-                    2 => self.tiles::<V, E, 8, 2>(),
-                    4 => self.tiles::<V, E, 4, 4>(),
-                    TILE_ROWS => self.tiles::<V, E, 4, TILE_ROWS>(),
+                    1 => self.tiles::<V, S, 8, 1>(),
+                    2 => self.tiles::<V, S, 8, 2>(),
+                    4 => self.tiles::<V, S, 4, 4>(),
+                    TILE_ROWS => self.tiles::<V, S, 4, TILE_ROWS>(),
                     rows => unreachable!("no tile has {rows} rows, see `tile_rows`"),
                 }
             } else {
                 match rows {
-                    1 => self.tiles::<V, E, 4, 1>(),
-                    2 => self.tiles::<V, E, 2, 2>(),
+                    1 => self.tiles::<V, S, 4, 1>(),
+                    2 => self.tiles::<V, S, 2, 2>(),
                     rows => unreachable!("no tile has {rows} rows, see `tile_rows`"),
                 }
             }
@@ -454,67 +459,58 @@ impl Part {
     /// # Safety
     /// As for `rows`.
     #[inline(always)]
-    unsafe fn tiles<V: Lanes, E: Stored, const N: usize, const M: usize>(self) {
+    unsafe fn tiles<V: Lanes, S: Source, const N: usize, const M: usize>(self) {
         let mut output = 0;
         // SAFETY: passed on.
         unsafe {
             while output + N <= self.outputs {
-                self.tile::<V, E, N, M>(output);
+                S::tile::<V, N, M>(self, output);
                 output += N;
             }
             while output < self.outputs {
-                self.tile::<V, E, 1, M>(output);
+                S::tile::<V, 1, M>(self, output);
                 output += 1;
             }
         }
     }
 
-    /// One tile. Whatever its shape, an output's sum is made of the same additions.
+    /// Sixteen inputs of every output and row, added up; each weight is read once and multiplied with every row.
+    ///
+    /// # Safety
+    /// As for `rows`; there are `count` inputs from `k` on.
+    #[inline(always)]
+    unsafe fn add<V: Lanes, const N: usize, const M: usize>(
+        self,
+        k: usize,
+        count: usize,
+        weight: impl Fn(usize) -> V,
+        sums: &mut [[V; M]; N],
+    ) {
+        // SAFETY: passed on.
+        unsafe {
+            let mut x = [V::zero(); M];
+            for m in 0..M {
+                let row = self.x.add(m * self.inputs + k);
+                x[m] = if count == LANES { V::load(row) } else { V::load_some(row, count) };
+            }
+            for n in 0..N {
+                let weight = weight(n);
+                for m in 0..M {
+                    sums[n][m] = weight.mul_add(x[m], sums[n][m]);
+                }
+            }
+        }
+    }
+
+    /// Folds and stores a tile's sums.
     ///
     /// # Safety
     /// As for `rows`.
     #[inline(always)]
-    unsafe fn tile<V: Lanes, E: Stored, const N: usize, const M: usize>(self, output: usize) {
-        let stride = E::row_bytes(self.inputs);
-        // SAFETY: the caller vouches for the pointers; prefetching beyond them is harmless.
-        unsafe {
-            let weights = self.weights.add(output * stride);
-            let mut sums = [[V::zero(); M]; N];
-            let mut x = [V::zero(); M];
-            let mut k = 0;
-            // Sixteen inputs at a time: each weight is read once and multiplied with every row of the tile.
-            while k + LANES <= self.inputs {
-                for m in 0..M {
-                    x[m] = V::load(self.x.add(m * self.inputs + k));
-                }
-                for n in 0..N {
-                    let at = weights.add(n * stride);
-                    // With a row or two memory is the bound: ask for the next outputs' weights. With more, the second pass
-                    // over a chunk finds them in the cache.
-                    if M <= 2 {
-                        V::prefetch(at.wrapping_add(N * stride + E::row_bytes(k)));
-                    }
-                    let weight = E::read::<V>(at, k);
-                    for m in 0..M {
-                        sums[n][m] = weight.mul_add(x[m], sums[n][m]);
-                    }
-                }
-                k += LANES;
-            }
-            // The rest of a row that is no multiple of sixteen; the other lanes are zero.
-            if k < self.inputs {
-                let rest = self.inputs - k;
-                for m in 0..M {
-                    x[m] = V::load_some(self.x.add(m * self.inputs + k), rest);
-                }
-                for n in 0..N {
-                    let weight = E::read_some::<V>(weights.add(n * stride), k, rest);
-                    for m in 0..M {
-                        sums[n][m] = weight.mul_add(x[m], sums[n][m]);
-                    }
-                }
-            }
-            for (n, sums) in sums.into_iter().enumerate() {
+    unsafe fn finish<V: Lanes, const N: usize, const M: usize>(self, output: usize, sums: [[V; M]; N]) {
+        for (n, sums) in sums.into_iter().enumerate() {
+            // SAFETY: passed on.
+            unsafe {
                 let bias = if self.bias.is_null() { 0.0 } else { *self.bias.add(output + n) };
                 for (m, sum) in sums.into_iter().enumerate() {
                     let out = self.out.add(m * self.out_stride + output + n);
@@ -526,34 +522,81 @@ impl Part {
     }
 }
 
-/// Widens stored numbers into f32.
-///
-/// # Panics
-/// The lengths differ.
-pub(crate) fn widen(on: Instructions, bytes: &[u8], format: Format, out: &mut [f32]) {
-    assert_eq!(bytes.len(), row_bytes(format, out.len()), "as many numbers as room for them");
-    run_with(on, format, Widen { bytes, out });
+/// Where a tile's weights come from.
+trait Source {
+    /// One tile. Whatever its shape, an output's sum is made of the same additions.
+    ///
+    /// # Safety
+    /// As for [`Part::rows`].
+    unsafe fn tile<V: Lanes, const N: usize, const M: usize>(part: Part, output: usize);
 }
 
-struct Widen<'a> {
-    bytes: &'a [u8],
-    out: &'a mut [f32],
-}
-
-impl OfElement for Widen<'_> {
+/// Plain numbers, as they lie.
+impl<E: Element> Source for E {
     #[inline(always)]
-    unsafe fn run<V: Lanes, E: Stored>(self) {
-        let (count, from, to) = (self.out.len(), self.bytes.as_ptr(), self.out.as_mut_ptr());
-        let mut at = 0;
-        // SAFETY: `widen` has checked that both hold `count` numbers.
+    unsafe fn tile<V: Lanes, const N: usize, const M: usize>(part: Part, output: usize) {
+        let stride = part.inputs * E::BYTES;
+        // SAFETY: the caller vouches for the pointers; prefetching beyond them is harmless.
         unsafe {
-            while at + LANES <= count {
-                E::read::<V>(from, at).store(to.add(at));
-                at += LANES;
+            let weights = part.weights.add(output * stride);
+            let mut sums = [[V::zero(); M]; N];
+            let mut k = 0;
+            while k + LANES <= part.inputs {
+                let weight = |n: usize| {
+                    let at = weights.wrapping_add(n * stride + k * E::BYTES);
+                    // With a row or two memory is the bound: ask for the next outputs' weights. With more, the second pass
+                    // over a chunk finds them in the cache.
+                    if M <= 2 {
+                        V::prefetch(at.wrapping_add(N * stride));
+                    }
+                    E::load::<V>(at)
+                };
+                part.add::<V, N, M>(k, LANES, weight, &mut sums);
+                k += LANES;
             }
-            if at < count {
-                E::read_some::<V>(from, at, count - at).store_some(to.add(at), count - at);
+            // The rest of a row that is no multiple of sixteen; the other lanes are zero.
+            if k < part.inputs {
+                let rest = part.inputs - k;
+                let weight = |n: usize| E::load_some::<V>(weights.wrapping_add(n * stride + k * E::BYTES), rest);
+                part.add::<V, N, M>(k, rest, weight, &mut sums);
             }
+            part.finish::<V, N, M>(output, sums);
+        }
+    }
+}
+
+/// Blocks, unpacked a stretch at a time into the first-level cache.
+struct Unpacked;
+
+/// Numbers in a stretch: whole blocks of every format.
+const STRETCH: usize = 256;
+
+impl Source for Unpacked {
+    #[inline(always)]
+    unsafe fn tile<V: Lanes, const N: usize, const M: usize>(part: Part, output: usize) {
+        let Part { on, format, inputs, .. } = part;
+        let stride = row_bytes(format, inputs);
+        let mut room = MaybeUninit::<[[f32; STRETCH]; N]>::uninit();
+        let room: *mut f32 = room.as_mut_ptr().cast();
+        // SAFETY: the caller vouches for the pointers; a stretch is read after it was written, and rows are whole blocks.
+        unsafe {
+            let mut sums = [[V::zero(); M]; N];
+            for from in (0..inputs).step_by(STRETCH) {
+                let count = STRETCH.min(inputs - from);
+                let bytes = row_bytes(format, count);
+                for n in 0..N {
+                    let at = part.weights.add((output + n) * stride + row_bytes(format, from));
+                    let numbers = room.add(n * STRETCH);
+                    numbers.write_bytes(0, count);
+                    let numbers = std::slice::from_raw_parts_mut(numbers, count);
+                    widen(on, std::slice::from_raw_parts(at, bytes), format, numbers);
+                }
+                for k in (0..count).step_by(LANES) {
+                    let weight = |n: usize| V::load(room.add(n * STRETCH + k));
+                    part.add::<V, N, M>(from + k, LANES, weight, &mut sums);
+                }
+            }
+            part.finish::<V, N, M>(output, sums);
         }
     }
 }

@@ -67,7 +67,9 @@ pub(crate) struct Rotation<'a> {
     pub(crate) key_norm: Option<HeadNorm<'a>>,
     /// Factor of rotated queries, and thereby of scores.
     pub(crate) scale: f32,
-    /// Cosines and sines of every row: (rows, 2, head_dim / 2).
+    /// Numbers of a head that turn, the first ones.
+    pub(crate) width: usize,
+    /// Cosines and sines of every row: (rows, 2, width / 2).
     pub(crate) angles: &'a [f32],
     /// The rows.
     pub(crate) rows: &'a [Row],
@@ -96,7 +98,8 @@ pub(crate) fn rotate_and_store(
     assert_eq!(queries.len(), rows * heads * head_dim, "rows of queries");
     assert_eq!(keys.len(), rows * kv_heads * head_dim, "rows of keys");
     assert_eq!(values.len(), keys.len(), "rows of values");
-    assert_eq!(rotation.angles.len(), rows * head_dim, "an angle per row and pair");
+    assert_eq!(rotation.angles.len(), rows * rotation.width, "an angle per row and pair");
+    assert!(rotation.width <= head_dim && rotation.width.is_multiple_of(2), "pairs of a head");
     let norms = [rotation.query_norm, rotation.key_norm];
     assert!(norms.into_iter().flatten().all(|norm| norm.weight.len() == head_dim), "norms of a head");
     let blocks = storage.len() / rotation.heads.block_bytes();
@@ -150,18 +153,18 @@ impl OfCached for OneRow<'_> {
     /// this slot of this block.
     #[inline(always)]
     unsafe fn run<V: Lanes, C: Cached>(self) {
-        let Rotation { heads: sizes, query_norm, key_norm, scale, angles, .. } = self.rotation;
+        let Rotation { heads: sizes, query_norm, key_norm, scale, width, angles, .. } = self.rotation;
         let Heads { heads, kv_heads, head_dim, .. } = *sizes;
-        let half = head_dim / 2;
         // SAFETY: the caller vouches for rows of these shapes.
         unsafe {
-            let cosines = angles.as_ptr().add(self.row * head_dim);
+            let cosines = angles.as_ptr().add(self.row * width);
             for head in 0..heads {
                 let query = self.queries.add((self.row * heads + head) * head_dim);
                 if let Some(norm) = query_norm {
                     rms_norm_row::<V>(query, norm.weight.as_ptr(), head_dim, norm.eps, query);
                 }
-                rotate_head::<V>(query, cosines, half, *scale);
+                rotate_head::<V>(query, cosines, width / 2, *scale);
+                scale_rest::<V>(query.add(*width), head_dim - width, *scale);
             }
             for head in 0..kv_heads {
                 let offset = (self.row * kv_heads + head) * head_dim;
@@ -169,7 +172,7 @@ impl OfCached for OneRow<'_> {
                 if let Some(norm) = key_norm {
                     rms_norm_row::<V>(key, norm.weight.as_ptr(), head_dim, norm.eps, key);
                 }
-                rotate_head::<V>(key, cosines, half, 1.0);
+                rotate_head::<V>(key, cosines, width / 2, 1.0);
                 let stored = self.block.add(2 * head * sizes.half_bytes());
                 C::store_key::<V>(key, head_dim, stored, self.slot);
                 let stored = stored.add(sizes.half_bytes());
@@ -199,5 +202,20 @@ unsafe fn rotate_head<V: Lanes>(head: *mut f32, cosines: *const f32, half: usize
             b.mul(cosine).add(a.mul(sine)).mul(scale).store_some(second.add(at), count);
             at += count;
         }
+    }
+}
+
+/// Scales the numbers of a head that do not turn.
+///
+/// # Safety
+/// As for [`Lanes`]; there are `count` numbers.
+#[inline(always)]
+unsafe fn scale_rest<V: Lanes>(rest: *mut f32, count: usize, scale: f32) {
+    let mut at = 0;
+    while at < count {
+        let some = LANES.min(count - at);
+        // SAFETY: the caller vouches for the numbers.
+        unsafe { V::load_some(rest.add(at), some).mul(V::splat(scale)).store_some(rest.add(at), some) };
+        at += some;
     }
 }

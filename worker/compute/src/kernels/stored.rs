@@ -1,22 +1,17 @@
 //! Rows of matrices in memory, read sixteen numbers at a time.
 //!
-//! Plain numbers lie side by side. Q8_0 is GGUF's: blocks of 32 numbers, a binary16 scale followed
-//! by 32 signed bytes. A number of it is scale · byte, exact in f32; where a tier has dots of bf16
-//! pairs it is then rounded to bf16, which is finer than the block's own steps for all but its
-//! largest numbers. It knows no file.
+//! Plain numbers lie side by side; GGML's blocks are in `blocks`. Numbers are widened to f32; where a tier has dots of
+//! bf16 pairs, those of blocks are then rounded to bf16, which is finer than their own steps for all but the
+//! largest. It knows no file.
 
 use super::kernel::Kernel;
 use super::lanes::{Element, LANES, Lanes};
 use super::tier::Instructions;
 
-use tensor::{Block, Format};
+use tensor::Format;
 
 /// Numbers in a block of Q8_0.
-pub(crate) const Q8_0_NUMBERS: usize = Q8_0_BLOCK.numbers;
-/// Bytes of a block of Q8_0.
-pub(crate) const Q8_0_BYTES: usize = Q8_0_BLOCK.bytes;
-
-const Q8_0_BLOCK: Block = Format::Q8_0.block();
+pub(crate) const Q8_0_NUMBERS: usize = Format::Q8_0.block().numbers;
 
 /// Bytes of a row of `inputs` numbers, which are whole blocks.
 #[inline]
@@ -29,79 +24,65 @@ pub(crate) const fn row_bytes(format: Format, inputs: usize) -> usize {
 pub(crate) trait Stored: Copy + Send + Sync + 'static {
     /// True if tiers with dots of bf16 pairs use them for it.
     const DOTS: bool;
-    /// Bytes of a row.
+    /// True if it is one of GGML's formats.
+    const IS_BLOCKS: bool;
+    /// Numbers that share [`Stored::Scales`], a multiple of thirty-two.
+    const GROUP: usize;
+    /// The facts that a group's numbers need, made once for all of them.
+    type Scales: Copy + Default;
+    /// Bytes of a row, or about so many of a part that is no whole block.
     fn row_bytes(inputs: usize) -> usize;
+    /// The scales of the group that begins at `at`.
+    ///
+    /// # Safety
+    /// As for [`Lanes`]; the row holds a number there.
+    unsafe fn scales<V: Lanes>(row: *const u8, at: usize) -> Self::Scales;
     /// Reads sixteen numbers from `at` on, a multiple of sixteen.
     ///
     /// # Safety
-    /// As for [`Lanes`]; the row holds them.
-    unsafe fn read<V: Lanes>(row: *const u8, at: usize) -> V;
+    /// As for [`Lanes`]; the row holds them; `scales` are their group's, here and below.
+    unsafe fn read<V: Lanes>(row: *const u8, at: usize, scales: &Self::Scales) -> V;
     /// Reads `count` (at most 16) numbers from `at` on; the other lanes are zero.
     ///
     /// # Safety
-    /// As for [`Lanes`]; the row holds them.
-    unsafe fn read_some<V: Lanes>(row: *const u8, at: usize, count: usize) -> V;
+    /// As for [`Stored::read`].
+    unsafe fn read_some<V: Lanes>(row: *const u8, at: usize, count: usize, scales: &Self::Scales) -> V;
     /// Reads thirty-two numbers from `at` on, a multiple of that, as bf16; zero beyond the `left`
     /// that the row still has.
     ///
     /// # Safety
-    /// As for [`Lanes`]; `V` and the format have dots; the row holds `left` numbers more.
-    unsafe fn pairs<V: Lanes>(row: *const u8, at: usize, left: usize) -> V::Pairs;
+    /// As for [`Stored::read`]; `V` and the format have dots; the row holds `left` numbers more.
+    unsafe fn pairs<V: Lanes>(row: *const u8, at: usize, left: usize, scales: &Self::Scales) -> V::Pairs;
 }
 
 impl<E: Element> Stored for E {
     const DOTS: bool = E::DOTS;
+    const IS_BLOCKS: bool = false;
+    const GROUP: usize = 2 * LANES;
+    type Scales = ();
 
     fn row_bytes(inputs: usize) -> usize {
         inputs * E::BYTES
     }
     #[inline(always)]
-    unsafe fn read<V: Lanes>(row: *const u8, at: usize) -> V {
+    unsafe fn scales<V: Lanes>(_row: *const u8, _at: usize) {}
+    #[inline(always)]
+    unsafe fn read<V: Lanes>(row: *const u8, at: usize, _: &()) -> V {
         // SAFETY: passed on.
         unsafe { E::load(row.add(at * E::BYTES)) }
     }
     #[inline(always)]
-    unsafe fn read_some<V: Lanes>(row: *const u8, at: usize, count: usize) -> V {
+    unsafe fn read_some<V: Lanes>(row: *const u8, at: usize, count: usize, _: &()) -> V {
         // SAFETY: passed on.
         unsafe { E::load_some(row.add(at * E::BYTES), count) }
     }
     #[inline(always)]
-    unsafe fn pairs<V: Lanes>(row: *const u8, at: usize, left: usize) -> V::Pairs {
+    unsafe fn pairs<V: Lanes>(row: *const u8, at: usize, left: usize, _: &()) -> V::Pairs {
         // SAFETY: passed on.
         unsafe {
             let from = row.add(at * E::BYTES);
             if left >= 2 * LANES { V::load_pairs(from) } else { V::load_pairs_some(from, left) }
         }
-    }
-}
-
-/// Blocks of 32 signed bytes with a scale each; rows are whole blocks.
-#[derive(Clone, Copy)]
-pub(crate) struct Q8_0;
-
-impl Stored for Q8_0 {
-    const DOTS: bool = true;
-
-    fn row_bytes(inputs: usize) -> usize {
-        inputs / Q8_0_NUMBERS * Q8_0_BYTES
-    }
-    #[inline(always)]
-    unsafe fn read<V: Lanes>(row: *const u8, at: usize) -> V {
-        // SAFETY: sixteen numbers from a multiple of sixteen on are half a block of the row.
-        unsafe {
-            let block = row.add(at / Q8_0_NUMBERS * Q8_0_BYTES);
-            V::load_i8(block.add(2 + at % Q8_0_NUMBERS)).mul(V::splat_f16(block))
-        }
-    }
-    #[inline(always)]
-    unsafe fn read_some<V: Lanes>(row: *const u8, at: usize, _: usize) -> V {
-        // SAFETY: rows are whole blocks: there are sixteen.
-        unsafe { Self::read(row, at) }
-    }
-    #[inline(always)]
-    unsafe fn pairs<V: Lanes>(row: *const u8, at: usize, _: usize) -> V::Pairs {
-        // SAFETY: thirty-two numbers are a block of the row.
-        unsafe { V::round_pairs(Self::read(row, at), Self::read(row, at + LANES)) }
     }
 }
 

@@ -3,19 +3,21 @@
 use proptest::prelude::*;
 
 use super::attention::{Attention, attend};
+use super::formats::widen;
 use super::kernel::Kernel;
 use super::lanes::{LANES, Lanes};
-use super::linear::{Inputs, Matrix, Projection, Then, project, project_gated, rounded_bytes, widen};
+use super::linear::{Inputs, Matrix, Projection, Then, project, project_gated, rounded_bytes};
 use super::norm::rms_norm;
 use super::pool::Pool;
 use super::rotate::{BLOCK_TOKENS, Heads, Rotation, Row, rotate_and_store};
-use super::stored::{Q8_0_BYTES, Q8_0_NUMBERS, quantize};
+use super::stored::quantize;
 use super::tier::{Instructions, Tier};
+use crate::candle::blocks;
 use crate::step::{Input, Segment, Want};
-use tensor::Format;
+use tensor::{Activation, Format};
 
 const FLOATS: [Format; 3] = Format::VECTORS;
-const FORMATS: [Format; 4] = Format::MATRICES;
+const FORMATS: &[Format] = &Format::MATRICES;
 
 fn instructions() -> Vec<Instructions> {
     Tier::ALL.into_iter().filter_map(Instructions::of).collect()
@@ -33,36 +35,52 @@ fn noise(seed: u64, count: usize) -> Vec<f32> {
     (0..count).map(|_| next()).collect()
 }
 
+/// Where the binary16 numbers of a block are, and the size that keeps the block's numbers near one.
+fn scales(format: Format) -> (&'static [usize], f32) {
+    match format {
+        Format::Q4_0 | Format::Q5_0 => (&[0], 0.1),
+        Format::Q4_1 | Format::Q5_1 => (&[0, 2], 0.1),
+        Format::Q2K => (&[80, 82], 0.05),
+        Format::Q3K => (&[108], 0.01),
+        Format::Q4K | Format::Q5K => (&[0, 2], 1e-3),
+        Format::Q6K => (&[208], 3e-4),
+        Format::Iq4Nl => (&[0], 0.01),
+        Format::Iq4Xs => (&[0], 3e-4),
+        other => panic!("no {other} here"),
+    }
+}
+
+/// Blocks of bytes made up from numbers, with scales of some size.
+fn made_up(format: Format, numbers: &[f32]) -> Vec<u8> {
+    let (places, size) = scales(format);
+    let mut out = Vec::new();
+    for block in numbers.chunks_exact(format.block().numbers) {
+        let mut bytes: Vec<u8> = block.iter().map(|number| (number.to_bits() >> 9) as u8).collect();
+        bytes.resize(format.block().bytes, bytes[0]);
+        for (place, number) in places.iter().zip(block) {
+            bytes[*place..place + 2].copy_from_slice(&half::f16::from_f32(size * number).to_le_bytes());
+        }
+        out.extend(bytes);
+    }
+    out
+}
+
 /// Stored bytes, shifted by one byte so that nothing is aligned, and the numbers they stand for.
 fn stored(format: Format, numbers: &[f32]) -> (Vec<u8>, Vec<f32>) {
     let mut bytes = vec![0u8];
-    let mut meant = Vec::new();
-    if format == Format::Q8_0 {
-        quantize(Instructions::of(Tier::Portable).expect("every machine has it"), numbers, &mut bytes);
-        for block in bytes[1..].chunks(Q8_0_BYTES) {
-            let scale = half::f16::from_le_bytes([block[0], block[1]]).to_f32();
-            meant.extend(block[2..].iter().map(|byte| scale * f32::from(byte.cast_signed())));
-        }
-        return (bytes, meant);
+    match format {
+        Format::F32 => bytes.extend(numbers.iter().flat_map(|number| number.to_le_bytes())),
+        Format::F16 => bytes.extend(numbers.iter().flat_map(|number| half::f16::from_f32(*number).to_le_bytes())),
+        Format::Bf16 => bytes.extend(numbers.iter().flat_map(|number| half::bf16::from_f32(*number).to_le_bytes())),
+        Format::Q8_0 => quantize(Instructions::of(Tier::Portable).expect("every machine has it"), numbers, &mut bytes),
+        other => bytes.extend(made_up(other, numbers)),
     }
-    for &number in numbers {
-        match format {
-            Format::F32 => {
-                bytes.extend(number.to_le_bytes());
-                meant.push(number);
-            }
-            Format::F16 => {
-                let narrow = half::f16::from_f32(number);
-                bytes.extend(narrow.to_le_bytes());
-                meant.push(narrow.to_f32());
-            }
-            _ => {
-                let narrow = half::bf16::from_f32(number);
-                bytes.extend(narrow.to_le_bytes());
-                meant.push(narrow.to_f32());
-            }
-        }
-    }
+    let meant = match format {
+        Format::F32 => numbers.to_vec(),
+        Format::F16 => numbers.iter().map(|number| half::f16::from_f32(*number).to_f32()).collect(),
+        Format::Bf16 => numbers.iter().map(|number| half::bf16::from_f32(*number).to_f32()).collect(),
+        other => blocks::numbers(other, &bytes[1..]).expect("blocks"),
+    };
     (bytes, meant)
 }
 
@@ -122,6 +140,7 @@ fn large_numbers_saturate_when_stored_as_f16() {
             query_norm: None,
             key_norm: None,
             scale: 1.0,
+            width: 2,
             angles: &[1.0, 0.0],
             rows: &[Row { segment: 0, position: 0 }],
             segments: &segments,
@@ -151,6 +170,42 @@ fn every_finite_half_is_widened_exactly() {
     }
 }
 
+/// Every block of every format, whatever its scales are: zeros of either sign, subnormal, infinite or no number.
+#[test]
+fn numbers_of_blocks_are_those_of_the_reference_bit_for_bit() {
+    for &format in FORMATS.iter().filter(|format| format.is_blocks()) {
+        let noise = noise(format as u64 + 1, 512 * format.block().bytes);
+        let mut bytes: Vec<u8> = noise.iter().map(|number| (number.to_bits() >> 9) as u8).collect();
+        let unusual = [0u16, 0x8000, 1, 0x83ff, 0x7bff, 0x7c00, 0xfc00, 0x7e00];
+        for (block, scale) in bytes.chunks_exact_mut(format.block().bytes).zip(unusual) {
+            let places = if format == Format::Q8_0 { &[0][..] } else { scales(format).0 };
+            places.iter().for_each(|&place| block[place..place + 2].copy_from_slice(&scale.to_le_bytes()));
+        }
+        let expected = blocks::numbers(format, &bytes).expect("blocks");
+        for on in instructions() {
+            let mut found = vec![0.0; expected.len()];
+            widen(on, &bytes, format, &mut found);
+            for (at, (found, expected)) in found.iter().zip(&expected).enumerate() {
+                let same = found.to_bits() == expected.to_bits() || (found.is_nan() && expected.is_nan());
+                assert!(same, "{on:?}: number {at} of {format} is {found}, not {expected}");
+            }
+        }
+    }
+}
+
+/// `fixtures/blocks.py` writes down what the Python package of the format's makers reads.
+#[test]
+fn the_reference_reads_blocks_as_their_makers_do() {
+    let file = std::fs::read(concat!(env!("CARGO_MANIFEST_DIR"), "/tests/fixtures/blocks.safetensors")).expect("reads");
+    let file = safetensors::SafeTensors::deserialize(&file).expect("safetensors");
+    for &format in FORMATS.iter().filter(|format| format.is_blocks()) {
+        let tensor = |part: &str| file.tensor(&format!("{format}.{part}")).expect("a tensor").data().to_vec();
+        let expected: Vec<f32> = tensor("numbers").as_chunks().0.iter().map(|four| f32::from_le_bytes(*four)).collect();
+        let found = blocks::numbers(format, &tensor("bytes")).expect("blocks");
+        assert!(expected.len() >= 64 && bits(&found) == bits(&expected), "{format}");
+    }
+}
+
 /// `silu(gate · x) · (up · x)` or a plain product, with bias and addition, by every tier.
 fn run_project(on: Instructions, threads: usize, case: &Case, rows: usize, x: &[f32]) -> (Vec<f32>, Vec<f32>) {
     let mut pool = Pool::new(threads).expect("threads start");
@@ -163,7 +218,7 @@ fn run_project(on: Instructions, threads: usize, case: &Case, rows: usize, x: &[
     project(&mut pool, on, &mut inputs, &mut [projection]);
     let mut gated = vec![0.0; rows * case.outputs];
     let (gate, up) = ((matrix, Some(case.bias.as_slice())), (matrix, None));
-    project_gated(&mut pool, on, &mut inputs, gate, up, &mut gated);
+    project_gated(&mut pool, on, &mut inputs, gate, up, Activation::Silu, &mut gated);
     (out, gated)
 }
 
@@ -177,9 +232,10 @@ struct Case {
 }
 
 fn case() -> impl Strategy<Value = Case> {
-    (0..4usize, 1..150usize, 1..140usize, any::<u64>()).prop_map(|(format, outputs, inputs, seed)| {
+    (0..FORMATS.len(), 1..150usize, 1..140usize, any::<u64>()).prop_map(|(format, outputs, inputs, seed)| {
         let format = FORMATS[format];
-        let inputs = if format == Format::Q8_0 { inputs.next_multiple_of(Q8_0_NUMBERS) } else { inputs };
+        let block = format.block().numbers;
+        let inputs = if block == 256 { inputs.div_ceil(64) * block } else { inputs.next_multiple_of(block) };
         let (weights, bias) = (noise(seed, outputs * inputs), noise(seed ^ 1, outputs));
         Case { format, outputs, inputs, weights, bias }
     })
@@ -228,9 +284,9 @@ proptest! {
 
     #[test]
     fn neither_panels_nor_blocks_of_rows_change_a_bit(
-        format in 0..4usize, outputs in 1..9usize, inputs in 32..90usize, rows in 1..120usize, seed in any::<u64>(),
+        format in 0..FORMATS.len(), outputs in 1..9usize, inputs in 4..12usize, rows in 1..120usize, seed in any::<u64>(),
     ) {
-        let (format, inputs) = (FORMATS[format], inputs * 32);
+        let (format, inputs) = (FORMATS[format], inputs * 256);
         let (weights, bias) = (noise(seed, outputs * inputs), noise(seed ^ 1, outputs));
         let case = Case { format, outputs, inputs, weights, bias };
         let x = noise(seed ^ 2, rows * inputs);
@@ -247,9 +303,9 @@ proptest! {
 
     #[test]
     fn a_gate_of_one_format_and_an_up_of_another_keep_a_rows_bits(
-        formats in (0..4usize, 0..4usize), outputs in 1..9usize, rows in 1..60usize, seed in any::<u64>(),
+        formats in (0..FORMATS.len(), 0..FORMATS.len()), outputs in 1..9usize, rows in 1..60usize, seed in any::<u64>(),
     ) {
-        const INPUTS: usize = 64;
+        const INPUTS: usize = 256;
         let (formats, weights) = ([FORMATS[formats.0], FORMATS[formats.1]], noise(seed, outputs * INPUTS));
         let bytes = formats.map(|format| stored(format, &weights).0);
         let x = noise(seed ^ 1, rows * INPUTS);
@@ -259,7 +315,8 @@ proptest! {
                 let rows = x.len() / INPUTS;
                 let (mut out, mut room) = (vec![0.0; rows * outputs], vec![0xff; rounded_bytes(rows, INPUTS)]);
                 let mut pool = Pool::new(2).expect("threads start");
-                project_gated(&mut pool, on, &mut Inputs { x, rows, room: &mut room }, side(0), side(1), &mut out);
+                let mut inputs = Inputs { x, rows, room: &mut room };
+                project_gated(&mut pool, on, &mut inputs, side(0), side(1), Activation::Silu, &mut out);
                 out
             };
             let together = gated(&x);
@@ -387,6 +444,7 @@ impl Filled {
             query_norm: None,
             key_norm: None,
             scale: 1.0 / (self.sizes.head_dim as f32).sqrt(),
+            width: self.sizes.head_dim,
             angles: &angles,
             rows: &rows,
             segments: &segments,
@@ -408,6 +466,7 @@ impl Filled {
         let attention = Attention {
             heads: self.sizes,
             window,
+            soft_cap: None,
             rows: &rows,
             segments: &segments,
             queries: &self.queries[start * width..][..rows.len() * width],

@@ -51,7 +51,7 @@ impl Tier {
     /// True if it multiplies weights of this format with rounded activations, in dots of pairs.
     #[must_use]
     pub(crate) fn dots(self, format: Format) -> bool {
-        self == Self::Avx512Bf16 && matches!(format, Format::Bf16 | Format::Q8_0)
+        self == Self::Avx512Bf16 && (format == Format::Bf16 || format.is_blocks())
     }
 
     /// `portable`, `avx2`, `avx512` or `avx512bf16`.

@@ -161,7 +161,7 @@ fn bytes_of_the_size_of_blocks_are_no_blocks() {
             (tensor.as_str(), found.name()),
             ("model.layers.0.mlp.down_proj.weight", dtype.to_string().as_str())
         );
-        assert_eq!(wanted, "F32, F16, BF16, Q8_0");
+        assert!(wanted.starts_with("F32, F16, BF16, Q8_0, "), "{wanted}");
     }
 }
 
@@ -172,6 +172,7 @@ fn slots_may_be_rows_of_one_stored_tensor() {
     let folder = tempfile::tempdir().expect("a folder");
     let weights = weights(&listing, folder.path());
     let rows = |first, of| Slot::rows("qkv_proj", &[8, 8], Rows { first, of });
+    let fill = |slot: &Slot, weights: &Weights| fill(slot, weights.get(&slot.name).map(Tensor::view));
     let bound = fill(&rows(16, 32), &weights).expect("rows 16 to 24");
     assert_eq!((bound.shape(), bound.bytes().len()), (&[8, 8][..], 8 * 8 * 2));
     let error = fill(&rows(16, 40), &weights).expect_err("of another size");

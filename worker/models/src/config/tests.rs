@@ -51,6 +51,9 @@ fn rope_as_json(rope: &Rope) -> Value {
             "rope_type": "yarn", "rope_theta": rope.theta, "factor": yarn.factor,
             "original_max_position_embeddings": yarn.original_max_position_embeddings as f64,
         }),
+        RopeScaling::Divided { divisors, attention_factor } => {
+            json!({"rope_type": "longrope", "divisors": divisors, "attention_factor": attention_factor})
+        }
     }
 }
 
@@ -95,7 +98,7 @@ fn what_is_not_supported_is_named_with_what_is() {
     for (changes, named) in [
         (json!({"architectures": ["GPT2LMHeadModel"]}), ["`GPT2LMHeadModel`", "Qwen3ForCausalLM"]),
         (json!({"architectures": [], "model_type": "mamba"}), ["`mamba`", "LlamaForCausalLM"]),
-        (json!({"rope_scaling": {"rope_type": "longrope", "factor": 2.0}}), ["`longrope`", "llama3"]),
+        (json!({"rope_scaling": {"rope_type": "fourier", "factor": 2.0}}), ["`fourier`", "llama3"]),
         (json!({"hidden_act": "gelu"}), ["`gelu`", "silu"]),
         (json!({"quantization_config": {"quant_method": "gptq"}}), ["`gptq`", "bfloat16"]),
         (json!({"quantization_config": {}}), ["`quantization_config`", "bfloat16"]),
@@ -154,7 +157,7 @@ fn a_field_that_may_change_the_arithmetic_is_known_or_refused() {
 }
 
 #[test]
-fn a_rotation_by_layer_type_is_read_where_all_layers_agree() {
+fn every_layer_type_may_have_a_rotation_of_its_own() {
     let qwen = |full: Value, sliding: Value, types: [&str; 2]| {
         with(json!({
             "architectures": ["Qwen3ForCausalLM"], "use_sliding_window": true, "sliding_window": 16, "head_dim": 16,
@@ -168,10 +171,98 @@ fn a_rotation_by_layer_type_is_read_where_all_layers_agree() {
     let theta = |config: &Value| parse(config).map(|config| config.rope.theta);
     assert_eq!(theta(&qwen(far.clone(), far.clone(), both)).expect("they agree"), 1e6);
     assert_eq!(theta(&qwen(far.clone(), near.clone(), ["full_attention"; 2])).expect("one is used"), 1e6);
-    let message = theta(&qwen(far.clone(), near, both)).expect_err("two").to_string();
-    assert!(message.contains("rope_parameters.sliding_attention"), "{message}");
+    let two = parse(&qwen(far.clone(), near, both)).expect("one each");
+    assert_eq!((two.rope.theta, two.sliding_rope.map(|rope| rope.theta)), (1e6, Some(1e4)));
     let message = theta(&qwen(far, Value::Null, both)).expect_err("one is missing").to_string();
     assert!(message.contains("rope_parameters.sliding_attention"), "{message}");
+}
+
+#[test]
+fn gemma_has_the_facts_that_its_config_leaves_out() {
+    let text = json!({"hidden_size": 64, "intermediate_size": 96, "num_hidden_layers": 12, "sliding_window": 16,
+        "model_type": "gemma3_text", "rope_scaling": {"factor": 8.0, "rope_type": "linear"}});
+    let seeing = json!({"architectures": ["Gemma3ForConditionalGeneration"], "model_type": "gemma3", "text_config": text,
+        "vision_config": {"hidden_size": 7}, "mm_tokens_per_image": 256, "eos_token_id": [1, 106]});
+    let config = parse(&seeing).expect("a config");
+    assert_eq!((config.heads, config.kv_heads, config.head_dim, config.vocab_size), (8, 4, 256, 262_208));
+    let slides: Vec<usize> = (0..12).filter(|&layer| config.windows[layer] == Some(16)).collect();
+    assert_eq!(slides, [0, 1, 2, 3, 4, 6, 7, 8, 9, 10], "all but every sixth");
+    assert_eq!((config.rope.theta, config.rope.scaling.clone()), (1e6, RopeScaling::Linear { factor: 8.0 }));
+    assert_eq!(config.sliding_rope, Some(Rope { theta: 1e4, scaling: RopeScaling::Default }));
+    assert_eq!((config.prefix, config.embedding_scale, config.attention_scale), ("language_model.", 8.0, 1.0 / 16.0));
+    assert!(config.tie_word_embeddings && config.norms_less_one && config.attention_cap.is_none());
+    let second =
+        json!({"architectures": ["Gemma2ForCausalLM"], "num_hidden_layers": 4, "attn_logit_softcapping": null});
+    let second = parse(&second).expect("a config");
+    assert_eq!(second.windows, [Some(4096), None, Some(4096), None]);
+    assert_eq!(
+        (second.attention_cap, second.logit_cap),
+        (None, Some(30.0)),
+        "null is no cap, and nothing is the default"
+    );
+    let mut unknown = seeing.clone();
+    unknown["residual_multiplier"] = json!(0.5);
+    assert!(parse(&unknown).expect_err("unknown").to_string().contains("residual_multiplier"));
+    let mut none = seeing;
+    none["text_config"] = Value::Null;
+    assert!(parse(&none).expect_err("no text").to_string().contains("text_config"));
+}
+
+#[test]
+fn experts_are_counted_and_bounded() {
+    let with = |changes: Value| {
+        let mut config = json!({"architectures": ["Qwen3MoeForCausalLM"], "num_hidden_layers": 4, "num_experts": 8,
+            "num_experts_per_tok": 2, "decoder_sparse_step": 2, "mlp_only_layers": [3], "norm_topk_prob": true});
+        let (Value::Object(map), Value::Object(changes)) = (&mut config, changes) else { panic!("objects") };
+        map.extend(changes);
+        parse(&config)
+    };
+    let experts = with(json!({})).expect("a config").experts.expect("experts");
+    assert_eq!((experts.count, experts.chosen, experts.width, experts.normalized), (8, 2, 768, true));
+    assert_eq!(experts.layers, [false, true, false, false]);
+    // As today's transformers writes the number.
+    assert_eq!(with(json!({"num_local_experts": 4})).expect("a config").experts.expect("experts").count, 4);
+    for (changes, field) in [
+        (json!({"num_experts": u64::MAX}), "num_experts"),
+        (json!({"num_experts": 0}), "num_experts"),
+        (json!({"num_experts": 4096, "num_hidden_layers": 1000}), "num_experts"),
+        (json!({"num_experts_per_tok": 9}), "num_experts_per_tok"),
+        (json!({"mlp_only_layers": [-1]}), "mlp_only_layers"),
+        (json!({"mlp_only_layers": 3}), "mlp_only_layers"),
+        (json!({"moe_intermediate_size": 1e18}), "moe_intermediate_size"),
+        (json!({"shared_expert_intermediate_size": 64}), "shared_expert_intermediate_size"),
+    ] {
+        let message = with(changes).expect_err("refused").to_string();
+        assert!(message.contains(field), "{field}: {message}");
+    }
+}
+
+#[test]
+fn longrope_has_a_divisor_for_each_pair_of_the_part_that_turns() {
+    let with = |changes: Value| {
+        let mut config = json!({"architectures": ["Phi3ForCausalLM"], "hidden_size": 64, "num_attention_heads": 4,
+            "num_key_value_heads": 4, "max_position_embeddings": 128, "original_max_position_embeddings": 32,
+            "partial_rotary_factor": 0.5, "rope_scaling": {"type": "su", "short_factor": [1.0, 1.0, 1.0, 1.0],
+            "long_factor": [1.0, 2.0, 3.0, 4.0]}});
+        let (Value::Object(map), Value::Object(changes)) = (&mut config, changes) else { panic!("objects") };
+        map.extend(changes);
+        parse(&config)
+    };
+    let config = with(json!({})).expect("a config");
+    let attention_factor = (1.0 + 4f64.ln() / 32f64.ln()).sqrt();
+    let divisors = vec![1.0, 2.0, 3.0, 4.0];
+    assert_eq!((config.rotary_width, config.rope.scaling), (8, RopeScaling::Divided { divisors, attention_factor }));
+    let short = with(json!({"max_position_embeddings": 32})).expect("a config").rope.scaling;
+    assert_eq!(short, RopeScaling::Divided { divisors: vec![1.0; 4], attention_factor: 1.0 });
+    for (changes, field) in [
+        (json!({"partial_rotary_factor": 0.25}), "long_factor"),
+        (json!({"partial_rotary_factor": 0.1}), "partial_rotary_factor"),
+        (json!({"rope_scaling": {"type": "longrope", "long_factor": [1.0, 0.0, 1.0, 1.0]}}), "long_factor"),
+        (json!({"rope_scaling": {"type": "longrope", "long_factor": "x"}}), "long_factor"),
+    ] {
+        let message = with(changes).expect_err("refused").to_string();
+        assert!(message.contains(field), "{field}: {message}");
+    }
 }
 
 #[test]

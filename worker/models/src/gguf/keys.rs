@@ -9,8 +9,11 @@ use loader::gguf::{Gguf, Value};
 
 use super::{GgufModelError, Metadata};
 
+/// Keys of Gemma that are read.
+const OF_GEMMA: [&str; 3] = ["attn_logit_softcapping", "final_logit_softcapping", "rope.freq_base_swa"];
+
 /// Keys of an architecture (their last parts) that are read.
-const READ: [&str; 23] = [
+const READ: [&str; 25] = [
     "attention.head_count",
     "attention.head_count_kv",
     "attention.key_length",
@@ -21,6 +24,8 @@ const READ: [&str; 23] = [
     "context_length",
     "embedding_length",
     "expert_count",
+    "expert_feed_forward_length",
+    "expert_used_count",
     "feed_forward_length",
     "rope.dimension_count",
     "rope.freq_base",
@@ -37,7 +42,7 @@ const READ: [&str; 23] = [
 ];
 
 /// Keys that change nothing here: notes, and sizes that other keys or the tensors say.
-const HARMLESS: [&str; 3] = ["expert_used_count", "rope.scaling.finetuned", "tensor_data_layout"];
+const HARMLESS: [&str; 2] = ["rope.scaling.finetuned", "tensor_data_layout"];
 
 /// Switches that are known, at the value at which they change nothing.
 const OFF: [(&str, f64); 15] = [
@@ -90,11 +95,10 @@ const OF_TEXT: [&str; 28] = [
     "unknown_token_id",
 ];
 
-/// Switches of the tokenizer, at the value at which they change nothing for byte-level BPE.
-const OF_TEXT_OFF: [(&str, bool); 5] = [
+/// Switches of the tokenizer, at the value at which they change nothing.
+const OF_TEXT_OFF: [(&str, bool); 4] = [
     ("add_mask_token", false),
     ("add_sep_token", false),
-    ("add_space_prefix", false),
     ("escape_whitespaces", false),
     ("remove_extra_whitespaces", false),
 ];
@@ -106,7 +110,8 @@ pub(super) fn refuse_unknown_keys(metadata: &Metadata<'_>) -> Result<(), GgufMod
     let prefix = metadata.key("");
     for (key, value) in &metadata.gguf.metadata {
         let Some(last) = key.strip_prefix(&prefix) else { continue };
-        if READ.contains(&last) || HARMLESS.contains(&last) {
+        let of_family = metadata.architecture.starts_with("gemma") && OF_GEMMA.contains(&last);
+        if READ.contains(&last) || HARMLESS.contains(&last) || of_family {
             continue;
         }
         let off = OFF.iter().find(|(switch, _)| *switch == last).map(|(_, off)| *off);
@@ -122,13 +127,21 @@ pub(super) fn refuse_unknown_text_keys(gguf: &Gguf) -> Result<(), GgufModelError
     for (key, value) in &gguf.metadata {
         let Some(last) = key.strip_prefix("tokenizer.ggml.") else { continue };
         let off = OF_TEXT_OFF.iter().find(|(switch, _)| *switch == last);
-        if OF_TEXT.contains(&last) || off.is_some_and(|(_, off)| value.as_bool() == Some(*off)) {
+        // Of SentencePiece's it is read; byte-level BPE has none.
+        let off = off.or((last == "add_space_prefix" && !is_of_pieces(gguf)).then_some(&("add_space_prefix", false)));
+        let is_read = OF_TEXT.contains(&last) || (last == "add_space_prefix" && is_of_pieces(gguf));
+        if is_read || off.is_some_and(|(_, off)| value.as_bool() == Some(*off)) {
             continue;
         }
         let fix = "serve this model from its safetensors files and its own tokenizer.json";
         return Err(GgufModelError::Unsupported { key: key.clone(), found: shown(value), fix });
     }
     Ok(())
+}
+
+/// True if the tokenizer is SentencePiece's.
+pub(super) fn is_of_pieces(gguf: &Gguf) -> bool {
+    gguf.metadata.get("tokenizer.ggml.model").and_then(Value::as_str) == Some("llama")
 }
 
 #[expect(clippy::cast_precision_loss, reason = "compared with 0 and 1")]

@@ -1,14 +1,14 @@
 //! The text side of a GGUF file: a `tokenizer.json`, special tokens, end tokens, a chat template and how its
 //! makers want it sampled.
 //!
-//! Byte-level BPE of the kinds that the supported families use. How a text is cut into words before merging is not in
-//! the file, only the name of a way; ways that are not known are refused by name, since a model that is given other
+//! Byte-level BPE of the kinds that the supported families use, and SentencePiece. How byte-level BPE cuts a text into
+//! words before merging is not in the file, only the name of a way; ways that are not known are refused by name, since a model that is given other
 //! tokens than it was trained on answers worse and nobody sees why.
 
 use serde_json::{Map, Value as Json, json};
 
-use super::GgufModelError;
 use super::keys::refuse_unknown_text_keys;
+use super::{GgufModelError, pieces};
 use loader::gguf::{Gguf, Value};
 
 /// The text settings of a GGUF file, without the vocabulary. Files beside it take precedence, fact by fact.
@@ -110,9 +110,14 @@ enum Cuts {
     /// As published for GPT-4, and taken up by Llama 3 and Qwen: contractions, words with one character before them,
     /// digits by this pattern, punctuation, line breaks, spaces.
     Gpt4 { digits: &'static str },
+    /// The same, with marks in words.
+    Gpt4WithMarks { digits: &'static str },
+    /// As published for GPT-4o, and taken up by Mistral's Tekken: words end where a capital follows, contractions belong to
+    /// the word before them if there are any, and slashes to the punctuation.
+    Gpt4o { contractions: bool, digits: &'static str },
 }
 
-const WAYS: [Way; 4] = [
+const WAYS: [Way; 9] = [
     Way { names: &["gpt-2", "gpt2"], cuts: Cuts::Gpt2, ignore_merges: false, composes: false, adds_bos: false },
     Way {
         names: &["smollm", "starcoder", "refact"],
@@ -125,6 +130,41 @@ const WAYS: [Way; 4] = [
         names: &["llama-bpe", "llama3", "llama-v3"],
         cuts: Cuts::Gpt4 { digits: r"\p{N}{1,3}" },
         ignore_merges: true,
+        composes: false,
+        adds_bos: true,
+    },
+    Way {
+        names: &["dbrx", "smaug-bpe"],
+        cuts: Cuts::Gpt4 { digits: r"\p{N}{1,3}" },
+        ignore_merges: false,
+        composes: false,
+        adds_bos: false,
+    },
+    Way {
+        names: &["qwen35"],
+        cuts: Cuts::Gpt4WithMarks { digits: r"\p{N}" },
+        ignore_merges: false,
+        composes: true,
+        adds_bos: false,
+    },
+    Way {
+        names: &["tekken"],
+        cuts: Cuts::Gpt4o { contractions: false, digits: r"\p{N}" },
+        ignore_merges: true,
+        composes: false,
+        adds_bos: true,
+    },
+    Way {
+        names: &["gpt-4o"],
+        cuts: Cuts::Gpt4o { contractions: true, digits: r"\p{N}{1,3}" },
+        ignore_merges: false,
+        composes: false,
+        adds_bos: false,
+    },
+    Way {
+        names: &["llama4"],
+        cuts: Cuts::Gpt4o { contractions: true, digits: r"\p{N}{1,3}" },
+        ignore_merges: false,
         composes: false,
         adds_bos: true,
     },
@@ -201,40 +241,90 @@ fn sampling(gguf: &Gguf) -> Result<Map<String, Json>, GgufModelError> {
 /// Another kind of tokenizer, or values that are missing or contradict each other.
 pub fn tokenizer(gguf: &Gguf) -> Result<Vec<u8>, GgufModelError> {
     let model = need_str(gguf, "tokenizer.ggml.model")?;
-    if model != "gpt2" {
-        return Err(unsupported("tokenizer.ggml.model", model));
-    }
-    let pre = "tokenizer.ggml.pre";
-    let name = gguf.metadata.get(pre).map(|name| name.as_str().ok_or_else(|| wrong(pre, "a text"))).transpose()?;
-    let name = name.ok_or_else(|| unsupported(pre, "missing, so that nobody knows how words are cut"))?;
-    let way = WAYS.iter().find(|way| way.names.contains(&name)).ok_or_else(|| unsupported(pre, name))?;
     let tokens = texts(gguf, "tokenizer.ggml.tokens")?;
-    let merges = texts(gguf, "tokenizer.ggml.merges")?;
-    let adds = |key: &str, default: bool| match gguf.metadata.get(key) {
-        None => Ok(default),
-        Some(value) => value.as_bool().ok_or_else(|| wrong(key, "true or false")),
+    let tokenizer = match model {
+        "gpt2" => byte_level_bpe(gguf, &tokens)?,
+        "llama" => sentence_pieces(gguf, &tokens)?,
+        other => return Err(unsupported("tokenizer.ggml.model", other)),
     };
-    let mut around = [None, None];
-    for (place, name, default) in [(0, "bos", way.adds_bos), (1, "eos", false)] {
-        let token = token_named(gguf, &format!("tokenizer.ggml.{name}_token_id"), &tokens)?;
-        if adds(&format!("tokenizer.ggml.add_{name}_token"), default)? {
-            around[place] = token;
-        }
-    }
-    let [begins_with, ends_with] = around;
-    let tokenizer = tokenizer_json(gguf, way, &tokens, &merges, begins_with, ends_with)?;
     // A tree of JSON always serialises.
     Ok(serde_json::to_vec(&tokenizer).unwrap_or_default())
 }
 
-fn tokenizer_json(
+fn byte_level_bpe(gguf: &Gguf, tokens: &[&str]) -> Result<Json, GgufModelError> {
+    let pre = "tokenizer.ggml.pre";
+    let name = gguf.metadata.get(pre).map(|name| name.as_str().ok_or_else(|| wrong(pre, "a text"))).transpose()?;
+    let name = name.ok_or_else(|| unsupported(pre, "missing, so that nobody knows how words are cut"))?;
+    let way = WAYS.iter().find(|way| way.names.contains(&name)).ok_or_else(|| unsupported(pre, name))?;
+    let merges = texts(gguf, "tokenizer.ggml.merges")?;
+    let Vocabulary { vocab, added } = vocabulary(gguf, tokens)?;
+    let around = around(gguf, tokens, way.adds_bos)?;
+    Ok(json!({
+        "version": "1.0", "truncation": null, "padding": null, "added_tokens": added,
+        "normalizer": way.composes.then(|| json!({"type": "NFC"})),
+        "pre_tokenizer": pre_tokenizer(way.cuts), "post_processor": post_processor(around).unwrap_or(byte_level(false)),
+        "decoder": byte_level(false),
+        "model": {
+            "type": "BPE", "dropout": null, "unk_token": null, "continuing_subword_prefix": null,
+            "end_of_word_suffix": null, "fuse_unk": false, "byte_fallback": false,
+            "ignore_merges": way.ignore_merges, "vocab": vocab, "merges": merges,
+        },
+    }))
+}
+
+fn sentence_pieces(gguf: &Gguf, tokens: &[&str]) -> Result<Json, GgufModelError> {
+    let key = "tokenizer.ggml.scores";
+    let scores = gguf.metadata.get(key).ok_or_else(|| GgufModelError::Missing { key: key.into() })?;
+    let scores = scores.as_list().filter(|scores| scores.len() == tokens.len());
+    let scores: Option<Vec<f64>> = scores.and_then(|scores| scores.iter().map(Value::as_f64).collect());
+    let scores = scores.filter(|scores| scores.iter().all(|score| !score.is_nan()));
+    let scores = scores.ok_or_else(|| wrong(key, "a list with one number for each token"))?;
+    let is_prefixed = switch(gguf, "tokenizer.ggml.add_space_prefix", true)?;
+    let unknown = token_named(gguf, "tokenizer.ggml.unknown_token_id", tokens)?.map(|(_, token)| token);
+    let Vocabulary { vocab, added } = vocabulary(gguf, tokens)?;
+    let around = around(gguf, tokens, true)?;
+    Ok(json!({
+        "version": "1.0", "truncation": null, "padding": null, "added_tokens": added,
+        "normalizer": pieces::normalizer(is_prefixed), "pre_tokenizer": null, "post_processor": post_processor(around),
+        "decoder": pieces::decoder(is_prefixed),
+        "model": {
+            "type": "BPE", "dropout": null, "unk_token": unknown, "continuing_subword_prefix": null,
+            "end_of_word_suffix": null, "fuse_unk": true, "byte_fallback": true, "ignore_merges": false,
+            "vocab": vocab, "merges": pieces::merges(tokens, &scores),
+        },
+    }))
+}
+
+/// The tokens that the file puts before and behind every text.
+fn around<'a>(
     gguf: &Gguf,
-    way: &Way,
-    tokens: &[&str],
-    merges: &[&str],
-    begins_with: Option<(usize, &str)>,
-    ends_with: Option<(usize, &str)>,
-) -> Result<Json, GgufModelError> {
+    tokens: &[&'a str],
+    adds_bos: bool,
+) -> Result<[Option<(usize, &'a str)>; 2], GgufModelError> {
+    let mut around = [None, None];
+    for (place, name, default) in [(0, "bos", adds_bos), (1, "eos", false)] {
+        let token = token_named(gguf, &format!("tokenizer.ggml.{name}_token_id"), tokens)?;
+        if switch(gguf, &format!("tokenizer.ggml.add_{name}_token"), default)? {
+            around[place] = token;
+        }
+    }
+    Ok(around)
+}
+
+fn switch(gguf: &Gguf, key: &str, default: bool) -> Result<bool, GgufModelError> {
+    match gguf.metadata.get(key) {
+        None => Ok(default),
+        Some(value) => value.as_bool().ok_or_else(|| wrong(key, "true or false")),
+    }
+}
+
+/// Tokens by their text, and those that are found in a text before anything else.
+struct Vocabulary {
+    vocab: Map<String, Json>,
+    added: Vec<Json>,
+}
+
+fn vocabulary(gguf: &Gguf, tokens: &[&str]) -> Result<Vocabulary, GgufModelError> {
     let kinds = kinds(gguf, tokens.len())?;
     let (mut vocab, mut added) = (Map::new(), Vec::new());
     for (id, token) in tokens.iter().enumerate() {
@@ -252,17 +342,7 @@ fn tokenizer_json(
             }));
         }
     }
-    Ok(json!({
-        "version": "1.0", "truncation": null, "padding": null, "added_tokens": added,
-        "normalizer": way.composes.then(|| json!({"type": "NFC"})),
-        "pre_tokenizer": pre_tokenizer(way.cuts), "post_processor": post_processor(begins_with, ends_with),
-        "decoder": byte_level(false),
-        "model": {
-            "type": "BPE", "dropout": null, "unk_token": null, "continuing_subword_prefix": null,
-            "end_of_word_suffix": null, "fuse_unk": false, "byte_fallback": false,
-            "ignore_merges": way.ignore_merges, "vocab": vocab, "merges": merges,
-        },
-    }))
+    Ok(Vocabulary { vocab, added })
 }
 
 /// The kind of each token; none where the file says nothing of kinds.
@@ -278,29 +358,41 @@ fn byte_level(regex: bool) -> Json {
     json!({"type": "ByteLevel", "add_prefix_space": false, "trim_offsets": false, "use_regex": regex})
 }
 
+const CONTRACTIONS: &str = "(?i:'s|'t|'re|'ve|'m|'ll|'d)";
+const SPACES: &str = r"\s*[\r\n]+|\s+(?!\S)|\s+";
+
 fn pre_tokenizer(cuts: Cuts) -> Json {
-    let digits = match cuts {
+    let words = match cuts {
         Cuts::Gpt2 => return byte_level(true),
         Cuts::DigitsThenGpt2 => {
             let digits = json!({"type": "Digits", "individual_digits": true});
             return json!({"type": "Sequence", "pretokenizers": [digits, byte_level(true)]});
         }
-        Cuts::Gpt4 { digits } => digits,
+        Cuts::Gpt4 { digits } => {
+            let words = r"[^\r\n\p{L}\p{N}]?\p{L}+";
+            format!(r"{CONTRACTIONS}|{words}|{digits}| ?[^\s\p{{L}}\p{{N}}]+[\r\n]*|{SPACES}")
+        }
+        Cuts::Gpt4WithMarks { digits } => {
+            let words = r"[^\r\n\p{L}\p{N}]?[\p{L}\p{M}]+";
+            format!(r"{CONTRACTIONS}|{words}|{digits}| ?[^\s\p{{L}}\p{{M}}\p{{N}}]+[\r\n]*|{SPACES}")
+        }
+        Cuts::Gpt4o { contractions, digits } => {
+            let (upper, lower) = (r"[\p{Lu}\p{Lt}\p{Lm}\p{Lo}\p{M}]", r"[\p{Ll}\p{Lm}\p{Lo}\p{M}]");
+            let (before, behind) =
+                (r"[^\r\n\p{L}\p{N}]?", if contractions { format!("{CONTRACTIONS}?") } else { String::new() });
+            let words = format!("{before}{upper}*{lower}+{behind}|{before}{upper}+{lower}*{behind}");
+            format!(r"{words}|{digits}| ?[^\s\p{{L}}\p{{N}}]+[\r\n/]*|{SPACES}")
+        }
     };
-    let words = [
-        r"(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+|",
-        digits,
-        r"| ?[^\s\p{L}\p{N}]+[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+",
-    ];
-    let pattern = json!({"Regex": words.concat()});
+    let pattern = json!({"Regex": words});
     let split = json!({"type": "Split", "pattern": pattern, "behavior": "Isolated", "invert": false});
     json!({"type": "Sequence", "pretokenizers": [split, byte_level(false)]})
 }
 
-/// The tokens around every text.
-fn post_processor(begins_with: Option<(usize, &str)>, ends_with: Option<(usize, &str)>) -> Json {
+/// The tokens around every text; none where there are none.
+fn post_processor([begins_with, ends_with]: [Option<(usize, &str)>; 2]) -> Option<Json> {
     if begins_with.is_none() && ends_with.is_none() {
-        return byte_level(false);
+        return None;
     }
     let special = |(_, token): (usize, &str)| json!({"SpecialToken": {"id": token, "type_id": 0}});
     let mut single: Vec<Json> = begins_with.map(special).into_iter().collect();
@@ -310,11 +402,11 @@ fn post_processor(begins_with: Option<(usize, &str)>, ends_with: Option<(usize, 
     for (id, token) in begins_with.into_iter().chain(ends_with) {
         tokens.insert(token.to_owned(), json!({"id": token, "ids": [id], "tokens": [token]}));
     }
-    json!({
+    Some(json!({
         "type": "TemplateProcessing", "single": single,
         "pair": [{"Sequence": {"id": "A", "type_id": 0}}, {"Sequence": {"id": "B", "type_id": 1}}],
         "special_tokens": tokens,
-    })
+    }))
 }
 
 fn need_str<'a>(gguf: &'a Gguf, key: &str) -> Result<&'a str, GgufModelError> {

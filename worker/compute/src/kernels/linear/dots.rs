@@ -12,11 +12,13 @@
 
 use std::mem::MaybeUninit;
 
+use crate::kernels::formats::{OfElement, run_with};
 use crate::kernels::kernel::Kernel;
 use crate::kernels::lanes::{LANES, Lanes};
 use crate::kernels::pool::{Pool, Shard};
-use crate::kernels::stored::Stored;
+use crate::kernels::stored::{self, Stored};
 use crate::kernels::tier::Instructions;
+use tensor::Format;
 
 /// Numbers that one register of pairs holds.
 const PAIRS: usize = 2 * LANES;
@@ -35,6 +37,8 @@ const PANEL: usize = 1024;
 /// The most tiles of a panel, side by side: their weights take a third of the first-level cache, and rows come from the
 /// second half as often as they would for one.
 const PANEL_TILES: usize = 2;
+/// Numbers that are whole blocks of every format.
+const STRETCH: usize = 256;
 /// Bytes of a register of pairs.
 const PAIRS_BYTES: usize = 2 * PAIRS;
 /// Numbers that one thread rounds faster than another wakes up.
@@ -50,9 +54,9 @@ pub(crate) const fn rounded_bytes(rows: usize, width: usize) -> usize {
     rows.div_ceil(TILE_ROWS).saturating_mul(TILE_ROWS * row_bytes(width))
 }
 
-/// True if so many rows are packed.
-pub(super) const fn packed(rows: usize) -> bool {
-    rows > DIRECT_ROWS
+/// True if so many rows are packed: many, or several that meet blocks, which are unpacked but once.
+pub(super) fn packed(rows: usize, mut formats: impl Iterator<Item = Format>) -> bool {
+    rows > DIRECT_ROWS || (rows > 1 && formats.any(Format::is_blocks))
 }
 
 /// Number of `rows` that pass over weights together: whole tiles, and as many each time.
@@ -61,11 +65,11 @@ pub(super) fn block_rows(rows: usize, inputs: usize) -> usize {
     rows.div_ceil(rows.div_ceil(most).max(1)).next_multiple_of(TILE_ROWS)
 }
 
-/// Rounds rows of `width` numbers to bf16, and packs them if they are many.
+/// Rounds rows of `width` numbers to bf16, and packs them if they are to be.
 ///
 /// # Panics
 /// `room` is too small.
-pub(super) fn round_rows(pool: &mut Pool, on: Instructions, x: &[f32], width: usize, room: &mut [u8]) {
+pub(super) fn round_rows(pool: &mut Pool, on: Instructions, x: &[f32], width: usize, packed: bool, room: &mut [u8]) {
     let rows = x.len() / width.max(1);
     assert!(room.len() >= rounded_bytes(rows, width), "room for {rows} rounded rows of {width}");
     let task_rows = (ROUND_ALONE / width.max(1)).max(1);
@@ -73,9 +77,9 @@ pub(super) fn round_rows(pool: &mut Pool, on: Instructions, x: &[f32], width: us
     pool.run(rows.div_ceil(task_rows), &|task| {
         for row in task * task_rows..rows.min((task + 1) * task_rows) {
             // A packed row begins in its tile, six rows interleaved register by register; other rows are contiguous.
-            let tile = if packed(rows) { row % TILE_ROWS } else { 0 };
+            let tile = if packed { row % TILE_ROWS } else { 0 };
             let to = (row - tile) * row_bytes(width) + tile * PAIRS_BYTES;
-            let step = if packed(rows) { TILE_ROWS * PAIRS_BYTES } else { PAIRS_BYTES };
+            let step = if packed { TILE_ROWS * PAIRS_BYTES } else { PAIRS_BYTES };
             on.run(RoundRow { x: &x[row * width..][..width], to: room.pointer().wrapping_add(to), step });
         }
     });
@@ -117,6 +121,8 @@ impl Kernel for RoundRow<'_> {
 /// Consecutive outputs of some of a step's rows.
 #[derive(Clone, Copy)]
 pub(super) struct Dots {
+    pub(super) on: Instructions,
+    pub(super) format: Format,
     /// (outputs, inputs), as stored.
     pub(super) weights: *const u8,
     pub(super) inputs: usize,
@@ -132,21 +138,49 @@ pub(super) struct Dots {
     pub(super) add: bool,
 }
 
+/// All rows of a few, or the outputs that packed rows leave over.
+struct Direct(Dots, usize);
+
+impl OfElement for Direct {
+    #[inline(always)]
+    unsafe fn run<V: Lanes, S: Stored>(self) {
+        let Self(dots, rows) = self;
+        if V::DOTS && S::DOTS {
+            // SAFETY: passed on.
+            unsafe { dots.direct::<V, S>(rows) }
+        }
+    }
+}
+
 impl Dots {
     /// Computes `rows` rows.
     ///
     /// # Safety
-    /// As for [`Lanes`], `V` and `S` have dots, and all pointers cover what the sizes say.
+    /// As for [`Lanes`], `V` and the format have dots, and all pointers cover what the sizes say.
     #[inline(always)]
-    pub(super) unsafe fn rows<V: Lanes, S: Stored>(self, rows: usize) {
+    pub(super) unsafe fn rows<V: Lanes>(self, rows: usize) {
+        let whole = self.outputs - self.outputs % TILE_OUTPUTS;
+        if self.packed {
+            for output in (0..whole).step_by(PANEL_TILES * TILE_OUTPUTS) {
+                // SAFETY: passed on.
+                unsafe { self.panels::<V>(output, PANEL_TILES.min((whole - output) / TILE_OUTPUTS), rows) };
+            }
+        }
+        if !self.packed || whole < self.outputs {
+            run_with(self.on, self.format, Direct(self, rows));
+        }
+    }
+
+    /// Every output of rows as they are; of packed rows those outputs that are no whole tile.
+    ///
+    /// # Safety
+    /// As for `rows`.
+    #[inline(always)]
+    unsafe fn direct<V: Lanes, S: Stored>(self, rows: usize) {
         let whole = self.outputs - self.outputs % TILE_OUTPUTS;
         // SAFETY: passed on.
         unsafe {
-            if self.packed {
-                for output in (0..whole).step_by(PANEL_TILES * TILE_OUTPUTS) {
-                    self.panels::<V, S>(output, PANEL_TILES.min((whole - output) / TILE_OUTPUTS), rows);
-                }
-            } else {
+            if !self.packed {
                 for output in (0..whole).step_by(TILE_OUTPUTS) {
                     self.block::<V, S, TILE_OUTPUTS>(output, rows);
                 }
@@ -181,10 +215,13 @@ impl Dots {
         unsafe {
             let weights = self.weights.add(output * S::row_bytes(self.inputs));
             for row in 0..rows {
-                let mut sum = V::zero();
+                let (mut sum, mut scales) = (V::zero(), S::Scales::default());
                 for k in (0..self.inputs).step_by(PAIRS) {
+                    if k.is_multiple_of(S::GROUP) {
+                        scales = S::scales::<V>(weights, k);
+                    }
                     let x = V::load_pairs(self.x.add((k / PAIRS * TILE_ROWS + row) * PAIRS_BYTES));
-                    sum = sum.dot(x, S::pairs::<V>(weights, k, self.inputs - k));
+                    sum = sum.dot(x, S::pairs::<V>(weights, k, self.inputs - k, &scales));
                 }
                 self.finish::<V, 1>(output, row, &[sum]);
             }
@@ -197,6 +234,18 @@ impl Dots {
     /// As for `rows`.
     #[inline(always)]
     unsafe fn block<V: Lanes, S: Stored, const N: usize>(self, output: usize, rows: usize) {
+        if S::IS_BLOCKS {
+            // Of blocks several rows are packed, see `packed`.
+            // SAFETY: passed on.
+            unsafe {
+                self.tile::<V, S, N, 1, 4>(
+                    output,
+                    0,
+                    self.weights.wrapping_add((output + N) * S::row_bytes(self.inputs)),
+                )
+            };
+            return;
+        }
         let tiles = rows.div_ceil(TILE_ROWS);
         // The weights of the next block of outputs, which the tiles of this one prefetch bit by bit: memory and registers
         // are busy at the same time.
@@ -241,6 +290,7 @@ impl Dots {
         unsafe {
             let (weights, x) = (self.weights.add(output * stride), self.x.add(row * x_stride));
             let mut sums = [[V::zero(); N]; M];
+            let mut scales = [S::Scales::default(); N];
             let mut k = 0;
             // Thirty-two inputs at a time, two to a lane.
             while k < self.inputs {
@@ -251,7 +301,10 @@ impl Dots {
                 // The first value only makes the array: every element is replaced.
                 let mut pairs = [V::load_pairs(x.add(2 * k)); N];
                 for n in 0..N {
-                    pairs[n] = S::pairs::<V>(weights.add(n * stride), k, self.inputs - k);
+                    if k.is_multiple_of(S::GROUP) {
+                        scales[n] = S::scales::<V>(weights.add(n * stride), k);
+                    }
+                    pairs[n] = S::pairs::<V>(weights.add(n * stride), k, self.inputs - k, &scales[n]);
                 }
                 // Every row meets the same four registers of weights: M · N independent sums hide the latency of a dot.
                 for m in 0..M {
@@ -274,21 +327,23 @@ impl Dots {
     /// # Safety
     /// As for `rows`.
     #[inline(always)]
-    unsafe fn panels<V: Lanes, S: Stored>(self, output: usize, side: usize, rows: usize) {
+    unsafe fn panels<V: Lanes>(self, output: usize, side: usize, rows: usize) {
         let mut panel = Panel { weights: MaybeUninit::uninit(), start: 0, width: 0 };
         let mut sums = MaybeUninit::<[[[V; TILE_OUTPUTS]; BLOCK_ROWS]; PANEL_TILES]>::uninit();
         let sums: *mut [V; TILE_OUTPUTS] = sums.as_mut_ptr().cast();
         // Sums are kept here between panels. They are left uninitialised, since the first panel writes them all.
-        let (outputs, stride) = (side * TILE_OUTPUTS, S::row_bytes(self.inputs));
+        let (outputs, stride) = (side * TILE_OUTPUTS, stored::row_bytes(self.format, self.inputs));
         let weights = self.weights.wrapping_add(output * stride);
         while panel.start < self.inputs {
             panel.width = PANEL.min(self.inputs - panel.start);
             let end = panel.start + panel.width;
             // Prefetched meanwhile: the same outputs further on, or after the last panel the next outputs.
-            let next = weights.wrapping_add(if end < self.inputs { S::row_bytes(end) } else { outputs * stride });
+            let offset = if end < self.inputs { stored::row_bytes(self.format, end) } else { outputs * stride };
+            let next = weights.wrapping_add(offset);
             // SAFETY: passed on; `sums` holds as many rows as there are, whole tiles of them, of as many tiles.
             unsafe {
-                panel.fill::<V, S>(weights, outputs, self.inputs);
+                let inputs = self.inputs;
+                run_with(self.on, self.format, Fill { panel: &mut panel, rows: weights, outputs, inputs });
                 for row in (0..rows).step_by(TILE_ROWS) {
                     for beside in 0..side {
                         // Every pass prefetches another output's row, so that all have been at the end.
@@ -298,9 +353,9 @@ impl Dots {
                         let sums = sums.add(beside * BLOCK_ROWS + row);
                         // An odd row more is computed and dropped: cheaper than another shape to compile.
                         match rows - row {
-                            1 | 2 => self.panel_tile::<V, S, 2>(&panel, at, rows, sums, ahead),
-                            3 | 4 => self.panel_tile::<V, S, 4>(&panel, at, rows, sums, ahead),
-                            _ => self.panel_tile::<V, S, TILE_ROWS>(&panel, at, rows, sums, ahead),
+                            1 | 2 => self.panel_tile::<V, 2>(&panel, at, rows, sums, ahead),
+                            3 | 4 => self.panel_tile::<V, 4>(&panel, at, rows, sums, ahead),
+                            _ => self.panel_tile::<V, TILE_ROWS>(&panel, at, rows, sums, ahead),
                         }
                     }
                 }
@@ -316,7 +371,7 @@ impl Dots {
     /// # Safety
     /// As for `rows`; the panel is filled.
     #[inline(always)]
-    unsafe fn panel_tile<V: Lanes, S: Stored, const M: usize>(
+    unsafe fn panel_tile<V: Lanes, const M: usize>(
         self,
         panel: &Panel,
         at: Place,
@@ -335,8 +390,12 @@ impl Dots {
                     tile[m] = *sums.add(m);
                 }
             }
-            for k in (0..panel.width).step_by(PAIRS) {
-                V::prefetch(ahead.wrapping_add(S::row_bytes(k)));
+            // About the bytes of as many numbers.
+            let step = stored::row_bytes(self.format, STRETCH) / (STRETCH / PAIRS);
+            let mut ahead = ahead;
+            for _ in (0..panel.width).step_by(PAIRS) {
+                V::prefetch(ahead);
+                ahead = ahead.wrapping_add(step);
                 let mut pairs = [V::load_pairs(weights); TILE_OUTPUTS];
                 for n in 1..TILE_OUTPUTS {
                     pairs[n] = V::load_pairs(weights.add(n * PAIRS_BYTES));
@@ -399,21 +458,34 @@ struct Panel {
     width: usize,
 }
 
-impl Panel {
-    /// Reads the weights from `outputs` rows of `inputs` numbers at `rows`, padded with zeros.
-    ///
-    /// # Safety
-    /// As for [`Lanes`], `V` and `S` have dots, and there are so many rows, no more than the panel has room for.
+/// Reads a panel's weights from `outputs` rows of `inputs` numbers, padded with zeros.
+struct Fill<'a> {
+    panel: &'a mut Panel,
+    rows: *const u8,
+    outputs: usize,
+    inputs: usize,
+}
+
+impl OfElement for Fill<'_> {
     #[inline(always)]
-    unsafe fn fill<V: Lanes, S: Stored>(&mut self, rows: *const u8, outputs: usize, inputs: usize) {
-        let to: *mut u8 = self.weights.as_mut_ptr().cast();
+    unsafe fn run<V: Lanes, S: Stored>(self) {
+        if !(V::DOTS && S::DOTS) {
+            return;
+        }
+        let Self { panel, rows, outputs, inputs } = self;
+        let to: *mut u8 = panel.weights.as_mut_ptr().cast();
         for n in 0..outputs {
             // SAFETY: the caller vouches for the rows; a panel holds `PANEL` numbers of each.
             unsafe {
                 let row = rows.add(n * S::row_bytes(inputs));
                 let to = to.add(n / TILE_OUTPUTS * TILE_OUTPUTS * PANEL * 2 + n % TILE_OUTPUTS * PAIRS_BYTES);
-                for k in (0..self.width).step_by(PAIRS) {
-                    let pairs = S::pairs::<V>(row, self.start + k, inputs - self.start - k);
+                let mut scales = S::Scales::default();
+                // A panel begins with a group.
+                for k in (0..panel.width).step_by(PAIRS) {
+                    if k.is_multiple_of(S::GROUP) {
+                        scales = S::scales::<V>(row, panel.start + k);
+                    }
+                    let pairs = S::pairs::<V>(row, panel.start + k, inputs - panel.start - k, &scales);
                     V::store_pairs(pairs, to.add(k / PAIRS * TILE_OUTPUTS * PAIRS_BYTES));
                 }
             }
