@@ -67,6 +67,9 @@ pub(crate) enum Command {
     /// Shows what a load would read, in which order. Reads headers only.
     #[command(after_help = "Example:  forebay plan hf://Qwen/Qwen3-0.6B --rank 0 --ranks 2")]
     Plan(PlanArgs),
+    /// Looks at this machine, and whether a model will run on it. Reads headers only.
+    #[command(after_help = "Examples:\n  forebay doctor\n  forebay doctor ./gemma-3-270m-it-Q4_K_M.gguf")]
+    Doctor(DoctorArgs),
     /// Computes a model's digest manifest, for its publisher to put beside the files.
     #[command(after_help = "Example:  forebay manifest ./Qwen3-0.6B --write")]
     Manifest(ManifestArgs),
@@ -103,6 +106,17 @@ pub(crate) enum Command {
         /// The shell.
         shell: clap_complete::Shell,
     },
+}
+
+/// Flags of `doctor`.
+#[derive(Debug, Args)]
+pub(crate) struct DoctorArgs {
+    /// A directory, a GGUF file or a URL.
+    #[arg(value_name = "MODEL")]
+    pub(crate) model: Option<String>,
+    /// Prints one JSON object.
+    #[arg(long)]
+    pub(crate) json: bool,
 }
 
 #[derive(Debug, Subcommand)]

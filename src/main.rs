@@ -6,6 +6,7 @@ mod chat;
 mod cli;
 mod config;
 mod config_docs;
+mod doctor;
 mod fleet;
 mod instead;
 mod model;

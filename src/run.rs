@@ -8,7 +8,7 @@ use crate::cli::{
 use crate::config::{self, Config, Loaded, Setting};
 use crate::progress::Progress;
 use crate::signals::Signals;
-use crate::{bundle, cache, config_docs, model, node, out, peers, secrets, serve};
+use crate::{bundle, cache, config_docs, doctor, model, node, out, peers, secrets, serve};
 use anyhow::{Context, anyhow, bail};
 use clap::CommandFactory;
 use std::io::Read;
@@ -70,6 +70,12 @@ pub(crate) fn run(cli: Cli) -> anyhow::Result<ExitCode> {
         Command::Plan(args) => {
             let config = quiet(&common, Vec::new())?;
             to_its_end(&config, model::plan(&config, &args))
+        }
+        Command::Doctor(args) => {
+            let config = quiet(&common, Vec::new())?;
+            let (_guard, runtime) = runtime(&config)?;
+            let runs = runtime.block_on(doctor::doctor(&config, &args))?;
+            Ok(if runs { ExitCode::SUCCESS } else { ExitCode::FAILURE })
         }
         Command::Manifest(args) => {
             let config = quiet(&common, Vec::new())?;

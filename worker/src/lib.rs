@@ -3,6 +3,7 @@
 //! This room does not know the router, tenants or quotas; models and devices are rooms of their own below it.
 
 pub mod config;
+pub mod doctor;
 pub mod engine;
 pub mod lifecycle;
 pub mod progress;
