@@ -20,6 +20,7 @@ pub mod sampling;
 pub mod scan;
 pub mod splice;
 pub mod structure;
+pub mod tokens;
 pub mod tools;
 pub mod usage;
 mod value;

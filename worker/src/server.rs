@@ -22,6 +22,7 @@ mod plan;
 mod reply;
 mod speech;
 mod stop;
+mod tokenize;
 
 pub use app::app;
 pub(crate) use health::watch;

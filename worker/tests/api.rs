@@ -26,5 +26,7 @@ mod requests;
 mod stops;
 #[path = "api/structure.rs"]
 mod structure;
+#[path = "api/tokens.rs"]
+mod tokens;
 #[path = "api/tools.rs"]
 mod tools;

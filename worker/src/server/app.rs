@@ -1,6 +1,6 @@
 //! Routes, layers and the small handlers.
 
-use super::{Server, admin, handle, health, kv_events};
+use super::{Server, admin, handle, health, kv_events, tokenize};
 use axum::Json;
 use axum::body::Body;
 use axum::extract::{Extension, Path, RawQuery, Request, State};
@@ -32,6 +32,8 @@ const WATCH_LOOKS: Duration = Duration::from_millis(250);
 pub fn app(server: Arc<Server>) -> axum::Router {
     let guarded = endpoints()
         .route("/v1/models", get(models))
+        .route("/tokenize", post(tokenize::tokenize))
+        .route("/detokenize", post(tokenize::detokenize))
         .route("/v1/models/{*id}", get(model))
         .route_layer(from_fn_with_state(Arc::clone(&server), require_key));
     let telling = axum::Router::new()

@@ -134,7 +134,7 @@ async fn read(
 }
 
 /// The prompts as tokens.
-fn prompts(model: &ServerModel, request: &Generate) -> Result<Vec<PreparedPrompt>, ApiError> {
+pub(super) fn prompts(model: &ServerModel, request: &Generate) -> Result<Vec<PreparedPrompt>, ApiError> {
     let mut prompts = match &request.input {
         Input::Conversation { messages, variables, opening } => {
             let text = conversation(model, request, messages, variables, *opening)?;

@@ -1,0 +1,69 @@
+//! `POST /tokenize` and `/detokenize`, as vLLM has them: prompts and conversations are read as the endpoints that
+//! generate read them.
+
+use super::Server;
+use super::generate::apart;
+use super::handle::prompts;
+use axum::Json;
+use axum::body::Body;
+use axum::extract::State;
+use axum::response::{IntoResponse, Response};
+use http::HeaderMap;
+use listen::error_response;
+use std::sync::Arc;
+use wire::openai::scan::Limits;
+use wire::openai::tokens::{Detokenize, Detokenized, Tokenize, Tokenized};
+use wire::openai::{ApiError, CHAT, COMPLETIONS, parse, scan};
+
+/// The tokens of a prompt, or of a conversation.
+pub(super) async fn tokenize(State(server): State<Arc<Server>>, headers: HeaderMap, body: Body) -> Response {
+    answer(tokens(&server, &headers, body).await)
+}
+
+/// The text of tokens.
+pub(super) async fn detokenize(State(server): State<Arc<Server>>, headers: HeaderMap, body: Body) -> Response {
+    answer(text(&server, &headers, body).await)
+}
+
+fn answer(result: Result<impl serde::Serialize, ApiError>) -> Response {
+    match result {
+        Ok(answer) => Json(answer).into_response(),
+        Err(error) => error_response(&error),
+    }
+}
+
+async fn tokens(server: &Server, headers: &HeaderMap, body: Body) -> Result<Tokenized, ApiError> {
+    let body = server.bodies.read(headers, body).await?;
+    let (request, options) = apart(move || {
+        let options = Tokenize::read(&body)?;
+        let endpoint = if options.is_conversation { &CHAT } else { &COMPLETIONS };
+        let found = scan(&body, endpoint, &Limits::default())?;
+        Ok((parse(&body, &found, endpoint)?, options))
+    })
+    .await?;
+    let model = server.model(request.model.as_deref())?;
+    let max_model_len = model.engine.max_model_len();
+    apart(move || {
+        let mut prompts = prompts(&model, &request)?;
+        if prompts.len() != 1 {
+            return Err(ApiError::invalid("prompt", "one prompt is tokenized at a time"));
+        }
+        let tokens = prompts.swap_remove(0).tokens;
+        let spelled = |id: &u32| String::from_utf8_lossy(&model.tokenizer.token_bytes(*id)).into_owned();
+        let token_strs = options.wants_texts.then(|| tokens.iter().map(spelled).collect());
+        Ok(Tokenized { count: tokens.len(), max_model_len, tokens, token_strs })
+    })
+    .await
+}
+
+async fn text(server: &Server, headers: &HeaderMap, body: Body) -> Result<Detokenized, ApiError> {
+    let body = server.bodies.read(headers, body).await?;
+    let request = apart(move || Detokenize::read(&body)).await?;
+    let model = server.model(request.model.as_deref())?;
+    let vocabulary = model.engine.limits().vocab_size;
+    if let Some(token) = request.tokens.iter().find(|token| **token as usize >= vocabulary) {
+        let message = format!("the token id {token} is not below the vocabulary's {vocabulary}");
+        return Err(ApiError::invalid("tokens", message));
+    }
+    apart(move || Ok(Detokenized { prompt: model.tokenizer.decode(&request.tokens, false) })).await
+}

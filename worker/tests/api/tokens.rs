@@ -1,0 +1,73 @@
+//! Text to tokens and back, and the small answers beside the endpoints that generate.
+
+use crate::worker_process::{chat, start};
+use serde_json::{Value, json};
+
+#[tokio::test]
+async fn a_prompt_and_a_conversation_are_the_tokens_that_a_request_has() {
+    let worker = start(json!({})).await;
+    let reply = worker.post("/tokenize", &json!({"prompt": "The forebay holds", "return_token_strs": true})).await;
+    assert_eq!(reply.status, 200, "{}", reply.text());
+    let found = reply.json();
+    let tokens = found["tokens"].as_array().expect("tokens");
+    assert_eq!(found["count"], tokens.len());
+    let texts: String = found["token_strs"].as_array().expect("texts").iter().filter_map(Value::as_str).collect();
+    assert_eq!(texts, "The forebay holds");
+    let back = worker.post("/detokenize", &json!({"model": "demo", "tokens": tokens})).await.json();
+    assert_eq!(back, json!({"prompt": "The forebay holds"}));
+    let asked = chat(json!({"max_tokens": 1, "return_token_ids": true}));
+    let answer = worker.post("/v1/chat/completions", &asked).await.json();
+    let counted = worker.post("/tokenize", &chat(json!({}))).await.json();
+    assert_eq!((&counted["tokens"], &counted["token_strs"]), (&answer["prompt_token_ids"], &Value::Null));
+    assert_eq!(answer["choices"][0]["token_ids"].as_array().map(Vec::len), Some(1));
+}
+
+#[tokio::test]
+async fn what_is_no_text_and_no_token_is_a_400() {
+    let worker = start(json!({})).await;
+    for (path, body) in [
+        ("/tokenize", json!({})),
+        ("/tokenize", json!({"prompt": ["a", "b"]})),
+        ("/tokenize", json!({"messages": []})),
+        ("/detokenize", json!({"tokens": [99_999_999]})),
+        ("/detokenize", json!({"tokens": "a"})),
+        ("/detokenize", json!([])),
+    ] {
+        let reply = worker.post(path, &body).await;
+        assert_eq!(reply.status, 400, "{path} {body}: {}", reply.text());
+    }
+    assert_eq!(worker.post("/tokenize", &json!({"model": "nobody", "prompt": "a"})).await.status, 404);
+}
+
+#[tokio::test]
+async fn the_small_answers_are_there() {
+    let worker = start(json!({})).await;
+    assert_eq!(worker.get("/ping").await.status, 200);
+    assert_eq!(worker.get("/load").await.json(), json!({"server_load": 0}));
+    let described = worker.get("/openapi.json").await.json();
+    assert!(described["paths"]["/v1/chat/completions"]["post"].is_object(), "{described}");
+}
+
+#[tokio::test]
+async fn lists_of_tokens_and_words_are_kept_to() {
+    let worker = start(json!({})).await;
+    let ids = worker.post("/tokenize", &json!({"prompt": "ab"})).await.json()["tokens"].clone();
+    let fields = json!({"max_tokens": 20, "temperature": 1, "return_token_ids": true});
+    let with = |name: &str, value: &Value| {
+        let mut fields = fields.clone();
+        fields[name] = value.clone();
+        fields
+    };
+    let said = worker.complete(with("allowed_token_ids", &ids)).await["choices"][0]["token_ids"].clone();
+    let said = said.as_array().expect("ids");
+    assert!(said.len() == 20 && said.iter().all(|id| ids.as_array().expect("ids").contains(id)), "{said:?}");
+    let letters: Vec<String> = ('a'..='z').map(String::from).collect();
+    let said = worker.complete(with("bad_words", &json!(letters))).await;
+    let banned = worker.post("/tokenize", &json!({"prompt": "e"})).await.json()["tokens"][0].clone();
+    assert!(!said["choices"][0]["token_ids"].as_array().expect("ids").contains(&banned), "{said}");
+    let bad = worker.post("/v1/completions", &json!({"prompt": "a", "allowed_token_ids": [99_999_999]})).await.json();
+    assert_eq!(bad["error"]["param"], "allowed_token_ids");
+    let prompt =
+        worker.complete(json!({"prompt": "a b c d e f g h", "truncate_prompt_tokens": 2, "max_tokens": 1})).await;
+    assert_eq!(prompt["usage"]["prompt_tokens"], 2);
+}
