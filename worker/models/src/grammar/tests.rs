@@ -187,6 +187,7 @@ fn what_cannot_be_guaranteed_is_refused_and_says_why() {
         (json!({"type": "string", "format": "no-such-format"}), "format"),
         (json!({"type": "object", "minProperties": 3, "maxProperties": 2}), ""),
         (json!({"type": "elephant"}), "elephant"),
+        (json!({"$ref": "#/$defs/a", "$defs": {"a": {"$ref": "#/$defs/b"}, "b": {"$ref": "#/$defs/a"}}}), "no text"),
         (json!({"not": {"type": "string"}}), "not"),
         (json!({"$ref": "https://example.com/schema"}), "$ref"),
         (json!({"$ref": "#/$defs/nowhere"}), "nowhere"),
@@ -336,4 +337,20 @@ fn a_strict_tool_is_kept_to_or_refused_and_others_as_far_as_they_can_be() {
     };
     assert!(matches!(compiled(true), Err(GrammarError::Refused(_))));
     assert!(compiled(false).is_ok(), "{:?}", compiled(false));
+}
+
+/// Any of them may come next, which is a long row for a parser.
+#[test]
+fn an_object_of_many_optional_members_is_within_the_work_of_a_token() {
+    let property = |at: usize| (format!("p{at}"), json!({"type": "string", "pattern": "[a-z]{3,9}"}));
+    let many: serde_json::Map<String, Value> = (0..1_500).map(property).collect();
+    let grammar = compile(Form::Schema(json!({"type": "object", "properties": many}))).expect("compiles");
+    let written = TOKENIZER.encode("{\"p7\": \"abc\"}", false).expect("tokens");
+    let mut walk = grammar.walk();
+    let mut previous = None;
+    for token in written {
+        let allowed = walk.next(previous).expect("a mask");
+        assert!(tokens(&allowed).contains(&token), "{token}");
+        previous = Some(token);
+    }
 }

@@ -62,7 +62,13 @@ impl Vocabulary {
         };
         factory.quiet();
         let limits = factory.limits_mut();
-        *limits = ParserLimits { max_lexer_states: LEXER_STATES_MAX, verbose_errors: false, ..limits.clone() };
+        *limits = ParserLimits {
+            // As many as all of a token's work: an object of a thousand optional members has a long row.
+            max_items_in_row: limits.step_max_items,
+            max_lexer_states: LEXER_STATES_MAX,
+            verbose_errors: false,
+            ..limits.clone()
+        };
         let special = (0..size).zip(&words).filter(|(_, word)| word.first() == Some(&SPECIAL));
         let special = special.filter_map(|(id, word)| Some((std::str::from_utf8(&word[1..]).ok()?.to_owned(), id)));
         Ok(Self { factory, special: special.collect(), bytes })
@@ -87,7 +93,13 @@ impl Vocabulary {
         let parser = self.factory.create_parser(grammar);
         let mut parser = parser.map_err(|cause| GrammarError::Refused(build::first_line(&cause.to_string())))?;
         parser.start_without_prompt();
-        Ok(Grammar(parser))
+        let grammar = Grammar(parser);
+        // What no text is of, or takes more work than a token may, shows with the first token.
+        match grammar.walk().next(None) {
+            Ok(_) => Ok(grammar),
+            Err(why) if why.contains("NoExtension") => Err(GrammarError::Refused("no text is of this form".into())),
+            Err(why) => Err(GrammarError::Refused(why)),
+        }
     }
 }
 
