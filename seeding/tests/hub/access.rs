@@ -76,6 +76,12 @@ async fn a_yes_is_kept_for_its_time_and_for_its_caller() {
     running.ask("GET", &file("config.json"), &[RIGHT]).await;
     running.ask("GET", &file("config.json"), &[RIGHT]).await;
     assert_eq!(asked(), 1.0, "the yes to the head counts for what follows it");
+    // Without a head before: nothing but the hub's own word makes it theirs.
+    for headers in [&[][..], &[WRONG]] {
+        let answer = running.ask("GET", &file("config.json"), headers).await;
+        assert!(matches!(answer.status, 401 | 404) && answer.body != CONFIG, "{headers:?}: {answer:?}");
+    }
+    assert_eq!(asked(), 1.0);
     running.ask("HEAD", &file("config.json"), &[RIGHT]).await;
     assert_eq!(asked(), 2.0, "a branch is asked for again");
     let hasty = start(&origin.url(), |settings| settings.node.right_ms = 0).await;
