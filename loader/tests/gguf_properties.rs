@@ -26,6 +26,7 @@ fn meta() -> impl Strategy<Value = Meta> {
         any::<bool>().prop_map(Meta::Bool),
         "[a-zé ]{0,9}".prop_map(Meta::Text),
         vec(any::<i32>(), 0..5).prop_map(Meta::I32s),
+        vec(-1e9_f32..1e9, 0..5).prop_map(Meta::F32s),
         vec("[a-zé ]{0,9}".prop_map(String::from), 0..5).prop_map(Meta::Texts),
     ]
 }
@@ -66,6 +67,10 @@ proptest! {
                 Meta::Text(text) => found.as_str() == Some(text),
                 Meta::I32s(numbers) => found.as_list().is_some_and(|found| {
                     found.iter().map(Value::as_i64).eq(numbers.iter().map(|number| Some(i64::from(*number))))
+                }),
+                Meta::F32s(numbers) => found.as_list().is_some_and(|found| {
+                    let found = found.iter().map(|value| value.as_f64().map(|number| (number as f32).to_bits()));
+                    found.eq(numbers.iter().map(|number| Some(number.to_bits())))
                 }),
                 Meta::Texts(texts) => found.as_list().is_some_and(|found| {
                     found.iter().map(Value::as_str).eq(texts.iter().map(|text| Some(text.as_str())))
