@@ -8,6 +8,7 @@ use std::time::Instant;
 
 use tokio::sync::watch;
 use tokio::task::JoinHandle;
+use tracing::Instrument;
 use wire::digest::Digest;
 use wire::evidence::{Expected, Verdict};
 use wire::extent;
@@ -406,7 +407,9 @@ impl Task {
     async fn run(self, sender: watch::Sender<State>) {
         // Told to the waiters however this ends: by an error, a panic or a cancelled load.
         let mut end = FailOnDrop { regions: self.regions(), error: None };
-        match self.arrive().await {
+        // The spans of the fetch and of who attests are its children.
+        let span = tracing::info_span!("arrival", url = %self.arrival.probe.url());
+        match self.arrive().instrument(span).await {
             Ok(summary) => {
                 end.regions.clear();
                 self.weights.set_identity(self.identity());
@@ -481,7 +484,10 @@ impl Task {
             Some(Whole::new(name, *bytes, *met.get(name)?))
         };
         let files = probe.shards.iter().map(whole).collect::<Option<Vec<Whole>>>()?;
-        Some(Guide::Attested(Arc::new(peers::attest(fleet, &files).await?)))
+        let span = tracing::info_span!("attest", files = files.len(), by = tracing::field::Empty);
+        let attestation = peers::attest(fleet, &files).instrument(span.clone()).await?;
+        span.record("by", &attestation.by);
+        Some(Guide::Attested(Arc::new(attestation)))
     }
 
     /// Holds what was attested against what was found: either it was right, and who sent other bytes lied, or its giver
