@@ -12,8 +12,19 @@ use serde_json::{Value as Json, json};
 /// The character that stands for a space.
 const SPACE: &str = "\u{2581}";
 
+/// The longest piece. Published ones have some fifty bytes.
+const PIECE_BYTES_MAX: usize = 512;
+/// The most ways to make pieces. Gemma's have half a million.
+const WAYS_MAX: usize = 4 << 20;
+
 /// Every way to make a piece of two others, best piece first.
-pub(super) fn merges<'a>(tokens: &[&'a str], scores: &[f64]) -> Vec<[&'a str; 2]> {
+///
+/// # Errors
+/// The expectation that the pieces do not meet: their lengths, and the ways to make them, are bounded.
+pub(super) fn merges<'a>(tokens: &[&'a str], scores: &[f64]) -> Result<Vec<[&'a str; 2]>, &'static str> {
+    if tokens.iter().any(|token| token.len() > PIECE_BYTES_MAX) {
+        return Err("pieces of at most 512 bytes");
+    }
     let ids: HashMap<&str, usize> = tokens.iter().enumerate().map(|(id, token)| (*token, id)).collect();
     let mut ways = Vec::new();
     for (token, score) in tokens.iter().zip(scores) {
@@ -24,6 +35,9 @@ pub(super) fn merges<'a>(tokens: &[&'a str], scores: &[f64]) -> Vec<[&'a str; 2]
                 ways.push((*score, [left, right], [one, other]));
             }
         }
+        if ways.len() > WAYS_MAX {
+            return Err("pieces that four million ways make of others at most");
+        }
         ways[first..].sort_by_key(|(_, _, ids)| *ids);
     }
     // A sort keeps the order of equals: as the reference sorts, downwards by score, then by the parts' lengths.
@@ -31,7 +45,7 @@ pub(super) fn merges<'a>(tokens: &[&'a str], scores: &[f64]) -> Vec<[&'a str; 2]
     ways.sort_by(|(one, parts, _), (other, others, _)| {
         other.total_cmp(one).then_with(|| lengths(others).cmp(&lengths(parts)))
     });
-    ways.into_iter().map(|(_, parts, _)| parts).collect()
+    Ok(ways.into_iter().map(|(_, parts, _)| parts).collect())
 }
 
 /// Spaces become their character; where pieces have a space before the first word, one is put there.
@@ -55,4 +69,28 @@ pub(super) fn decoder(is_prefixed: bool) -> Json {
         decoders.push(json!({"type": "Strip", "content": " ", "start": 1, "stop": 0}));
     }
     json!({"type": "Sequence", "decoders": decoders})
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_best_piece_is_made_first_and_of_every_two() {
+        let tokens = ["a", "b", "ab", "ba", "aba", "\u{2581}"];
+        let found = merges(&tokens, &[0.0, 0.0, -2.0, -1.0, -3.0, 0.0]).expect("few");
+        assert_eq!(found, [["b", "a"], ["a", "b"], ["ab", "a"], ["a", "ba"]]);
+    }
+
+    #[test]
+    fn work_and_memory_are_bounded_before_they_are_spent() {
+        let long = "a".repeat(PIECE_BYTES_MAX + 1);
+        assert!(merges(&[&long], &[0.0]).is_err());
+        // Every run of one of a thousand letters is made in as many ways as it has places.
+        let letters: Vec<char> = ('\u{4e00}'..).take(1000).collect();
+        let runs: Vec<String> =
+            letters.iter().flat_map(|letter| (1..=100).map(|count| letter.to_string().repeat(count))).collect();
+        let tokens: Vec<&str> = runs.iter().map(String::as_str).collect();
+        assert!(merges(&tokens, &vec![0.0; tokens.len()]).is_err());
+    }
 }

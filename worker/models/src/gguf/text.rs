@@ -282,6 +282,7 @@ fn sentence_pieces(gguf: &Gguf, tokens: &[&str]) -> Result<Json, GgufModelError>
     let is_prefixed = switch(gguf, "tokenizer.ggml.add_space_prefix", true)?;
     let unknown = token_named(gguf, "tokenizer.ggml.unknown_token_id", tokens)?.map(|(_, token)| token);
     let Vocabulary { vocab, added } = vocabulary(gguf, tokens)?;
+    let merges = pieces::merges(tokens, &scores).map_err(|expected| wrong("tokenizer.ggml.tokens", expected))?;
     let around = around(gguf, tokens, true)?;
     Ok(json!({
         "version": "1.0", "truncation": null, "padding": null, "added_tokens": added,
@@ -290,7 +291,7 @@ fn sentence_pieces(gguf: &Gguf, tokens: &[&str]) -> Result<Json, GgufModelError>
         "model": {
             "type": "BPE", "dropout": null, "unk_token": unknown, "continuing_subword_prefix": null,
             "end_of_word_suffix": null, "fuse_unk": true, "byte_fallback": true, "ignore_merges": false,
-            "vocab": vocab, "merges": pieces::merges(tokens, &scores),
+            "vocab": vocab, "merges": merges,
         },
     }))
 }
