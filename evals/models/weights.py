@@ -51,6 +51,7 @@ def dequantize(path, directory):
               "num_hidden_layers": llama("block_count"), "num_attention_heads": heads, "num_key_value_heads": kv_heads,
               "max_position_embeddings": llama("context_length"), "rope_theta": llama("rope.freq_base"),
               "rms_norm_eps": llama("attention.layer_norm_rms_epsilon"), "dtype": "float32",
+              "eos_token_id": value(reader, "tokenizer.ggml.eos_token_id"),
               "tie_word_embeddings": "lm_head.weight" not in tensors}
     (directory / "config.json").write_text(json.dumps(config))
     (directory / "tokenizer.json").write_text(json.dumps(tokenizer(reader), ensure_ascii=False), encoding="utf-8")
