@@ -15,8 +15,8 @@ const NODES_MAX: usize = 8_192;
 const NESTING_MAX: usize = 64;
 /// The most bytes of a reason.
 const REASON_BYTES_MAX: usize = 512;
-/// White space between the tokens of JSON: enough for the usual indentation, and no room to ramble.
-const WHITE_SPACE: &str = r"[\x20\x0A\x0D\x09]{1,40}";
+/// White space between the tokens of JSON: a space, or a line break and its indentation. More is room to ramble.
+const WHITE_SPACE: &str = r"(\x20|\x0A\x20{0,24}|\x0A\x09{0,8})";
 
 /// The most calls in one answer, where their form is ours.
 const CALLS_MAX: usize = 16;

@@ -171,6 +171,24 @@ fn every_form_says_what_it_is_to_say() {
 }
 
 #[test]
+fn json_is_indented_or_not_and_never_pushed_apart() {
+    let grammar = compile(Form::Schema(json!({"type": "array", "items": {"const": 1}}))).expect("compiles");
+    let takes = |text: &str| {
+        let mut walk = grammar.walk();
+        let mut previous = None;
+        TOKENIZER.encode(text, false).expect("tokens").into_iter().all(|token| {
+            let allowed = walk.next(previous).expect("a mask");
+            previous = Some(token);
+            tokens(&allowed).contains(&token)
+        })
+    };
+    for text in ["[1,1]", "[1, 1]", "[\n  1,\n  1\n]", "[\n\t1\n]"] {
+        assert!(takes(text), "{text}");
+    }
+    assert!(!takes("[1,  1]") && !takes("[1,\n\n1]"));
+}
+
+#[test]
 fn a_walk_begins_anew_each_time_and_a_forbidden_token_is_an_error() {
     let grammar = compile(Form::Choice(vec!["aa".into()])).expect("compiles");
     let first = grammar.walk().next(None).expect("a mask");
