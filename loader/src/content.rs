@@ -4,7 +4,7 @@
 //! knows no peer, and not who may have what.
 
 use std::any::Any;
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 use std::io;
 use std::ops::Range;
@@ -19,6 +19,7 @@ use wire::proof::Proof;
 
 use crate::attested::{self, Whole};
 use crate::cache::Finished;
+use crate::fetch::Claims;
 use crate::probe::Probe;
 use crate::verify::digests_of;
 use crate::{LoadError, Region};
@@ -36,6 +37,7 @@ pub struct Content {
     files: Vec<Option<Part>>,
     /// The files that were proven as wholes, and what each of them met.
     wholes: BTreeMap<String, Digest>,
+    claims: Arc<Claims>,
     alive: Alive,
 }
 
@@ -103,7 +105,7 @@ impl Content {
 
     fn new(manifest: Manifest, text: Bytes, proof: Proof, files: Vec<Option<Part>>, alive: Alive) -> Option<Self> {
         let layout = Layout::of(&manifest)?;
-        Some(Self { manifest, text, proof, layout, files, wholes: BTreeMap::new(), alive })
+        Some(Self { manifest, text, proof, layout, files, wholes: BTreeMap::new(), claims: Arc::default(), alive })
     }
 
     /// The files that were proven as wholes, as a content of their own, with the key under which others ask for the
@@ -120,6 +122,17 @@ impl Content {
         let parts = self.manifest.files().iter().zip(&self.files).filter_map(part).collect();
         let text = manifest.to_json().into();
         Some((key, Self::new(manifest, text, self.proof, parts, Arc::clone(&self.alive))?))
+    }
+
+    /// The same files, of a load that claims extents.
+    pub(crate) fn with_claims(self, claims: Arc<Claims>) -> Self {
+        Self { claims, ..self }
+    }
+
+    /// The numbers of extents that will soon be here: the load has asked for them, and others need not.
+    #[must_use]
+    pub fn claimed(&self) -> BTreeSet<u32> {
+        self.claims.current()
     }
 
     /// The root of the manifest.

@@ -52,13 +52,13 @@ use decide::Ended;
 use metrics::{Tally, get};
 use progress::{Best, Rate};
 use shared::Shared;
-use supply::{After, Departure, Facts, News, Next, Order, OriginOnly, Room, Supply, Warm};
+use supply::{After, Departure, Facts, News, Next, Order, OriginOnly, Room, Supply, Swarm};
 
 pub use budget::{Budgets, InFlight, Reservation};
 pub use config::FetchConfig;
 pub use error::FetchError;
 pub use metrics::{Metrics, SourceReport};
-pub(crate) use neighbours::{Dismissed, Event, NeighbourBounds, Neighbours};
+pub(crate) use neighbours::{Claims, Dismissed, Event, MemberKey, NeighbourBounds, Neighbours};
 pub use progress::{Phase, Progress, Snapshot, eta_seconds};
 pub use shared::{Keeper, Target};
 pub(crate) use small::SmallReads;
@@ -220,6 +220,8 @@ struct Driver {
     best: Best,
     /// Peers that are connected.
     connected: usize,
+    /// Memory of the supply.
+    state_bytes: usize,
     random: StdRng,
     progress: Progress,
     began: Instant,
@@ -238,7 +240,7 @@ impl Driver {
         let origin_count = job.sources.len();
         let supply: Box<dyn Supply> = match &neighbours {
             None => Box::new(OriginOnly::new(job.fetches, origin_count, config, now())),
-            Some(peers) => Box::new(Warm::new(&job.fetches, peers, origin_count, config, now())),
+            Some(peers) => Box::new(Swarm::new(&job.fetches, peers, origin_count, config, now())),
         };
         let shared = Shared::new(job.targets, job.sources, job.budgets, config, tally);
         Self {
@@ -251,6 +253,7 @@ impl Driver {
             rate: Rate::new(now()),
             best: Best::new(now()),
             connected: 0,
+            state_bytes: 0,
             random: StdRng::seed_from_u64(job.seed),
             progress: job.progress,
             began: now(),
@@ -265,6 +268,7 @@ impl Driver {
         let mut tick = now();
         loop {
             self.start()?;
+            self.tell_claims();
             if self.tasks.is_empty() && self.shared.supply().is_done() {
                 return Ok(());
             }
@@ -385,6 +389,14 @@ impl Driver {
         Ok(())
     }
 
+    /// Says what will soon be here, for others to take it from here.
+    fn tell_claims(&self) {
+        let changes = self.shared.supply().claims();
+        if let Some(neighbours) = self.neighbours.as_ref().filter(|_| !changes.is_empty()) {
+            neighbours.claims.change(changes);
+        }
+    }
+
     /// A peer has joined, has said something, or has left.
     fn hear(&mut self, event: Option<Event>) {
         let Some(event) = event else { return self.hear_the_last() };
@@ -392,10 +404,12 @@ impl Driver {
         let mut supply = self.shared.supply();
         let mut hear = |news: News<'_>| supply.heard(news, now());
         match event {
-            Event::Joined { source, is_near } => {
+            Event::Joined { source, is_near, member } => {
                 self.shared.join(source, is_near);
-                hear(News::Joined { is_near });
+                hear(News::Joined { is_near, member });
             }
+            Event::Own(member) => hear(News::Own(member)),
+            Event::Strangers(members) => hear(News::Strangers(&members)),
             Event::Looked => hear(News::Looked),
             Event::Said { peer, frame } => {
                 let source = at(peer);
@@ -451,13 +465,15 @@ impl Driver {
         self.rate.observe(now(), self.shared.tally.bytes_done());
         self.best.observe(now(), self.shared.tally.bytes_done());
         let connected = self.shared.supply().neighbours();
-        self.count_neighbours(connected);
+        let state_bytes = self.shared.supply().state_bytes();
+        self.count(connected, state_bytes);
         self.publish(Phase::Fetching);
     }
 
-    fn count_neighbours(&mut self, count: usize) {
-        self.shared.tally.neighbours(self.connected, count);
-        self.connected = count;
+    fn count(&mut self, connected: usize, state_bytes: usize) {
+        self.shared.tally.neighbours(self.connected, connected);
+        self.shared.tally.supply_state(self.state_bytes, state_bytes);
+        (self.connected, self.state_bytes) = (connected, state_bytes);
     }
 
     fn publish(&self, phase: Phase) {
@@ -508,7 +524,7 @@ impl Driver {
 
 impl Drop for Driver {
     fn drop(&mut self) {
-        self.count_neighbours(0);
+        self.count(0, 0);
     }
 }
 

@@ -14,6 +14,7 @@ use std::time::{Duration, Instant};
 use loader::Summary;
 use loader::fetch::SourceReport;
 use loader::peers::Member;
+use testkit::origin::Faults;
 use testkit::peer::{Conduct, Fleet, Peer, PeerWeights, Published, member};
 use wire::extent::EXTENT_BYTES;
 use wire::manifest::Manifest;
@@ -277,6 +278,25 @@ async fn extents_that_a_peer_gets_later_are_taken_from_it() {
     world.peers[1].add(&(7..13).collect::<Vec<u32>>());
     load.finished().await.unwrap();
     assert!(world.peers[1].bytes_sent() >= 5 * EXTENT_BYTES);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_is_on_its_way_from_storage_is_claimed_until_it_is_here() {
+    let mut world = World::new(TENSORS);
+    let some = PeerWeights::some(&world.published.manifest, &world.published.files, 1..4);
+    world.peer_with(some, Conduct::Honest).await;
+    let slow = Faults { total_bytes_per_second: Some(20_000_000), ..Faults::default() };
+    world.published.origin.as_ref().unwrap().set_faults(slow);
+    let load = world.open(world.peers.iter().map(Peer::member).collect()).await.unwrap();
+    let content = load.content().borrow().clone().unwrap();
+    let deadline = Instant::now() + Duration::from_secs(60);
+    while content.claimed().is_empty() {
+        assert!(Instant::now() < deadline, "the load claims what it asks storage for");
+        tokio::time::sleep(Duration::from_millis(5)).await;
+    }
+    assert!(content.claimed().iter().all(|extent| (4..13).contains(extent)), "{:?}", content.claimed());
+    load.finished().await.unwrap();
+    assert!(content.claimed().is_empty(), "{:?}", content.claimed());
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -9,6 +9,7 @@ use axum::body::Body;
 use bytes::Bytes;
 use futures_util::stream;
 use listen::Drain;
+use std::collections::BTreeSet;
 use std::convert::Infallible;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -32,6 +33,8 @@ struct Progress {
     have: Have,
     /// The extents that were told of.
     told: usize,
+    /// The extents that are to come soon, as they were told of.
+    claimed: BTreeSet<u32>,
     /// When the state was sent, and the role in it; none at the beginning.
     state: Option<(Instant, Role)>,
     is_over: bool,
@@ -39,7 +42,7 @@ struct Progress {
 
 impl Have {
     pub(crate) fn into_body(self) -> Body {
-        let progress = Progress { have: self, told: 0, state: None, is_over: false };
+        let progress = Progress { have: self, told: 0, claimed: BTreeSet::new(), state: None, is_over: false };
         Body::from_stream(stream::unfold(progress, |mut progress| async move {
             let frames = progress.next().await?;
             Some((Ok::<_, Infallible>(frames), progress))
@@ -110,6 +113,7 @@ impl Progress {
         self.tell_state(out);
         self.told = self.have.entry.arrived();
         Frame::Full(self.have.entry.bitmap(self.told)).encode(out);
+        self.tell_claims(out);
     }
 
     /// The changes, and the heartbeat if it is time for it.
@@ -119,10 +123,24 @@ impl Progress {
             Frame::Add(self.have.entry.came(self.told..here)).encode(out);
             self.told = here;
         }
+        self.tell_claims(out);
         let is_new_role = self.state.is_none_or(|(_, role)| role != self.have.entry.role());
         if is_new_role || last.elapsed() >= HEARTBEAT {
             self.tell_state(out);
         }
+    }
+
+    /// The extents that were claimed, or are no longer and have not come.
+    fn tell_claims(&mut self, out: &mut Vec<u8>) {
+        let claimed = self.have.entry.claimed();
+        let new: Vec<u32> = claimed.difference(&self.claimed).copied().collect();
+        let old: Vec<u32> = self.claimed.difference(&claimed).copied().collect();
+        for (list, frame) in [(new, Frame::Claim as fn(Vec<u32>) -> Frame), (old, Frame::Unclaim)] {
+            if !list.is_empty() {
+                frame(list).encode(out);
+            }
+        }
+        self.claimed = claimed;
     }
 
     fn tell_state(&mut self, out: &mut Vec<u8>) {

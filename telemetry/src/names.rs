@@ -650,6 +650,12 @@ pub const LOADER_PEER_BYTES: Def = Def::counter(
 /// Peers at hand.
 pub const LOADER_NEIGHBOURS: Def =
     Def::gauge("forebay_loader_neighbours", "Peers that loads under way are connected to", &[]);
+/// Memory of the schedules.
+pub const LOADER_SUPPLY_STATE_BYTES: Def = Def::gauge(
+    "forebay_loader_supply_state_bytes",
+    "Memory of what loads under way know of extents, peers and members",
+    &[],
+);
 /// Time over the ideal.
 pub const LOADER_IDEAL_RATIO: Def = Def::gauge(
     "forebay_loader_ideal_ratio",

@@ -34,6 +34,7 @@ pub struct Metrics {
     pub(super) written: IntCounterVec,
     pub(super) dismissed: IntCounterVec,
     pub(super) neighbours: Gauge,
+    pub(super) supply_state: Gauge,
     pub(super) ideal_ratio: Gauge,
     peers: PeerBytes,
 }
@@ -81,6 +82,7 @@ impl Metrics {
             written: registry.counter(&names::LOADER_WRITTEN_BYTES),
             dismissed: registry.counter(&names::LOADER_PEERS_DISMISSED),
             neighbours: gauge(&names::LOADER_NEIGHBOURS),
+            supply_state: gauge(&names::LOADER_SUPPLY_STATE_BYTES),
             ideal_ratio: gauge(&names::LOADER_IDEAL_RATIO),
             peers: PeerBytes { bytes: registry.counter(&names::LOADER_PEER_BYTES), named: Arc::default() },
         }
@@ -275,6 +277,12 @@ impl Tally {
     #[expect(clippy::cast_precision_loss, reason = "at most a few hundred")]
     pub(super) fn neighbours(&self, before: usize, after: usize) {
         self.metrics.neighbours.add(after as f64 - before as f64);
+    }
+
+    /// What is known of extents, peers and members takes so many bytes now, and took so many before.
+    #[expect(clippy::cast_precision_loss, reason = "a few megabytes")]
+    pub(super) fn supply_state(&self, before: usize, after: usize) {
+        self.metrics.supply_state.add(after as f64 - before as f64);
     }
 
     /// The load took so many times the ideal.

@@ -2,9 +2,11 @@
 //!
 //! How peers are found and reached is not known here.
 
+use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::time::Duration;
 
+use parking_lot::Mutex;
 use tokio::sync::mpsc;
 use wire::peers::Frame;
 
@@ -16,12 +18,51 @@ pub(crate) struct Neighbours {
     pub(crate) firsts: Vec<u32>,
     /// The extents of the whole manifest.
     pub(crate) extents: u32,
+    /// This process among the members, until its id is known.
+    pub(crate) own: MemberKey,
     /// The bounds of what is asked of them.
     pub(crate) bounds: NeighbourBounds,
+    /// What is said to others of what comes here soon.
+    pub(crate) claims: Arc<Claims>,
     /// News of them, in order. When it ends, so do they.
     pub(crate) events: mpsc::Receiver<Event>,
     /// Those of which nothing more is wanted.
     pub(crate) dismissed: mpsc::Sender<Dismissed>,
+}
+
+/// A member of the fleet, by a hash of its id: the same in every process.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub(crate) struct MemberKey(pub(crate) u64);
+
+impl MemberKey {
+    pub(crate) fn of(id: &str) -> Self {
+        let mut first = [0; 8];
+        first.copy_from_slice(&blake3::hash(id.as_bytes()).as_bytes()[..8]);
+        Self(u64::from_le_bytes(first))
+    }
+}
+
+/// The extents that a load has asked for outside of the swarm, by number: they will soon be here.
+#[derive(Debug, Default)]
+pub(crate) struct Claims(Mutex<BTreeSet<u32>>);
+
+impl Claims {
+    /// Notes extents that were claimed (true), or are no longer.
+    pub(crate) fn change(&self, changes: impl IntoIterator<Item = (u32, bool)>) {
+        let mut claimed = self.0.lock();
+        for (extent, is_claimed) in changes {
+            if is_claimed {
+                claimed.insert(extent)
+            } else {
+                claimed.remove(&extent)
+            };
+        }
+    }
+
+    /// The extents that are claimed now.
+    pub(crate) fn current(&self) -> BTreeSet<u32> {
+        self.0.lock().clone()
+    }
 }
 
 /// Bounds of what is asked of peers.
@@ -43,7 +84,13 @@ pub(crate) enum Event {
         source: Arc<dyn Source>,
         /// True if it is to be asked before those that are not near.
         is_near: bool,
+        /// The member that it is.
+        member: MemberKey,
     },
+    /// The id of this process among the members is known.
+    Own(MemberKey),
+    /// The members that are no neighbours, and may load the same model for all that is known.
+    Strangers(Vec<MemberKey>),
     /// All peers that can be asked at the beginning have joined.
     Looked,
     /// A peer says what it has.

@@ -8,7 +8,7 @@
 #![warn(clippy::disallowed_methods)]
 
 mod origin;
-mod warm;
+mod swarm;
 
 use std::ops::Range;
 use std::time::{Duration, Instant};
@@ -18,10 +18,11 @@ use wire::peers::{Bitmap, Role};
 
 use super::decide::{Ended, History};
 use super::error::FetchError;
+use super::neighbours::MemberKey;
 use crate::source::SourceError;
 
 pub(super) use origin::OriginOnly;
-pub(super) use warm::Warm;
+pub(super) use swarm::Swarm;
 
 /// Extents to bring from one source.
 #[derive(Debug, Clone)]
@@ -110,7 +111,13 @@ pub(super) enum News<'a> {
     Joined {
         /// True if it is in our own zone.
         is_near: bool,
+        /// The member that it is.
+        member: MemberKey,
     },
+    /// The member that this load is.
+    Own(MemberKey),
+    /// The members that are no neighbours, and may load the same model for all that is known.
+    Strangers(&'a [MemberKey]),
     /// The peers that are there at the beginning have joined.
     Looked,
     /// The extents that a peer has.
@@ -161,6 +168,16 @@ pub(super) trait Supply: Send {
     /// Sources of which nothing more is asked, since this was asked the last time.
     fn departed(&mut self) -> Vec<(usize, Departure)> {
         Vec::new()
+    }
+
+    /// Extents that will soon be here (true) or will not, by number, since this was asked the last time.
+    fn claims(&mut self) -> Vec<(u32, bool)> {
+        Vec::new()
+    }
+
+    /// The memory of what is known of extents, peers and members, in bytes.
+    fn state_bytes(&self) -> usize {
+        0
     }
 
     /// The number of peers that serve.

@@ -18,7 +18,7 @@ use wire::proof::Proof;
 use super::{AbortOnDrop, Load, OpenOptions, Shared, State, Summary, warn};
 use crate::attested::{Attestation, AttestedKeeper, Whole};
 use crate::cache::{Begin, Cache, CacheError, CachedFile, Entry, Finished, Wanted};
-use crate::fetch::{self, Job, Keeper, Neighbours, Progress, Target};
+use crate::fetch::{self, Claims, Job, Keeper, Neighbours, Progress, Target};
 use crate::landing::LandingError;
 use crate::peers;
 use crate::plan::{Fetch, Plan, PlanOptions, Slice, Slices};
@@ -51,7 +51,8 @@ pub(super) async fn open(
         },
     };
     let held = Held::new(&probe, verdict, &options, place).await?;
-    Arrival { shared, probe, verdict: verdict.clone(), options, held, begun }.begin()
+    let claims = Arc::default();
+    Arrival { shared, probe, verdict: verdict.clone(), options, held, claims, begun }.begin()
 }
 
 /// The destination of the bytes.
@@ -317,6 +318,8 @@ struct Arrival {
     verdict: Verdict,
     options: OpenOptions,
     held: Held,
+    /// What peers are told of extents that will soon be here.
+    claims: Arc<Claims>,
     begun: Instant,
 }
 
@@ -352,7 +355,8 @@ impl Arrival {
     fn content(&self, manifest: &Manifest, finished: &Arc<OnceLock<Finished>>) -> Option<Content> {
         let regions: Vec<_> = self.held.files.iter().map(|file| Arc::clone(&file.region)).collect();
         let proof = (self.verdict.proof, wholes(&self.probe, &self.verdict));
-        Content::of_load(&self.probe, manifest, proof, &regions, Arc::clone(finished) as _)
+        let content = Content::of_load(&self.probe, manifest, proof, &regions, Arc::clone(finished) as _);
+        content.map(|content| content.with_claims(Arc::clone(&self.claims)))
     }
 
     fn plan(&self, unchanged: &BTreeMap<String, crate::Tensor>) -> Result<Plan, LoadError> {
@@ -547,13 +551,13 @@ impl Task {
 
     /// Peers to load beside.
     fn neighbours(&self, guide: &Guide) -> Option<Neighbours> {
-        let Arrival { shared, probe, .. } = &self.arrival;
+        let Arrival { shared, probe, claims, .. } = &self.arrival;
         let names: Vec<&str> = probe.shards.iter().map(|shard| shard.object.name.as_str()).collect();
         let (manifest, is_proven) = match guide {
             Guide::Proven(manifest) => (manifest, true),
             Guide::Attested(attestation) => (&attestation.manifest, false),
         };
-        peers::join(shared.fleet.as_ref()?, manifest, is_proven, &names)
+        peers::join(shared.fleet.as_ref()?, manifest, is_proven, &names, Arc::clone(claims))
     }
 
     /// Fetches for every byte of some files, of which nothing counts any more.

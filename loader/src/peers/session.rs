@@ -5,13 +5,14 @@
 //! nothing but a connection that fails.
 
 use std::collections::{BTreeMap, HashMap};
+use std::pin::pin;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use parking_lot::Mutex;
 use tokio::sync::{mpsc, oneshot};
 use tokio::task::{AbortHandle, Id, JoinSet};
-use tokio::time::{MissedTickBehavior, interval, sleep};
+use tokio::time::sleep;
 use wire::digest::Digest;
 use wire::manifest::Manifest;
 use wire::peers::{ExtentId, Layout};
@@ -23,16 +24,23 @@ use super::ledger::{Connected, Ledger};
 use super::member::Member;
 use super::request::{Asked, Asking};
 use super::source::{OnTaken, PeerSource};
-use crate::fetch::{Dismissed, Event, Neighbours};
+use crate::fetch::{Claims, Dismissed, Event, MemberKey, Neighbours};
 
 /// The interval at which the members are looked at.
 const LOOK: Duration = Duration::from_secs(1);
 
+/// The interval in the first seconds of a load: others that start at the same time are not there yet, or have nothing to
+/// say of the model.
+const FIRST_LOOKS: Duration = Duration::from_millis(250);
+const BEGINNING: Duration = Duration::from_secs(10);
+
 /// The peers that one load has at most, all together: those that come and go do not grow its memory.
 const JOINS_MAX: usize = 256;
 
-/// The time after which a member that went away, or could not be reached, may be tried again; it doubles each time.
+/// The time after which a member that went away may be tried again; it doubles each time. One that never answered may be
+/// starting, as we are.
 const AWAY: Duration = Duration::from_secs(5);
+const AWAY_UNSEEN: Duration = Duration::from_millis(200);
 const AWAY_MAX: Duration = Duration::from_secs(300);
 
 /// The time for which a load waits for the first answers before it begins without.
@@ -44,7 +52,13 @@ const EVENTS_MAX: usize = 256;
 /// Joins peers for a load of `files` of a manifest, in the order of the load's targets. They leave when the value drops.
 /// If the manifest is `proven`, one that sends other bytes is banned for later loads, too. None where no peer can be
 /// asked: a file is not in the manifest, or the manifest is too long.
-pub(crate) fn join(fleet: &Fleet, manifest: &Manifest, is_proven: bool, files: &[&str]) -> Option<Neighbours> {
+pub(crate) fn join(
+    fleet: &Fleet,
+    manifest: &Manifest,
+    is_proven: bool,
+    files: &[&str],
+    claims: Arc<Claims>,
+) -> Option<Neighbours> {
     let layout = Layout::of(manifest)?;
     let places = manifest.files().iter().zip(0_u32..).map(|(file, place)| (file.name.clone(), place));
     let places: Arc<BTreeMap<String, u32>> = Arc::new(places.collect());
@@ -57,6 +71,7 @@ pub(crate) fn join(fleet: &Fleet, manifest: &Manifest, is_proven: bool, files: &
     let (events, news) = mpsc::channel(EVENTS_MAX);
     let (dismissed, dismissals) = mpsc::channel(EVENTS_MAX);
     let extents = layout.extents();
+    let own = MemberKey(rand::random());
     let session = Session {
         fleet: fleet.clone(),
         is_proven,
@@ -70,9 +85,10 @@ pub(crate) fn join(fleet: &Fleet, manifest: &Manifest, is_proven: bool, files: &
         readers: JoinSet::new(),
         by_task: HashMap::new(),
         has_looked: false,
+        strangers: Vec::new(),
     };
     tokio::spawn(session.run(dismissals));
-    Some(Neighbours { firsts, extents, bounds: fleet.config.bounds(), events: news, dismissed })
+    Some(Neighbours { firsts, extents, own, bounds: fleet.config.bounds(), claims, events: news, dismissed })
 }
 
 /// A member as one load knows it.
@@ -111,18 +127,24 @@ struct Session {
     by_task: HashMap<Id, String>,
     /// The load has been told that the first peers are there.
     has_looked: bool,
+    /// The members of which nothing is known, as the load was told.
+    strangers: Vec<MemberKey>,
 }
 
 impl Session {
     async fn run(mut self, mut dismissals: mpsc::Receiver<Dismissed>) {
         self.fleet.settled().await;
+        if let Some(id) = (self.fleet.peers.own_id)() {
+            let _ = self.events.send(Event::Own(MemberKey::of(&id))).await;
+        }
         let asking = Asking::new(self.root, &self.fleet.peers, &self.fleet.config).await;
         let (opened, mut openings) = mpsc::channel(self.fleet.config.neighbours_max);
-        let mut look = interval(LOOK);
-        look.set_missed_tick_behavior(MissedTickBehavior::Delay);
-        let mut first_answers = std::pin::pin!(sleep(FIRST_ANSWERS));
+        let begun = Instant::now();
+        let mut look = pin!(sleep(FIRST_LOOKS));
+        let mut first_answers = pin!(sleep(FIRST_ANSWERS));
         let events = self.events.clone();
         self.look(&asking, &opened);
+        self.tell_strangers().await;
         loop {
             tokio::select! {
                 () = events.closed() => {
@@ -139,12 +161,30 @@ impl Session {
                     self.left(task).await;
                 }
                 () = &mut first_answers, if !self.has_looked => self.looked().await,
-                _ = look.tick() => self.look(&asking, &opened),
+                () = &mut look => {
+                    self.look(&asking, &opened);
+                    self.tell_strangers().await;
+                    let pause = if begun.elapsed() < BEGINNING { FIRST_LOOKS } else { LOOK };
+                    look.as_mut().reset(tokio::time::Instant::now() + pause);
+                }
             }
             let has_answered = |known: &Known| !matches!(known.state, State::Here { peer: None, .. });
             if !self.has_looked && self.known.values().all(has_answered) {
                 self.looked().await;
             }
+        }
+    }
+
+    /// Says which members are no neighbours and may load the same model, if those are others than before.
+    async fn tell_strangers(&mut self) {
+        let own = (self.fleet.peers.own_id)();
+        let members = (self.fleet.peers.members)();
+        let unknown =
+            members.iter().filter(|member| Some(&member.id) != own.as_ref() && !self.known.contains_key(&member.id));
+        let strangers: Vec<MemberKey> = unknown.map(|member| MemberKey::of(&member.id)).collect();
+        if strangers != self.strangers {
+            self.strangers.clone_from(&strangers);
+            let _ = self.events.send(Event::Strangers(strangers)).await;
         }
     }
 
@@ -220,7 +260,12 @@ impl Session {
         let source = PeerSource::new(asked, Arc::clone(&self.files), self.on_taken());
         let source = Arc::new(source.noted_in(Arc::clone(&self.fleet.ledger), &member.id));
         // First, so that nothing is said by a peer that has not joined.
-        if self.events.send(Event::Joined { source, is_near: member.is_near }).await.is_ok() {
+        if self
+            .events
+            .send(Event::Joined { source, is_near: member.is_near, member: MemberKey::of(&member.id) })
+            .await
+            .is_ok()
+        {
             let _ = given.send(number);
         }
     }
@@ -274,7 +319,9 @@ impl Session {
 
 impl Known {
     fn go_away(&mut self, may_return: bool) {
-        let pause = AWAY.saturating_mul(1 << self.departures.min(6)).min(AWAY_MAX);
+        let is_unseen = matches!(self.state, State::Here { peer: None, .. });
+        let pause = if is_unseen { AWAY_UNSEEN } else { AWAY };
+        let pause = pause.saturating_mul(1 << self.departures.min(11)).min(AWAY_MAX);
         self.departures += 1;
         self.state = State::Away { until: may_return.then(|| Instant::now() + pause) };
     }

@@ -5,6 +5,7 @@ use super::takers::Takers;
 use loader::Content;
 use parking_lot::Mutex;
 use policy::Offered;
+use std::collections::BTreeSet;
 use std::ops::Range;
 use std::sync::Arc;
 use tokio::sync::watch;
@@ -150,6 +151,14 @@ impl Entry {
             here.look(content);
         }
         here.order.len()
+    }
+
+    /// The extents that will soon be here.
+    pub(crate) fn claimed(&self) -> BTreeSet<u32> {
+        match &self.stock {
+            Stock::Held(content) => content.claimed(),
+            Stock::Cached(_) => BTreeSet::new(),
+        }
     }
 
     /// Returns true if more extents may come. A model that is loaded may lack files of its manifest for good.

@@ -3,7 +3,7 @@
 
 use std::time::{Duration, Instant};
 
-use super::Warm;
+use super::Swarm;
 use super::work::{AGE_MAX, Running};
 
 /// The least age at which an order is taken back. Below, the waste is more than the gain.
@@ -23,7 +23,7 @@ const RECALLS_MAX: u32 = 4;
 const IDLE: f64 = 2.0;
 const BUSY: f64 = 4.0;
 
-impl Warm {
+impl Swarm {
     /// An order to break off, if another source would be much sooner. Its extents are kept for that one.
     pub(super) fn recall(&mut self, now: Instant) -> Option<u64> {
         let waiting = self.running.iter().filter(|(_, running)| !running.is_recalled && !running.waits);
@@ -40,7 +40,9 @@ impl Warm {
     fn favoured(&self, running: &Running, now: Instant) -> Option<usize> {
         let at_origin = running.source < self.origin.count;
         let age = now.saturating_duration_since(running.began);
-        if age < if at_origin { AGE_MIN_ORIGIN } else { AGE_MIN } {
+        // Beside others that load, all wait in queues.
+        let patience = if self.swaps() { self.patience.wanted / 2 } else { Duration::ZERO };
+        if age < patience.min(AGE_MAX).max(if at_origin { AGE_MIN_ORIGIN } else { AGE_MIN }) {
             return None;
         }
         let extents = || running.places.iter().map(|&place| self.work.get(place));

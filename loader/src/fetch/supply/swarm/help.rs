@@ -21,15 +21,15 @@ const ADDED: f64 = 0.5;
 const GAIN: f64 = 0.1;
 
 /// The time until help is tried again after it brought nothing; four times as long each time.
-const REST: Duration = Duration::from_secs(8);
+const REST: Duration = Duration::from_secs(24);
 const REST_MAX: Duration = Duration::from_secs(128);
 
 /// The time for which help goes on before it is looked at again: peers may have become faster. It doubles too.
 const SPELL: Duration = Duration::from_secs(2);
 const SPELL_MAX: Duration = Duration::from_secs(32);
 
-/// Requests in flight at the origin while help is tried.
-const TRIAL_REQUESTS: usize = 2;
+/// Requests in flight at the origin while help is tried: on a full link each takes a share of it from the peers.
+const TRIAL_REQUESTS: usize = 1;
 
 #[derive(Debug, Clone, Copy, PartialEq)]
 enum Mode {
@@ -54,6 +54,8 @@ pub(super) struct Landed {
 #[derive(Debug, Clone)]
 pub(super) struct Help {
     mode: Mode,
+    /// True if help began because nothing came.
+    is_for_dry: bool,
     rest: Duration,
     spell: Duration,
     /// The beginning of the current measurement; none before the first byte.
@@ -62,32 +64,31 @@ pub(super) struct Help {
     rates: VecDeque<f64>,
     /// Bytes that have landed, and since when no more did.
     landed: (Landed, Instant),
-    patience: Duration,
 }
 
 impl Help {
-    /// `patience`: the time after which a load that receives nothing is helped at once.
-    pub(super) fn new(patience: Duration, now: Instant) -> Self {
+    pub(super) fn new(now: Instant) -> Self {
         Self {
             mode: Mode::Resting { until: now },
+            is_for_dry: false,
             rest: REST,
             spell: SPELL,
             window: None,
             rates: VecDeque::new(),
             landed: (Landed::default(), now),
-            patience,
         }
     }
 
-    /// `is_wanted`: extents wait that peers have.
-    pub(super) fn observe(&mut self, landed: Landed, is_wanted: bool, now: Instant) {
+    /// `is_wanted`: extents wait that peers have; `is_slow`: help may be tried. `patience`: the time after which a load that receives nothing is helped at
+    /// once.
+    pub(super) fn observe(&mut self, landed: Landed, is_wanted: bool, is_slow: bool, patience: Duration, now: Instant) {
         if landed.all > self.landed.0.all {
             self.landed = (landed, now);
         }
         self.measure(now);
+        let is_dry = now.saturating_duration_since(self.landed.1) >= patience;
         match self.mode {
-            Mode::Resting { until } if is_wanted && now >= until => self.begin(now),
-            Mode::Resting { .. } if is_wanted && self.is_dry(now) => self.begin(now),
+            Mode::Resting { until } if is_wanted && (is_dry || (is_slow && now >= until)) => self.begin(is_dry, now),
             Mode::Trying { since, landed, before } if now.saturating_duration_since(since) >= TRIAL => {
                 let (elapsed, come) = (now.saturating_duration_since(since), self.landed.0);
                 let helped = rate(landed.origin, come.origin, elapsed);
@@ -117,10 +118,11 @@ impl Help {
         }
     }
 
-    fn begin(&mut self, now: Instant) {
+    fn begin(&mut self, is_dry: bool, now: Instant) {
         let best = self.rates.iter().copied().fold(0.0, f64::max);
-        let before = if self.is_dry(now) { Some(0.0) } else { RATES.contains(&self.rates.len()).then_some(best) };
+        let before = if is_dry { Some(0.0) } else { RATES.contains(&self.rates.len()).then_some(best) };
         if let Some(before) = before {
+            self.is_for_dry = is_dry;
             self.mode = Mode::Trying { since: now, landed: self.landed.0, before };
         }
     }
@@ -141,11 +143,6 @@ impl Help {
         self.rates.clear();
     }
 
-    /// Returns true if nothing has come for a while.
-    fn is_dry(&self, now: Instant) -> bool {
-        now.saturating_duration_since(self.landed.1) >= self.patience
-    }
-
     /// Returns true if the origin may be asked for what peers have, beside so many requests under way.
     pub(super) fn allows(&self, in_flight: usize) -> bool {
         match self.mode {
@@ -153,6 +150,16 @@ impl Help {
             Mode::Trying { .. } => in_flight < TRIAL_REQUESTS,
             Mode::Helping { .. } => true,
         }
+    }
+
+    /// Returns true if help is being tried.
+    pub(super) fn is_trying(&self) -> bool {
+        matches!(self.mode, Mode::Trying { .. })
+    }
+
+    /// Returns true if help is for a load that received nothing.
+    pub(super) fn is_for_dry(&self) -> bool {
+        self.is_for_dry
     }
 }
 
@@ -166,11 +173,13 @@ fn rate(before: u64, after: u64, elapsed: Duration) -> f64 {
 mod tests {
     use super::*;
 
+    const PATIENCE: Duration = Duration::from_secs(1);
+
     /// Plays so many seconds of a load whose peers bring `peers(second)` bytes a second, and its origin `origin` when it
     /// helps, through a link of 50 MB/s. Gives the share of time with help.
     fn play(seconds: u32, peers: impl Fn(f64) -> f64, origin: f64) -> f64 {
         let begin = Instant::now();
-        let mut help = Help::new(Duration::from_secs(1), begin);
+        let mut help = Help::new(begin);
         let (mut all, mut from_origin, mut helped) = (0.0, 0.0, 0);
         for step in 1..=seconds * 20 {
             let now = begin + Duration::from_millis(50) * step;
@@ -178,7 +187,7 @@ mod tests {
             let share = (50e6 / (wanted.0 + wanted.1)).min(1.0);
             all += share * (wanted.0 + wanted.1) * 0.05;
             from_origin += share * wanted.1 * 0.05;
-            help.observe(Landed { all: all as u64, origin: from_origin as u64 }, true, now);
+            help.observe(Landed { all: all as u64, origin: from_origin as u64 }, true, true, PATIENCE, now);
             helped += u32::from(help.allows(0));
         }
         f64::from(helped) / f64::from(seconds * 20)
@@ -210,11 +219,11 @@ mod tests {
     #[test]
     fn a_load_that_gets_nothing_is_helped_at_once_and_again() {
         let begin = Instant::now();
-        let mut help = Help::new(Duration::from_secs(1), begin);
-        help.observe(Landed::default(), true, begin + Duration::from_millis(900));
+        let mut help = Help::new(begin);
+        help.observe(Landed::default(), true, true, PATIENCE, begin + Duration::from_millis(900));
         assert!(!help.allows(0));
-        help.observe(Landed::default(), true, begin + Duration::from_secs(1));
-        assert!(help.allows(1) && !help.allows(2), "a few requests at first");
+        help.observe(Landed::default(), true, true, PATIENCE, begin + Duration::from_secs(1));
+        assert!(help.allows(0) && !help.allows(1), "one request at first");
         // The peers serve, help brings nothing and rests; then they stop.
         let share = play(60, |second| if second < 20.0 { 50e6 } else { 0.0 }, 50e6);
         assert!(share > 0.5, "{share}");

@@ -58,7 +58,7 @@ struct Run {
 }
 
 struct Simulation {
-    warm: Warm,
+    swarm: Swarm,
     origin: Option<Way>,
     ways: Vec<Way>,
     begin: Instant,
@@ -71,11 +71,19 @@ struct Simulation {
     run: Run,
 }
 
-fn neighbours(in_flight_max: usize) -> Neighbours {
+fn neighbours(in_flight_max: usize, own: u64) -> Neighbours {
     let bounds = NeighbourBounds { in_flight_start: 2, in_flight_max, patience: Duration::from_secs(1) };
     let (_, events) = mpsc::channel(1);
     let (dismissed, _) = mpsc::channel(1);
-    Neighbours { firsts: vec![0], extents: EXTENTS as u32, bounds, events, dismissed }
+    Neighbours {
+        firsts: vec![0],
+        extents: EXTENTS as u32,
+        own: MemberKey(own),
+        bounds,
+        claims: std::sync::Arc::default(),
+        events,
+        dismissed,
+    }
 }
 
 fn full(extents: impl Iterator<Item = u64>) -> Bitmap {
@@ -92,19 +100,20 @@ impl Simulation {
             .map(|at| Fetch { file: 0, extents: at..(at + 2).min(EXTENTS), first_tensor: 0 })
             .collect();
         let origin_count = usize::from(origin.is_some());
-        let mut warm = Warm::new(&fetches, &neighbours(8), origin_count, &FetchConfig::default(), begin);
+        let mut swarm =
+            Swarm::new(&fetches, &neighbours(8, u64::MAX - seed), origin_count, &FetchConfig::default(), begin);
         for (at, way) in ways.iter().enumerate() {
             let source = origin_count + at;
-            warm.heard(News::Joined { is_near: at % 2 == 0 }, begin);
+            swarm.heard(News::Joined { is_near: at % 2 == 0, member: MemberKey(at as u64) }, begin);
             let has = match way {
                 Way::IsMute => continue,
                 Way::Half => full(0..EXTENTS / 2),
                 _ => full(0..EXTENTS),
             };
-            warm.heard(News::Full { source, bitmap: has }, begin);
-            warm.heard(News::Role { source, role: Role::Serving }, begin);
+            swarm.heard(News::Full { source, bitmap: has }, begin);
+            swarm.heard(News::Role { source, role: Role::Serving }, begin);
         }
-        warm.heard(News::Looked, begin);
+        swarm.heard(News::Looked, begin);
         let sources = origin_count + ways.len();
         let run = Run {
             ended: Ok(()),
@@ -115,7 +124,7 @@ impl Simulation {
         };
         let random = StdRng::seed_from_u64(seed);
         let (landed, bytes) = (BTreeSet::new(), vec![0; sources]);
-        Self { warm, origin, ways: ways.to_vec(), begin, now: begin, random, flying: Vec::new(), landed, bytes, run }
+        Self { swarm, origin, ways: ways.to_vec(), begin, now: begin, random, flying: Vec::new(), landed, bytes, run }
     }
 
     fn way(&self, source: usize) -> Way {
@@ -182,12 +191,12 @@ impl Simulation {
                     break;
                 }
             };
-            if self.flying.is_empty() && self.warm.is_done() {
+            if self.flying.is_empty() && self.swarm.is_done() {
                 break;
             }
             if self.now >= tick {
                 tick = self.now + TICK;
-                self.warm.observe(&self.bytes, self.now);
+                self.swarm.observe(&self.bytes, self.now);
             }
             let next = self.flying.iter().map(|(at, _)| *at).chain(due).filter(|at| *at > self.now).min();
             self.now = next.map_or(tick, |next| next.min(tick));
@@ -212,14 +221,14 @@ impl Simulation {
         loop {
             let landed = &self.landed;
             let room = Room { is_there: &|_, extent| landed.contains(&extent) };
-            match self.warm.next(&room, self.now, &mut self.random) {
+            match self.swarm.next(&room, self.now, &mut self.random) {
                 Next::Order(order) => self.begin_order(order),
                 Next::Recall(id) => {
                     let at = self.flying.iter().position(|(_, order)| order.id == id).expect("it was given out");
                     let (_, order) = self.flying.swap_remove(at);
                     self.settle(order, Ended::Recalled)?;
                 }
-                Next::Wait => return Ok(self.warm.due(self.now)),
+                Next::Wait => return Ok(self.swarm.due(self.now)),
                 Next::Fail(error) => return Err(error),
             }
         }
@@ -268,8 +277,8 @@ impl Simulation {
             round_trip: Duration::from_millis(1),
             landed: &self.bytes,
         };
-        let after = self.warm.ended(order, ended, &facts, &mut self.random);
-        self.run.departed.extend(self.warm.departed());
+        let after = self.swarm.ended(order, ended, &facts, &mut self.random);
+        self.run.departed.extend(self.swarm.departed());
         match after {
             After::Fail(error) => Err(error),
             After::Done => {
@@ -368,8 +377,8 @@ fn while_others_load_the_extents_are_different_ones() {
     let firsts = |seed| {
         let mut simulation = Simulation::new(None, &[HONEST; 4], seed);
         for source in 2..4 {
-            simulation.warm.heard(News::Role { source, role: Role::Loading }, simulation.begin);
-            simulation.warm.heard(News::Full { source, bitmap: full(0..10) }, simulation.begin);
+            simulation.swarm.heard(News::Role { source, role: Role::Loading }, simulation.begin);
+            simulation.swarm.heard(News::Full { source, bitmap: full(0..10) }, simulation.begin);
         }
         simulation.start().expect("it starts");
         let whole = simulation.flying.iter().filter(|(_, order)| order.source() < 2);
@@ -383,13 +392,13 @@ fn while_others_load_the_extents_are_different_ones() {
 #[test]
 fn an_extent_that_others_took_is_not_asked_for_again_at_once() {
     let mut simulation = Simulation::new(None, &[Way::Refuses, HONEST], 7);
-    simulation.warm.heard(News::Role { source: 1, role: Role::Loading }, simulation.begin);
-    simulation.warm.heard(News::Full { source: 1, bitmap: full(0..0) }, simulation.begin);
-    for number in 0..60 {
-        simulation.warm.heard(News::Claimed { source: 1, numbers: &[number] }, simulation.begin);
+    simulation.swarm.heard(News::Role { source: 1, role: Role::Loading }, simulation.begin);
+    simulation.swarm.heard(News::Full { source: 1, bitmap: full(0..0) }, simulation.begin);
+    for number in 0..12 {
+        simulation.swarm.heard(News::Claimed { source: 1, numbers: &[number] }, simulation.begin);
     }
     simulation.start().expect("it starts");
-    assert!(simulation.flying.iter().all(|(_, order)| order.extents.start >= 60), "{:?}", simulation.flying);
+    assert!(simulation.flying.iter().all(|(_, order)| order.extents.start >= 12), "{:?}", simulation.flying);
 }
 
 #[test]

@@ -1,5 +1,10 @@
-//! A supply for a start beside peers that serve: they bring what they have, in stripes, and the
-//! origin brings what none of them has or has time for.
+//! A supply for a start beside peers, warm and cold alike: peers that serve bring what they have, those that load swap
+//! what each has got, and the origin brings what nobody has.
+//!
+//! *Outside* is the origin and every peer that serves: what comes from there comes once. Each extent has an owner among
+//! the loads under way (`owners`), which takes it from outside and claims it, so that the others wait for its copy and
+//! take it from the owner or from each other. Owners that are late are passed over. Alone beside peers that serve, a load
+//! owns everything and takes it in order.
 //!
 //! Peers are asked for one extent at a time, a few at once each. A peer that sends a wrong extent
 //! is banned; one that refuses, fails or is slow loses work to others and fails nothing. Only the
@@ -7,7 +12,10 @@
 
 mod gap;
 mod help;
+mod owners;
+mod pace;
 mod peer;
+mod pick;
 mod recall;
 mod work;
 
@@ -16,6 +24,7 @@ use std::time::{Duration, Instant};
 
 use rand::Rng;
 use rand::rngs::StdRng;
+use rand::seq::SliceRandom;
 use wire::extent::EXTENT_BYTES;
 
 use super::origin::signal;
@@ -24,19 +33,33 @@ use crate::fetch::backoff;
 use crate::fetch::config::FetchConfig;
 use crate::fetch::decide::{Ended, History};
 use crate::fetch::error::FetchError;
-use crate::fetch::neighbours::{NeighbourBounds, Neighbours};
+use crate::fetch::neighbours::{MemberKey, NeighbourBounds, Neighbours};
 use crate::fetch::queue::Queue;
 use crate::fetch::window::Window;
 use crate::landing::LandingError;
 use crate::plan::Fetch;
 use crate::source::SourceError;
 use help::{Help, Landed};
+use owners::Owners;
+use pace::{Pace, Patience};
 use peer::{Peer, Standing};
-use work::{AGE_MAX, FRONT, Running, State, Work};
+use work::{AGE_MAX, Running, State, Work};
 
-/// Peers that serve, and the origin for gaps.
-pub(in crate::fetch) struct Warm {
+/// Requests in flight at all peers together, while others load as well: more only wait in queues.
+const SWAPS_MAX: usize = 12;
+
+/// Peers that serve or load, and the origin for gaps.
+pub(in crate::fetch) struct Swarm {
     work: Work,
+    owners: Owners,
+    pace: Pace,
+    patience: Patience,
+    /// Members that are no neighbours.
+    strangers: Vec<MemberKey>,
+    /// True if neighbours, or what they do, have changed since the owners were counted.
+    has_new_members: bool,
+    /// Changes of what is claimed that were not told yet.
+    claims: Vec<(u32, bool)>,
     /// The sources after the origin's, in order.
     peers: Vec<Peer>,
     origin: Origin,
@@ -52,6 +75,8 @@ pub(in crate::fetch) struct Warm {
     landed: (u64, Instant),
     /// True until the peers that are there at the beginning have joined.
     awaits_peers: bool,
+    /// True if there are extents that the origin does not bring.
+    has_lost: bool,
     /// Why the origin brings no more.
     refusal: Option<FetchError>,
 }
@@ -64,7 +89,7 @@ struct Origin {
     again: Queue<Order>,
 }
 
-impl Warm {
+impl Swarm {
     pub(in crate::fetch) fn new(
         fetches: &[Fetch],
         neighbours: &Neighbours,
@@ -73,8 +98,15 @@ impl Warm {
         now: Instant,
     ) -> Self {
         let again = Queue::new(Vec::new());
+        let pace = Pace::new(now);
         Self {
-            work: Work::new(fetches, &neighbours.firsts, now),
+            work: Work::new(fetches, &neighbours.firsts, pace.window(), now),
+            owners: Owners::new(neighbours.own),
+            patience: pace.patience(Duration::ZERO, 1),
+            pace,
+            strangers: Vec::new(),
+            has_new_members: false,
+            claims: Vec::new(),
             peers: Vec::new(),
             origin: Origin { count: origin_count, window: Window::new(config, now), in_flight: 0, again },
             extents: neighbours.extents,
@@ -83,9 +115,10 @@ impl Warm {
             config: config.clone(),
             bounds: neighbours.bounds,
             departed: Vec::new(),
-            help: Help::new(neighbours.bounds.patience, now),
+            help: Help::new(now),
             landed: (0, now),
             awaits_peers: true,
+            has_lost: false,
             refusal: None,
         }
     }
@@ -103,73 +136,86 @@ impl Warm {
         self.awaits_peers || self.peers.iter().any(Peer::is_live)
     }
 
-    /// An order of the peer that is expected to bring one soonest.
+    /// Returns true if others that load take and give.
+    fn swaps(&self) -> bool {
+        self.peers.iter().any(Peer::swaps)
+    }
+
+    fn in_flight_at_peers(&self) -> usize {
+        self.peers.iter().map(|peer| peer.in_flight).sum()
+    }
+
+    /// The most requests in flight at one peer.
+    fn in_flight_max(&self) -> usize {
+        let live = self.peers.iter().filter(|peer| peer.standing == Standing::Here).count();
+        if self.swaps() { SWAPS_MAX.div_ceil(live.max(1)) } else { self.bounds.in_flight_max }
+    }
+
+    /// An order of the peer that is expected to bring one soonest; beside others that load, of the one that is asked least.
     fn ask_peers(&mut self, room: &Room<'_>, now: Instant, random: &mut StdRng) -> Option<Order> {
-        if self.work.missing_count() == 0 {
+        let swaps = self.swaps();
+        if self.work.missing_count() == 0 || (swaps && self.in_flight_at_peers() >= SWAPS_MAX) {
             return None;
         }
-        let mut ready: Vec<usize> = (0..self.peers.len()).filter(|&at| self.peers[at].has_room(now)).collect();
+        let most = self.in_flight_max();
+        let is_ready = |at: &usize| self.peers[*at].has_room(now) && self.peers[*at].in_flight < most;
+        let mut ready: Vec<usize> = (0..self.peers.len()).filter(is_ready).collect();
+        if swaps {
+            ready.shuffle(random);
+        }
         let key = |&at: &usize| {
             let peer = &self.peers[at];
-            (peer.is_late(now), !peer.is_near, peer.expected_s())
+            (peer.is_late(now), !peer.is_near, if swaps { peer.in_flight as f64 } else { peer.expected_s() })
         };
         ready.sort_by(|left, right| key(left).partial_cmp(&key(right)).unwrap_or(std::cmp::Ordering::Equal));
         for at in ready {
-            while let Some(place) = self.pick(at, now, random) {
+            while let Some(place) = self.pick(at, swaps, now, random) {
                 let (file, index) = (self.work.get(place).file, self.work.get(place).index);
                 if (room.is_there)(file, index) {
                     self.work.set(place, State::Landed, now);
                     continue;
                 }
                 self.peers[at].in_flight += 1;
-                return Some(self.order(self.origin.count + at, vec![place], false, now));
+                let is_claimed = swaps && !self.peers[at].swaps();
+                return Some(self.order(self.origin.count + at, vec![place], is_claimed, now));
             }
         }
         None
     }
 
-    /// The extent to ask a peer for. Beside others that are loading, one of the next that none of them has: so they get
-    /// different ones, and have something to give each other.
-    fn pick(&self, at: usize, now: Instant, random: &mut StdRng) -> Option<usize> {
-        let peer = &self.peers[at];
-        let source = self.origin.count + at;
-        let gives = |place: &usize| {
-            let extent = self.work.get(*place);
-            extent.is_free_for(source, now) && peer.may_give(extent.number, now)
-        };
-        if peer.is_late(now) {
-            return self.work.missing().rev().find(gives);
+    /// Counts the owners anew, if there may be others.
+    fn count_owners(&mut self) {
+        if !std::mem::take(&mut self.has_new_members) {
+            return;
         }
-        let is_loading =
-            |(other, peer): (usize, &Peer)| other != at && peer.standing == Standing::Here && peer.is_loading();
-        let swaps = peer.is_loading() || self.peers.iter().enumerate().any(is_loading);
-        if !swaps {
-            return self.work.missing().find(gives);
-        }
-        let next: Vec<usize> = self.work.missing().filter(gives).take(FRONT).collect();
-        let others = |number| {
-            let mut others = self.peers.iter().enumerate();
-            others.any(|(other, peer)| other != at && peer.is_loading() && peer.holds_or_expects(number))
-        };
-        let rare: Vec<usize> = next.iter().copied().filter(|&place| !others(self.work.get(place).number)).collect();
-        let choice = if rare.is_empty() || peer.is_loading() { next } else { rare };
-        (!choice.is_empty()).then(|| choice[random.random_range(0..choice.len())])
+        let here = self.peers.iter().filter(|peer| peer.standing == Standing::Here);
+        let swapping: Vec<MemberKey> = here.clone().filter(|peer| peer.swaps()).map(|peer| peer.member).collect();
+        // Where most neighbours load, so do the others; where few do, it is them alone.
+        let most_load = !swapping.is_empty() && swapping.len() * 2 >= here.count();
+        self.owners.replace(swapping.into_iter(), if most_load { &self.strangers } else { &[] });
     }
 
-    fn order(&mut self, source: usize, places: Vec<usize>, resumes: bool, now: Instant) -> Order {
+    fn order(&mut self, source: usize, places: Vec<usize>, is_claimed: bool, now: Instant) -> Order {
         let id = self.next_id;
         self.next_id += 1;
+        let resumes = source < self.origin.count;
         let first = self.work.get(places[0]);
         let (file, extents) = (first.file, first.index..first.index + places.len() as u64);
         let history = History { source, ..if resumes { first.history.clone() } else { History::default() } };
         places.iter().for_each(|&place| self.work.set(place, State::Ordered(id), now));
-        self.running.insert(id, Running { source, places, began: now, waits: false, is_recalled: false });
+        if is_claimed {
+            self.claims.extend(places.iter().map(|&place| (self.work.get(place).number, true)));
+        }
+        let running = Running { source, places, began: now, waits: false, is_recalled: false, is_claimed };
+        self.running.insert(id, running);
         Order { id, file, extents, resumes, history }
     }
 
     /// Notes which extents of an ended order have landed; the others are missing again.
     fn release(&mut self, order: &Order, facts: &Facts<'_>) -> Vec<usize> {
-        let is_recalled = self.running.remove(&order.id).is_some_and(|running| running.is_recalled);
+        let running = self.running.remove(&order.id);
+        let is_recalled = running.as_ref().is_some_and(|running| running.is_recalled);
+        running.into_iter().for_each(|running| self.unclaim(&running));
         let places = self.work.places(order.file, &order.extents);
         let mut missing = Vec::new();
         for place in places {
@@ -188,29 +234,43 @@ impl Warm {
         missing
     }
 
+    fn unclaim(&mut self, running: &Running) {
+        if running.is_claimed {
+            self.claims.extend(running.places.iter().map(|&place| (self.work.get(place).number, false)));
+        }
+    }
+
     fn ended_at_peer(&mut self, order: &Order, ended: Ended, facts: &Facts<'_>, random: &mut StdRng) -> After {
         let source = order.source();
-        let began = self.running.get(&order.id).map_or(facts.now, |running| running.began);
+        let running = self.running.get(&order.id);
+        let began = running.map_or(facts.now, |running| running.began);
+        let took = facts.now.saturating_duration_since(began);
+        if matches!(ended, Ended::Complete) && running.is_some_and(|running| running.is_claimed) {
+            self.pace.outside_took(took);
+        }
         let missing = self.release(order, facts);
         let config = self.config.clone();
+        // What is told counts for a peer alone; beside others that load, its next extent goes to one of them.
+        let rest = self.swaps().then(|| Duration::from_secs_f64(self.pace.extent_s() * random.random_range(0.5..1.5)));
         let Some(peer) = self.peer_mut(source) else { return After::Release };
         peer.in_flight -= 1;
         let pause = backoff::delay(peer.failures() + 1, &config, random);
         signal(&mut peer.window, &ended, facts, facts.landed.get(source).copied().unwrap_or(0), &config);
         match ended {
             Ended::Complete => {
-                peer.succeeded(facts.now.saturating_duration_since(began).as_secs_f64());
+                peer.succeeded(took.as_secs_f64());
                 return After::Done;
             }
             Ended::Overtaken => {}
             Ended::Recalled => {
                 peer.be_late(facts.now);
-                if facts.now.saturating_duration_since(began) >= AGE_MAX {
+                if took >= AGE_MAX {
                     self.fault(source, pause, facts.now);
                 }
             }
             Ended::Failed(problem) if is_ours(&problem) => return ours(problem, facts),
             Ended::Failed(SourceError::Throttled { retry_after, .. }) => {
+                rest.into_iter().for_each(|rest| peer.rest(rest, facts.now));
                 self.refuse(source, &missing, retry_after.unwrap_or(facts.round_trip), facts.now);
             }
             // Its window stays as it is: what it has given to nobody yet it may still give.
@@ -241,6 +301,7 @@ impl Warm {
             problem if !problem.is_retryable() => Some(Departure::Useless),
             _ => None,
         };
+        self.has_new_members = true;
         let Some(peer) = self.peer_mut(source) else { return };
         match departed {
             Some(Departure::Banned) => peer.ban(),
@@ -262,13 +323,15 @@ impl Warm {
     fn fault(&mut self, source: usize, pause: Duration, now: Instant) {
         let Some(peer) = self.peer_mut(source) else { return };
         if peer.failed(pause, now) {
+            self.has_new_members = true;
             self.dismiss(source, Some(Departure::Failing));
         }
     }
 }
 
-impl Supply for Warm {
+impl Supply for Swarm {
     fn next(&mut self, room: &Room<'_>, now: Instant, random: &mut StdRng) -> Next {
+        self.count_owners();
         if let Some(order) = self.ask_peers(room, now, random) {
             return Next::Order(order);
         }
@@ -291,6 +354,7 @@ impl Supply for Warm {
 
     fn put_back(&mut self, order: Order) {
         let Some(running) = self.running.remove(&order.id) else { return };
+        self.unclaim(&running);
         for place in running.places {
             self.work.set(place, State::Missing, running.began);
         }
@@ -321,9 +385,11 @@ impl Supply for Warm {
         let soonest =
             |left: &usize, right: &usize| self.peers[*left].expected_s().total_cmp(&self.peers[*right].expected_s());
         let peer = (0..self.peers.len()).filter(can).min_by(soonest).map(|at| self.origin.count + at);
+        // Beside others that load, a second copy of their bytes is none of the origin's business.
+        let is_alone = self.owners.count() == 1;
         let replica = || {
             let has_it = self.origin.count > 0 && !extent.is_lost;
-            has_it.then(|| (order.source() + 1) % self.origin.count)
+            (has_it && is_alone).then(|| (order.source() + 1) % self.origin.count)
         };
         peer.or_else(replica)
     }
@@ -331,7 +397,7 @@ impl Supply for Warm {
     fn heard(&mut self, news: News<'_>, now: Instant) {
         let extents = self.extents;
         let source = match &news {
-            News::Joined { is_near } => {
+            News::Joined { is_near, member } => {
                 let (start, most) = (self.bounds.in_flight_start, self.bounds.in_flight_max);
                 let config = FetchConfig {
                     concurrency_start: start,
@@ -339,10 +405,20 @@ impl Supply for Warm {
                     concurrency_max: most,
                     ..self.config.clone()
                 };
-                return self.peers.push(Peer::new(extents, *is_near, &config, now));
+                return self.peers.push(Peer::new(extents, *member, *is_near, &config, now));
             }
             News::Looked => {
                 self.awaits_peers = false;
+                return;
+            }
+            News::Own(member) => {
+                self.owners = Owners::new(*member);
+                self.has_new_members = true;
+                return;
+            }
+            News::Strangers(members) => {
+                self.strangers = members.to_vec();
+                self.has_new_members = true;
                 return;
             }
             News::HedgeFailed { source, problem } if !is_ours(problem) => {
@@ -361,15 +437,17 @@ impl Supply for Warm {
             | News::Left { source } => *source,
         };
         let Some(peer) = self.peer_mut(source).filter(|peer| peer.is_live()) else { return };
+        let (was_here, swapped) = (peer.standing, peer.swaps());
         match news {
             News::Full { bitmap, .. } if bitmap.extents() == extents => peer.hear_full(bitmap),
             News::Added { numbers, .. } => peer.hear_added(numbers),
-            News::Claimed { numbers, .. } => numbers.iter().for_each(|&number| peer.expect(number)),
-            News::Unclaimed { numbers, .. } => peer.expect_no_more(numbers),
+            News::Claimed { numbers, .. } => peer.hear_claims(numbers, now),
+            News::Unclaimed { numbers, .. } => peer.hear_unclaims(numbers),
             News::Role { role, .. } => peer.hear_role(role),
             News::Left { .. } => peer.leave(),
             _ => {}
         }
+        self.has_new_members |= (peer.standing, peer.swaps()) != (was_here, swapped);
     }
 
     fn observe(&mut self, landed: &[u64], now: Instant) {
@@ -379,7 +457,7 @@ impl Supply for Warm {
             let is_full = wants_more && peer.in_flight >= peer.window.size();
             peer.window.observe(now, bytes, is_full);
         }
-        let is_full = wants_more && self.origin.in_flight >= self.origin.window.size();
+        let is_full = wants_more && self.origin.in_flight >= self.origin_max();
         let (all, origin) = (landed.iter().sum(), origin.iter().sum());
         self.origin.window.observe(now, origin, is_full);
         if all > self.landed.0 {
@@ -387,7 +465,24 @@ impl Supply for Warm {
         }
         // An extent that a peer refuses again and again is with that peer whenever it is looked at.
         let is_wanted = self.work.awaited_at_front().any(|place| self.has_waited(place, now));
-        self.help.observe(Landed { all, origin }, is_wanted, now);
+        // Beside others that load, extents come late at first, and only what is far below a link is slow.
+        let (patience, is_slow) = match self.swaps() {
+            true => (self.bounds.patience.max(self.patience.wanted), self.pace.is_slow()),
+            false => (self.bounds.patience, true),
+        };
+        self.help.observe(Landed { all, origin }, is_wanted, is_slow, patience, now);
+        self.pace.observe(all, now);
+        self.work.look_ahead(self.pace.window(), now);
+        self.pass_over(now);
+    }
+
+    fn claims(&mut self) -> Vec<(u32, bool)> {
+        std::mem::take(&mut self.claims)
+    }
+
+    fn state_bytes(&self) -> usize {
+        let peers: usize = self.peers.iter().map(Peer::state_bytes).sum();
+        peers + self.strangers.len() * size_of::<MemberKey>() + self.owners.state_bytes() + self.work.state_bytes()
     }
 
     fn departed(&mut self) -> Vec<(usize, Departure)> {
@@ -419,6 +514,9 @@ fn ours(problem: SourceError, facts: &Facts<'_>) -> After {
     After::Fail(FetchError::Permanent { object, range, source: Box::new(problem) })
 }
 
+#[cfg(test)]
+#[expect(clippy::cast_possible_truncation, clippy::cast_precision_loss, reason = "small numbers")]
+mod simulation;
 #[cfg(test)]
 #[expect(clippy::disallowed_methods, reason = "a test starts at some moment")]
 mod tests;

@@ -6,6 +6,7 @@ use std::time::{Duration, Instant};
 use wire::peers::{Bitmap, Role};
 
 use crate::fetch::config::FetchConfig;
+use crate::fetch::neighbours::MemberKey;
 use crate::fetch::window::Window;
 
 /// Failures in a row after which a peer is given up. Each has cost a pause already.
@@ -13,6 +14,9 @@ const FAILURES_MAX: u32 = 3;
 
 /// The most extents remembered that a peer refused. Beyond, the one that may be asked again soonest is forgotten.
 const REFUSED_MAX: usize = 64;
+
+/// The most claims of one peer that are heard: whoever claims everything keeps nobody for long.
+const CLAIMS_MAX: usize = 64;
 
 /// The time after which a late peer is as good as the others again.
 const LATE: Duration = Duration::from_secs(30);
@@ -42,10 +46,11 @@ pub(super) enum Standing {
 /// One peer.
 pub(super) struct Peer {
     pub(super) standing: Standing,
+    pub(super) member: MemberKey,
     joined: Instant,
     has: Bitmap,
-    /// Extents that it has not yet and will have soon: it has asked for them itself.
-    expects: Bitmap,
+    /// Extents that it has not yet and will have soon, and since when it says so.
+    claims: BTreeMap<u32, Instant>,
     is_whole: bool,
     is_loading: bool,
     /// True if it was said that nothing more is asked of it.
@@ -65,12 +70,13 @@ pub(super) struct Peer {
 }
 
 impl Peer {
-    pub(super) fn new(extents: u32, is_near: bool, config: &FetchConfig, now: Instant) -> Self {
+    pub(super) fn new(extents: u32, member: MemberKey, is_near: bool, config: &FetchConfig, now: Instant) -> Self {
         Self {
             standing: Standing::Joining,
+            member,
             joined: now,
             has: Bitmap::new(extents),
-            expects: Bitmap::new(extents),
+            claims: BTreeMap::new(),
             is_whole: false,
             is_loading: false,
             is_dismissed: false,
@@ -91,12 +97,9 @@ impl Peer {
         matches!(self.standing, Standing::Joining | Standing::Here)
     }
 
-    /// Returns true if it has just joined and may soon say that it has an extent, or if it has it or will.
-    pub(super) fn may_bring(&self, number: u32, now: Instant) -> bool {
-        match self.standing {
-            Standing::Joining => now.saturating_duration_since(self.joined) < JOINING,
-            _ => self.holds_or_expects(number),
-        }
+    /// Returns true if it has just joined, and may soon say that it has an extent.
+    pub(super) fn is_about_to_say(&self, now: Instant) -> bool {
+        self.standing == Standing::Joining && now.saturating_duration_since(self.joined) < JOINING
     }
 
     /// Returns true if it has an extent and serves, now or later.
@@ -105,13 +108,13 @@ impl Peer {
     }
 
     /// Returns true if it has an extent, or will have it soon.
-    pub(super) fn holds_or_expects(&self, number: u32) -> bool {
-        self.standing == Standing::Here && (self.has.contains(number) || self.expects.contains(number))
+    pub(super) fn holds_or_claims(&self, number: u32) -> bool {
+        self.standing == Standing::Here && (self.has.contains(number) || self.claims.contains_key(&number))
     }
 
-    /// Returns true if it still loads itself, so that it takes and gives.
-    pub(super) fn is_loading(&self) -> bool {
-        self.is_loading || !self.is_whole
+    /// Returns true if it serves and loads itself, so that it takes and gives.
+    pub(super) fn swaps(&self) -> bool {
+        self.standing == Standing::Here && self.is_loading && !self.is_whole
     }
 
     pub(super) fn is_late(&self, now: Instant) -> bool {
@@ -154,13 +157,14 @@ impl Peer {
             self.standing = Standing::Here;
         }
         self.has = bitmap;
+        self.claims.retain(|number, _| !self.has.contains(*number));
         self.is_whole = self.has.count() == self.has.extents();
     }
 
     pub(super) fn hear_added(&mut self, numbers: &[u32]) {
         for &number in numbers {
             self.has.insert(number);
-            self.expects.remove(number);
+            self.claims.remove(&number);
         }
         self.is_whole = self.has.count() == self.has.extents();
     }
@@ -172,14 +176,34 @@ impl Peer {
         }
     }
 
-    pub(super) fn expect(&mut self, number: u32) {
-        self.expects.insert(number);
+    pub(super) fn hear_claims(&mut self, numbers: &[u32], now: Instant) {
+        for &number in numbers {
+            if !self.has.contains(number) && self.claims.len() < CLAIMS_MAX {
+                self.claims.entry(number).or_insert(now);
+            }
+        }
     }
 
-    pub(super) fn expect_no_more(&mut self, numbers: &[u32]) {
-        for &number in numbers {
-            self.expects.remove(number);
-        }
+    pub(super) fn hear_unclaims(&mut self, numbers: &[u32]) {
+        self.claims.retain(|number, _| !numbers.contains(number));
+    }
+
+    /// Forgets claims that are older than `patience`. Returns true if there were any.
+    pub(super) fn forget_old_claims(&mut self, patience: Duration, now: Instant) -> bool {
+        let before = self.claims.len();
+        self.claims.retain(|_, since| now.saturating_duration_since(*since) <= patience);
+        self.claims.len() < before
+    }
+
+    /// It is asked nothing for a while.
+    pub(super) fn rest(&mut self, pause: Duration, now: Instant) {
+        self.rests_until = self.rests_until.max(Some(now + pause));
+    }
+
+    /// The memory of it, in bytes.
+    pub(super) fn state_bytes(&self) -> usize {
+        let entry = 2 * size_of::<(u32, Instant)>();
+        size_of::<Self>() + self.has.as_bytes().len() + (self.claims.len() + self.refused.len()) * entry
     }
 
     /// An extent has come whole and right.
@@ -238,7 +262,7 @@ impl Peer {
 
     /// Frees the memory of what it had.
     fn forget(&mut self) {
-        (self.has, self.expects) = (Bitmap::new(0), Bitmap::new(0));
-        self.refused.clear();
+        self.has = Bitmap::new(0);
+        (self.claims, self.refused) = (BTreeMap::new(), BTreeMap::new());
     }
 }

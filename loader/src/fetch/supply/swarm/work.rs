@@ -7,10 +7,6 @@ use std::time::{Duration, Instant};
 use crate::fetch::decide::History;
 use crate::plan::Fetch;
 
-/// The number of extents that are wanted next: of those, no gap is left to chance. 64 are 256 MiB, a quarter of a
-/// second of a fast link.
-pub(super) const FRONT: usize = 64;
-
 /// One extent.
 #[derive(Debug, Clone)]
 pub(super) struct Extent {
@@ -32,6 +28,11 @@ pub(super) struct Extent {
 }
 
 impl Extent {
+    /// The time for which it has been at the front.
+    pub(super) fn waited(&self, now: Instant) -> Duration {
+        self.wanted_since.map_or(Duration::ZERO, |since| now.saturating_duration_since(since))
+    }
+
     /// Returns true if this source may have it: it is kept for nobody else.
     pub(super) fn is_free_for(&self, source: usize, now: Instant) -> bool {
         self.kept_for.is_none_or(|(kept_for, until)| kept_for == source || until <= now)
@@ -71,6 +72,8 @@ pub(super) struct Running {
     /// True while it waits for another try: nobody is at work who could be told to stop.
     pub(super) waits: bool,
     pub(super) is_recalled: bool,
+    /// True if its extents are claimed: others are to take them from here.
+    pub(super) is_claimed: bool,
 }
 
 /// The age at which an order of a peer is taken back for whoever else is sooner, however often that was done before, or
@@ -83,16 +86,20 @@ pub(super) struct Work {
     places: HashMap<(usize, u64), usize>,
     /// Everything before has landed.
     first: usize,
+    /// Since when that is so.
+    first_since: Instant,
     /// Everything before is at the front or has landed.
     front_end: usize,
     in_front: usize,
+    /// The number of extents that are wanted next: of those, no gap is left to chance.
+    window: usize,
     left: usize,
     missing: usize,
 }
 
 impl Work {
-    /// `firsts` has the number of each file's first extent in the manifest's order.
-    pub(super) fn new(fetches: &[Fetch], firsts: &[u32], now: Instant) -> Self {
+    /// `firsts` has the number of each file's first extent in the manifest's order; `window` extents are the front.
+    pub(super) fn new(fetches: &[Fetch], firsts: &[u32], window: usize, now: Instant) -> Self {
         let of = |fetch: &Fetch| {
             let (file, first) = (fetch.file, firsts[fetch.file]);
             fetch.extents.clone().map(move |index| Extent {
@@ -110,9 +117,60 @@ impl Work {
         let extents: Vec<Extent> = fetches.iter().flat_map(of).collect();
         let places = extents.iter().enumerate().map(|(place, extent)| ((extent.file, extent.index), place)).collect();
         let count = extents.len();
-        let mut work = Self { extents, places, first: 0, front_end: 0, in_front: 0, left: count, missing: count };
+        let mut work = Self {
+            extents,
+            places,
+            first: 0,
+            first_since: now,
+            front_end: 0,
+            in_front: 0,
+            window,
+            left: count,
+            missing: count,
+        };
         work.move_front(now);
         work
+    }
+
+    /// Looks so many extents ahead from now on.
+    pub(super) fn look_ahead(&mut self, window: usize, now: Instant) {
+        self.window = window;
+        self.move_front(now);
+    }
+
+    /// The number of extents at the front.
+    pub(super) fn window(&self) -> usize {
+        self.window
+    }
+
+    /// The place of the first extent that has not landed, and since when it is the first; none at the end.
+    pub(super) fn first_gap(&self) -> Option<(usize, Instant)> {
+        (self.first < self.extents.len()).then_some((self.first, self.first_since))
+    }
+
+    /// The first gap is looked at anew.
+    pub(super) fn forgive_first_gap(&mut self, now: Instant) {
+        self.first_since = now;
+    }
+
+    /// Extents at the front, behind the first gap, that have landed.
+    pub(super) fn landed_ahead(&self) -> usize {
+        self.front_end - self.first - self.in_front
+    }
+
+    /// The distance of a place from the first gap.
+    pub(super) fn distance(&self, place: usize) -> usize {
+        place.saturating_sub(self.first)
+    }
+
+    /// The number of all extents.
+    pub(super) fn end(&self) -> usize {
+        self.extents.len()
+    }
+
+    /// The places of the front, whatever their state.
+    pub(super) fn front(&self) -> Range<usize> {
+        self.first..self.front_end
     }
 
     pub(super) fn get(&self, place: usize) -> &Extent {
@@ -141,6 +199,16 @@ impl Work {
     /// Places of extents that have not landed, ordered or not.
     pub(super) fn awaited(&self) -> impl Iterator<Item = usize> + '_ {
         (self.first..self.extents.len()).filter(|&place| self.extents[place].state != State::Landed)
+    }
+
+    /// The number of extents that have not landed.
+    pub(super) fn left(&self) -> usize {
+        self.left
+    }
+
+    /// The memory of it, in bytes.
+    pub(super) fn state_bytes(&self) -> usize {
+        self.extents.len() * (size_of::<Extent>() + 2 * size_of::<((usize, u64), usize)>())
     }
 
     /// Those of them at the front.
@@ -172,8 +240,10 @@ impl Work {
         let has_landed = |extent: Option<&Extent>| extent.is_some_and(|extent| extent.state == State::Landed);
         while has_landed(self.extents.get(self.first)) {
             self.first += 1;
+            self.first_since = now;
         }
-        while self.in_front < FRONT && self.front_end < self.extents.len() {
+        self.front_end = self.front_end.max(self.first);
+        while self.in_front < self.window && self.front_end < self.extents.len() {
             let extent = &mut self.extents[self.front_end];
             if extent.state != State::Landed {
                 extent.wanted_since = Some(now);
