@@ -78,6 +78,8 @@ pub enum Event {
     PromptDone,
     /// The sequence was ended by a failure; the text says which.
     Failed(String),
+    /// No token is left that the request allows; the text says why.
+    Stuck(String),
 }
 
 /// Reasons for a sequence's end.

@@ -299,8 +299,9 @@ impl<R: Reader> Sequence<R> {
             return false;
         }
         if let Some(Err(why)) = self.mask.as_ref().map(PendingMask::wait) {
-            let why = why.to_owned();
-            self.fail(&why);
+            let stuck = Event::Stuck(why.to_owned());
+            self.send(stuck);
+            self.end = Some(End::Failed);
             return false;
         }
         let Chosen { id, logprobs } = chosen;

@@ -8,8 +8,8 @@ use compute::sampler::Logprobs;
 use models::thoughts::Begun;
 use models::tokenizer::{Detokenizer, Tokenizer};
 use std::sync::Arc;
-use wire::openai::Sampling;
 use wire::openai::chat::CALLED;
+use wire::openai::{ApiError, ErrorKind, Sampling};
 
 /// A prompt, ready to be submitted.
 #[derive(Debug)]
@@ -170,13 +170,15 @@ impl Choice {
     /// Takes one event; nothing more comes of a choice that has finished.
     ///
     /// # Errors
-    /// The sequence failed; the text says why.
-    pub(super) fn take(&mut self, event: Event) -> Result<Piece, String> {
+    /// The sequence failed, or what the request asks for cannot go on.
+    pub(super) fn take(&mut self, event: Event) -> Result<Piece, ApiError> {
         if self.finish.is_some() {
             return Ok(Piece::default());
         }
         let echoed = match event {
-            Event::Failed(why) => return Err(why),
+            Event::Failed(why) => return Err(ApiError::new(ErrorKind::Internal, why)),
+            // The request's doing: no other worker would do better, and none is to be blamed.
+            Event::Stuck(why) => return Err(ApiError::new(ErrorKind::InvalidRequest, why)),
             Event::Cached(tokens) => {
                 self.cached = u32::try_from(tokens).unwrap_or(u32::MAX);
                 return Ok(Piece::default());

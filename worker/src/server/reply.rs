@@ -108,8 +108,7 @@ async fn next(generation: &mut Generation) -> Result<(u32, Piece), ApiError> {
     let Some(choice) = generation.choices.get_mut(index as usize) else {
         return Err(ApiError::new(ErrorKind::Internal, "an event of an unknown choice"));
     };
-    let piece = choice.take(event).map_err(|why| ApiError::new(ErrorKind::Internal, why))?;
-    Ok((index, piece))
+    Ok((index, choice.take(event)?))
 }
 
 /// The whole answer's response.

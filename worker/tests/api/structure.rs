@@ -138,6 +138,25 @@ async fn a_form_that_cannot_be_had_is_a_400_that_names_the_field_and_says_why() 
 }
 
 #[tokio::test]
+async fn fields_that_leave_no_token_are_the_requests_fault() {
+    let worker = start(json!({})).await;
+    let fields = json!({"guided_choice": ["up"], "allowed_token_ids": [0]});
+    for (path, request) in
+        [("/v1/chat/completions", chat(fields.clone())), ("/v1/completions", completion(fields.clone()))]
+    {
+        let reply = worker.post(path, &request).await;
+        let error = reply.json()["error"].clone();
+        assert_eq!((reply.status, &error["type"]), (400, &json!("invalid_request_error")), "{error}");
+        assert!(error["message"].as_str().expect("text").contains("no token is left"), "{error}");
+    }
+    let mut streamed = fields;
+    streamed["stream"] = json!(true);
+    let reply = worker.post("/v1/chat/completions", &chat(streamed)).await;
+    let body = String::from_utf8_lossy(&reply.body);
+    assert!(body.contains("invalid_request_error") && !body.contains("server_error"), "{body}");
+}
+
+#[tokio::test]
 async fn values_that_ask_for_nothing_are_taken() {
     let worker = start(json!({})).await;
     for fields in [

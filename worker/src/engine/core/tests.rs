@@ -60,7 +60,7 @@ impl Reader for Listener {
             Event::Cached(tokens) => log.cached = tokens,
             Event::PromptLogprobs(entries) => log.reported += entries.len(),
             Event::PromptDone => log.finish = Some(FinishReason::Length),
-            Event::Failed(_) => log.has_failed = true,
+            Event::Failed(_) | Event::Stuck(_) => log.has_failed = true,
             Event::Token { id, finish, .. } => {
                 log.tokens.push(id);
                 log.finish = finish;
