@@ -83,7 +83,7 @@ fn bad_requests_get_openai_errors_that_name_the_field() {
         (r#"{"model":"demo","messages":[{"role":"owner","content":"x"}]}"#.to_owned(), 400, "messages[0].role"),
         (format!(r#"{{"model":"demo",{hi},"n":99}}"#), 400, "n"),
         (format!(r#"{{"model":"demo",{hi},"temperature":NaN}}"#), 400, "temperature"),
-        (format!(r#"{{"model":"demo",{hi},"tools":[{{"type":"function"}}]}}"#), 400, "tools"),
+        (format!(r#"{{"model":"demo",{hi},"tools":[{{"type":"function"}}]}}"#), 400, "tools[0].function"),
         (format!(r#"{{"model":"demo","messages":[{{"role":"user","content":"{long}"}}]}}"#), 400, "messages"),
         (format!(r#"{{"model":"demo","messages":[{{"role":"user","content":"{huge}"}}]}}"#), 413, ""),
     ];

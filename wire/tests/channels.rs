@@ -97,6 +97,16 @@ proptest! {
     }
 }
 
+#[test]
+fn lists_in_place_of_calls_keep_their_depth() {
+    for calls in [r#"[[{"index":"a"}]]"#, r#"["a",["b"]]"#, r#"[{"function":{"name":"f"}},[["a"],{"b":"c"}]]"#] {
+        for message in ["delta", "message"] {
+            let choice = format!(r#"{{"index":0,"{message}":{{"tool_calls":{calls}}},"finish_reason":null}}"#);
+            claims::answer(format!(r#"{{"id":"c","choices":[{choice}],"novelty":null}}"#).as_bytes());
+        }
+    }
+}
+
 fn found(data: &str) -> Found {
     read_event(&Event { event: String::new(), data: data.to_owned() })
         .unwrap_or_else(|problem| panic!("{problem}: {data}"))

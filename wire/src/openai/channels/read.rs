@@ -194,12 +194,12 @@ impl<'b> Reader<'b> {
             return self.unknown(Kind::Other, path, choice);
         }
         self.items(|reader, position| {
-            if reader.lexer.peek() != b'{' {
-                return reader.unknown(Kind::Other, path.clone(), choice);
-            }
             let first = choice.texts.len();
             let at = path.len();
             let path = [path.as_slice(), &[Step::Item(position)]].concat();
+            if reader.lexer.peek() != b'{' {
+                return reader.unknown(Kind::Other, path, choice);
+            }
             let mut index = None;
             reader.members(|reader, name, name_span| {
                 let path = || [path.as_slice(), &[Step::Member(name.to_owned().into())]].concat();
