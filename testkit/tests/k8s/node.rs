@@ -50,8 +50,8 @@ fn reaches(node: &Workload, objects: &[Object]) -> Vec<String> {
     titled(
         node,
         &[
-            (rules.iter().any(|rule| asks_dns(&rule)), "no NetworkPolicy lets it ask DNS"),
-            (rules.iter().any(|rule| asks_hub(&rule)), "no NetworkPolicy lets it out to the hub"),
+            (rules.iter().any(asks_dns), "no NetworkPolicy lets it ask DNS"),
+            (rules.iter().any(asks_hub), "no NetworkPolicy lets it out to the hub"),
         ],
     )
 }
