@@ -86,6 +86,8 @@ impl Reader {
     #[must_use]
     pub fn new(format: &'static Format, names: Vec<String>, is_live: bool) -> Self {
         let state = if format.mark.is_some() { State::Text } else { State::Start };
+        // Where no tool may be called, no call is guaranteed either.
+        let is_live = is_live && !names.is_empty();
         Self {
             format,
             names,
@@ -114,9 +116,13 @@ impl Reader {
     /// The rest, when the text has ended.
     pub fn finish(&mut self) -> Vec<Part> {
         loop {
-            // What a call left behind it is no text; what began one and was told is none either.
-            let is_told = matches!(&self.state, State::Object { object, .. } if object.is_told());
-            if matches!(self.state, State::After) && self.held.trim().is_empty() || is_told {
+            // An answer may be cut anywhere: what parts calls is no text, and of calls that are guaranteed nothing is.
+            let is_after_call = match self.state {
+                State::After => self.held.trim().is_empty(),
+                State::Lead => self.has_called(),
+                _ => false,
+            };
+            if is_after_call || self.is_live {
                 self.held.clear();
             }
             if self.held.is_empty() {

@@ -126,12 +126,30 @@ fn a_guaranteed_call_is_told_as_it_comes() {
     assert_eq!(reader.push("\"arguments\": {\"a"), call(0, "add", "{\"a"));
     assert_eq!(reader.push("\": 1}"), [Part::Arguments { index: 0, text: "\": 1}".into() }]);
     assert_eq!(reader.push("}\n</tool_call>\n<tool_call>"), []);
-    assert_eq!(reader.finish(), [said("<tool_call>")]);
+    assert_eq!(reader.finish(), [], "of a call that was cut before its name nothing is told");
     assert!(reader.has_called());
     // Cut by the length of the answer: what was told stays told.
     let mut reader = Reader::new(Format::named("json").expect("a format"), names(), true);
     assert_eq!(reader.push("[{\"name\":\"add\",\"arguments\":{\"a\":"), call(0, "add", "{\"a\":"));
     assert_eq!(reader.finish(), []);
+}
+
+#[test]
+fn of_guaranteed_calls_that_are_cut_nothing_is_text() {
+    let one = r#"{"name": "add", "arguments": {"a": 1}}"#;
+    for (format, text) in [
+        ("hermes", format!("<tool_call>\n{one}\n</tool_call>\n<tool_call>\n{one}\n</tool_call>")),
+        ("mistral", format!("[TOOL_CALLS][{one}, {one}]")),
+        ("llama3_json", format!("{one}; {one}").replace("arguments", "parameters")),
+        ("json", format!("[{one}, {one}]")),
+    ] {
+        for end in 0..=text.len() {
+            let parts = read(format, true, &[&text[..end]]);
+            assert!(!parts.iter().any(|part| matches!(part, Part::Text(_))), "{format}, {}: {parts:?}", &text[..end]);
+        }
+    }
+    // What parts calls is no text either where none was guaranteed.
+    assert_eq!(read("json", false, &[&format!("[{one}, ")]), call(0, "add", r#"{"a": 1}"#));
 }
 
 #[test]
