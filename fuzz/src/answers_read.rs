@@ -8,7 +8,7 @@ use models::tokenizer::{TextFiles, Tokenizer};
 use std::sync::LazyLock;
 use wire::openai::structure::{Form, Structure};
 
-/// What a model says, cut at one place: calls and thoughts are read alike, and without tools nothing is lost. The first
+/// Reads a model's answer, cut at one place: calls and thoughts are read alike, and without tools nothing is lost. The first
 /// two bytes choose the format and the place.
 pub(crate) fn said(data: &[u8]) {
     let Some(([format, place], bytes)) = data.split_first_chunk() else { return };

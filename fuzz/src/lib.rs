@@ -143,7 +143,7 @@ pub fn peer_texts(data: &[u8]) {
     peers::texts(data);
 }
 
-/// What a model says, read for calls and thoughts.
+/// Answers of models, read for calls and thoughts.
 pub fn said(data: &[u8]) {
     answers_read::said(data);
 }

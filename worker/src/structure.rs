@@ -160,7 +160,7 @@ impl Structures {
         self.meters.asked.with_label_values(&[&self.model, outcome]).inc();
     }
 
-    /// What guides one sequence along a grammar and under rules; `None` where every token may come.
+    /// The guide of one sequence along a grammar and under rules; `None` where every token may come.
     pub(crate) fn guide(&self, grammar: Option<&Arc<Grammar>>, rules: &Rules) -> Option<Box<dyn Guide>> {
         if grammar.is_none() && rules.is_empty() {
             return None;

@@ -279,7 +279,7 @@ impl Tally {
         self.metrics.neighbours.add(after as f64 - before as f64);
     }
 
-    /// What is known of extents, peers and members takes so many bytes now, and took so many before.
+    /// The memory of what is known of extents, peers and members, in bytes: now, and before.
     #[expect(clippy::cast_precision_loss, reason = "a few megabytes")]
     pub(super) fn supply_state(&self, before: usize, after: usize) {
         self.metrics.supply_state.add(after as f64 - before as f64);

@@ -22,7 +22,7 @@ pub(crate) struct Neighbours {
     pub(crate) own: MemberKey,
     /// The bounds of what is asked of them.
     pub(crate) bounds: NeighbourBounds,
-    /// What is said to others of what comes here soon.
+    /// Claims: the extents that others are told will be here soon.
     pub(crate) claims: Arc<Claims>,
     /// News of them, in order. When it ends, so do they.
     pub(crate) events: mpsc::Receiver<Event>,

@@ -318,7 +318,7 @@ struct Arrival {
     verdict: Verdict,
     options: OpenOptions,
     held: Held,
-    /// What peers are told of extents that will soon be here.
+    /// Claims: the extents that peers are told will soon be here.
     claims: Arc<Claims>,
     begun: Instant,
 }

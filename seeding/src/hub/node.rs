@@ -135,7 +135,7 @@ impl Node {
         }
     }
 
-    /// What peers may have, and had; none where there are none.
+    /// The offer to peers, and its books; none where there are no peers.
     #[must_use]
     pub fn seeding(&self) -> Option<SeedingStatus> {
         self.seeder.as_ref().map(Seeder::status)

@@ -1,7 +1,7 @@
 //! Calls of tools in what a model says: one table of the formats that models were trained on (`format`), and a reader
 //! that tells calls from text, however the text is cut.
 //!
-//! What is no call of a listed tool stays the text it is. It knows tokens only as texts, and no HTTP.
+//! Whatever is no call of a listed tool stays text. It knows tokens only as texts, and no HTTP.
 
 mod format;
 mod object;
@@ -177,7 +177,7 @@ impl Reader {
         }
     }
 
-    /// What is held is no call: its first character is text, and the rest is read again.
+    /// Gives up a call: the first character that is held is text, and the rest is read again.
     fn fail(&mut self) {
         let held = std::mem::take(&mut self.held);
         // A call that was told cannot be called back.

@@ -183,7 +183,7 @@ const GEMMA_DEFAULTS: Defaults = Defaults {
     ..LLAMA_DEFAULTS
 };
 
-/// What most families are.
+/// The traits of most families.
 const LLAMA: Family = Family {
     architecture: "LlamaForCausalLM",
     model_type: "llama",

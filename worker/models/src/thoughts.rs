@@ -68,7 +68,7 @@ impl Marks {
         self.names[0]
     }
 
-    /// What of thoughts a prompt has begun.
+    /// The part of a thought that a prompt has begun.
     #[must_use]
     pub fn after(&self, prompt: &str) -> Begun {
         let prompt = prompt.trim_end();

@@ -1,4 +1,4 @@
-//! What restricts a sequence's tokens, as the engine sees it: masks, one for each token. No grammar, no thread.
+//! Restrictions of a sequence's tokens, as the engine sees them: masks, one for each token. No grammar, no thread.
 
 use compute::sampler::PendingMask;
 

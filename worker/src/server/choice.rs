@@ -17,7 +17,7 @@ pub(super) struct PreparedPrompt {
     pub(super) tokens: Vec<u32>,
     /// With `echo`: what comes first.
     pub(super) echo: Option<String>,
-    /// What it has begun of thoughts, of a model that has any.
+    /// The part of a thought that the prompt has begun, of a model that has thoughts.
     pub(super) begun: Option<Begun>,
 }
 

@@ -124,7 +124,7 @@ fn banned(model: &ServerModel, sampling: &Sampling) -> Result<Arc<[Vec<u32>]>, A
     Ok(banned.into())
 }
 
-/// What the prompt of a conversation has begun of thoughts.
+/// Returns the part of a thought that a conversation's prompt has begun.
 pub(super) fn begun(model: &ServerModel, request: &Generate, prompt: &str) -> Option<Begun> {
     match request.input {
         Input::Conversation { .. } => model.thoughts.map(|marks| marks.after(prompt)),

@@ -1,4 +1,4 @@
-//! What a choice says, in parts: thoughts, text, calls of tools. How a request's answers are read is one value that its
+//! The words of a choice, in parts: thoughts, text, calls of tools. How a request's answers are read is one value that its
 //! choices share.
 
 use models::calls::{self, Format};

@@ -38,7 +38,7 @@ enum At {
     Within(Box<Walk>),
 }
 
-/// What is so for one token.
+/// The rules for one token.
 #[derive(Debug, Default)]
 pub(super) struct Now {
     pub(super) allowed: Option<Arc<Mask>>,

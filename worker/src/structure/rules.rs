@@ -1,4 +1,4 @@
-//! What restricts the tokens of one sequence, put together: a grammar, a list of allowed tokens, words that may not come,
+//! The restrictions of one sequence's tokens, put together: a grammar, a list of allowed tokens, words that may not come,
 //! and a budget of thoughts. All but the grammar is decided here, by the tokens alone.
 
 use super::masks::{Along, Now};
@@ -119,7 +119,7 @@ impl Ruled {
 mod tests {
     use super::*;
 
-    /// What may come next of a vocabulary of eight; all where nothing restricts it.
+    /// Returns the tokens that may come next, of a vocabulary of eight; all where nothing restricts it.
     fn allowed(ruled: &mut Ruled, previous: Option<u32>) -> Vec<u32> {
         let mask = ruled.next(previous);
         let allows = |token: &u32| mask.as_ref().is_none_or(|mask| mask.wait().is_ok_and(|mask| mask.allows(*token)));

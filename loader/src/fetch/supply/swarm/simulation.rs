@@ -44,7 +44,7 @@ pub(super) struct Setup {
     pub(super) seed: u64,
 }
 
-/// What goes wrong.
+/// The faults of one run.
 #[derive(Debug, Clone, Default)]
 pub(super) struct Faults {
     /// Workers with a link of a tenth.

@@ -22,7 +22,7 @@ const REQUEST: u64 = SECOND / 500;
 /// News are collected for so long.
 const NEWS: u64 = 10 * MILLI;
 const TICK: u64 = 50 * MILLI;
-/// What a busy peer says without a bound of its own.
+/// The answer of a busy peer that has no bound of its own.
 const RETRY: Duration = Duration::from_millis(10);
 /// The silence after which a peer is given up.
 const SILENCE: u64 = 6 * SECOND;
