@@ -308,6 +308,22 @@ fn the_tree_names_no_machine_and_no_registry() {
 }
 
 #[test]
+fn no_file_holds_an_unmended_merge() {
+    // Put together here, so that this file does not find itself.
+    let marks = ["<<<<<<<", ">>>>>>>", "|||||||"].map(|mark| format!("{mark} "));
+    let mut faults = Vec::new();
+    for name in tracked_files() {
+        let Ok(text) = std::fs::read_to_string(root().join(&name)) else { continue };
+        for (number, line) in text.lines().enumerate() {
+            if marks.iter().any(|mark| line.starts_with(mark.as_str())) {
+                faults.push(format!("{name}:{}: a conflict of a merge is left: choose a side", number + 1));
+            }
+        }
+    }
+    report(faults);
+}
+
+#[test]
 fn a_spelled_field_is_seen_in_texts_alone() {
     assert!(spells("chunk.get(\"choices\")", "choices") && spells(r#"json!({"choices": []})"#, "choices"));
     assert!(spells(r#"let text = "{\"choices\":[]}";"#, "choices"));
