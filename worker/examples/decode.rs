@@ -3,7 +3,7 @@
 //!
 //! `decode DIR [--threads N] [--depth 128] [--tokens 64] [--prefill 512] [--batch 0] [--tier NAME] [--quantization q8_0] [--json]`
 //!
-//! Tiers are `portable`, `avx2`, `avx512` and `avx512bf16`; the best of the machine otherwise.
+//! Tiers are `portable`, `avx2`, `avx512`, `avx512bf16`, `neon` and `neonbf16`; the best of the machine otherwise.
 //!
 //! With `--batch N`, also one token for each of N sequences in a step, every one at that depth.
 //!

@@ -90,7 +90,8 @@ fn compile(capability: i32) -> Result<Vec<u8>, DeviceError> {
     if let Err(error) = unsafe { compile_program(program.0, &options) } {
         // SAFETY: the program lives.
         let log = unsafe { get_program_log(program.0) }.unwrap_or_default();
-        let text: Vec<u8> = log.iter().map(|&byte: &c_char| byte.cast_unsigned()).collect();
+        // `c_char` is signed here and unsigned there: its bytes are the same.
+        let text: Vec<u8> = log.iter().flat_map(|byte: &c_char| byte.to_ne_bytes()).collect();
         return Err(DeviceError::Kernels(format!("{error:?}: {}", String::from_utf8_lossy(&text))));
     }
     let mut bytes = 0;

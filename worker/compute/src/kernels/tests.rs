@@ -382,7 +382,7 @@ proptest! {
         let sizes = Heads { heads, kv_heads, head_dim, float: FLOATS[float] };
         for on in instructions() {
             let filled = Filled::new(on, sizes, start + rows, seed);
-            let in_pairs = on.tier() == Tier::Avx512Bf16 && sizes.float == Format::Bf16;
+            let in_pairs = on.dots(Format::Bf16) && sizes.float == Format::Bf16;
             // A share rounded to bf16 is off by one part in 2^9 at most, and values are below one.
             let (allowed, meant) = match in_pairs {
                 true => (1.0 / 512.0 + 1e-4, stored(Format::Bf16, &filled.queries).1),
@@ -403,6 +403,38 @@ proptest! {
             let alone = filled.attend(&mut pool, on, start + rows - 1, 1, window);
             prop_assert_eq!(bits(&alone), bits(&found[(rows - 1) * heads * head_dim..]));
         }
+    }
+}
+
+/// Products of every format, a norm and attention: this is how processors of two kinds are compared.
+#[test]
+fn fused_tiers_have_these_bits_on_every_kind_of_processor() {
+    const FINGERPRINT: &str = "ad9911fd5a1ff2588c8d084bff99b94ee62d77224d13a06389ba96c3b3e35e1b";
+    let is_fused = |on: &Instructions| on.tier() != Tier::Portable && !on.dots(Format::Bf16);
+    for on in instructions().into_iter().filter(is_fused) {
+        let mut hasher = blake3::Hasher::new();
+        let mut take = |numbers: &[f32]| {
+            for number in numbers {
+                hasher.update(&number.to_le_bytes());
+            }
+        };
+        let (outputs, inputs, rows) = (21, 512, 7);
+        for (seed, &format) in (0..).zip(FORMATS) {
+            let (weights, bias) = (noise(seed, outputs * inputs), noise(seed ^ 1, outputs));
+            let case = Case { format, outputs, inputs, weights, bias };
+            let (out, gated) = run_project(on, 2, &case, rows, &noise(seed ^ 2, rows * inputs));
+            take(&out);
+            take(&gated);
+        }
+        let mut normed = vec![0.0; rows * inputs];
+        let mut pool = Pool::new(2).expect("threads start");
+        rms_norm(&mut pool, on, &noise(3, rows * inputs), &noise(4, inputs), 1e-5, &mut normed);
+        take(&normed);
+        for float in FLOATS {
+            let sizes = Heads { heads: 4, kv_heads: 2, head_dim: 20, float };
+            take(&Filled::new(on, sizes, 45, 5).attend(&mut pool, on, 30, 15, Some(35)));
+        }
+        assert_eq!(hasher.finalize().to_hex().as_str(), FINGERPRINT, "{on:?}");
     }
 }
 

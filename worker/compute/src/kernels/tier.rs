@@ -18,11 +18,15 @@ pub enum Tier {
     Avx512,
     /// The same with AVX-512 BF16: activations that meet bf16 weights are rounded to bf16.
     Avx512Bf16,
+    /// 64-bit Arm with NEON: any such machine.
+    Neon,
+    /// The same with BF16 (most servers since 2021): activations that meet bf16 weights are rounded to bf16.
+    NeonBf16,
 }
 
 impl Tier {
-    /// Every tier, slowest first.
-    pub const ALL: [Self; 4] = [Self::Portable, Self::Avx2, Self::Avx512, Self::Avx512Bf16];
+    /// Every tier, slowest first on any one machine.
+    pub const ALL: [Self; 6] = [Self::Portable, Self::Avx2, Self::Avx512, Self::Avx512Bf16, Self::Neon, Self::NeonBf16];
 
     /// True if this machine has it.
     #[must_use]
@@ -37,8 +41,14 @@ impl Tier {
             }
             #[cfg(target_arch = "x86_64")]
             Self::Avx512Bf16 => Self::Avx512.is_available() && has("avx512bf16"),
+            #[cfg(target_arch = "aarch64")]
+            Self::Neon => std::arch::is_aarch64_feature_detected!("neon"),
+            #[cfg(target_arch = "aarch64")]
+            Self::NeonBf16 => Self::Neon.is_available() && std::arch::is_aarch64_feature_detected!("bf16"),
             #[cfg(not(target_arch = "x86_64"))]
             Self::Avx2 | Self::Avx512 | Self::Avx512Bf16 => false,
+            #[cfg(not(target_arch = "aarch64"))]
+            Self::Neon | Self::NeonBf16 => false,
         }
     }
 
@@ -51,10 +61,10 @@ impl Tier {
     /// True if it multiplies weights of this format with rounded activations, in dots of pairs.
     #[must_use]
     pub(crate) fn dots(self, format: Format) -> bool {
-        self == Self::Avx512Bf16 && (format == Format::Bf16 || format.is_blocks())
+        matches!(self, Self::Avx512Bf16 | Self::NeonBf16) && (format == Format::Bf16 || format.is_blocks())
     }
 
-    /// `portable`, `avx2`, `avx512` or `avx512bf16`.
+    /// `portable`, `avx2`, `avx512`, `avx512bf16`, `neon` or `neonbf16`.
     #[must_use]
     pub fn name(self) -> &'static str {
         match self {
@@ -62,6 +72,8 @@ impl Tier {
             Self::Avx2 => "avx2",
             Self::Avx512 => "avx512",
             Self::Avx512Bf16 => "avx512bf16",
+            Self::Neon => "neon",
+            Self::NeonBf16 => "neonbf16",
         }
     }
 }
@@ -116,8 +128,16 @@ impl Instructions {
             #[cfg(target_arch = "x86_64")]
             // SAFETY: likewise.
             Tier::Avx512Bf16 => unsafe { super::avx512::run_bf16(kernel) },
+            #[cfg(target_arch = "aarch64")]
+            // SAFETY: likewise.
+            Tier::Neon => unsafe { super::neon::run(kernel) },
+            #[cfg(target_arch = "aarch64")]
+            // SAFETY: likewise.
+            Tier::NeonBf16 => unsafe { super::neon::run_bf16(kernel) },
             #[cfg(not(target_arch = "x86_64"))]
             Tier::Avx2 | Tier::Avx512 | Tier::Avx512Bf16 => unreachable!("`of` refuses tiers of other machines"),
+            #[cfg(not(target_arch = "aarch64"))]
+            Tier::Neon | Tier::NeonBf16 => unreachable!("`of` refuses tiers of other machines"),
         }
     }
 }

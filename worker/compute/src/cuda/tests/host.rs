@@ -5,7 +5,7 @@
 
 use parking_lot::{Mutex, MutexGuard};
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
-use std::ffi::CString;
+use std::ffi::{CString, c_char};
 use std::hash::{DefaultHasher, Hash, Hasher};
 use std::path::{Path, PathBuf};
 use std::process::Command;
@@ -17,7 +17,7 @@ use libloading::Library;
 use crate::cuda::device::{Address, Device, DeviceError, Facts, Launch, Pinned, Stream};
 
 /// `forebay_launch` of `host/library.cpp`.
-type LaunchKernel = unsafe extern "C" fn(*const i8, *const u32, u32, u32, *const u8, usize, u64) -> i32;
+type LaunchKernel = unsafe extern "C" fn(*const c_char, *const u32, u32, u32, *const u8, usize, u64) -> i32;
 
 /// The kernels, built once for their sources.
 fn library() -> &'static Library {

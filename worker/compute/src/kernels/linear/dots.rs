@@ -180,13 +180,15 @@ impl Dots {
         let whole = self.outputs - self.outputs % TILE_OUTPUTS;
         // SAFETY: passed on.
         unsafe {
+            // Where few sums fit into registers, several rows meet one output at a time.
+            let tiled = if self.packed || V::MANY_REGISTERS || rows == 1 { whole } else { 0 };
             if !self.packed {
-                for output in (0..whole).step_by(TILE_OUTPUTS) {
+                for output in (0..tiled).step_by(TILE_OUTPUTS) {
                     self.block::<V, S, TILE_OUTPUTS>(output, rows);
                 }
             }
             // Fewer than four outputs are left, one at a time. A packed row is reached in the steps of its tile.
-            for output in whole..self.outputs {
+            for output in tiled..self.outputs {
                 for row in (0..rows).step_by(TILE_ROWS) {
                     let tile_rows = TILE_ROWS.min(rows - row);
                     if self.packed {
@@ -381,8 +383,6 @@ impl Dots {
     ) {
         // SAFETY: the caller vouches for the pointers; rounded rows are padded, and six to a tile.
         unsafe {
-            let mut weights = panel.weights.as_ptr().cast::<u8>().add(at.beside * TILE_OUTPUTS * PANEL * 2);
-            let mut x = self.x.add(at.row * row_bytes(self.inputs) + panel.start * TILE_ROWS * 2);
             let mut tile = [[V::zero(); TILE_OUTPUTS]; M];
             // Sums resume where the panel before left them: the same additions as without panels.
             if panel.start > 0 {
@@ -390,24 +390,12 @@ impl Dots {
                     tile[m] = *sums.add(m);
                 }
             }
-            // About the bytes of as many numbers.
-            let step = stored::row_bytes(self.format, STRETCH) / (STRETCH / PAIRS);
-            let mut ahead = ahead;
-            for _ in (0..panel.width).step_by(PAIRS) {
-                V::prefetch(ahead);
-                ahead = ahead.wrapping_add(step);
-                let mut pairs = [V::load_pairs(weights); TILE_OUTPUTS];
-                for n in 1..TILE_OUTPUTS {
-                    pairs[n] = V::load_pairs(weights.add(n * PAIRS_BYTES));
+            if V::MANY_REGISTERS {
+                self.panel_sums::<V, M, TILE_OUTPUTS>(panel, at, 0, &mut tile, ahead);
+            } else {
+                for n in 0..TILE_OUTPUTS {
+                    self.panel_sums::<V, M, 1>(panel, at, n, &mut tile, ahead);
                 }
-                for m in 0..M {
-                    let x = V::load_pairs(x.add(m * PAIRS_BYTES));
-                    for n in 0..TILE_OUTPUTS {
-                        tile[m][n] = tile[m][n].dot(x, pairs[n]);
-                    }
-                }
-                weights = weights.wrapping_add(TILE_OUTPUTS * PAIRS_BYTES);
-                x = x.wrapping_add(TILE_ROWS * PAIRS_BYTES);
             }
             let last = panel.start + panel.width == self.inputs;
             for m in 0..M {
@@ -416,6 +404,52 @@ impl Dots {
                 } else if at.row + m < rows {
                     self.finish::<V, TILE_OUTPUTS>(at.output, at.row + m, &tile[m]);
                 }
+            }
+        }
+    }
+
+    /// Adds a panel's products to `N` of a tile's outputs, from `first` on: as many as registers hold sums of.
+    ///
+    /// # Safety
+    /// As for `panel_tile`.
+    #[inline(always)]
+    unsafe fn panel_sums<V: Lanes, const M: usize, const N: usize>(
+        self,
+        panel: &Panel,
+        at: Place,
+        first: usize,
+        tile: &mut [[V; TILE_OUTPUTS]; M],
+        mut ahead: *const u8,
+    ) {
+        // SAFETY: the caller vouches for the pointers; rounded rows are padded, and six to a tile.
+        unsafe {
+            let weights = panel.weights.as_ptr().cast::<u8>().add(at.beside * TILE_OUTPUTS * PANEL * 2);
+            let mut weights = weights.add(first * PAIRS_BYTES);
+            let mut x = self.x.add(at.row * row_bytes(self.inputs) + panel.start * TILE_ROWS * 2);
+            // About the bytes of as many numbers.
+            let step = stored::row_bytes(self.format, STRETCH) / (STRETCH / PAIRS);
+            let mut sums = [[V::zero(); N]; M];
+            for m in 0..M {
+                sums[m].copy_from_slice(&tile[m][first..first + N]);
+            }
+            for _ in (0..panel.width).step_by(PAIRS) {
+                V::prefetch(ahead);
+                ahead = ahead.wrapping_add(step);
+                let mut pairs = [V::load_pairs(weights); N];
+                for n in 1..N {
+                    pairs[n] = V::load_pairs(weights.add(n * PAIRS_BYTES));
+                }
+                for m in 0..M {
+                    let x = V::load_pairs(x.add(m * PAIRS_BYTES));
+                    for n in 0..N {
+                        sums[m][n] = sums[m][n].dot(x, pairs[n]);
+                    }
+                }
+                weights = weights.wrapping_add(TILE_OUTPUTS * PAIRS_BYTES);
+                x = x.wrapping_add(TILE_ROWS * PAIRS_BYTES);
+            }
+            for m in 0..M {
+                tile[m][first..first + N].copy_from_slice(&sums[m]);
             }
         }
     }
