@@ -364,6 +364,7 @@ impl Policy {
 mod tests {
     use super::*;
     use crate::key::hash_key;
+    use std::time::Instant;
     use wire::openai::endpoint::{CHAT, COMPLETIONS};
     use wire::openai::scan::{Limits as ScanLimits, scan};
 
@@ -397,6 +398,29 @@ mod tests {
         assert!(decide(&policy, r#"{"prompt":["press","red buttons"]}"#).expect("fine").is_screened());
     }
 
+    /// Names, parts and escapes that make a worker's joints many and long; each was quadratic once.
+    #[test]
+    #[expect(clippy::disallowed_methods, reason = "tests measure")]
+    fn joints_cost_no_more_than_the_body_has_bytes() {
+        let policy = policy(r#"{"deny_list":{"phrases":["project nightjar","a b c d e f g h"]}}"#);
+        let (names, spaces) = (r#""project","#.repeat(30_000), " ".repeat(4 << 20));
+        let parts = r#"{"type":"text","text":""},"#.repeat(30_000);
+        let system = r#"{"role":"system","content":"project"},{"role":"user","content":"\u200b"},"#.repeat(15_000);
+        for body in [
+            format!(r#"{{"messages":[{{"role":"user","content":"\u00e9{spaces}","x":[{names}0]}}]}}"#),
+            format!(r#"{{"messages":[{{"role":"user","content":"{spaces}","x":[{names}0]}}]}}"#),
+            format!(
+                r#"{{"messages":[{{"role":"user","content":[{parts}{{"type":"text","text":"x"}}],"x":[{names}0]}}]}}"#
+            ),
+            format!(r#"{{"messages":[{system}{{"role":"user","content":"{spaces}"}}]}}"#),
+        ] {
+            let begun = Instant::now();
+            assert!(!is_denied(&policy, &body));
+            // Unoptimized, on a machine that is full; each took minutes.
+            assert!(begun.elapsed() < Duration::from_secs(20), "{:?}", begun.elapsed());
+        }
+    }
+
     #[test]
     fn token_ids_are_refused_only_where_a_list_is_active() {
         let listed = policy(r#"{"deny_list":{"phrases":["x"]}}"#);
@@ -416,6 +440,12 @@ mod tests {
             r#"{"messages":[{"role":"user","content":"project","name":"nightjar"}]}"#,
             r#"{"messages":[{"role":"user","content":"my project"},{"role":"user","content":"nightjar"}]}"#,
             r#"{"messages":[{"role":"system","content":"project"},{"role":"user","content":"nightjar"}]}"#,
+            r#"{"messages":[{"role":"user","content":"project"},{"role":"system","content":"nightjar"}]}"#,
+            r#"{"messages":[{"role":"system","content":"project"},{"role":"user","content":"x"},{"role":"assistant","content":"y"},{"role":"user","content":"nightjar"}]}"#,
+            r#"{"messages":[{"role":"user","content":"x"},{"role":"system","content":"project"},{"role":"assistant","content":"y"},{"role":"user","content":[{"type":"text","text":""},{"type":"text","text":" night"},{"type":"text","text":"jar"}]}]}"#,
+            r#"{"messages":[{"role":"system","content":"project"},{"role":"user","content":"x"},{"role":"system","content":"nightjar"}]}"#,
+            r#"{"messages":[{"role":"user","name":"project","content":[{"type":"text","text":"night"},{"type":"text","text":"jar"}]}]}"#,
+            r#"{"messages":[{"role":"user","name":"project","content":[{"type":"text","text":" "},{"type":"text","text":"night"},{"type":"text","text":"jar"}]}]}"#,
             r#"{"messages":[{"role":"user","content":[{"type":"text","text":"proj"},{"type":"text","text":"ect night"},{"type":"text","text":"jar"}]}]}"#,
             r#"{"messages":[{"role":"user","content":[{"type":"text","text":"project"},{"type":"text","text":"nightjar"}]}]}"#,
             r#"{"messages":[{"role":"user","content":[{"text":"project \u200b\n\t","type":"text","x":"between"},{"type":"text","text":"  nightjar"}]}]}"#,
@@ -425,6 +455,10 @@ mod tests {
             r#"{"messages":[{"role":"user","content":"hi"}],"documents":["project","nightjar"]}"#,
             r#"{"messages":[{"role":"user","content":"hi"}],"novelty":{"x":["project nightjar"]}}"#,
             r#"{"messages":[{"role":"assistant","content":"","tool_calls":[{"function":{"name":"f","arguments":"{\"a\":\"project\\u0020nightjar\"}"}}]}]}"#,
+            r#"{"messages":[{"role":"assistant","tool_calls":[{"function":{"name":"f","arguments":"{\"project\": [\"\\u006eightjar\"]}"}}]}]}"#,
+            r#"{"messages":[{"role":"user","content":"hi"}],"tools":[{"function":{"description":"nightjar","name":"project"}}]}"#,
+            r#"{"messages":[{"role":"assistant","tool_calls":[{"function":{"name":"project","arguments":"{\"nightjar\": 1}"}}]}]}"#,
+            r#"{"messages":[{"role":"assistant","tool_calls":[{"function":{"name":"f","arguments":"{\"a\": \"project\"}"}},{"function":{"name":"nightjar","arguments":"{}"}}]}]}"#,
             r#"{"prompt":["a","project nightjar"]}"#,
             r#"{"prompt":"x","suffix":"project nightjar"}"#,
         ] {
@@ -433,8 +467,11 @@ mod tests {
         for body in [
             r#"{"messages":[{"role":"user","content":"project nightjars"}]}"#,
             r#"{"messages":[{"role":"user","content":"my project"},{"role":"assistant","content":"nightjar"}]}"#,
+            r#"{"messages":[{"role":"user","content":"project"},{"role":"assistant","content":"y"},{"role":"user","content":"nightjar"}]}"#,
+            r#"{"messages":[{"role":"system","content":"project x"},{"role":"user","content":"nightjar"}]}"#,
             r#"{"messages":[{"role":"user","content":[{"type":"text","text":"project night"},{"type":"text","text":"jars"}]}]}"#,
             r#"{"prompt":["project","nightjar"]}"#,
+            r#"{"messages":[{"role":"assistant","tool_calls":[{"function":{"name":"f","arguments":"{\"a\": \"project, nightjar\"}"}}]}]}"#,
         ] {
             assert!(!is_denied(&policy, body), "{body}");
         }

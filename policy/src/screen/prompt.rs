@@ -56,21 +56,16 @@ impl<'l> PromptScreen<'l> {
     /// True if it holds a denied phrase, or one lies over the joint.
     #[must_use]
     pub fn denies(&mut self, text: &str, continues: bool) -> bool {
+        if !continues {
+            self.open = [const { None }; JOINERS.len()];
+        } else if self.denies_over(text) {
+            return true;
+        }
         let mut alone = Cursor::new();
         if alone.push(self.list, text).is_some() {
             return true;
         }
         let mut marked = std::mem::take(&mut alone.run.marked);
-        for (open, joiner) in self.open.iter_mut().zip(JOINERS) {
-            let Some(mut joined) = open.take().filter(|_| continues) else { continue };
-            let joint = joined.position;
-            if read_over(self.list, &mut joined, joiner, text) {
-                return true;
-            }
-            self.over.note(std::mem::take(&mut joined.run.marked), joint);
-            // Still on something that began before this text: the next joint is to be read on from here.
-            *open = joined.reaches_before(joint).then_some(joined);
-        }
         for open in &mut self.open {
             if open.is_none() && alone.unsettled().is_some() {
                 *open = Some(alone.clone());
@@ -84,18 +79,41 @@ impl<'l> PromptScreen<'l> {
         is_denied
     }
 
-    /// True if a denied phrase lies over the joint to `text`, which is not read as the next one.
+    /// Reads the next text for phrases that began before it, and for no others. True if a denied one lies over the joint.
     #[must_use]
-    pub fn denies_next(&mut self, text: &str) -> bool {
-        for (open, joiner) in self.open.iter().zip(JOINERS) {
-            let Some(mut joined) = open.clone() else { continue };
+    pub(super) fn denies_over(&mut self, text: &str) -> bool {
+        for (open, joiner) in self.open.iter_mut().zip(JOINERS) {
+            let Some(mut joined) = open.take() else { continue };
             let joint = joined.position;
             if read_over(self.list, &mut joined, joiner, text) {
                 return true;
             }
-            self.over.note(joined.run.marked, joint);
+            self.over.note(std::mem::take(&mut joined.run.marked), joint);
+            // Still on something that began before this text: the next joint is to be read on from here.
+            *open = joined.reaches_before(joint).then_some(joined);
         }
         false
+    }
+
+    /// True if a phrase may have begun at the end of what was read.
+    pub(super) fn is_open(&self) -> bool {
+        self.open.iter().any(Option::is_some)
+    }
+
+    /// Screens that go on from each end that this one has come to, whatever joins what follows.
+    pub(super) fn ends(&self) -> impl Iterator<Item = Self> {
+        let end = |open: &Cursor| Self {
+            list: self.list,
+            open: [const { () }; JOINERS.len()].map(|()| Some(open.clone())),
+            last: Vec::new(),
+            over: Over::default(),
+        };
+        self.open.iter().flatten().map(end)
+    }
+
+    /// A screen that stands where this one does, to read on elsewhere; it has found nothing yet.
+    pub(super) fn fork(&self) -> Self {
+        Self { list: self.list, open: self.open.clone(), last: Vec::new(), over: Over::default() }
     }
 
     /// The ranges of the text read last that are to be replaced: sorted and disjoint.

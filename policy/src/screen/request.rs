@@ -1,8 +1,11 @@
 //! A request's texts, read as a worker reads them: each alone, and over its joints to others.
 
-use super::{DenyList, Phrases, PromptScreen, REDACTIONS_MAX};
+use super::{DenyList, Phrases, PromptScreen, REDACTIONS_MAX, fold};
+use crate::config::PHRASE_BYTES_MAX;
 use bytes::Bytes;
+use std::borrow::Cow;
 use std::ops::Range;
+use wire::openai::endpoint::TextRole;
 use wire::openai::scan::{Joint, Scan, TextSpan, unescape};
 use wire::openai::splice::Edit;
 
@@ -27,9 +30,9 @@ impl DenyList {
     }
 }
 
-/// Reads the texts of a request. The content of messages is read in order, then everything beside it,
-/// and each name beside a message with that message's content, before and behind it, as some
-/// templates write them.
+/// Reads the texts of a request. The content of messages is read in order, then everything beside it, and each name
+/// beside a message with that message's content, before and behind it, as some templates write them. Templates move
+/// the system's words as well: before each turn of the user (Mistral's before the last), and all of them together.
 pub(super) fn read(phrases: &Phrases, replacement: &str, body: &[u8], scan: &Scan) -> Read {
     let mut reader = Reader { phrases, replacement, body, read: Read::default() };
     reader.read.is_denied = reader.denies(scan);
@@ -37,6 +40,74 @@ pub(super) fn read(phrases: &Phrases, replacement: &str, body: &[u8], scan: &Sca
     read.edits.sort_by_key(|edit| edit.span);
     read
 }
+
+/// The texts of one message or prompt, of texts in the order of these.
+fn of_item(texts: &[TextSpan], item: u32) -> &[TextSpan] {
+    let from = texts.partition_point(|text| text.item < item);
+    let texts = &texts[from..];
+    &texts[..texts.partition_point(|text| text.item == item)]
+}
+
+/// The beginning of texts that follow each other, as far as a phrase can reach into them, without what phrases pass over:
+/// many names may be read on into it, and white space that fills a body must not be read for each.
+fn head<'b>(texts: impl IntoIterator<Item = Cow<'b, str>>) -> Vec<String> {
+    let mut head: Vec<String> = Vec::new();
+    let mut room = HEAD_MAX;
+    for text in texts {
+        let mut part = String::new();
+        for character in text.chars() {
+            if character.is_whitespace() {
+                if !part.ends_with(' ') {
+                    part.push(' ');
+                }
+            } else if !fold::is_invisible(character) {
+                part.push(character);
+                room -= 1;
+            }
+            if room == 0 {
+                head.push(part);
+                return head;
+            }
+        }
+        let adds_nothing = part.is_empty() || (part == " " && head.last().is_some_and(|last| last.ends_with(' ')));
+        if !adds_nothing {
+            head.push(part);
+        }
+    }
+    head
+}
+
+/// A text without these ranges, which are in order.
+fn replaced(text: &str, ranges: &[Range<usize>], with: &str) -> String {
+    let mut changed = text.to_owned();
+    for range in ranges.iter().rev() {
+        changed.replace_range(range.clone(), with);
+    }
+    changed
+}
+
+/// Arguments once more unescaped, as a worker reads them that parses them; none where that changes nothing.
+fn unescaped(arguments: &str) -> Option<String> {
+    arguments.contains('\\').then(|| unescape(arguments.as_bytes()).into_owned())
+}
+
+/// The names and values of arguments, as a template may write them one after another; none where there are none.
+fn loosened(arguments: &str) -> Option<String> {
+    let mut words = String::with_capacity(arguments.len());
+    let (mut strings, mut is_within, mut is_escaped) = (0, false, false);
+    for character in arguments.chars() {
+        let is_quote = character == '"' && !is_escaped;
+        is_escaped = is_within && character == '\\' && !is_escaped;
+        is_within ^= is_quote;
+        strings += usize::from(is_quote && is_within);
+        let is_between = is_quote || (!is_within && matches!(character, '{' | '}' | '[' | ']' | ':' | ','));
+        words.push(if is_between { ' ' } else { character });
+    }
+    (strings > 0).then(|| unescaped(&words).unwrap_or(words))
+}
+
+/// Visible characters that are beyond every phrase, even where some of them are marks that wait to be put in order.
+const HEAD_MAX: usize = PHRASE_BYTES_MAX + 64;
 
 struct Reader<'a> {
     phrases: &'a Phrases,
@@ -48,32 +119,92 @@ struct Reader<'a> {
 impl Reader<'_> {
     fn denies(&mut self, scan: &Scan) -> bool {
         let (content, beside) = scan.content_and_beside();
+        self.content(content, beside) || self.beside(content, beside)
+    }
+
+    /// Reads the content of messages, or prompts.
+    fn content(&mut self, content: &[TextSpan], beside: &[TextSpan]) -> bool {
         let body = self.body;
-        let of_item = |item: u32| {
-            let from = beside.partition_point(|text| text.item < item);
-            beside[from..].iter().take_while(move |text| text.item == item)
-        };
         let mut screen = PromptScreen::over(self.phrases);
-        for (place, text) in content.iter().enumerate() {
-            if self.text(&mut screen, *text, text.joint == Joint::Continues) {
-                return true;
+        let (mut first, mut latest): (Option<PromptScreen<'_>>, Option<PromptScreen<'_>>) = (None, None);
+        for item in content.chunk_by(|one, next| one.item == next.item) {
+            let (number, role) = (item[0].item, item[0].role);
+            for text in item {
+                if self.text(&mut screen, *text, text.joint == Joint::Continues) {
+                    return true;
+                }
             }
-            let is_last = content.get(place + 1).is_none_or(|next| next.item != text.item);
-            if is_last && of_item(text.item).any(|name| screen.denies_next(&name.read(body))) {
-                return true;
+            for name in of_item(beside, number).iter().take_while(|_| screen.is_open()) {
+                if self.goes_on(&screen, &[name.read(body)]) {
+                    return true;
+                }
             }
-        }
-        self.note(&screen);
-        let mut screen = PromptScreen::over(self.phrases);
-        for text in beside {
-            let first = content.partition_point(|content| content.item < text.item);
-            let first = content.get(first).filter(|content| content.item == text.item);
-            if self.text(&mut screen, *text, true) || first.is_some_and(|first| screen.denies_next(&first.read(body))) {
-                return true;
+            if matches!(role, TextRole::System | TextRole::User) && (first.is_some() || latest.is_some()) {
+                let head = head(item.iter().map(|text| text.read(body)));
+                if [&first, &latest].into_iter().flatten().any(|moved| self.goes_on(moved, &head)) {
+                    return true;
+                }
+            }
+            if role == TextRole::System {
+                let end = screen.is_open().then(|| screen.fork());
+                if number == 0 { first = end } else { latest = end }
             }
         }
         self.note(&screen);
         false
+    }
+
+    /// Reads everything beside the content; where calls have arguments, once more as a template writes them.
+    fn beside(&mut self, content: &[TextSpan], beside: &[TextSpan]) -> bool {
+        let has_arguments = || beside.iter().any(|text| text.role == TextRole::Arguments);
+        self.members(content, beside, false) || (has_arguments() && self.members(content, beside, true))
+    }
+
+    /// Reads each text joined to the one before it either way round, for an object's members have no order, and to the
+    /// content of its message. With `is_loose` only what lies over joints is news.
+    fn members(&mut self, content: &[TextSpan], beside: &[TextSpan], is_loose: bool) -> bool {
+        let body = self.body;
+        let reading = |text: &TextSpan| {
+            let read = text.read(body);
+            let loose = (is_loose && text.role == TextRole::Arguments).then(|| loosened(&read)).flatten();
+            loose.map_or(read, Cow::Owned)
+        };
+        let mut screen = PromptScreen::over(self.phrases);
+        for item in beside.chunk_by(|one, next| one.item == next.item) {
+            let mut of_content = None;
+            for (place, text) in item.iter().enumerate() {
+                let is_denied =
+                    if is_loose { screen.denies(&reading(text), true) } else { self.text(&mut screen, *text, true) };
+                if is_denied {
+                    return true;
+                }
+                if !screen.is_open() {
+                    continue;
+                }
+                let before = place.checked_sub(1).map(|before| reading(&item[before]));
+                let of_content = of_content
+                    .get_or_insert_with(|| head(of_item(content, text.item).iter().map(|text| text.read(body))));
+                if self.goes_on(&screen, of_content) || self.goes_on(&screen, &head(before)) {
+                    return true;
+                }
+            }
+        }
+        self.note(&screen);
+        false
+    }
+
+    /// True if a denied phrase lies over the joint from the end of what `screen` read to these texts, which are joined
+    /// to each other like each other, and maybe unlike that.
+    fn goes_on(&mut self, screen: &PromptScreen<'_>, texts: &[impl AsRef<str>]) -> bool {
+        let Some((first, rest)) = texts.split_first() else { return false };
+        let mut joined = screen.fork();
+        let mut is_denied = joined.denies_over(first.as_ref());
+        self.note(&joined);
+        for mut end in joined.ends() {
+            is_denied |= rest.iter().any(|text| end.is_open() && end.denies_over(text.as_ref()));
+            self.note(&end);
+        }
+        is_denied
     }
 
     /// Reads one text, and once more unescaped where a worker may do so.
@@ -104,21 +235,27 @@ impl Reader<'_> {
         self.read.edits.extend(places.into_iter().map(|span| Edit { span, with: with.clone() }));
     }
 
-    /// Reads what another unescaping makes of a text. A phrase that it shows must be gone once those
-    /// that were seen without it are replaced.
+    /// Reads what else a worker may make of a text. A phrase that this shows must be gone once those that were seen
+    /// without it are replaced.
     fn hidden(&mut self, span: TextSpan, text: &str, redacted: &[Range<usize>]) -> bool {
-        let Some(inner) = span.inner(self.body) else { return false };
-        let (is_denied, marked) = self.phrases.read_alone(&inner);
-        self.read.labels |= marked.labels;
-        if !marked.redacted.is_empty() {
-            let mut changed = text.to_owned();
-            for range in redacted.iter().rev() {
-                changed.replace_range(range.clone(), self.replacement);
-            }
-            let (_, left) = self.phrases.read_alone(&unescape(changed.as_bytes()));
-            self.read.is_unplaceable |= !left.redacted.is_empty();
+        if span.role != TextRole::Arguments {
+            return false;
         }
-        is_denied
+        let mut changed = None;
+        for reading in [unescaped, loosened] {
+            let Some(read) = reading(text) else { continue };
+            let (is_denied, marked) = self.phrases.read_alone(&read);
+            self.read.labels |= marked.labels;
+            if is_denied {
+                return true;
+            }
+            if !marked.redacted.is_empty() {
+                let changed = changed.get_or_insert_with(|| replaced(text, redacted, self.replacement));
+                let (_, left) = self.phrases.read_alone(&reading(changed).unwrap_or_default());
+                self.read.is_unplaceable |= !left.redacted.is_empty();
+            }
+        }
+        false
     }
 
     fn note(&mut self, screen: &PromptScreen<'_>) {

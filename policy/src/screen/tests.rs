@@ -228,7 +228,9 @@ fn joints_are_read_as_workers_join() {
     let mut apart = PromptScreen::new(&list);
     assert!(!apart.denies("red", false) && !apart.denies("button", false));
     let mut next = PromptScreen::new(&list);
-    assert!(!next.denies("the red", false) && next.denies_next("button") && !next.denies_next("rose"));
+    assert!(!next.denies("the red", false) && next.fork().denies_over("button") && !next.fork().denies_over("rose"));
+    let mut over = next.fork();
+    assert!(!over.denies_over("bu") && over.ends().any(|mut end| end.denies_over("tton")));
 }
 
 #[test]

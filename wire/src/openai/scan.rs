@@ -91,15 +91,6 @@ impl TextSpan {
         unescape(self.raw.of(body))
     }
 
-    /// The characters of a tool call's arguments once more unescaped, as a worker reads them that parses them; `None`
-    /// where that changes nothing.
-    #[must_use]
-    pub fn inner(self, body: &[u8]) -> Option<String> {
-        let text = self.read(body);
-        let is_escaped = self.role == TextRole::Arguments && text.contains('\\');
-        is_escaped.then(|| unescape(text.as_bytes()).into_owned())
-    }
-
     /// The places in the body of ranges of its characters' bytes, sorted and disjoint; `None` where it is no string's
     /// value: a number, or the name of a member, on which others may depend.
     #[must_use]

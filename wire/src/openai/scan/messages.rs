@@ -145,7 +145,8 @@ impl Scanner<'_> {
 }
 
 /// True if some chat template writes a message of `role` into one turn with the one before it: the same role twice
-/// (Mistral), and the system's words before the user's (Gemma, Llama 2).
+/// (Mistral), and the system's words with the user's (Gemma, Llama 2).
 fn joins(before: Option<TextRole>, role: TextRole) -> bool {
-    before.is_some_and(|before| before == role || (before == TextRole::System && role == TextRole::User))
+    let is_of_a_user = |role| matches!(role, TextRole::System | TextRole::User);
+    before.is_some_and(|before| before == role || (is_of_a_user(before) && is_of_a_user(role)))
 }

@@ -61,7 +61,9 @@ fn messages_that_templates_join_continue() {
         let messages = json!([{"role": first, "content": "a"}, {"content": "b", "role": second, "name": "c"}]);
         chat(&json!({"messages": messages}).to_string()).texts()[1].joint
     };
-    for (first, second) in [("user", "user"), ("assistant", "assistant"), ("system", "user"), ("developer", "user")] {
+    for (first, second) in
+        [("user", "user"), ("assistant", "assistant"), ("system", "user"), ("developer", "user"), ("user", "system")]
+    {
         assert_eq!(joint(first, second), Joint::Continues, "{first} {second}");
     }
     assert_eq!(joint("user", "assistant"), Joint::Starts);
@@ -142,13 +144,11 @@ fn fields_that_reach_no_prompt_are_not_texts() {
 }
 
 #[test]
-fn arguments_are_read_as_a_worker_reads_them() {
-    let arguments = json!({"city": "PARIS"}).to_string().replace("PARIS", r"P\u0061ris");
-    let call = json!([{"function": {"name": "f", "arguments": arguments}}]);
+fn arguments_are_told_from_other_texts() {
+    let call = json!([{"function": {"name": "f", "arguments": "{\"city\":\"Paris\"}"}}]);
     let body = json!({"messages": [{"role": "assistant", "tool_calls": call}]}).to_string();
-    let found = chat(&body);
-    let inner: Vec<_> = found.texts().iter().filter_map(|text| text.inner(body.as_bytes())).collect();
-    assert_eq!(inner, [r#"{"city":"Paris"}"#]);
+    let roles: Vec<_> = chat(&body).texts().iter().map(|text| text.role).collect();
+    assert_eq!(roles, [TextRole::Assistant, TextRole::Arguments]);
 }
 
 #[test]
