@@ -35,6 +35,10 @@ impl Address {
     /// # Errors
     /// The problem with the URL.
     pub(crate) fn parse(url: &str) -> Result<Self, String> {
+        // A parser of HTTP's targets drops what follows the sign, and with it what somebody meant.
+        if url.contains('#') {
+            return Err(format!("holds a `#`; {FORM}"));
+        }
         let uri: Uri = url.parse().map_err(|cause| format!("is {url:?}, not a URL: {cause}"))?;
         let parts = uri.into_parts();
         let authority = parts.authority.ok_or_else(|| format!("is {url:?}; {FORM}"))?;
@@ -281,10 +285,22 @@ mod tests {
 
     #[test]
     fn a_wrong_url_says_what_is_wrong() {
-        for url in ["", "localhost:8081", "ftp://h:1", "http://h:1/v1", "https://h:1/v1"] {
+        for url in [
+            "",
+            "localhost:8081",
+            "ftp://h:1",
+            "http://h:1/v1",
+            "https://h:1/v1",
+            "http://h:1#f",
+            "http://h:1/#",
+            "http://h:1/?",
+            "http://h:1?q",
+        ] {
             assert!(Address::parse(url).is_err(), "{url}");
         }
-        assert!(!Address::parse("http://u:secret@h:1").expect_err("a user").contains("secret"));
+        for url in ["http://u:secret@h:1", "http://u:secret@h:1#f", "http://h:1#secret"] {
+            assert!(!Address::parse(url).expect_err("a user").contains("secret"), "{url}");
+        }
         assert!(Address::parse("http://127.0.0.1:8081/").is_ok());
         assert!(Address::parse("http://[::1]:8081").is_ok_and(|address| !address.is_tls()));
         assert!(Address::parse("https://h:1").is_ok_and(|address| address.is_tls()));
