@@ -1,6 +1,6 @@
 //! The accept loop: bounds, health in reserve, drain.
 
-use crate::clients::Clients;
+use crate::clients::{Clients, Entered, Named, named, network};
 use crate::config::{ListenConfig, Timeouts};
 use crate::connection::{Answer, Answering, Clocks, Ended, FileBehind, Socket, discard_unread};
 use crate::cors;
@@ -286,6 +286,8 @@ impl Listener {
             tls: self.tls.take(),
             files: self.files,
             clients: self.shares.then(|| Clients::new(connections_max / 2)),
+            shaking: Clients::new(self.config.tls.handshakes_max.min(connections_max) / 2),
+            asking: Clients::new(RESERVED_MAX / 2),
             slots: Arc::new(Semaphore::new(connections_max)),
             reserved: Arc::new(Semaphore::new(RESERVED_MAX)),
             meters: self.meters.clone(),
@@ -319,7 +321,11 @@ struct Server {
     tls: Option<ServerTls>,
     files: Option<FileBehind>,
     /// Absent where a client may have every connection.
-    clients: Option<Arc<Clients>>,
+    clients: Option<Arc<Clients<Named>>>,
+    /// Handshakes in flight: a client that ends none has half of the room for them, and of the connections.
+    shaking: Arc<Clients<u128>>,
+    /// Connections in reserve.
+    asking: Arc<Clients<u128>>,
     slots: Arc<Semaphore>,
     reserved: Arc<Semaphore>,
     meters: Option<Meters>,
@@ -330,9 +336,10 @@ struct Server {
 /// Places that one connection holds until it ends.
 struct Held {
     _slot: OwnedSemaphorePermit,
-    /// A place among the handshakes in flight, given back when it is over.
-    handshake: Option<OwnedSemaphorePermit>,
-    is_reserved: bool,
+    /// A place among the handshakes in flight, and in its client's share of them, given back when it is over.
+    handshake: Option<(OwnedSemaphorePermit, Entered<u128>)>,
+    /// A place in its client's share of the reserve.
+    reserve: Option<Entered<u128>>,
 }
 
 /// Facts about a connection, once requests may come.
@@ -346,29 +353,33 @@ struct Opened {
 impl Server {
     /// Serves a connection, if one more is allowed.
     fn take(self: &Arc<Self>, stream: TcpStream, peer: Peer) {
-        match self.place() {
+        match self.place(peer) {
             Some(held) => self.spawn(stream, peer, held),
             None => self.take_reserved(stream, peer),
         }
     }
 
     /// Room for one more connection, and for its handshake.
-    fn place(&self) -> Option<Held> {
+    fn place(&self, peer: Peer) -> Option<Held> {
         let slot = Arc::clone(&self.slots).try_acquire_owned().ok()?;
-        let handshake = self.tls.as_ref().map(ServerTls::place);
-        if let Some(None) = handshake {
+        let Some(tls) = &self.tls else { return Some(Held { _slot: slot, handshake: None, reserve: None }) };
+        let handshake = tls.place().zip(self.shaking.enter(network(peer.0.ip())));
+        if handshake.is_none() {
             self.count_failed_handshake("busy");
             return None;
         }
-        Some(Held { _slot: slot, handshake: handshake.flatten(), is_reserved: false })
+        Some(Held { _slot: slot, handshake, reserve: None })
     }
 
     /// Serves a connection that may ask for health and the like alone.
     fn take_reserved(self: &Arc<Self>, stream: TcpStream, peer: Peer) {
-        match Arc::clone(&self.reserved).try_acquire_owned() {
-            Ok(slot) => self.spawn(stream, peer, Held { _slot: slot, handshake: None, is_reserved: true }),
+        let slot = Arc::clone(&self.reserved).try_acquire_owned().ok();
+        match slot.zip(self.asking.enter(network(peer.0.ip()))) {
+            Some((slot, entered)) => {
+                self.spawn(stream, peer, Held { _slot: slot, handshake: None, reserve: Some(entered) });
+            }
             // Dropping the stream closes it.
-            Err(_) => self.count_refused(),
+            None => self.count_refused(),
         }
     }
 
@@ -400,11 +411,12 @@ impl Server {
     async fn connection(self: Arc<Self>, stream: TcpStream, peer: Peer, mut held: Held) {
         let (stream, clocks) = (Arc::new(stream), Clocks::start(self.tls.is_some()));
         let mut timeouts = self.config.timeouts();
-        if held.is_reserved {
+        let is_reserved = held.reserve.is_some();
+        if is_reserved {
             timeouts.head = timeouts.head.min(RESERVED_HEAD);
             timeouts.handshake = timeouts.handshake.min(RESERVED_HEAD);
         }
-        let mut opened = Opened { peer, is_reserved: held.is_reserved, identity: None };
+        let mut opened = Opened { peer, is_reserved, identity: None };
         // What is encrypted lies in no file.
         let files = self.files.filter(|_| self.tls.is_none());
         let socket = Socket { stream: Arc::clone(&stream), clocks: Arc::clone(&clocks), files };
@@ -417,7 +429,7 @@ impl Server {
         drop(held.handshake.take());
         let Some((io, identity)) = handshake else { return };
         let entering = self.clients.as_ref().zip(identity.as_ref());
-        let entered = entering.map(|(clients, identity)| clients.enter(identity, peer.0.ip()));
+        let entered = entering.map(|(clients, identity)| clients.enter(named(identity, peer.0.ip())));
         if let Some(None) = entered {
             return self.end(&end.stream, Ended::Crowded);
         }

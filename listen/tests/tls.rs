@@ -17,7 +17,7 @@ use std::time::{Duration, Instant};
 use telemetry::metrics::Registry;
 use tempfile::TempDir;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
-use tokio::net::TcpStream;
+use tokio::net::{TcpSocket, TcpStream};
 use tokio::task::JoinHandle;
 use tokio_rustls::TlsConnector;
 use tokio_rustls::client::TlsStream;
@@ -191,7 +191,10 @@ impl Running {
 }
 
 async fn connect(address: SocketAddr, client: &Arc<ClientConfig>, host: &str) -> io::Result<TlsStream<TcpStream>> {
-    let stream = TcpStream::connect(address).await?;
+    shake_hands(TcpStream::connect(address).await?, client, host).await
+}
+
+async fn shake_hands(stream: TcpStream, client: &Arc<ClientConfig>, host: &str) -> io::Result<TlsStream<TcpStream>> {
     let name = ServerName::try_from(host.to_owned()).expect("a name");
     let connecting = TlsConnector::from(Arc::clone(client)).connect(name, stream);
     tokio::time::timeout(LIMIT, connecting).await.expect("in time")
@@ -432,6 +435,33 @@ async fn beyond_the_bound_of_handshakes_there_is_health_alone() {
     running.eventually_shows("forebay_listen_handshakes{listener=\"test\"} 0").await;
     let answer = running.ask(&client, "/who").await.expect("an answer");
     assert!(answer.starts_with("HTTP/1.1 200"), "the place is free again: {answer}");
+}
+
+#[tokio::test]
+async fn an_address_that_ends_no_handshake_keeps_no_other_out() {
+    let running = start(|config, _, _| {
+        config.tls.handshakes_max = 8;
+        config.tls.handshake_timeout_ms = 60_000;
+    })
+    .await;
+    let mut silent = Vec::new();
+    for _ in 0..100 {
+        silent.push(TcpStream::connect(running.address).await.expect("connects"));
+    }
+    // Four have begun, 32 wait in the reserve, and the others are closed.
+    let refused = "forebay_listen_refused_connections_total{listener=\"test\"} 64";
+    running.eventually_shows(refused).await;
+    assert!(running.shows("forebay_listen_failed_handshakes_total{listener=\"test\",reason=\"busy\"} 96"));
+    let other = TcpSocket::new_v4().expect("a socket");
+    other.bind(([127, 0, 0, 2], 0).into()).expect("loopback is a network");
+    let stream = other.connect(running.address).await.expect("connects");
+    let stream = shake_hands(stream, &running.authority.plain_client(), "localhost").await.expect("a handshake");
+    let answer = ask(stream, "/who").await.expect("an answer");
+    assert!(answer.starts_with("HTTP/1.1 200"), "{answer}");
+    drop(silent);
+    running.eventually_shows("forebay_listen_handshakes{listener=\"test\"} 0").await;
+    let answer = running.ask(&running.authority.plain_client(), "/who").await.expect("an answer");
+    assert!(answer.starts_with("HTTP/1.1 200"), "its places are free again: {answer}");
 }
 
 /// Lays the files out as Kubernetes mounts a Secret, or swaps them for others as it does.

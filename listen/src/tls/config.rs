@@ -30,8 +30,8 @@ pub struct TlsConfig {
     pub min_version: MinVersion,
     /// How long a handshake may take, in milliseconds. 5 s are many round trips of the slowest honest line.
     pub handshake_timeout_ms: u64,
-    /// The most handshakes in flight; further clients are let in for health and metrics alone. A handshake holds some
-    /// 20 KB and half a millisecond of computing.
+    /// The most handshakes in flight, half of them from one address; further clients are let in for health and metrics
+    /// alone. A handshake holds some 20 KB and half a millisecond of computing.
     pub handshakes_max: usize,
     /// How often the files are looked at, in milliseconds. New ones are used for new connections once they are valid
     /// and fit together.
