@@ -11,8 +11,9 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use sha2::{Digest as _, Sha256};
+use wire::digest::Digest;
 use wire::evidence::{Evidence, ObjectEvidence, Origin, Pinned, Role, is_weights_name};
-use wire::manifest::Manifest;
+use wire::manifest::{Manifest, TensorDigest};
 
 use crate::gguf::Gguf;
 use crate::header::Header;
@@ -102,6 +103,17 @@ impl Probe {
                 info.name = name;
             }
         }
+    }
+
+    /// The digests of tensors in a manifest, which has the names that are stored, by the names that they have here.
+    pub(crate) fn tensor_digests(&self, manifest: &Manifest) -> BTreeMap<String, Digest> {
+        let stored = self.gguf.iter().flat_map(|gguf| &gguf.tensors).map(|tensor| &tensor.name);
+        let here = self.shards.iter().flat_map(|shard| &shard.header.tensors).map(|info| &info.name);
+        let renamed: BTreeMap<&String, &String> = stored.zip(here).collect();
+        let digest = |TensorDigest { name, digest }: &TensorDigest| {
+            (renamed.get(name).map_or_else(|| name.clone(), |here| (*here).clone()), *digest)
+        };
+        manifest.files().iter().flat_map(|file| &file.tensors).map(digest).collect()
     }
 
     /// One file alone, of which no byte was read.

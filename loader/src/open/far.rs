@@ -12,7 +12,7 @@ use tracing::Instrument;
 use wire::digest::Digest;
 use wire::evidence::{Expected, Verdict};
 use wire::extent;
-use wire::manifest::{Manifest, ManifestFile, TensorDigest};
+use wire::manifest::{Manifest, ManifestFile};
 use wire::proof::Proof;
 
 use super::{AbortOnDrop, Load, OpenOptions, Shared, State, Summary, warn};
@@ -105,7 +105,7 @@ async fn hit(
     weights.set_proof(if is_proven { Proof::Proven } else { finished.proof });
     let extents = |shard: &Shard| Some(manifest.file(&shard.object.name)?.extents.clone());
     weights.set_identity(probe.shards.iter().map(extents).collect::<Option<_>>().and_then(|all| probe.identity(all)));
-    weights.set_tensor_digests(tensor_digests(&manifest));
+    weights.set_tensor_digests(probe.tensor_digests(&manifest));
     let bytes = weights.total_bytes();
     let summary = Summary {
         bytes,
@@ -326,7 +326,7 @@ struct Arrival {
 impl Arrival {
     fn begin(self) -> Result<Load, LoadError> {
         let manifest = self.verdict.root.and(self.probe.evidence().manifest.as_ref());
-        let digests = manifest.map(tensor_digests).unwrap_or_default();
+        let digests = manifest.map(|manifest| self.probe.tensor_digests(manifest)).unwrap_or_default();
         let mut unchanged = self.options.base.as_ref().map(|base| base.unchanged(&digests)).unwrap_or_default();
         let mut weights = Weights::new(self.verdict.proof);
         for (file, shard) in self.held.files.iter().zip(&self.probe.shards) {
@@ -667,11 +667,6 @@ impl Arrival {
         });
         Manifest::new(shards.chain(small).collect()).ok()
     }
-}
-
-fn tensor_digests(manifest: &Manifest) -> BTreeMap<String, Digest> {
-    let tensors = manifest.files().iter().flat_map(|file| &file.tensors);
-    tensors.map(|TensorDigest { name, digest }| (name.clone(), *digest)).collect()
 }
 
 /// Tells everyone who waits for a region when the load ends without its bytes.

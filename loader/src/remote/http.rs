@@ -84,10 +84,9 @@ impl Client {
     /// [`Client::metered`] that goes through the proxies which the environment names.
     ///
     /// # Errors
-    /// As [`Client::new`]; [`SourceError::Config`] for a proxy that is not spoken to.
+    /// As [`Client::new`]. A proxy that is not spoken to is an error of the requests that would go through it.
     pub fn in_env(config: &HttpConfig, env: &Env, registry: &Registry) -> Result<Self, SourceError> {
-        let connector = Proxies::from_env(env).and_then(|proxies| Connector::new(config, None, proxies));
-        let connector = connector.map_err(about_set_up)?;
+        let connector = Connector::new(config, None, Proxies::from_env(env)).map_err(about_set_up)?;
         Ok(Self::over(config, connector, Metrics::new(registry)))
     }
 

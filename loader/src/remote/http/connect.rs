@@ -70,15 +70,20 @@ impl Connector {
     /// A new connection to `target`, within the configured time.
     pub(super) async fn connect(&self, target: &Target, config: &HttpConfig) -> Result<Connection, HttpError> {
         let within = config.connect_timeout();
-        match timeout(within, self.attempt(target, config)).await {
+        let proxy = self.proxies.of(target)?;
+        match timeout(within, self.attempt(target, proxy, config)).await {
             Ok(Ok(connection)) => Ok(connection),
             Ok(Err(source)) => Err(HttpError::Connect { host: target.to_string(), source }),
             Err(_) => Err(HttpError::TimedOut { doing: "connecting to", host: target.to_string(), after: within }),
         }
     }
 
-    async fn attempt(&self, target: &Target, config: &HttpConfig) -> io::Result<Connection> {
-        let proxy = self.proxies.of(target);
+    async fn attempt(
+        &self,
+        target: &Target,
+        proxy: Option<&Arc<Proxy>>,
+        config: &HttpConfig,
+    ) -> io::Result<Connection> {
         let (host, port) = match (&self.address, proxy) {
             (Some((host, port)), _) => (host, *port),
             (None, Some(proxy)) => (&proxy.host, proxy.port),

@@ -20,10 +20,14 @@ use crate::remote::Env;
 /// The proxies of one environment.
 #[derive(Debug, Clone, Default)]
 pub(super) struct Proxies {
-    http: Option<Arc<Proxy>>,
-    https: Option<Arc<Proxy>>,
+    http: Option<Named>,
+    https: Option<Named>,
     direct: Vec<Direct>,
 }
+
+/// A proxy, or the problem with one that is not spoken to. It is told to those alone who would go through it: what is
+/// near needs none.
+type Named = Result<Arc<Proxy>, String>;
 
 /// One proxy.
 #[derive(PartialEq, Eq)]
@@ -46,34 +50,37 @@ enum Direct {
 
 impl Proxies {
     /// Reads the environment.
-    ///
-    /// # Errors
-    /// A proxy is not one that we speak to.
-    pub(super) fn from_env(env: &Env) -> Result<Self, HttpError> {
+    pub(super) fn from_env(env: &Env) -> Self {
         let named = |name: &str| {
             let lower = name.to_ascii_lowercase();
             env.get(&lower).or_else(|| env.get(name)).map(|value| (name.to_owned(), value.to_owned()))
         };
         let proxy = |name: &str| {
             let found = named(name).or_else(|| named("ALL_PROXY"));
-            found.map(|(name, value)| Proxy::parse(&name, &value).map(Arc::new)).transpose()
+            found.map(|(name, value)| Proxy::parse(&name, &value).map(Arc::new))
         };
         let direct = named("NO_PROXY").map(|(_, value)| value).unwrap_or_default();
         let direct = direct.split([',', ' ']).filter_map(Direct::parse).collect();
-        Ok(Self { http: proxy("HTTP_PROXY")?, https: proxy("HTTPS_PROXY")?, direct })
+        Self { http: proxy("HTTP_PROXY"), https: proxy("HTTPS_PROXY"), direct }
     }
 
     /// The proxy through which a target is reached.
-    pub(super) fn of(&self, target: &Target) -> Option<&Arc<Proxy>> {
-        let proxy = if target.tls { self.https.as_ref() } else { self.http.as_ref() }?;
-        let is_direct = is_near(&target.host) || self.direct.iter().any(|direct| direct.covers(target));
-        (!is_direct).then_some(proxy)
+    ///
+    /// # Errors
+    /// It is not one that we speak to.
+    pub(super) fn of(&self, target: &Target) -> Result<Option<&Arc<Proxy>>, HttpError> {
+        let proxy = if target.tls { &self.https } else { &self.http };
+        let Some(proxy) = proxy else { return Ok(None) };
+        if is_near(&target.host) || self.direct.iter().any(|direct| direct.covers(target)) {
+            return Ok(None);
+        }
+        proxy.as_ref().map(Some).map_err(|problem| HttpError::Config { problem: problem.clone() })
     }
 }
 
 impl Proxy {
-    fn parse(variable: &str, value: &str) -> Result<Self, HttpError> {
-        let problem = |text: &str| HttpError::Config { problem: format!("{variable} {text}; give http://HOST:PORT") };
+    fn parse(variable: &str, value: &str) -> Result<Self, String> {
+        let problem = |text: &str| format!("{variable} {text}; give http://HOST:PORT, or name the host in NO_PROXY");
         let text = if value.contains("://") { value.to_owned() } else { format!("http://{value}") };
         let url = Url::parse(&text).map_err(|_| problem("is no URL"))?;
         if url.scheme() != "http" {
@@ -164,12 +171,12 @@ mod tests {
     use super::*;
 
     fn proxies(pairs: &[(&str, &str)]) -> Proxies {
-        Proxies::from_env(&Env::from_pairs(pairs.iter().copied())).unwrap()
+        Proxies::from_env(&Env::from_pairs(pairs.iter().copied()))
     }
 
     fn through(proxies: &Proxies, url: &str) -> Option<String> {
         let target = Target::of(&url.parse().unwrap()).unwrap();
-        proxies.of(&target).map(|proxy| format!("{proxy:?}"))
+        proxies.of(&target).unwrap().map(|proxy| format!("{proxy:?}"))
     }
 
     #[test]
@@ -218,11 +225,16 @@ mod tests {
     #[test]
     fn a_password_is_sent_and_never_shown_and_other_kinds_of_proxy_are_refused() {
         let proxies = proxies(&[("HTTP_PROXY", "http://me:p%40ss+@proxy.example:3128")]);
-        let proxy = proxies.http.as_ref().unwrap();
+        let proxy = proxies.http.as_ref().unwrap().as_ref().unwrap();
         assert_eq!(proxy.authorization.as_ref().unwrap(), &format!("Basic {}", BASE64_STANDARD.encode("me:p@ss+")));
         assert!(!format!("{proxies:?}").contains("p@ss"));
         for wrong in ["socks5://secret@h:1", "https://secret@h", "http://", "http://:x"] {
-            let error = Proxies::from_env(&Env::from_pairs([("HTTPS_PROXY", wrong)])).unwrap_err().to_string();
+            let proxies = self::proxies(&[("HTTPS_PROXY", wrong), ("NO_PROXY", "near.example")]);
+            let target = |url: &str| Target::of(&url.parse().unwrap()).unwrap();
+            let error = proxies.of(&target("https://a.example/")).unwrap_err().to_string();
+            for near in ["https://127.0.0.1/", "https://near.example/", "http://a.example/"] {
+                assert_eq!(proxies.of(&target(near)).unwrap(), None, "{near}");
+            }
             assert!(error.contains("HTTPS_PROXY") && !error.contains("secret"), "{wrong}: {error}");
             let scheme = wrong.split("://").next().unwrap();
             assert!(
