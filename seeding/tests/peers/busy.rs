@@ -21,15 +21,24 @@ async fn hold(client: &Client, model: &Model, extents: std::ops::Range<u64>) -> 
     client.send("GET", &path, &[("range", &range)]).await.expect("sends")
 }
 
-/// Waits until so many extents are in the queue.
-async fn queued(running: &Running, extents: u32) {
-    tokio::time::timeout(LIMIT, async {
-        while running.seeder.status().queue_extents != extents {
+/// Waits for a condition.
+async fn eventually(what: &str, mut holds: impl AsyncFnMut() -> bool) {
+    let waiting = async {
+        while !holds().await {
             tokio::time::sleep(Duration::from_millis(5)).await;
         }
-    })
-    .await
-    .expect("in time");
+    };
+    tokio::time::timeout(LIMIT, waiting).await.unwrap_or_else(|_| panic!("never came: {what}"));
+}
+
+/// Waits until so many extents are in the queue.
+async fn queued(running: &Running, extents: u32) {
+    eventually("the queue", async || running.seeder.status().queue_extents == extents).await;
+}
+
+/// Waits until weights are on their way to a peer.
+async fn sending(running: &Running) {
+    eventually("the first bytes", async || running.seeder.sent_bytes() > 0).await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -94,13 +103,7 @@ async fn a_slow_reader_loses_its_places_and_others_are_served() {
     let _sharing = running.share(&model).await;
     let _slow = hold(&running.peer(), &model, 0..4).await;
     let begun = Instant::now();
-    tokio::time::timeout(LIMIT, async {
-        while second(&running).extents(&model.ask(5..6)).await.status != 206 {
-            tokio::time::sleep(Duration::from_millis(50)).await;
-        }
-    })
-    .await
-    .expect("served");
+    eventually("served", async || second(&running).extents(&model.ask(5..6)).await.status == 206).await;
     assert!(begun.elapsed() < Duration::from_secs(20), "{:?}", begun.elapsed());
 }
 
@@ -158,37 +161,19 @@ async fn a_model_of_the_cache_is_not_evicted_while_it_is_sent() {
     let running = start(|_| ()).await;
     let cached = loader.cache().expect("a cache").clone();
     let following = tokio::spawn(running.seeder.offer().clone().follow(cached.clone()));
-    tokio::time::timeout(LIMIT, async {
-        while running.seeder.offer().roots().is_empty() {
-            tokio::time::sleep(Duration::from_millis(5)).await;
-        }
-    })
-    .await
-    .expect("the model is found");
+    eventually("the model is found", async || !running.seeder.offer().roots().is_empty()).await;
     let root = model.root().to_hex();
     let peer = running.peer();
-    let sending = hold(&peer, &model, 0..4).await;
-    tokio::time::timeout(LIMIT, async {
-        while running.seeder.sent_bytes() == 0 {
-            tokio::time::sleep(Duration::from_millis(5)).await;
-        }
-    })
-    .await
-    .expect("it is being sent");
+    let held = hold(&peer, &model, 0..4).await;
+    sending(&running).await;
     // The offer is gone, the body is not.
     following.abort();
     let _ = following.await;
     assert!(cached.remove(&root).is_err(), "it is in use");
-    let answer = sending.answer().await.expect("an answer");
+    let answer = held.answer().await.expect("an answer");
     let expected: Vec<u8> = (0..4).flat_map(|extent| model.extent(extent)).copied().collect();
     assert!(answer.status == 206 && answer.body == expected);
-    tokio::time::timeout(LIMIT, async {
-        while cached.remove(&root).is_err() {
-            tokio::time::sleep(Duration::from_millis(20)).await;
-        }
-    })
-    .await
-    .expect("it is nobody's any more");
+    eventually("it is nobody's any more", async || cached.remove(&root).is_ok()).await;
     assert_eq!(peer.extents(&model.ask(0..1)).await.status, 404);
 }
 
@@ -203,13 +188,7 @@ async fn a_cached_model_may_be_evicted_soon_after_its_last_request() {
     let cached = loader.cache().expect("a cache").clone();
     let following = tokio::spawn(running.seeder.offer().clone().follow(cached.clone()));
     let (peer, ask) = (running.peer(), model.ask(0..1));
-    tokio::time::timeout(LIMIT, async {
-        while peer.extents(&ask).await.status != 206 {
-            tokio::time::sleep(Duration::from_millis(5)).await;
-        }
-    })
-    .await
-    .expect("the model is found");
+    eventually("the model is found", async || peer.extents(&ask).await.status == 206).await;
     let (root, begun) = (model.root().to_hex(), Instant::now());
     assert!(cached.remove(&root).is_err(), "it is in use");
     while cached.remove(&root).is_err() {
@@ -226,16 +205,10 @@ async fn a_model_that_is_let_go_is_sent_to_its_end() {
     let (_, load) = model.load(&origin, None).await;
     load.arrived().await.expect("arrives");
     let sharing = running.seeder.offer().add(content(&load), Role::Serving);
-    let sending = hold(&running.peer(), &model, 0..4).await;
-    tokio::time::timeout(LIMIT, async {
-        while running.seeder.sent_bytes() == 0 {
-            tokio::time::sleep(Duration::from_millis(5)).await;
-        }
-    })
-    .await
-    .expect("it is being sent");
+    let held = hold(&running.peer(), &model, 0..4).await;
+    sending(&running).await;
     drop((sharing, load));
-    let answer = sending.answer().await.expect("an answer");
+    let answer = held.answer().await.expect("an answer");
     let expected: Vec<u8> = (0..4).flat_map(|extent| model.extent(extent)).copied().collect();
     assert!(answer.status == 206 && answer.body == expected);
 }
@@ -250,13 +223,7 @@ async fn a_peer_that_holds_connections_keeps_no_other_out() {
         held.extend(flood.connect().await);
     }
     let crowded = "forebay_listen_ended_connections_total{listener=\"peers\",reason=\"crowded\"} 4";
-    tokio::time::timeout(LIMIT, async {
-        while !running.registry.render().contains(crowded) {
-            tokio::time::sleep(Duration::from_millis(5)).await;
-        }
-    })
-    .await
-    .expect("half of them are ended");
+    eventually("half of them are ended", async || running.registry.render().contains(crowded)).await;
     assert_eq!(second(&running).get(&model.path("manifest"), &[]).await.status, 200);
     // Those that it keeps are of use to it.
     let kept = flood.send_on(held.remove(0), "GET", &model.path("manifest"), &[("connection", "close")]).await;
