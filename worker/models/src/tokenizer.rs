@@ -20,6 +20,7 @@ pub use settings::GenerationDefaults;
 use bytes::Spelling;
 use settings::Settings;
 use std::collections::HashSet;
+use std::sync::OnceLock;
 
 /// A model's tokenizer: immutable, shared between threads by `Arc`.
 #[derive(Debug)]
@@ -28,7 +29,12 @@ pub struct Tokenizer {
     special: HashSet<u32>,
     spelling: Spelling,
     settings: Settings,
+    /// The bytes of the longest token as it is spelled; found where it is asked for, since that takes milliseconds.
+    longest: OnceLock<usize>,
 }
+
+/// Normalization makes a text shorter than its tokens' bytes by this much at most: NFC makes a third of some texts.
+const SHRINKS: usize = 4;
 
 impl Tokenizer {
     /// Reads the tokenizer and what the other files say about its special tokens.
@@ -50,7 +56,19 @@ impl Tokenizer {
         if let Some(id) = settings.text("eos_token").and_then(|token| inner.token_to_id(token)) {
             settings.add_eos(id);
         }
-        Ok(Self { inner, special, spelling, settings })
+        Ok(Self { inner, special, spelling, settings, longest: OnceLock::new() })
+    }
+
+    /// True if a text is longer than so many of the longest tokens: cutting it into tokens is of no use, and takes
+    /// seconds where it has megabytes.
+    #[must_use]
+    pub fn is_beyond(&self, text: &str, tokens: usize) -> bool {
+        let longest = || self.inner.get_vocab(true).keys().map(String::len).max().unwrap_or(usize::MAX);
+        // Of most vocabularies the longest has more.
+        let is_short = text.len() <= tokens.saturating_mul(SHRINKS);
+        !is_short
+            && self.has_bytes()
+            && text.len() / SHRINKS > tokens.saturating_mul(*self.longest.get_or_init(longest))
     }
 
     /// The ids of a text. Special tokens written out in it, such as `<|im_start|>`, become their ids.

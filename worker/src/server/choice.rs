@@ -47,6 +47,7 @@ pub(super) struct Choice {
     spelled: Arc<[(u32, String)]>,
     /// Tokens of thoughts.
     pub(super) thought: u32,
+    restricted_by: Option<Arc<str>>,
 }
 
 /// A text's length.
@@ -164,6 +165,7 @@ impl Choice {
             speech: Speech::new(manner),
             spelled: Arc::clone(&manner.spelled),
             thought: 0,
+            restricted_by: manner.restricted_by.clone(),
         }
     }
 
@@ -178,7 +180,13 @@ impl Choice {
         let echoed = match event {
             Event::Failed(why) => return Err(ApiError::new(ErrorKind::Internal, why)),
             // The request's doing: no other worker would do better, and none is to be blamed.
-            Event::Stuck(why) => return Err(ApiError::new(ErrorKind::InvalidRequest, why)),
+            Event::Stuck(why) => {
+                let error = ApiError::new(ErrorKind::InvalidRequest, why);
+                return Err(match &self.restricted_by {
+                    Some(field) => error.with_param(&**field),
+                    None => error,
+                });
+            }
             Event::Cached(tokens) => {
                 self.cached = u32::try_from(tokens).unwrap_or(u32::MAX);
                 return Ok(Piece::default());

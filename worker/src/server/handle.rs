@@ -73,7 +73,9 @@ async fn begin(
     observed.asked(&request);
     let (request, prompts) = apart({
         let model = Arc::clone(&model);
-        move || prompts(&model, &request).map(|prompts| (request, prompts))
+        // What is truncated may be as long as it likes.
+        let limit = request.truncate_prompt_tokens.is_none().then(|| model.engine.max_model_len());
+        move || prompts(&model, &request, limit).map(|prompts| (request, prompts))
     })
     .await?;
     if !request.output.stream {
@@ -91,12 +93,12 @@ async fn begin(
 
 impl Begun {
     async fn answer(self, comment_interval: Duration, observed: Observed) -> Response {
-        let Self { model, generation, mut writer, output, ignored } = self;
+        let Self { model, generation, writer, output, ignored } = self;
         let response = if output.stream {
             streamed(generation, writer, output, comment_interval, observed)
         } else {
             match collect(generation).await {
-                Ok(parts) => whole(observed, parts, writer.as_mut()),
+                Ok(parts) => whole(observed, parts, writer).await,
                 Err(error) => failed(observed, &error),
             }
         };
@@ -133,16 +135,26 @@ async fn read(
     if body.len() <= INLINE_BYTES_MAX { read(&body) } else { apart(move || read(&body)).await }
 }
 
-/// The prompts as tokens.
-pub(super) fn prompts(model: &ServerModel, request: &Generate) -> Result<Vec<PreparedPrompt>, ApiError> {
+/// The prompts as tokens. Texts that must have more than `limit` of them are refused before they are cut.
+pub(super) fn prompts(
+    model: &ServerModel,
+    request: &Generate,
+    limit: Option<usize>,
+) -> Result<Vec<PreparedPrompt>, ApiError> {
     let mut prompts = match &request.input {
         Input::Conversation { messages, variables, opening } => {
             let text = conversation(model, request, messages, variables, *opening)?;
             let begun = begun(model, request, &text);
+            check_text(model, &text, limit, "messages")?;
             // The template wrote the special tokens; none are to be added.
             vec![PreparedPrompt { tokens: tokens(model, &text, false)?, echo: None, begun }]
         }
         Input::Prompts(prompts) => {
+            for prompt in prompts {
+                if let Prompt::Text(text) = prompt {
+                    check_text(model, text, limit, "prompt")?;
+                }
+            }
             let prompts = prompts.iter().map(|prompt| prepare(model, prompt, request.output.echo));
             prompts.collect::<Result<Vec<_>, _>>()?
         }
@@ -154,6 +166,16 @@ pub(super) fn prompts(model: &ServerModel, request: &Generate) -> Result<Vec<Pre
         }
     }
     Ok(prompts)
+}
+
+/// Refuses a text whose tokens cannot be few enough.
+fn check_text(model: &ServerModel, text: &str, limit: Option<usize>, param: &str) -> Result<(), ApiError> {
+    let Some(limit) = limit.filter(|limit| model.tokenizer.is_beyond(text, *limit)) else { return Ok(()) };
+    let message = format!(
+        "this model's maximum context length is {limit} tokens; the prompt has {} bytes, which are more; shorten it",
+        text.len()
+    );
+    Err(ApiError::new(ErrorKind::ContextLengthExceeded, message).with_param(param))
 }
 
 /// The text of a conversation, through the model's chat template.

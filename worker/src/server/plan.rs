@@ -35,6 +35,7 @@ pub(super) async fn plan(model: &ServerModel, request: &Generate, begun: Option<
         let names = tools.callable().map(|tool| tool.name.clone()).collect();
         Arc::new(Called { format, names, is_live, parallel: tools.parallel })
     });
+    let restricted_by = restricted_by(&request.sampling, shape.as_ref().map(|(_, param)| param.as_str()));
     let grammar = match shape {
         Some((shape, param)) => Some(model.structures.grammar(shape, &param).await?),
         None => None,
@@ -45,6 +46,7 @@ pub(super) async fn plan(model: &ServerModel, request: &Generate, begun: Option<
         wants_ids: request.output.token_ids,
         spelled: spelled(model, called.as_deref(), marks.map(|(marks, _)| marks)),
         calls: called,
+        restricted_by,
     };
     Ok(Plan { grammar, rules: rules(model, request, marks)?, manner })
 }
@@ -72,6 +74,13 @@ fn shape(
     });
     let thoughts = marks.filter(|(_, begun)| *begun != Begun::Over);
     Some((Shape { text, calls, thoughts }, param))
+}
+
+/// The field to name where no token is left: the tokens that a client lists, before the form that they are too few for.
+fn restricted_by(sampling: &Sampling, form: Option<&str>) -> Option<Arc<str>> {
+    let allowed = sampling.allowed_token_ids.as_ref().map(|_| "allowed_token_ids");
+    let banned = (!sampling.bad_words.is_empty()).then_some("bad_words");
+    allowed.or(banned).or(form).map(Into::into)
 }
 
 /// Special tokens that mark calls or thoughts: they are part of the text that is read.

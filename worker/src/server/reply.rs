@@ -4,7 +4,7 @@ mod pieces;
 
 use super::ServerModel;
 use super::choice::Piece;
-use super::generate::Generation;
+use super::generate::{Generation, apart};
 use super::observed::Observed;
 use super::speech::{self, Part};
 use axum::body::Body;
@@ -78,6 +78,11 @@ pub(super) struct Whole {
 }
 
 impl Whole {
+    /// The log probabilities in it.
+    fn logprobs(&self) -> usize {
+        self.pieces.iter().flat_map(|piece| &piece.reports).map(|report| 1 + report.top.len()).sum()
+    }
+
     /// The reason of each choice's end.
     fn reasons(&self) -> Vec<&'static str> {
         self.pieces.iter().filter_map(|piece| piece.finish).collect()
@@ -111,17 +116,26 @@ async fn next(generation: &mut Generation) -> Result<(u32, Piece), ApiError> {
     Ok((index, choice.take(event)?))
 }
 
+/// Answers with more log probabilities are written on a thread of their own: the largest takes a second.
+const INLINE_LOGPROBS_MAX: usize = 4_096;
+
 /// The whole answer's response.
-pub(super) fn whole(mut observed: Observed, parts: Whole, writer: &mut dyn ChunkWriter) -> Response {
+pub(super) async fn whole(mut observed: Observed, parts: Whole, mut writer: Box<dyn ChunkWriter>) -> Response {
     let (usage, reasons) = (parts.usage, parts.reasons());
-    match writer.whole(parts) {
+    let is_large = parts.logprobs() > INLINE_LOGPROBS_MAX;
+    let write = move || {
+        let written = writer.whole(parts);
+        written.map_err(|cause| ApiError::new(ErrorKind::Internal, format!("writing the answer: {cause}")))
+    };
+    let written = if is_large { apart(write).await } else { write() };
+    match written {
         Ok(json) => {
             observed.ended(usage, reasons.into_iter());
             let mut response = Response::new(Body::from(json));
             response.headers_mut().insert(CONTENT_TYPE, HeaderValue::from_static("application/json"));
             response
         }
-        Err(cause) => failed(observed, &ApiError::new(ErrorKind::Internal, format!("writing the answer: {cause}"))),
+        Err(error) => failed(observed, &error),
     }
 }
 

@@ -70,6 +70,8 @@ pub(super) struct Manner {
     pub(super) wants_ids: bool,
     /// Special tokens that are part of the text here.
     pub(super) spelled: Arc<[(u32, String)]>,
+    /// The field that restricts its tokens the most, where one does.
+    pub(super) restricted_by: Option<Arc<str>>,
 }
 
 /// The calls that an answer may have.

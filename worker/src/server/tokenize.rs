@@ -4,16 +4,15 @@
 use super::Server;
 use super::generate::apart;
 use super::handle::prompts;
-use axum::Json;
 use axum::body::Body;
 use axum::extract::State;
-use axum::response::{IntoResponse, Response};
-use http::HeaderMap;
+use axum::response::Response;
+use http::header::{CONTENT_TYPE, HeaderMap, HeaderValue};
 use listen::error_response;
 use std::sync::Arc;
 use wire::openai::scan::Limits;
 use wire::openai::tokens::{Detokenize, Detokenized, Tokenize, Tokenized};
-use wire::openai::{ApiError, CHAT, COMPLETIONS, parse, scan};
+use wire::openai::{ApiError, CHAT, COMPLETIONS, ErrorKind, parse, scan};
 
 /// The tokens of a prompt, or of a conversation.
 pub(super) async fn tokenize(State(server): State<Arc<Server>>, headers: HeaderMap, body: Body) -> Response {
@@ -25,14 +24,24 @@ pub(super) async fn detokenize(State(server): State<Arc<Server>>, headers: Heade
     answer(text(&server, &headers, body).await)
 }
 
-fn answer(result: Result<impl serde::Serialize, ApiError>) -> Response {
+/// The response; the JSON was written on a thread of its own, since it may be megabytes.
+fn answer(result: Result<Vec<u8>, ApiError>) -> Response {
     match result {
-        Ok(answer) => Json(answer).into_response(),
+        Ok(json) => {
+            let mut response = Response::new(Body::from(json));
+            response.headers_mut().insert(CONTENT_TYPE, HeaderValue::from_static("application/json"));
+            response
+        }
         Err(error) => error_response(&error),
     }
 }
 
-async fn tokens(server: &Server, headers: &HeaderMap, body: Body) -> Result<Tokenized, ApiError> {
+fn written(answer: &impl serde::Serialize) -> Result<Vec<u8>, ApiError> {
+    serde_json::to_vec(answer)
+        .map_err(|cause| ApiError::new(ErrorKind::Internal, format!("writing the answer: {cause}")))
+}
+
+async fn tokens(server: &Server, headers: &HeaderMap, body: Body) -> Result<Vec<u8>, ApiError> {
     let body = server.bodies.read(headers, body).await?;
     let (request, options) = apart(move || {
         let options = Tokenize::read(&body)?;
@@ -44,19 +53,19 @@ async fn tokens(server: &Server, headers: &HeaderMap, body: Body) -> Result<Toke
     let model = server.model(request.model.as_deref())?;
     let max_model_len = model.engine.max_model_len();
     apart(move || {
-        let mut prompts = prompts(&model, &request)?;
+        let mut prompts = prompts(&model, &request, None)?;
         if prompts.len() != 1 {
             return Err(ApiError::invalid("prompt", "one prompt is tokenized at a time"));
         }
         let tokens = prompts.swap_remove(0).tokens;
         let spelled = |id: &u32| String::from_utf8_lossy(&model.tokenizer.token_bytes(*id)).into_owned();
         let token_strs = options.wants_texts.then(|| tokens.iter().map(spelled).collect());
-        Ok(Tokenized { count: tokens.len(), max_model_len, tokens, token_strs })
+        written(&Tokenized { count: tokens.len(), max_model_len, tokens, token_strs })
     })
     .await
 }
 
-async fn text(server: &Server, headers: &HeaderMap, body: Body) -> Result<Detokenized, ApiError> {
+async fn text(server: &Server, headers: &HeaderMap, body: Body) -> Result<Vec<u8>, ApiError> {
     let body = server.bodies.read(headers, body).await?;
     let request = apart(move || Detokenize::read(&body)).await?;
     let model = server.model(request.model.as_deref())?;
@@ -65,5 +74,5 @@ async fn text(server: &Server, headers: &HeaderMap, body: Body) -> Result<Detoke
         let message = format!("the token id {token} is not below the vocabulary's {vocabulary}");
         return Err(ApiError::invalid("tokens", message));
     }
-    apart(move || Ok(Detokenized { prompt: model.tokenizer.decode(&request.tokens, false) })).await
+    apart(move || written(&Detokenized { prompt: model.tokenizer.decode(&request.tokens, false) })).await
 }

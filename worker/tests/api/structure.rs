@@ -141,12 +141,16 @@ async fn a_form_that_cannot_be_had_is_a_400_that_names_the_field_and_says_why() 
 async fn fields_that_leave_no_token_are_the_requests_fault() {
     let worker = start(json!({})).await;
     let fields = json!({"guided_choice": ["up"], "allowed_token_ids": [0]});
-    for (path, request) in
-        [("/v1/chat/completions", chat(fields.clone())), ("/v1/completions", completion(fields.clone()))]
-    {
+    let banned = json!({"guided_regex": "u", "bad_words": ["u"]});
+    for (path, request, param) in [
+        ("/v1/chat/completions", chat(fields.clone()), "allowed_token_ids"),
+        ("/v1/completions", completion(fields.clone()), "allowed_token_ids"),
+        ("/v1/completions", completion(banned), "bad_words"),
+    ] {
         let reply = worker.post(path, &request).await;
         let error = reply.json()["error"].clone();
         assert_eq!((reply.status, &error["type"]), (400, &json!("invalid_request_error")), "{error}");
+        assert_eq!(error["param"], param, "{error}");
         assert!(error["message"].as_str().expect("text").contains("no token is left"), "{error}");
     }
     let mut streamed = fields;

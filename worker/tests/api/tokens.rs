@@ -71,3 +71,22 @@ async fn lists_of_tokens_and_words_are_kept_to() {
         worker.complete(json!({"prompt": "a b c d e f g h", "truncate_prompt_tokens": 2, "max_tokens": 1})).await;
     assert_eq!(prompt["usage"]["prompt_tokens"], 2);
 }
+
+#[tokio::test]
+async fn a_text_that_cannot_fit_is_refused_before_it_is_cut_into_tokens() {
+    let worker = start(json!({"max_model_len": 64})).await;
+    let text = "a b ".repeat(1 << 20);
+    for (path, body, param) in [
+        ("/v1/completions", json!({"prompt": text, "max_tokens": 1}), "prompt"),
+        ("/v1/chat/completions", json!({"messages": [{"role": "user", "content": text}]}), "messages"),
+    ] {
+        let reply = worker.post(path, &body).await;
+        let error = reply.json()["error"].clone();
+        assert_eq!((reply.status, &error["code"]), (400, &json!("context_length_exceeded")), "{error}");
+        assert_eq!(error["param"], param, "{error}");
+        // Its tokens would have been counted, seconds later.
+        assert!(error["message"].as_str().is_some_and(|text| text.contains(" bytes, which are more")), "{error}");
+    }
+    let counted = worker.post("/tokenize", &json!({"prompt": "a b ".repeat(1_000)})).await.json();
+    assert!(counted["count"].as_u64().is_some_and(|count| count > 64), "a document may be counted: {counted}");
+}
