@@ -3,7 +3,6 @@
 
 mod editor;
 mod session;
-mod visible;
 
 pub(crate) use session::talk;
 
@@ -21,6 +20,7 @@ use hyper_util::rt::TokioExecutor;
 use listen::{ClientTls, ClientTlsConfig};
 use rustls::{ClientConfig, RootCertStore};
 use serde_json::json;
+use std::path::PathBuf;
 use std::sync::Arc;
 use wire::openai::channels::{Answer, Found, Kind, error_message, read_event};
 use wire::openai::chat::ChatMessage;
@@ -56,33 +56,25 @@ impl Client {
     /// # Errors
     /// Those of [`new`](Self::new).
     pub(crate) fn of(target: &Target) -> anyhow::Result<Self> {
-        let tls = ClientTlsConfig {
-            ca_file: target.cacert.clone(),
-            certificate_file: target.cert.clone(),
-            key_file: target.key.clone(),
-            ..ClientTlsConfig::default()
-        };
         let url = target.url.as_deref().unwrap_or("http://127.0.0.1:8080");
-        Self::new(url, target.api_key.as_deref(), &tls)
+        Self::new(url, target.api_key.as_deref(), [&target.cacert, &target.cert, &target.key])
     }
 
     /// A client for the server at `url`.
     ///
     /// # Errors
-    /// A key that no header may hold; files for TLS that are missing or wrong.
-    fn new(url: &str, api_key: Option<&str>, tls: &ClientTlsConfig) -> anyhow::Result<Self> {
-        let mut tls = match url.split_once("://") {
-            Some(("https", _)) => ClientConfig::clone(&*ClientTls::new(tls)?.current()),
-            Some(("http", _)) => without_authorities()?,
-            _ => bail!("the URL {url:?} must begin with http:// or https://"),
-        };
+    /// A URL that is no server's; a key that no header may hold; files for TLS that are missing or wrong.
+    fn new(url: &str, api_key: Option<&str>, files: [&Option<PathBuf>; 3]) -> anyhow::Result<Self> {
+        let base = evals::load::base_url(url)?;
+        let tls = tls_of(&base, files)?.map_or_else(without_authorities, Ok)?;
+        let mut tls = ClientConfig::clone(&tls);
         // The connector writes them itself.
         tls.alpn_protocols.clear();
         let connector = HttpsConnectorBuilder::new().with_tls_config(tls).https_or_http().enable_http1().build();
         let authorization = api_key.map(|key| HeaderValue::from_str(&format!("Bearer {key}"))).transpose();
         Ok(Self {
             http: HttpClient::builder(TokioExecutor::new()).build(connector),
-            base: url.trim_end_matches('/').trim_end_matches("/v1").into(),
+            base,
             authorization: authorization.context("the API key holds a character that no header may hold")?,
         })
     }
@@ -171,10 +163,28 @@ impl Client {
 }
 
 /// The settings of a client that speaks plain HTTP alone.
-fn without_authorities() -> anyhow::Result<ClientConfig> {
+/// The settings of TLS for the server at `url`, of the files with authorities, certificate and key; none where it speaks
+/// plain HTTP.
+pub(crate) fn tls_of(
+    url: &str,
+    [cacert, cert, key]: [&Option<PathBuf>; 3],
+) -> anyhow::Result<Option<Arc<ClientConfig>>> {
+    if !url.starts_with("https://") {
+        return Ok(None);
+    }
+    let files = ClientTlsConfig {
+        ca_file: cacert.clone(),
+        certificate_file: cert.clone(),
+        key_file: key.clone(),
+        ..ClientTlsConfig::default()
+    };
+    Ok(Some(ClientTls::new(&files)?.current()))
+}
+
+fn without_authorities() -> anyhow::Result<Arc<ClientConfig>> {
     let provider = Arc::new(rustls::crypto::ring::default_provider());
     let builder = ClientConfig::builder_with_provider(provider).with_safe_default_protocol_versions()?;
-    Ok(builder.with_root_certificates(RootCertStore::empty()).with_no_client_auth())
+    Ok(Arc::new(builder.with_root_certificates(RootCertStore::empty()).with_no_client_auth()))
 }
 
 async fn whole(body: Incoming) -> anyhow::Result<Bytes> {

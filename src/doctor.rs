@@ -9,7 +9,7 @@ use loader::Loader;
 use serde::Serialize;
 use std::fmt::Write;
 use telemetry::metrics::Registry;
-use worker::doctor::{Machine, Needs};
+use worker::doctor::{Machine, Needs, Unfit};
 
 /// The answer about a model.
 #[derive(Serialize)]
@@ -31,9 +31,7 @@ pub(crate) async fn doctor(config: &Config, args: &DoctorArgs) -> anyhow::Result
     let machine = Machine::look(&config.worker);
     let mut answer = Answer { machine, model: args.model.clone(), needs: None, runs: true, reason: None };
     if let Some(model) = &args.model {
-        let loader = Loader::new(&config.loader, loader::remote::Env::from_process(), &Registry::new())?;
-        let mut probe = loader.probe(&url(model)?).await?;
-        match Needs::of(&mut probe, &config.worker, &answer.machine) {
+        match needs(config, model, &answer.machine).await? {
             Ok(needs) => {
                 answer.reason = answer.machine.lacks(&needs).map(|(least, memory)| {
                     format!(
@@ -51,6 +49,16 @@ pub(crate) async fn doctor(config: &Config, args: &DoctorArgs) -> anyhow::Result
     }
     out::line(if args.json { serde_json::to_string(&answer)? } else { shown(&answer) })?;
     Ok(answer.runs)
+}
+
+/// The needs of a model, or the reason why it runs nowhere.
+async fn needs(config: &Config, model: &str, machine: &Machine) -> anyhow::Result<Result<Needs, Unfit>> {
+    if model == models::demo::NAME {
+        return Ok(Needs::of_demo(&config.worker, machine));
+    }
+    let loader = Loader::new(&config.loader, loader::remote::Env::from_process(), &Registry::new())?;
+    let mut probe = loader.probe(&url(model)?).await?;
+    Ok(Needs::of(&mut probe, &config.worker, machine))
 }
 
 fn shown(answer: &Answer) -> String {

@@ -18,6 +18,7 @@ mod run;
 mod secrets;
 mod serve;
 mod signals;
+mod visible;
 
 use clap::Parser;
 use std::ffi::OsString;

@@ -1,8 +1,10 @@
 //! Output of commands: results on standard output, remarks on standard error. Neither a closed pipe nor a full disk
 //! makes it panic.
 
+use crate::visible::visible;
+use std::borrow::Cow;
 use std::fmt::Display;
-use std::io::{ErrorKind, Write, stderr, stdout};
+use std::io::{ErrorKind, IsTerminal, Write, stderr, stdout};
 use std::sync::atomic::{AtomicBool, Ordering};
 use thiserror::Error;
 
@@ -32,17 +34,43 @@ pub(crate) fn write(bytes: &[u8]) -> anyhow::Result<()> {
     })
 }
 
-/// Writes a line to standard output.
+/// Writes text to standard output; on a terminal, text that could drive it is shown as text.
 ///
 /// # Errors
 /// As `write`.
-pub(crate) fn line(text: impl Display) -> anyhow::Result<()> {
-    write(format!("{text}\n").as_bytes())
+pub(crate) fn text(text: &str) -> anyhow::Result<()> {
+    write(shown(text, stdout().is_terminal()).as_bytes())
+}
+
+/// Writes a line to standard output, as `text` does.
+///
+/// # Errors
+/// As `write`.
+pub(crate) fn line(line: impl Display) -> anyhow::Result<()> {
+    text(&format!("{line}\n"))
 }
 
 /// Writes a line to standard error, above the progress that is shown there. Nobody waits for a remark, so one that
-/// cannot be written is lost.
+/// cannot be written is lost. It may quote a server: on a terminal it is shown as text.
 pub(crate) fn remark(text: impl Display) {
-    telemetry::terminal::write(format!("{}\n", telemetry::mask(&text.to_string())).as_bytes());
+    let text = text.to_string();
+    let text = shown(&text, stderr().is_terminal());
+    telemetry::terminal::write(format!("{}\n", telemetry::mask(&text)).as_bytes());
     let _ = stderr().flush();
+}
+
+fn shown(text: &str, is_terminal: bool) -> Cow<'_, str> {
+    if is_terminal { visible(text).into() } else { text.into() }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_terminal_is_driven_by_nobody_and_a_pipe_gets_every_byte() {
+        let text = "a model \u{1b}]0;named\u{7} so\r\n";
+        assert_eq!(shown(text, true), "a model ␛]0;named␇ so␍\n");
+        assert_eq!(shown(text, false), text);
+    }
 }

@@ -1,6 +1,6 @@
 //! From what was typed to what runs.
 
-use crate::chat::{Client, talk};
+use crate::chat::{Client, talk, tls_of};
 use crate::cli::{
     ChatArgs, Cli, Command, Common, ConfigCommand, EngineFlags, EvalCommand, ModelsArgs, PeersCommand, PeersFlags,
     PolicyCommand, RouterArgs, SynthArgs, Target, TlsFlags, TrustFlags,
@@ -87,11 +87,12 @@ pub(crate) fn run(cli: Cli) -> anyhow::Result<ExitCode> {
         }
         Command::Cache(command) => cache::run(&quiet(&common, Vec::new())?.loader.cache, command),
         Command::SynthModel(args) => synth(&args),
-        Command::Eval(EvalCommand::Load(args)) => {
+        Command::Eval(EvalCommand::Load(mut args)) => {
+            args.tls = tls_of(&args.base_url()?, [&args.cacert, &args.cert, &args.key])?;
             let config = quiet(&common, Vec::new())?;
             let (_guard, runtime) = runtime(&config)?;
             let (code, text) = runtime.block_on(evals::load::command(args))?;
-            out::write(text.as_bytes())?;
+            out::text(&text)?;
             Ok(ExitCode::from(code))
         }
         Command::Config(command) => show_config(&common, &command),

@@ -16,7 +16,7 @@ mod prompts;
 mod report;
 mod schedule;
 
-pub use args::{LoadArgs, Slo, UsageError, Words};
+pub use args::{LoadArgs, Slo, UsageError, Words, base_url};
 pub use client::Clock;
 pub use event::{Outcome, RequestEvent};
 pub use metrics::{Distribution, Goodput, Summary, summarise};
@@ -55,7 +55,7 @@ pub async fn run_until(args: LoadArgs, interrupted: impl Future<Output = ()>) ->
     if let Some(folder) = &args.out {
         prepare(folder)?;
     }
-    let target = Target::new(&base_url, args.api_key.as_deref(), args.timeout, !args.no_stream, args.max_in_flight)?;
+    let target = Target::new(&base_url, &args)?;
     let mut interrupted = std::pin::pin!(interrupted);
     let getting_ready = async {
         let model = match &args.model {

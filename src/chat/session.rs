@@ -1,7 +1,6 @@
 //! A conversation: one prompt from the command line or a pipe, or many from a terminal.
 
 use super::editor::{Editor, Typed, history_file};
-use super::visible::visible;
 use super::{Client, Conversation};
 use crate::cli::ChatArgs;
 use crate::out::{self, Closed};
@@ -58,7 +57,7 @@ impl Session<'_> {
 
     /// Asks until the user ends it.
     async fn many(&mut self, with_history: bool) -> anyhow::Result<()> {
-        let model = visible(&self.conversation.model);
+        let model = &self.conversation.model;
         out::remark(format_args!(
             "Talking to {model}. Ctrl-C ends an answer, and here the conversation, as Ctrl-D does."
         ));
@@ -76,7 +75,7 @@ impl Session<'_> {
             match self.ask(prompt).await {
                 Ok(_) => {}
                 Err(error) if error.is::<Closed>() || error.is::<Ended>() => return Err(error),
-                Err(error) => out::remark(visible(&format!("forebay: {}", wire::Chain(error.as_ref())))),
+                Err(error) => out::remark(format_args!("forebay: {}", wire::Chain(error.as_ref()))),
             }
         }
     }
@@ -114,12 +113,10 @@ impl Session<'_> {
     }
 }
 
-/// Shows a piece of an answer. On a terminal what could drive it is shown as text.
+/// Shows a piece of an answer.
 fn show(text: &str) -> io::Result<()> {
-    let is_terminal = io::stdout().is_terminal();
-    terminal::set_mid_line(is_terminal);
-    let shown = if is_terminal { visible(text) } else { text.to_owned() };
-    out::write(shown.as_bytes()).map_err(|error| match error.downcast::<io::Error>() {
+    terminal::set_mid_line(io::stdout().is_terminal());
+    out::text(text).map_err(|error| match error.downcast::<io::Error>() {
         Ok(cause) => cause,
         Err(_) => ErrorKind::BrokenPipe.into(),
     })

@@ -88,6 +88,24 @@ fn usage_errors_exit_with_two_and_failures_with_one() {
 }
 
 #[test]
+fn the_readmes_load_test_is_as_good_as_it_says() {
+    let readme = std::fs::read_to_string(concat!(env!("CARGO_MANIFEST_DIR"), "/README.md")).expect("reads");
+    let words = readme.lines().find_map(|line| line.strip_prefix("forebay eval load ")).expect("the README has one");
+    let server = Server::start(&["serve"]);
+    let dir = tempfile::tempdir().expect("a directory");
+    let words = words.split_whitespace().map(|word| word.replace("http://127.0.0.1:8080", &server.url));
+    let output = forebay().args(["eval", "load"]).args(words).current_dir(dir.path()).output().expect("runs");
+    let told = text(&output.stdout);
+    // On a machine full of other work the harness itself may be late; nothing else may be wrong.
+    let is_late = told.contains("the harness sent late");
+    assert!(output.status.success() || is_late, "{told}{}", text(&output.stderr));
+    let read = |name: &str| std::fs::read(dir.path().join("report").join(name)).expect(name);
+    let summary: serde_json::Value = serde_json::from_slice(&read("summary.json")).expect("JSON");
+    assert!(summary["ok"].as_u64() > Some(10) && summary["ok"] == summary["attempted"], "{summary}");
+    assert!(!read("report.html").is_empty());
+}
+
+#[test]
 fn every_command_has_help_with_an_example() {
     let mut todo = vec![Vec::<String>::new()];
     let mut seen = 0;
@@ -170,4 +188,16 @@ fn a_support_bundle_is_made_when_nothing_answers() {
     // What is there already is somebody's.
     let again = run(&["support-bundle", "--url", "http://127.0.0.1:9", "--out", out.to_str().expect("text")]);
     assert_eq!(again.status.code(), Some(1));
+}
+
+#[test]
+fn the_doctor_knows_the_bundled_model_and_says_why_another_does_not_run() {
+    let output = run(&["doctor", "demo", "--json"]);
+    assert!(output.status.success(), "{}", text(&output.stderr));
+    let answer: serde_json::Value = serde_json::from_slice(&output.stdout).expect("JSON");
+    assert_eq!((&answer["runs"], &answer["model"]), (&true.into(), &"demo".into()));
+    assert!(answer["needs"]["weights_bytes"].as_u64().is_some_and(|bytes| bytes > 1 << 20), "{answer}");
+    let folder = tempfile::tempdir().expect("a folder");
+    let output = run(&["doctor", folder.path().to_str().expect("text")]);
+    assert!(output.status.code() == Some(1) && !text(&output.stderr).contains("panicked"), "{}", text(&output.stderr));
 }

@@ -301,3 +301,13 @@ fn the_configuration_is_shown_without_secrets_and_only_if_it_is_right() {
         assert!(text(&output.stderr).contains(named), "{setting}: {}", text(&output.stderr));
     }
 }
+
+#[test]
+fn a_proxy_that_is_not_spoken_to_stops_only_what_would_go_through_it() {
+    let proxied = [("ALL_PROXY", "socks5://127.0.0.1:9")];
+    let server = Server::start_with(&["serve"], &proxied);
+    assert_eq!(get(&format!("{}/readyz", server.url)).status, 200);
+    let output = forebay().args(["pull", "https://models.invalid/x/"]).envs(proxied).output().expect("runs");
+    let told = String::from_utf8_lossy(&output.stderr).into_owned();
+    assert!(output.status.code() == Some(1) && told.contains("ALL_PROXY") && told.contains("socks5"), "{told}");
+}

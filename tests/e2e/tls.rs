@@ -57,12 +57,12 @@ fn text(output: &Output) -> String {
 }
 
 /// The files of a fresh directory, as flags take them.
-struct Files {
+pub(crate) struct Files {
     dir: tempfile::TempDir,
 }
 
 impl Files {
-    fn make() -> Self {
+    pub(crate) fn make() -> Self {
         let dir = tempfile::tempdir().expect("a directory");
         let made = run(&["peers", "init", dir.path().join("tls").to_str().expect("text")]);
         assert!(made.status.success(), "{}", text(&made));
@@ -73,7 +73,7 @@ impl Files {
         self.dir.path().join("tls")
     }
 
-    fn of(&self, name: &str) -> String {
+    pub(crate) fn of(&self, name: &str) -> String {
         self.path().join(name).to_str().expect("text").to_owned()
     }
 
@@ -130,6 +130,12 @@ fn a_fleet_speaks_mutual_tls_with_the_certificates_of_peers_init() {
     }
 
     // The terminal's commands speak it, too.
+    let load = ["eval", "load", &router.url, "--rate", "20", "--duration", "300ms", "--max-tokens", "2", "--json"];
+    let load = |ca: &Files| run(&[&load[..], &["--cacert", &ca.of("ca.pem")]].concat());
+    let (trusting, doubting) = (load(&files), load(&other));
+    assert!(text(&trusting).contains("\"ok\":"), "{}", text(&trusting));
+    assert!(!trusting.stdout.is_empty() && doubting.status.code() == Some(1), "{}", text(&doubting));
+    assert!(text(&doubting).contains("certificate"), "{}", text(&doubting));
     let models = run(&["models", "--url", &router.url, "--cacert", &files.of("ca.pem")]);
     assert!(models.status.success() && text(&models).contains("demo"), "{}", text(&models));
     let models = run(&["models", "--url", &router.url, "--cacert", &other.of("ca.pem")]);

@@ -6,7 +6,10 @@ use crate::config::WorkerConfig;
 use compute::cpu::Tier;
 use compute::memory::machine::available_bytes;
 use compute::{BackendKind, KindOptions, Model, Rows};
+use loader::TensorInfo;
+use loader::header::HeaderError;
 use loader::probe::Probe;
+use models::demo;
 use models::gguf::GgufModelError;
 use models::{BindError, Config, ConfigError};
 use serde::Serialize;
@@ -37,6 +40,9 @@ pub enum Unfit {
     /// Tensors that do not fit together, or are stored as nothing here reads them.
     #[error(transparent)]
     Bind(BindError),
+    /// A broken build.
+    #[error("reading the bundled model")]
+    Demo(#[source] HeaderError),
 }
 
 /// This machine.
@@ -122,18 +128,37 @@ impl Needs {
     ///
     /// # Errors
     /// The reason why no machine runs it.
-    #[expect(clippy::cast_precision_loss, reason = "for people")]
     pub fn of(probe: &mut Probe, config: &WorkerConfig, machine: &Machine) -> Result<Self, Unfit> {
         let text = models::gguf::config_of(probe).map_err(Unfit::Gguf)?.ok_or(Unfit::NoConfig)?;
-        let model = Config::parse(&text).map_err(Unfit::Config)?;
-        let headers = || probe.shards().iter().flat_map(|shard| &shard.header.tensors);
-        let decoder = Arc::new(models::fit(&model, headers()).map_err(Unfit::Bind)?);
+        let tensors: Vec<&TensorInfo> = probe.shards().iter().flat_map(|shard| &shard.header.tensors).collect();
+        Self::described(&text, &tensors, config, machine)
+    }
+
+    /// The needs of the bundled model.
+    ///
+    /// # Errors
+    /// A broken build.
+    pub fn of_demo(config: &WorkerConfig, machine: &Machine) -> Result<Self, Unfit> {
+        let header = demo::header().map_err(Unfit::Demo)?;
+        Self::described(demo::CONFIG, &header.tensors.iter().collect::<Vec<_>>(), config, machine)
+    }
+
+    /// The needs of a model with this `config.json` and these tensors.
+    #[expect(clippy::cast_precision_loss, reason = "for people")]
+    fn described(
+        text: &[u8],
+        tensors: &[&TensorInfo],
+        config: &WorkerConfig,
+        machine: &Machine,
+    ) -> Result<Self, Unfit> {
+        let model = Config::parse(text).map_err(Unfit::Config)?;
+        let decoder = Arc::new(models::fit(&model, tensors.iter().copied()).map_err(Unfit::Bind)?);
         let mut needs = Self {
             architecture: model.family.architecture.to_owned(),
             context_tokens: decoder.max_position,
             ..Self::default()
         };
-        for info in headers() {
+        for info in tensors {
             let bytes = info.range.end - info.range.start;
             needs.parameters += info.shape.iter().product::<usize>() as u64;
             *needs.bytes_by_format.entry(info.format.to_string()).or_default() += bytes;

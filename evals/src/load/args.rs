@@ -1,9 +1,11 @@
 //! The arguments of `forebay eval load`, and what they mean.
 
 use super::schedule::{Arrivals, REQUESTS_MAX, arrival_times};
+use rustls::ClientConfig;
 use serde::Serialize;
 use std::path::PathBuf;
 use std::str::FromStr;
+use std::sync::Arc;
 use std::time::Duration;
 use thiserror::Error;
 
@@ -68,6 +70,18 @@ pub struct LoadArgs {
     /// Sent as a bearer token
     #[arg(long, env = "FOREBAY_API_KEY", hide_env_values = true)]
     pub api_key: Option<String>,
+    /// A PEM file with the authorities of a server at an https:// URL, in place of the system's (curl's name)
+    #[arg(long, value_name = "FILE")]
+    pub cacert: Option<PathBuf>,
+    /// A PEM file with the certificate to show to the server (curl's name)
+    #[arg(long, value_name = "FILE", requires = "key")]
+    pub cert: Option<PathBuf>,
+    /// A PEM file with that certificate's private key (curl's name)
+    #[arg(long, value_name = "FILE", requires = "cert")]
+    pub key: Option<PathBuf>,
+    /// The settings that these three files make, for a server at an https:// URL
+    #[arg(skip)]
+    pub tls: Option<Arc<ClientConfig>>,
     /// The time that one request may take
     #[arg(long, default_value = "60s", value_parser = duration)]
     pub timeout: Duration,
@@ -92,26 +106,12 @@ pub struct LoadArgs {
 }
 
 impl LoadArgs {
-    /// The server's root, such as `http://127.0.0.1:8080`: no path, no `/v1`, no final slash.
-    pub(super) fn base_url(&self) -> Result<String, UsageError> {
-        let given = self.target.as_deref().or(self.url.as_deref()).unwrap_or_default();
-        let refuse = |why: &str| {
-            UsageError(format!("`{given}` is not a server's address: {why}; give one such as http://127.0.0.1:8080"))
-        };
-        let trimmed = given.trim_end_matches('/').trim_end_matches("/v1").trim_end_matches('/');
-        let uri: http::Uri = trimmed.parse().map_err(|error: http::uri::InvalidUri| refuse(&error.to_string()))?;
-        match uri.scheme_str() {
-            Some("http") => {}
-            Some("https") => return Err(refuse("this harness does not speak TLS yet")),
-            _ => return Err(refuse("it must begin with http://")),
-        }
-        if uri.authority().is_none_or(|authority| authority.as_str().contains('@')) {
-            return Err(refuse("it needs a host and no credentials (use --api-key)"));
-        }
-        if uri.query().is_some() {
-            return Err(refuse("a query has no place in it"));
-        }
-        Ok(trimmed.to_owned())
+    /// The server's root, as [`base_url`] has it.
+    ///
+    /// # Errors
+    /// An address that is no server's.
+    pub fn base_url(&self) -> Result<String, UsageError> {
+        base_url(self.target.as_deref().or(self.url.as_deref()).unwrap_or_default())
     }
 
     /// The intended send times in nanoseconds.
@@ -131,6 +131,35 @@ impl LoadArgs {
         Ok(times)
     }
 }
+
+/// The root of the server at an address that somebody gave, such as `http://127.0.0.1:8080`: no `/v1`, no final slash.
+///
+/// # Errors
+/// The problem with the address.
+pub fn base_url(given: &str) -> Result<String, UsageError> {
+    // A password, or a token in a query, is not repeated.
+    let shown = if given.contains(['@', '?', '#']) { "the URL" } else { given };
+    let refuse =
+        |why: &str| UsageError(format!("`{shown}` is not a server's address: {why}; give one such as {EXAMPLE}"));
+    // A parser of HTTP's targets would drop it.
+    if given.contains('#') {
+        return Err(refuse("a fragment has no place in it"));
+    }
+    let trimmed = given.trim_end_matches('/').trim_end_matches("/v1").trim_end_matches('/');
+    let uri: http::Uri = trimmed.parse().map_err(|error: http::uri::InvalidUri| refuse(&error.to_string()))?;
+    if !matches!(uri.scheme_str(), Some("http" | "https")) {
+        return Err(refuse("it must begin with http:// or https://"));
+    }
+    if uri.authority().is_none_or(|authority| authority.as_str().contains('@')) {
+        return Err(refuse("it needs a host and no credentials (use --api-key)"));
+    }
+    if uri.query().is_some() {
+        return Err(refuse("a query has no place in it"));
+    }
+    Ok(trimmed.to_owned())
+}
+
+const EXAMPLE: &str = "http://127.0.0.1:8080";
 
 /// The number of words of a made-up prompt: a half-open range would surprise here, so both ends count.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -256,15 +285,18 @@ mod tests {
         for words in ["http://h:1", "--url http://h:1", "http://h:1/v1/", "--url http://h:1/"] {
             assert_eq!(parse(words).expect(words).base_url().expect(words), "http://h:1");
         }
+        assert_eq!(parse("https://h/v1").expect("parses").base_url().expect("a server"), "https://h");
         assert!(parse("").is_err());
         assert!(parse("http://h:1 --url http://h:1").is_err());
     }
 
     #[test]
     fn an_address_that_is_no_server_says_what_to_give() {
-        for url in ["localhost:8080", "https://h", "ftp://h", "http://user:pw@h", "http://h?x=1", "h"] {
+        for url in
+            ["localhost:8080", "ftp://h", "http://user:hush@h", "http://h?x=hush", "http://h/#hush", "h", "https://"]
+        {
             let error = parse(url).expect("parses").base_url().expect_err(url).to_string();
-            assert!(error.contains("http://127.0.0.1:8080"), "{error}");
+            assert!(error.contains("http://127.0.0.1:8080") && !error.contains("hush"), "{error}");
         }
     }
 
@@ -289,6 +321,8 @@ mod tests {
             "--stream --no-stream",
             "--arrivals gamma",
             "--max-in-flight 0",
+            "--cert x.pem",
+            "--key x.pem",
         ];
         for words in wrong {
             assert!(parse(&format!("http://h {words}")).is_err(), "{words}");

@@ -1,6 +1,7 @@
 //! One HTTP exchange, timed. The connections are kept and reused, as a client's would be.
 
 use super::answer::{ANSWER_BYTES_MAX, Fault, StreamedAnswer, error_detail, take_whole};
+use super::args::LoadArgs;
 use super::event::{Outcome, RequestEvent};
 use anyhow::{Context, bail};
 use bytes::Bytes;
@@ -8,9 +9,11 @@ use http::header::{AUTHORIZATION, CONTENT_TYPE, HeaderValue};
 use http::{Method, Request, Response, Uri};
 use http_body_util::{BodyExt, Full, Limited};
 use hyper::body::Incoming;
-use hyper_util::client::legacy::Client;
+use hyper_rustls::{HttpsConnector, HttpsConnectorBuilder};
 use hyper_util::client::legacy::connect::HttpConnector;
+use hyper_util::client::legacy::{Client, ResponseFuture};
 use hyper_util::rt::TokioExecutor;
+use rustls::ClientConfig;
 use std::error::Error;
 use std::time::{Duration, Instant};
 use wire::openai::models::ModelList;
@@ -36,10 +39,40 @@ impl Clock {
     }
 }
 
+/// The connections to a server, plain or with TLS.
+#[derive(Debug, Clone)]
+enum Connections {
+    Plain(Client<HttpConnector, Full<Bytes>>),
+    Tls(Client<HttpsConnector<HttpConnector>, Full<Bytes>>),
+}
+
+impl Connections {
+    fn new(tls: Option<&ClientConfig>, idle_max: usize) -> Self {
+        let mut connector = HttpConnector::new();
+        connector.set_nodelay(true);
+        let mut builder = Client::builder(TokioExecutor::new());
+        builder.pool_max_idle_per_host(idle_max);
+        let Some(tls) = tls else { return Self::Plain(builder.build(connector)) };
+        connector.enforce_http(false);
+        let mut tls = tls.clone();
+        // The connector names the protocols itself.
+        tls.alpn_protocols.clear();
+        let tls = HttpsConnectorBuilder::new().with_tls_config(tls).https_only().enable_http1();
+        Self::Tls(builder.build(tls.wrap_connector(connector)))
+    }
+
+    fn request(&self, request: Request<Full<Bytes>>) -> ResponseFuture {
+        match self {
+            Self::Plain(client) => client.request(request),
+            Self::Tls(client) => client.request(request),
+        }
+    }
+}
+
 /// The server under test.
 #[derive(Debug, Clone)]
 pub(super) struct Target {
-    client: Client<HttpConnector, Full<Bytes>>,
+    client: Connections,
     models: Uri,
     completions: Uri,
     authorization: Option<HeaderValue>,
@@ -48,25 +81,21 @@ pub(super) struct Target {
 }
 
 impl Target {
-    pub(super) fn new(
-        base_url: &str,
-        api_key: Option<&str>,
-        timeout: Duration,
-        stream: bool,
-        connections_max: u32,
-    ) -> anyhow::Result<Self> {
-        let mut connector = HttpConnector::new();
-        connector.set_nodelay(true);
-        let client =
-            Client::builder(TokioExecutor::new()).pool_max_idle_per_host(connections_max as usize).build(connector);
-        let authorization = api_key.map(|key| HeaderValue::from_str(&format!("Bearer {key}"))).transpose();
+    pub(super) fn new(base_url: &str, args: &LoadArgs) -> anyhow::Result<Self> {
+        let tls = match &args.tls {
+            Some(tls) if base_url.starts_with("https://") => Some(&**tls),
+            None if base_url.starts_with("https://") => bail!("a server at an https:// URL needs settings of TLS"),
+            _ => None,
+        };
+        let authorization =
+            args.api_key.as_ref().map(|key| HeaderValue::from_str(&format!("Bearer {key}"))).transpose();
         Ok(Self {
-            client,
+            client: Connections::new(tls, args.max_in_flight as usize),
             models: format!("{base_url}/v1/models").parse().context("making the models URL")?,
             completions: format!("{base_url}/v1/chat/completions").parse().context("making the completions URL")?,
             authorization: authorization.context("the API key holds a character that no header may hold")?,
-            timeout,
-            stream,
+            timeout: args.timeout,
+            stream: !args.no_stream,
         })
     }
 

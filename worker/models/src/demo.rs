@@ -1,5 +1,6 @@
 //! The bundled model: compiled into the binary, read where the executable is mapped.
 
+use loader::header::{self, Header, HeaderError};
 use loader::{LoadError, Weights};
 
 /// The name it is served under.
@@ -24,4 +25,12 @@ static WEIGHTS: &[u8] = include_bytes!("../../demo/model.safetensors");
 /// A file that is no safetensors: a broken build.
 pub fn weights() -> Result<Weights, LoadError> {
     Weights::embedded("the bundled demo model", WEIGHTS)
+}
+
+/// Its weights' header.
+///
+/// # Errors
+/// As [`weights`].
+pub fn header() -> Result<Header, HeaderError> {
+    header::parse(WEIGHTS, WEIGHTS.len() as u64)
 }

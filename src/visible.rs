@@ -1,5 +1,5 @@
-//! A model's text on a terminal: as text, whatever it holds. Escape sequences would move the cursor, change colours,
-//! rename the window, or answer as if the user had typed.
+//! Text of models and servers on a terminal: as text, whatever it holds. Escape sequences would move the cursor, change
+//! colours, rename the window, or answer as if the user had typed.
 
 /// The text with its control characters made visible, but for line breaks and tabs.
 pub(crate) fn visible(text: &str) -> String {
