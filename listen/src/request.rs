@@ -12,7 +12,7 @@ use std::sync::Arc;
 use std::time::Duration;
 use telemetry::metrics::Registry;
 use telemetry::names;
-use wire::headers::KEYS;
+use wire::headers::{KEYS, SHOULD_RETRY};
 use wire::openai::{ApiError, ErrorKind};
 
 /// The time a body may take to arrive: a client on a slow line sends a 400 KB prompt in this time
@@ -21,7 +21,8 @@ const BODY_TIMEOUT: Duration = Duration::from_secs(30);
 /// The retry time while bodies take all their memory: about what a large one takes to arrive.
 const BODIES_RETRY: Duration = Duration::from_secs(1);
 
-/// An error as a response: status, JSON body, `retry-after` in seconds and milliseconds.
+/// An error as a response: status, JSON body, `retry-after` in seconds and milliseconds, and where a program should not
+/// wait for it, the word for that.
 #[must_use]
 pub fn error_response(error: &ApiError) -> Response {
     let mut response = Response::new(Body::from(error.to_json()));
@@ -36,6 +37,11 @@ pub fn error_response(error: &ApiError) -> Response {
             headers.insert(ALLOW, HeaderValue::from_static("GET, POST"));
         }
         _ => {}
+    }
+    if error.kind == ErrorKind::InsufficientQuota
+        || error.kind == ErrorKind::RateLimitExceeded && error.retry_after.is_none()
+    {
+        headers.insert(SHOULD_RETRY, HeaderValue::from_static("false"));
     }
     if let Some(wait) = error.retry_after {
         // Whole seconds are rounded up: a client that comes back early is refused again.

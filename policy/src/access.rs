@@ -1,7 +1,8 @@
 //! From an API key to a tenant. Keys are held as digests and compared in constant time.
 
-use crate::config::{ConfigError, KEYS_MAX, PolicyConfig, TENANTS_MAX, check_name};
+use crate::config::{ConfigError, KEYS_MAX, MODELS_MAX, PolicyConfig, TENANTS_MAX, check_name};
 use crate::key::{KeyDigest, Presented};
+use std::collections::HashSet;
 use std::sync::Arc;
 use subtle::{ConditionallySelectable, ConstantTimeEq};
 
@@ -15,6 +16,8 @@ const ANONYMOUS_INDEX: u32 = 0;
 pub struct Identified {
     pub(crate) tenant: Arc<str>,
     pub(crate) index: usize,
+    /// The place of its key among the tenant's.
+    pub(crate) key: Option<usize>,
 }
 
 impl Identified {
@@ -43,8 +46,17 @@ pub(crate) enum Unidentified {
 pub(crate) struct Access {
     /// Anonymous first, then as configured.
     names: Vec<Arc<str>>,
-    keys: Vec<(KeyDigest, u32)>,
+    keys: Vec<(KeyDigest, Owner)>,
+    /// The models of each tenant; all where there are none.
+    models: Vec<HashSet<Box<str>>>,
     anonymous: bool,
+}
+
+/// Whose key it is: the tenant's place, and the key's place there.
+#[derive(Debug, Clone, Copy)]
+struct Owner {
+    tenant: u32,
+    key: u32,
 }
 
 impl Access {
@@ -53,19 +65,24 @@ impl Access {
             return Err(ConfigError::new("tenants", format!("has more than {TENANTS_MAX} entries")));
         }
         let mut names: Vec<Arc<str>> = vec![ANONYMOUS.into()];
-        let mut keys: Vec<(KeyDigest, u32)> = Vec::new();
+        let mut keys: Vec<(KeyDigest, Owner)> = Vec::new();
+        let mut models = vec![HashSet::new()];
         for (index, tenant) in config.tenants.iter().enumerate() {
             let at = format!("tenants[{index}]");
             check_name(&tenant.name, &names).map_err(|problem| ConfigError::new(format!("{at}.name"), problem))?;
             names.push(tenant.name.as_str().into());
+            if tenant.models.len() > MODELS_MAX {
+                return Err(ConfigError::new(format!("{at}.models"), format!("has more than {MODELS_MAX} entries")));
+            }
+            models.push(tenant.models.iter().map(|model| model.as_str().into()).collect());
             for (place, hex) in tenant.key_sha256.iter().enumerate() {
                 let at = format!("{at}.key_sha256[{place}]");
                 let digest = parse_digest(hex).map_err(|problem| ConfigError::new(&at, problem))?;
                 if keys.iter().any(|(known, _)| known.ct_eq(&digest).into()) {
                     return Err(ConfigError::new(at, "is listed twice; a key belongs to one tenant"));
                 }
-                #[expect(clippy::cast_possible_truncation, reason = "at most TENANTS_MAX")]
-                keys.push((digest, index as u32 + 1));
+                #[expect(clippy::cast_possible_truncation, reason = "at most TENANTS_MAX, and what a file holds")]
+                keys.push((digest, Owner { tenant: index as u32 + 1, key: place as u32 }));
             }
         }
         if keys.len() > KEYS_MAX {
@@ -75,7 +92,7 @@ impl Access {
         if keys.is_empty() && !anonymous {
             return Err(ConfigError::new("anonymous.allowed", "is false and no tenant has a key: nobody could ask"));
         }
-        Ok(Self { names, keys, anonymous })
+        Ok(Self { names, keys, models, anonymous })
     }
 
     /// True if somebody has a key.
@@ -87,23 +104,32 @@ impl Access {
     /// OpenAI's clients always send one. Where there are keys a wrong one is refused even if
     /// anonymous requests are allowed, or a typing error would silently change the tenant.
     pub(crate) fn identify(&self, presented: Presented<'_>) -> Result<Identified, Unidentified> {
-        let index = match presented {
-            Presented::Key(key) if !self.keys.is_empty() => self.tenant_of(key).ok_or(Unidentified::WrongKey)?,
+        let owner = match presented {
+            Presented::Key(key) if !self.keys.is_empty() => Some(self.owner_of(key).ok_or(Unidentified::WrongKey)?),
             Presented::Invalid if !self.keys.is_empty() => return Err(Unidentified::WrongKey),
-            _ if self.anonymous => ANONYMOUS_INDEX,
+            _ if self.anonymous => None,
             _ => return Err(Unidentified::MissingKey),
-        } as usize;
-        Ok(Identified { tenant: Arc::clone(&self.names[index]), index })
+        };
+        let index = owner.map_or(ANONYMOUS_INDEX, |owner| owner.tenant) as usize;
+        let key = owner.map(|owner| owner.key as usize);
+        Ok(Identified { tenant: Arc::clone(&self.names[index]), index, key })
+    }
+
+    /// True if a tenant may ask for a model.
+    pub(crate) fn may_use(&self, tenant: usize, model: &str) -> bool {
+        self.models.get(tenant).is_some_and(|models| models.is_empty() || models.contains(model))
     }
 
     /// Compares with every key whatever matched, so that time tells nothing of which.
-    fn tenant_of(&self, key: &str) -> Option<u32> {
+    fn owner_of(&self, key: &str) -> Option<Owner> {
         let digest = KeyDigest::of(key);
-        let mut found = ANONYMOUS_INDEX;
-        for (known, tenant) in &self.keys {
-            found.conditional_assign(tenant, known.ct_eq(&digest));
+        let mut found = Owner { tenant: ANONYMOUS_INDEX, key: 0 };
+        for (known, owner) in &self.keys {
+            let is_it = known.ct_eq(&digest);
+            found.tenant.conditional_assign(&owner.tenant, is_it);
+            found.key.conditional_assign(&owner.key, is_it);
         }
-        (found != ANONYMOUS_INDEX).then_some(found)
+        (found.tenant != ANONYMOUS_INDEX).then_some(found)
     }
 }
 
@@ -125,7 +151,7 @@ mod tests {
 
     fn tenant(name: &str, keys: &[&str]) -> TenantConfig {
         let key_sha256 = keys.iter().map(|key| hash_key(key)).collect();
-        TenantConfig { name: name.into(), key_sha256, requests_per_minute: None }
+        TenantConfig { name: name.into(), key_sha256, ..TenantConfig::default() }
     }
 
     fn two_tenants() -> PolicyConfig {
@@ -140,6 +166,19 @@ mod tests {
         }
         assert_eq!(access.identify(Presented::Key("R1")).expect_err("wrong"), Unidentified::WrongKey);
         assert_eq!(access.identify(Presented::Nothing).expect_err("missing"), Unidentified::MissingKey);
+    }
+
+    #[test]
+    fn a_tenant_with_a_list_of_models_may_ask_for_no_other() {
+        let mut config = two_tenants();
+        config.tenants[0].models = vec!["m".into(), "org/n".into()];
+        let access = Access::new(&config).expect("valid");
+        let may = |key, model| {
+            let who = access.identify(Presented::Key(key)).expect(key);
+            access.may_use(who.index, model)
+        };
+        assert!(may("r1", "m") && may("r2", "org/n") && !may("r1", "n") && !may("r1", ""));
+        assert!(may("b", "m") && may("b", "anything"));
     }
 
     #[test]

@@ -1,5 +1,6 @@
 //! The configuration of policy, and its errors.
 
+use crate::usage::Use;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use std::sync::Arc;
@@ -9,6 +10,8 @@ use thiserror::Error;
 pub(crate) const TENANTS_MAX: usize = 1_024;
 /// The most keys over all tenants: a request's key is compared with each of them, about 30 ns each.
 pub(crate) const KEYS_MAX: usize = 4_096;
+/// The most models of one tenant that are listed.
+pub(crate) const MODELS_MAX: usize = 256;
 /// The longest name of a tenant or label, in bytes: it stands in logs.
 pub(crate) const NAME_BYTES_MAX: usize = 64;
 /// The most phrases. An automaton takes six bytes for each of theirs, so at most 200 MB; of such lists as are in use, a few.
@@ -18,13 +21,16 @@ pub(crate) const PHRASE_BYTES_MAX: usize = 256;
 
 /// Everything policy is told at start. The default lets anybody in and screens nothing: right for
 /// a server on loopback, which is where a server without configuration listens.
-#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields, default)]
 pub struct PolicyConfig {
     /// The tenants that may ask. Empty by default: then there is only the anonymous tenant.
     pub tenants: Vec<TenantConfig>,
     /// Rules for requests without a key.
     pub anonymous: AnonymousConfig,
+    /// How many tokens a completion is reserved, where limits count tokens and a request names no bound of its own. What
+    /// it does not use it gets back.
+    pub assumed_max_tokens: u32,
     /// How many wrong keys a client may send.
     pub wrong_keys: WrongKeysConfig,
     /// Phrases that may neither be asked nor answered. Empty by default: text is relayed untouched.
@@ -35,31 +41,118 @@ pub struct PolicyConfig {
     pub annotate_lists: Vec<AnnotateConfig>,
 }
 
-/// One tenant.
-#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
-#[serde(deny_unknown_fields)]
-pub struct TenantConfig {
-    /// Its name in logs: ASCII letters, digits, `-`, `_` and `.`, at most 64.
-    pub name: String,
-    /// SHA-256 digests of its API keys, 64 hexadecimal digits each. Keys themselves are not
-    /// configuration: a file that leaks must not open the door.
-    #[schemars(extend("writeOnly" = true))]
-    pub key_sha256: Vec<String>,
-    /// How many requests it may make per minute; unlimited where absent. A bucket of that size
-    /// which refills evenly: any window of `w` seconds grants at most `limit × (1 + w / 60)`.
-    #[serde(default)]
-    pub requests_per_minute: Option<u32>,
+impl Default for PolicyConfig {
+    fn default() -> Self {
+        Self {
+            tenants: Vec::new(),
+            anonymous: AnonymousConfig::default(),
+            assumed_max_tokens: 1_024,
+            wrong_keys: WrongKeysConfig::default(),
+            deny_list: DenyListConfig::default(),
+            redact_list: RedactListConfig::default(),
+            annotate_lists: Vec::new(),
+        }
+    }
 }
 
-/// Requests that carry no key.
-#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
-#[serde(deny_unknown_fields, default)]
-pub struct AnonymousConfig {
-    /// True to let them in. Where absent: only if no tenant has a key, so that configuring the
-    /// first key closes the door.
-    pub allowed: Option<bool>,
-    /// How many of them per minute, all clients together; unlimited where absent.
-    pub requests_per_minute: Option<u32>,
+/// Makes a struct with the fields of limits beside its own.
+macro_rules! limited {
+    ($(#[$of:meta])* $vis:vis struct $name:ident { $($own:tt)* }) => {
+        $(#[$of])*
+        $vis struct $name {
+            $($own)*
+            /// How many requests per minute; unlimited where absent. A bucket of that size which refills evenly: any
+            /// window of `w` seconds grants at most `limit × (1 + w / 60)`. So are all limits over time.
+            pub requests_per_minute: Option<u32>,
+            /// How many tokens per minute, of prompts and completions; unlimited where absent. A request reserves its
+            /// prompt and the most that it may generate, and gets back what it does not use.
+            pub tokens_per_minute: Option<u64>,
+            /// How many tokens per day; unlimited where absent. Until the bucket has refilled, a request is refused as
+            /// one that is not worth sending again.
+            pub tokens_per_day: Option<u64>,
+            /// How many tokens per 30 days; unlimited where absent.
+            pub tokens_per_month: Option<u64>,
+            /// How many requests may be answered at a time; unlimited where absent.
+            pub concurrent_requests: Option<u32>,
+        }
+
+        impl $name {
+            /// Its limits alone.
+            pub(crate) fn limits(&self) -> LimitsConfig {
+                LimitsConfig {
+                    requests_per_minute: self.requests_per_minute,
+                    tokens_per_minute: self.tokens_per_minute,
+                    tokens_per_day: self.tokens_per_day,
+                    tokens_per_month: self.tokens_per_month,
+                    concurrent_requests: self.concurrent_requests,
+                }
+            }
+        }
+    };
+}
+
+limited! {
+    /// One tenant.
+    #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+    #[serde(deny_unknown_fields)]
+    pub struct TenantConfig {
+        /// Its name in logs: ASCII letters, digits, `-`, `_` and `.`, at most 64.
+        pub name: String,
+        /// SHA-256 digests of its API keys, 64 hexadecimal digits each. Keys themselves are not
+        /// configuration: a file that leaks must not open the door. While a key is replaced both are listed.
+        #[schemars(extend("writeOnly" = true))]
+        pub key_sha256: Vec<String>,
+        /// The models that it may ask for, at most 256; all where the list is empty. Others do not exist for it.
+        #[serde(default)]
+        pub models: Vec<String>,
+        /// Limits of each of its keys, besides those of the tenant.
+        #[serde(default)]
+        pub per_key: LimitsConfig,
+        /// Limits of single models, besides those of the tenant; at most 256.
+        #[serde(default)]
+        pub per_model: Vec<ModelLimitsConfig>,
+    }
+}
+
+limited! {
+    /// What a tenant may use of one model.
+    #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+    #[serde(deny_unknown_fields)]
+    pub struct ModelLimitsConfig {
+        /// The model's name, as requests give it.
+        pub model: String,
+    }
+}
+
+limited! {
+    /// Limits.
+    #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+    #[serde(deny_unknown_fields, default)]
+    pub struct LimitsConfig {}
+}
+
+impl LimitsConfig {
+    /// Each limit with its field's name.
+    pub(crate) fn each(&self) -> [(&'static str, Use, Option<u64>); 5] {
+        [
+            ("concurrent_requests", Use::Concurrent, self.concurrent_requests.map(u64::from)),
+            ("requests_per_minute", Use::RequestsPerMinute, self.requests_per_minute.map(u64::from)),
+            ("tokens_per_minute", Use::TokensPerMinute, self.tokens_per_minute),
+            ("tokens_per_day", Use::TokensPerDay, self.tokens_per_day),
+            ("tokens_per_month", Use::TokensPerMonth, self.tokens_per_month),
+        ]
+    }
+}
+
+limited! {
+    /// Requests that carry no key. Their limits are for all clients together.
+    #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+    #[serde(deny_unknown_fields, default)]
+    pub struct AnonymousConfig {
+        /// True to let them in. Where absent: only if no tenant has a key, so that configuring the
+        /// first key closes the door.
+        pub allowed: Option<bool>,
+    }
 }
 
 /// How many wrong keys a client may send before it has to wait. Clients are told apart by their

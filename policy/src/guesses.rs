@@ -8,7 +8,7 @@
 //! Nothing is known here of connections: the caller names the peer and what proxies wrote.
 
 use crate::config::{ConfigError, WrongKeysConfig};
-use crate::quota::Moment;
+use crate::moment::Moment;
 use core::net::{IpAddr, Ipv6Addr};
 use governor::clock::Clock;
 use governor::middleware::NoOpMiddleware;
@@ -52,6 +52,7 @@ impl Client {
 /// The clients that sent wrong keys.
 #[derive(Debug)]
 pub(crate) struct Guesses {
+    config: WrongKeysConfig,
     proxies: Vec<IpNet>,
     /// None where guesses are not limited.
     limiter: Option<Limiter>,
@@ -78,7 +79,13 @@ impl Guesses {
         }
         let proxies = config.proxies.iter().enumerate().map(network).collect::<Result<_, _>>()?;
         let limit = NonZeroU32::new(config.per_minute);
-        Ok(Self { proxies, limiter: limit.map(|limit| Limiter::new(limit, config.addresses_max)) })
+        let limiter = limit.map(|limit| Limiter::new(limit, config.addresses_max));
+        Ok(Self { config: config.clone(), proxies, limiter })
+    }
+
+    /// True if they are counted by this configuration.
+    pub(crate) fn are_of(&self, config: &WrongKeysConfig) -> bool {
+        self.config == *config
     }
 
     /// The client behind a connection: the peer, or where that is a proxy, the last address in its

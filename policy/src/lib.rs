@@ -11,23 +11,27 @@ mod access;
 mod config;
 mod guesses;
 mod key;
+mod limits;
+mod moment;
 mod peers;
 mod policy;
-mod quota;
 mod screen;
 mod secret;
 pub mod trust;
+mod usage;
 
 pub use access::Identified;
 pub use config::{
-    AnnotateConfig, AnonymousConfig, ConfigError, DenyListConfig, PolicyConfig, RedactListConfig, TenantConfig,
-    WrongKeysConfig,
+    AnnotateConfig, AnonymousConfig, ConfigError, DenyListConfig, LimitsConfig, ModelLimitsConfig, PolicyConfig,
+    RedactListConfig, TenantConfig, WrongKeysConfig,
 };
 pub use guesses::Client;
 pub use key::{KeyDigest, Presented, hash_key};
+pub use limits::{Cost, Limits, Needs, Of, Reached, Reservation, Rest};
+pub use moment::Moment;
 pub use peers::{Asker, Capability, Offered, PeerRule, Peers, PeersConfig};
-pub use policy::{Admitted, BucketId, Facts, LeaseNeed, Needs, Obligation, Policy, Rejection, Reservation};
-pub use quota::{Limits, Moment};
+pub use policy::{Admitted, Facts, Obligation, Policy, Rejection};
 pub use screen::{DenyList, DenyMatch, OutputScreen, PromptScreen, Release};
 pub use secret::Secret;
 pub use trust::{Trust, TrustConfig};
+pub use usage::Use;

@@ -7,8 +7,10 @@ use crate::access::{Access, Identified, Unidentified};
 use crate::config::{ConfigError, PolicyConfig};
 use crate::guesses::{Client, Guesses};
 use crate::key::Presented;
-use crate::quota::{Exceeded, Lease, Limits, Moment, Quotas};
+use crate::limits::{AllLimits, Cost, Limits, Needs, Reached, Reservation};
+use crate::moment::Moment;
 use crate::screen::{DenyList, Marks, OutputScreen, PromptScreen, Read};
+use crate::usage::Use;
 use core::net::IpAddr;
 use std::sync::Arc;
 use std::time::Duration;
@@ -22,8 +24,9 @@ use wire::openai::{ApiError, ErrorKind};
 #[derive(Debug)]
 pub struct Policy {
     access: Access,
-    guesses: Guesses,
-    quotas: Quotas,
+    guesses: Arc<Guesses>,
+    limits: AllLimits,
+    assumed_max_tokens: u64,
     deny_list: Option<Arc<DenyList>>,
     marks: Option<Marks>,
 }
@@ -39,52 +42,6 @@ pub struct Facts<'a> {
     pub body: &'a [u8],
     /// Where in it the texts are that can reach a prompt.
     pub scan: &'a Scan,
-}
-
-/// Shares that a request has to hold before it is decided over.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Needs {
-    /// Shares of limits.
-    pub leases: Vec<LeaseNeed>,
-}
-
-/// A share of one limit.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct LeaseNeed {
-    /// Of which limit.
-    pub bucket: BucketId,
-}
-
-/// One limit of one tenant.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum BucketId {
-    /// Requests per minute.
-    Requests {
-        /// The tenant's place in the configuration.
-        tenant: usize,
-    },
-}
-
-/// A request's shares of its tenant's limits. Dropped, they are spent.
-#[derive(Debug)]
-#[must_use = "what is dropped at once is spent"]
-pub struct Reservation {
-    leases: Vec<Lease>,
-    limits: Option<Limits>,
-}
-
-impl Reservation {
-    /// The rest of the tenant's limit; `None` where it is unlimited.
-    #[must_use]
-    pub const fn limits(&self) -> Option<Limits> {
-        self.limits
-    }
-
-    /// Gives everything back, because the request failed for no fault of the client's; returns
-    /// what the tenant may do then.
-    pub fn refund(self, now: Moment) -> Option<Limits> {
-        self.leases.into_iter().map(|lease| lease.refund(now)).last().or(self.limits)
-    }
 }
 
 /// The proof that a request may be dispatched; only `Policy::decide` makes one. It keeps the
@@ -153,13 +110,13 @@ pub enum Rejection {
         /// When a key is looked at again.
         retry_after: Duration,
     },
-    /// The tenant made all its requests.
-    #[error("{} requests per minute are used up; try again in {retry_after:?}", limits.limit)]
-    QuotaExceeded {
-        /// The tenant's limits.
+    /// The caller has used what it may.
+    #[error("{}", told(.reached))]
+    LimitReached {
+        /// The limit.
+        reached: Reached,
+        /// The rest of the caller's limits.
         limits: Limits,
-        /// When one request is granted again.
-        retry_after: Duration,
     },
     /// The prompt holds a denied phrase. Which one is not said: it would spell out the list.
     #[error("the prompt was refused by this server's content policy; change the wording")]
@@ -184,6 +141,21 @@ pub enum Rejection {
     },
 }
 
+/// Says which limit is reached, and what to do.
+fn told(reached: &Reached) -> String {
+    let Reached { r#use, of, limit, amount, retry_after } = reached;
+    match retry_after {
+        None => format!(
+            "the request may come to {amount} tokens, and {limit} {use}{of} are the limit; shorten the prompt or lower \
+             `max_tokens`"
+        ),
+        Some(_) if *r#use == Use::Concurrent => {
+            format!("{limit} {use}{of} are the limit, and as many are being answered; try again when one has ended")
+        }
+        Some(wait) => format!("{limit} {use}{of} are used up; try again in {wait:?}"),
+    }
+}
+
 impl Rejection {
     /// A stable word for metrics.
     #[must_use]
@@ -192,18 +164,23 @@ impl Rejection {
             Self::MissingKey => "missing_key",
             Self::WrongKey => "wrong_key",
             Self::TooManyWrongKeys { .. } => "too_many_wrong_keys",
-            Self::QuotaExceeded { .. } => "quota",
+            Self::LimitReached { reached, .. } => match reached.r#use {
+                Use::RequestsPerMinute => "quota",
+                Use::TokensPerMinute => "tokens",
+                Use::TokensPerDay | Use::TokensPerMonth => "budget",
+                Use::Concurrent => "concurrency",
+            },
             Self::PromptBlocked { .. } => "prompt_blocked",
             Self::PromptNotRedactable { .. } => "prompt_not_redactable",
             Self::PromptNotScreenable { .. } => "prompt_not_screenable",
         }
     }
 
-    /// The tenant's limits, where they are why.
+    /// The rest of the caller's limits, where they are why.
     #[must_use]
     pub const fn limits(&self) -> Option<Limits> {
         match self {
-            Self::QuotaExceeded { limits, .. } => Some(*limits),
+            Self::LimitReached { limits, .. } => Some(*limits),
             _ => None,
         }
     }
@@ -214,7 +191,14 @@ impl Rejection {
         let message = self.to_string();
         match self {
             Self::MissingKey | Self::WrongKey => ApiError::new(ErrorKind::InvalidApiKey, message),
-            Self::QuotaExceeded { retry_after, .. } | Self::TooManyWrongKeys { retry_after } => {
+            Self::LimitReached { reached, .. } => {
+                let is_budget = reached.r#use.is_budget();
+                let kind = if is_budget { ErrorKind::InsufficientQuota } else { ErrorKind::RateLimitExceeded };
+                let mut error = ApiError::new(kind, message);
+                error.retry_after = reached.retry_after;
+                error
+            }
+            Self::TooManyWrongKeys { retry_after } => {
                 let mut error = ApiError::new(ErrorKind::RateLimitExceeded, message);
                 error.retry_after = Some(*retry_after);
                 error
@@ -233,10 +217,26 @@ impl Policy {
     /// # Errors
     /// The first field that is wrong.
     pub fn new(config: &PolicyConfig) -> Result<Self, ConfigError> {
+        Self::after(config, None)
+    }
+
+    /// Compiles another configuration in this one's place: what is used of limits that stay is remembered, and so are the
+    /// addresses of wrong keys.
+    ///
+    /// # Errors
+    /// The first field that is wrong.
+    pub fn replaced(&self, config: &PolicyConfig) -> Result<Self, ConfigError> {
+        Self::after(config, Some(self))
+    }
+
+    fn after(config: &PolicyConfig, before: Option<&Self>) -> Result<Self, ConfigError> {
+        let guesses = before.map(|before| &before.guesses).filter(|guesses| guesses.are_of(&config.wrong_keys));
         Ok(Self {
             access: Access::new(config)?,
-            guesses: Guesses::new(&config.wrong_keys)?,
-            quotas: Quotas::new(config)?,
+            guesses: guesses
+                .map_or_else(|| Guesses::new(&config.wrong_keys).map(Arc::new), |old| Ok(Arc::clone(old)))?,
+            limits: AllLimits::new(config, before.map(|before| &before.limits))?,
+            assumed_max_tokens: config.assumed_max_tokens.into(),
             deny_list: DenyList::new(&config.deny_list)?.map(Arc::new),
             marks: Marks::new(config)?,
         })
@@ -290,14 +290,22 @@ impl Policy {
         self.guesses.addresses()
     }
 
+    /// True if the caller may ask for a model. One that it may not ask for does not exist for it.
+    #[must_use]
+    pub fn may_use(&self, who: &Identified, model: &str) -> bool {
+        self.access.may_use(who.index, model)
+    }
+
+    /// The tokens that a completion is taken to have at most where its request does not say.
+    #[must_use]
+    pub const fn assumed_max_tokens(&self) -> u64 {
+        self.assumed_max_tokens
+    }
+
     /// Says what a request of `who` has to hold.
     #[must_use]
-    pub fn needs(&self, who: &Identified) -> Needs {
-        let tenant = who.index;
-        let is_limited = self.quotas.is_limited(tenant);
-        Needs {
-            leases: is_limited.then_some(LeaseNeed { bucket: BucketId::Requests { tenant } }).into_iter().collect(),
-        }
+    pub fn needs(&self, who: &Identified, model: &str, cost: Cost) -> Needs {
+        self.limits.needs(who.index, who.key, model, cost)
     }
 
     /// Takes what a request needs, all of it or nothing.
@@ -305,27 +313,13 @@ impl Policy {
     /// # Errors
     /// A limit that is used up.
     pub fn lease(&self, needs: &Needs, now: Moment) -> Result<Reservation, Rejection> {
-        let mut reservation = Reservation { leases: Vec::new(), limits: None };
-        for LeaseNeed { bucket: BucketId::Requests { tenant } } in &needs.leases {
-            match self.quotas.take(*tenant, now) {
-                Ok(Some((lease, limits))) => {
-                    reservation.leases.push(lease);
-                    reservation.limits = Some(limits);
-                }
-                Ok(None) => {}
-                Err(Exceeded { limits, retry_after }) => {
-                    reservation.refund(now);
-                    return Err(Rejection::QuotaExceeded { limits, retry_after });
-                }
-            }
-        }
-        Ok(reservation)
+        needs.lease(now).map_err(|(reached, limits)| Rejection::LimitReached { reached, limits })
     }
 
-    /// The rest of a tenant's limit, nothing taken; `None` where it is unlimited.
+    /// The rest of the caller's limits, nothing taken.
     #[must_use]
-    pub fn limits(&self, who: &Identified, now: Moment) -> Option<Limits> {
-        self.quotas.look(who.index, now)
+    pub fn limits(&self, who: &Identified, now: Moment) -> Limits {
+        self.limits.needs(who.index, who.key, "", Cost::default()).rest(now)
     }
 
     /// Decides over a request that holds what it needs. A refused prompt keeps its lease, or
@@ -363,7 +357,6 @@ impl Policy {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::key::hash_key;
     use std::time::Instant;
     use wire::openai::endpoint::{CHAT, COMPLETIONS};
     use wire::openai::scan::{Limits as ScanLimits, scan};
@@ -475,28 +468,5 @@ mod tests {
         ] {
             assert!(!is_denied(&policy, body), "{body}");
         }
-    }
-
-    #[test]
-    fn tenants_have_quotas_of_their_own() {
-        let (red, blue) = (hash_key("red"), hash_key("blue"));
-        let policy = policy(&format!(
-            r#"{{"tenants":[{{"name":"red","key_sha256":["{red}"],"requests_per_minute":2}},
-                            {{"name":"blue","key_sha256":["{blue}"]}}]}}"#
-        ));
-        let ask = |key, s| {
-            let who = policy.identify(Presented::Key(key), None, Moment(Duration::ZERO)).expect("known");
-            policy.lease(&policy.needs(&who), Moment(Duration::from_secs(s)))
-        };
-        let limits = ask("red", 1).expect("first").limits().expect("limited");
-        assert_eq!((limits.limit, limits.remaining), (2, 1));
-        let second = ask("red", 1).expect("second");
-        let refused = ask("red", 1).expect_err("third");
-        assert_eq!(refused.to_api_error().retry_after, Some(Duration::from_secs(30)));
-        assert_eq!(ask("blue", 1).expect("unlimited").limits(), None);
-        // What the server failed at was never asked.
-        assert_eq!(second.refund(Moment(Duration::from_secs(1))).expect("limited").remaining, 1);
-        drop(ask("red", 1).expect("in its place"));
-        drop(ask("red", 31).expect("refilled"));
     }
 }

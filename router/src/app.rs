@@ -39,7 +39,7 @@ use tokio::task::JoinSet;
 use tokio::time::Instant;
 use wire::fleet::FLEET_PATH;
 use wire::openai::ApiError;
-use wire::openai::models::ModelList;
+use wire::openai::models::{Model, ModelList};
 
 /// The most workers of one router.
 const WORKERS_MAX: usize = 16_384;
@@ -309,15 +309,22 @@ pub async fn serve(
 
 async fn models(State(core): State<Arc<Core>>, request: Request) -> Response {
     match identify(&core, request.headers(), request.extensions()) {
-        Ok(_) => Json(ModelList::new(core.fleet.snapshot().models().to_vec())).into_response(),
+        Ok(who) => {
+            let snapshot = core.fleet.snapshot();
+            let models = snapshot.models().iter().filter(|model| core.policy.may_use(&who, &model.id));
+            Json(ModelList::new(models.cloned().collect())).into_response()
+        }
         Err(error) => listen::error_response(&error),
     }
 }
 
 async fn model(State(core): State<Arc<Core>>, Path(id): Path<String>, request: Request) -> Response {
     let snapshot = core.fleet.snapshot();
-    let found = || snapshot.models().iter().find(|model| model.id == id).cloned();
-    match identify(&core, request.headers(), request.extensions()).map(|_| found()) {
+    let found = |who| {
+        let is_it = |model: &&Model| model.id == id && core.policy.may_use(who, &model.id);
+        snapshot.models().iter().find(is_it).cloned()
+    };
+    match identify(&core, request.headers(), request.extensions()).map(|who| found(&who)) {
         Ok(Some(model)) => Json(model).into_response(),
         Ok(None) => listen::error_response(&ApiError::model_not_found(&id)),
         Err(error) => listen::error_response(&error),

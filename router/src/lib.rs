@@ -6,6 +6,7 @@
 //! `policy`; this room obeys.
 
 mod access;
+mod account;
 mod app;
 mod begin;
 mod breaker;
@@ -13,6 +14,7 @@ mod budget;
 mod config;
 mod connections;
 mod core;
+mod cost;
 mod dispatch;
 mod fleet;
 mod health;

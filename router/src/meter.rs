@@ -37,6 +37,7 @@ pub(crate) struct Metrics {
     pub(crate) annotations: IntCounterVec,
     pub(crate) wrong_key_addresses: Gauge,
     pub(crate) output_blocks: IntCounter,
+    tokens: IntCounterVec,
 }
 
 impl Metrics {
@@ -64,6 +65,7 @@ impl Metrics {
             annotations: registry.counter(&names::POLICY_ANNOTATIONS),
             wrong_key_addresses: registry.gauge(&names::POLICY_WRONG_KEY_ADDRESSES).with_label_values::<&str>(&[]),
             output_blocks: alone(&names::POLICY_OUTPUT_BLOCKS),
+            tokens: registry.counter(&names::POLICY_TOKENS),
         }
     }
 
@@ -94,6 +96,15 @@ impl Metrics {
     pub(crate) fn rejection(&self, reason: &str) {
         debug_assert!(names::POLICY_REJECTIONS.values.contains(&reason), "{reason} is not in `names`");
         self.rejections.with_label_values(&[reason]).inc();
+    }
+
+    /// Counts the tokens of a request. Tenants are those of the configuration.
+    pub(crate) fn tokens(&self, tenant: &str, prompt: u64, completion: u64) {
+        for (kind, tokens) in [("prompt", prompt), ("completion", completion)] {
+            if tokens > 0 {
+                self.tokens.with_label_values(&[tenant, kind]).inc_by(tokens);
+            }
+        }
     }
 
     pub(crate) fn upstream_error(&self, kind: &str) {

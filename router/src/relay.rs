@@ -3,10 +3,12 @@
 mod screening;
 mod stream;
 
+use crate::account::Account;
+use crate::cost::BYTES_OF_TOKEN;
 use crate::dispatch::Answer;
 use crate::meter::{Meter, Slot};
 use crate::offload::Offload;
-use crate::screened::{Garbage, Gate, Screened};
+use crate::screened::{Garbage, Gate, Screened, Whole};
 use crate::upstream::{ReadError, read_all};
 use axum::body::Body;
 use axum::response::Response;
@@ -38,6 +40,7 @@ pub(crate) struct Relay {
     pub(crate) gate: Gate,
     pub(crate) meter: Meter,
     pub(crate) slot: Slot,
+    pub(crate) account: Account,
     pub(crate) bounds: Bounds,
     pub(crate) offload: Arc<Offload>,
     /// True if the client asked for a stream.
@@ -47,8 +50,8 @@ pub(crate) struct Relay {
 
 impl Relay {
     /// The client's response. Only a stream is relayed as it comes; anything else is read as a
-    /// whole first, so that half of it never goes out.
-    pub(crate) async fn respond(mut self) -> Response {
+    /// whole first, so that half of it never goes out. The account goes with an answer, and comes back with an error.
+    pub(crate) async fn respond(mut self) -> (Response, Option<Account>) {
         let (mut parts, body) = self.answer.response.into_parts();
         let headers = &mut parts.headers;
         // The layers around us set ours.
@@ -57,26 +60,28 @@ impl Relay {
             headers.insert(WORKER, name);
         }
         if headers.contains_key(CONTENT_ENCODING) {
-            return refuse(&mut self.meter, "encoded", "the worker compressed its answer, which was not asked for");
+            let message = "the worker compressed its answer, which was not asked for";
+            return (refuse(&mut self.meter, "encoded", message), Some(self.account));
         }
         let status = parts.status;
         let is_answer = status == StatusCode::OK;
         if status.as_u16() < 400 && !(is_answer && is_right_kind(headers, self.is_stream)) {
-            return refuse(&mut self.meter, "garbage", NO_ANSWER);
+            return (refuse(&mut self.meter, "garbage", NO_ANSWER), Some(self.account));
         }
         if is_answer && self.is_stream {
             headers.remove(CONTENT_LENGTH);
             let ticket = self.answer.ticket;
             let screening = Screening::new(self.gate, self.offload);
-            let body = stream::Stream::new(body, screening, self.meter, (ticket, self.slot), self.bounds, self.span);
-            return Response::from_parts(parts, Body::new(body));
+            let held = (self.account, ticket, self.slot);
+            let body = stream::Stream::new(body, screening, self.meter, held, self.bounds, self.span);
+            return (Response::from_parts(parts, Body::new(body)), None);
         }
         let bytes_max = if is_answer { self.bounds.answer_bytes_max } else { ERROR_BYTES_MAX };
         let body = match read_all(body, bytes_max, self.bounds.idle).await {
             Ok(body) => body,
             Err(cause) => {
                 tracing::warn!(worker = self.answer.ticket.worker.name, cause = %Chain(&cause), "reading an answer");
-                return unreadable(&mut self.meter, &cause);
+                return (unreadable(&mut self.meter, &cause), Some(self.account));
             }
         };
         let length = body.len();
@@ -88,13 +93,18 @@ impl Relay {
         let (screened, blocks) = self.offload.run(length, work).await;
         self.meter.metrics.output_blocks.inc_by(blocks as u64);
         match screened {
-            Ok(screened) => {
+            Ok(Whole { bytes, usage, text_bytes }) => {
                 self.meter.ended(status.as_u16());
                 parts.headers.remove(CONTENT_LENGTH);
-                Response::from_parts(parts, whole_body(screened, self.slot))
+                if !is_answer {
+                    return (Response::from_parts(parts, whole_body(bytes, self.slot, None)), Some(self.account));
+                }
+                self.account.counted(usage);
+                self.account.pieces(text_bytes.div_ceil(BYTES_OF_TOKEN) as u64);
+                (Response::from_parts(parts, whole_body(bytes, self.slot, Some(self.account))), None)
             }
-            Err(Garbage) if is_answer => refuse(&mut self.meter, "garbage", NO_ANSWER),
-            Err(Garbage) => withheld(&mut self.meter, parts),
+            Err(Garbage) if is_answer => (refuse(&mut self.meter, "garbage", NO_ANSWER), Some(self.account)),
+            Err(Garbage) => (withheld(&mut self.meter, parts), Some(self.account)),
         }
     }
 }
@@ -131,13 +141,14 @@ fn withheld(meter: &mut Meter, mut parts: http::response::Parts) -> Response {
     Response::from_parts(parts, Body::from(error.to_json()))
 }
 
-/// A whole answer. The request's place goes with the bytes: it is free once they are written.
-fn whole_body(screened: Screened, slot: Slot) -> Body {
-    Body::from(Bytes::from_owner(Placed { bytes: screened.into_bytes(), _slot: slot }))
+/// A whole answer. The request's places go with the bytes: they are free once those are written.
+fn whole_body(screened: Screened, slot: Slot, account: Option<Account>) -> Body {
+    Body::from(Bytes::from_owner(Placed { bytes: screened.into_bytes(), _account: account, _slot: slot }))
 }
 
 struct Placed {
     bytes: Bytes,
+    _account: Option<Account>,
     _slot: Slot,
 }
 

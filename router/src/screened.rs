@@ -12,8 +12,8 @@ use bytes::{Bytes, BytesMut};
 use choice::Choices;
 use policy::Admitted;
 use std::borrow::Cow;
-use wire::openai::ApiError;
-use wire::openai::channels::{ErrorClass, Found, all_texts, read_event, read_whole};
+use wire::openai::channels::{Answer, ErrorClass, Found, all_texts, read_event, read_whole};
+use wire::openai::{ApiError, Usage};
 use wire::sse::{DONE, Event, Frame, encode_data};
 
 /// Bytes that may reach a client.
@@ -44,6 +44,10 @@ pub(crate) struct Passed {
     pub(crate) bytes: Screened,
     /// True if there is model text among them.
     pub(crate) has_text: bool,
+    /// Pieces of text that the worker sent, whatever of them passes.
+    pub(crate) pieces: u64,
+    /// The worker's last count of tokens.
+    pub(crate) usage: Option<Usage>,
     /// The reason why nothing can follow; `None` while the answer goes on.
     pub(crate) end: Option<End>,
 }
@@ -63,25 +67,33 @@ pub(crate) enum End {
 
 /// The screen of one answer.
 #[derive(Debug)]
-pub(crate) enum Gate {
-    /// No list is active: bytes pass as they are.
-    Open,
-    /// A list is active.
-    Listed(Box<Choices>),
+pub(crate) struct Gate {
+    /// Where a list is active; else bytes pass as they are.
+    listed: Option<Box<Choices>>,
+    /// True if the count at a stream's end was asked for by us alone, so that it goes no further.
+    keeps_usage: bool,
+}
+
+/// A whole answer that passed.
+#[derive(Debug)]
+pub(crate) struct Whole {
+    pub(crate) bytes: Screened,
+    /// The worker's count of tokens.
+    pub(crate) usage: Option<Usage>,
+    /// The length of the texts that it sent.
+    pub(crate) text_bytes: usize,
 }
 
 impl Gate {
     /// The gate for an answer of so many choices.
-    pub(crate) fn new(admitted: Admitted, choices: usize) -> Self {
-        if admitted.is_screened() { Self::Listed(Box::new(Choices::new(admitted, choices))) } else { Self::Open }
+    pub(crate) fn new(admitted: Admitted, choices: usize, keeps_usage: bool) -> Self {
+        let listed = admitted.is_screened().then(|| Box::new(Choices::new(admitted, choices)));
+        Self { listed, keeps_usage }
     }
 
     /// How many choices it ended.
     pub(crate) fn blocks(&self) -> usize {
-        match self {
-            Self::Open => 0,
-            Self::Listed(choices) => choices.blocked(),
-        }
+        self.listed.as_ref().map_or(0, |choices| choices.blocked())
     }
 
     /// Passes frames up to the one that ends the stream; what follows it is dropped.
@@ -89,7 +101,7 @@ impl Gate {
         let mut out = Out::default();
         let mut passed = Passed::default();
         for frame in frames {
-            let end = match self.frame(&frame, &mut out, &mut passed.has_text) {
+            let end = match self.frame(&frame, &mut out, &mut passed) {
                 Ok(None) => continue,
                 Ok(Some(end)) => end,
                 Err(Garbage) => End::Garbage,
@@ -101,13 +113,13 @@ impl Gate {
         passed
     }
 
-    fn frame(&mut self, frame: &Frame, out: &mut Out, has_text: &mut bool) -> Result<Option<End>, Garbage> {
+    fn frame(&mut self, frame: &Frame, out: &mut Out, passed: &mut Passed) -> Result<Option<End>, Garbage> {
         let Some(event) = &frame.event else {
-            match self {
-                Self::Open => out.raw(&frame.raw),
+            match self.listed {
+                None => out.raw(&frame.raw),
                 // A comment shows that the worker lives; its words are nobody's.
-                Self::Listed(_) if frame.has_more => out.bytes(b":\n\n"),
-                Self::Listed(_) => {}
+                Some(_) if frame.has_more => out.bytes(b":\n\n"),
+                Some(_) => {}
             }
             return Ok(None);
         };
@@ -118,11 +130,19 @@ impl Gate {
             }
             // An error in a shape that OpenAI's clients take for an answer is told in theirs.
             let told = if fault.is_openai { Cow::Borrowed(event.data.as_str()) } else { fault.to_json().into() };
-            out.pass(told, event, frame, self.is_listed());
+            out.pass(told, event, frame, self.listed.is_some());
             return Ok(Some(End::Error(fault.class)));
         }
-        let Self::Listed(choices) = self else {
-            *has_text |= matches!(&found, Found::Answer(answer) if answer.has_text());
+        let has_text = matches!(&found, Found::Answer(answer) if answer.has_text());
+        passed.pieces += u64::from(has_text);
+        if let Found::Answer(Answer { choices, usage: Some(usage), .. }) = &found {
+            passed.usage = Some(*usage);
+            if self.keeps_usage && choices.is_empty() {
+                return Ok(None);
+            }
+        }
+        let Some(choices) = &mut self.listed else {
+            passed.has_text |= has_text;
             out.raw(&frame.raw);
             return Ok((found == Found::Done).then_some(End::Done));
         };
@@ -131,7 +151,7 @@ impl Gate {
             Found::Done => (choices.flush(), Some(End::Done)),
             Found::Foreign | Found::Error(_) => return Ok(None),
         };
-        *has_text |= part.has_text;
+        passed.has_text |= part.has_text;
         part.before.iter().for_each(|chunk| out.data(chunk));
         if let Some(chunk) = part.chunk {
             out.pass(chunk, event, frame, true);
@@ -146,33 +166,35 @@ impl Gate {
         Ok(end)
     }
 
-    const fn is_listed(&self) -> bool {
-        matches!(self, Self::Listed(_))
-    }
-
     /// Passes an answer that is not streamed.
-    pub(crate) fn whole(&mut self, body: Bytes) -> Result<Screened, Garbage> {
+    pub(crate) fn whole(&mut self, body: Bytes) -> Result<Whole, Garbage> {
         let Ok(Found::Answer(answer)) = read_whole(&body) else { return Err(Garbage) };
-        match self {
-            Self::Open => Ok(Screened(body)),
-            Self::Listed(choices) => {
+        let text_bytes = answer.choices.iter().flat_map(|choice| &choice.texts).map(|text| text.raw.len()).sum();
+        let usage = answer.usage;
+        let bytes = match &mut self.listed {
+            None => Screened(body),
+            Some(choices) => {
                 let json = std::str::from_utf8(&body).map_err(|_| Garbage)?;
                 match choices.whole(&answer, json)? {
-                    Cow::Borrowed(_) => Ok(Screened(body)),
-                    Cow::Owned(json) => Ok(Screened(json.into())),
+                    Cow::Borrowed(_) => Screened(body),
+                    Cow::Owned(json) => Screened(json.into()),
                 }
             }
-        }
+        };
+        Ok(Whole { bytes, usage, text_bytes })
     }
 
     /// Passes the body of an error. Under a list one that quotes a denied phrase does not.
-    pub(crate) fn error_body(&self, body: Bytes) -> Result<Screened, Garbage> {
-        if self.denies_any(&all_texts(&body)) { Err(Garbage) } else { Ok(Screened(body)) }
+    pub(crate) fn error_body(&self, body: Bytes) -> Result<Whole, Garbage> {
+        if self.denies_any(&all_texts(&body)) {
+            return Err(Garbage);
+        }
+        Ok(Whole { bytes: Screened(body), usage: None, text_bytes: 0 })
     }
 
     /// True if a list denies any of the texts, or what they make when joined.
     fn denies_any(&self, texts: &[String]) -> bool {
-        matches!(self, Self::Listed(choices) if choices.denies_any(texts))
+        self.listed.as_ref().is_some_and(|choices| choices.denies_any(texts))
     }
 }
 

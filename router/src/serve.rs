@@ -1,8 +1,10 @@
 //! The sentence: identify, read, lease, decide, pick and send, relay.
 
 use crate::access::{identify, reject};
+use crate::account::Account;
 use crate::begin;
 use crate::core::Core;
+use crate::cost::estimate;
 use crate::dispatch::{Refused, dispatch};
 use crate::hold;
 use crate::meter::{Meter, Slot};
@@ -16,17 +18,17 @@ use axum::response::Response;
 use bytes::Bytes;
 use http::{HeaderMap, HeaderValue, StatusCode};
 use listen::Access;
-use policy::{Admitted, Facts, Identified, Limits, Obligation, Reservation};
+use policy::{Admitted, Cost, Facts, Identified, Limits, Obligation, Reservation};
 use std::borrow::Cow;
 use std::sync::Arc;
 use tracing::Instrument;
 use wire::headers::{
-    ANNOTATIONS, CACHE_SALT, IGNORED, RATELIMIT_LIMIT_REQUESTS, RATELIMIT_REMAINING_REQUESTS, RATELIMIT_RESET_REQUESTS,
-    SHOULD_RETRY,
+    ANNOTATIONS, CACHE_SALT, IGNORED, RATELIMIT_LIMIT_REQUESTS, RATELIMIT_LIMIT_TOKENS, RATELIMIT_REMAINING_REQUESTS,
+    RATELIMIT_REMAINING_TOKENS, RATELIMIT_RESET_REQUESTS, RATELIMIT_RESET_TOKENS, SHOULD_RETRY,
 };
 use wire::openai::scan::{Limits as ScanLimits, Scan, scan};
-use wire::openai::splice::splice;
-use wire::openai::{ApiError, CHAT, COMPLETIONS, Endpoint};
+use wire::openai::splice::{Edit, splice};
+use wire::openai::{ApiError, CHAT, COMPLETIONS, Endpoint, ask_for_usage};
 
 /// `POST /v1/chat/completions`.
 pub(crate) async fn chat(State(core): State<Arc<Core>>, request: Request) -> Response {
@@ -60,24 +62,27 @@ async fn answer(core: Arc<Core>, endpoint: &'static Endpoint, request: Request) 
             listen::error_response(&error)
         }
     };
-    told.write(response.headers_mut());
+    told.write(&mut response);
     response
 }
 
 /// Everything from the pick to the beginning of the client's answer.
 async fn fulfil(core: Arc<Core>, asked: Asked, mut meter: Meter, span: tracing::Span) -> Response {
-    let Asked { admitted, reservation, model, choices, call, slot } = asked;
+    let Asked { admitted, mut account, model, choices, call, slot, keeps_usage } = asked;
     meter.observed.asked(call.is_stream, choices);
+    account.sent();
     match dispatch(&core, &admitted, &model, &call, core.beginning()).await {
         Ok(answer) => {
             meter.observed.worker(&answer.ticket.worker.name);
-            let gate = Gate::new(admitted, choices);
+            let gate = Gate::new(admitted, choices, keeps_usage);
             let bounds = core.bounds();
             let offload = Arc::clone(&core.offload);
-            let relay = Relay { answer, gate, meter, slot, bounds, offload, is_stream: call.is_stream, span };
-            let mut response = relay.respond().await;
-            if is_refunded(response.status()) {
-                write_limits(response.headers_mut(), reservation.refund(core.now()));
+            let relay = Relay { answer, gate, meter, slot, account, bounds, offload, is_stream: call.is_stream, span };
+            let (mut response, account) = relay.respond().await;
+            match account {
+                Some(account) if is_refunded(response.status()) => give_back(account, &mut response),
+                Some(mut account) => account.refused(),
+                None => {}
             }
             response
         }
@@ -87,12 +92,17 @@ async fn fulfil(core: Arc<Core>, asked: Asked, mut meter: Meter, span: tracing::
             if is_poison {
                 response.headers_mut().insert(SHOULD_RETRY, HeaderValue::from_static("false"));
             } else {
-                // Nobody answered: the request was never made.
-                write_limits(response.headers_mut(), reservation.refund(core.now()));
+                give_back(account, &mut response);
             }
             response
         }
     }
+}
+
+/// Nobody answered: the request was never made.
+fn give_back(account: Account, response: &mut Response) {
+    let limits = account.refund();
+    response.extensions_mut().insert(limits);
 }
 
 /// True if an answer of this status was none, for no fault of the client's.
@@ -103,11 +113,13 @@ fn is_refunded(status: StatusCode) -> bool {
 /// A request that may be dispatched.
 struct Asked {
     admitted: Admitted,
-    reservation: Reservation,
+    account: Account,
     model: String,
     choices: usize,
     call: Call,
     slot: Slot,
+    /// True if the worker was asked for a count of tokens that the client did not ask for.
+    keeps_usage: bool,
 }
 
 /// Everything before the first byte to a worker. The key is checked before the body is read, and a
@@ -144,24 +156,30 @@ async fn admit(
         meter.set_model(model);
     }
     told.limits = known.limits;
-    let Examination { scan, model, admitted, reservation } = result?;
+    let Examination { scan, model, admitted, reservation, cost, usage_edit, choices } = result?;
+    let account = Account::new(core, admitted.tenant(), reservation, cost.prompt);
+    let keeps_usage = usage_edit.is_some();
+    let mut edits: Vec<Edit> = usage_edit.into_iter().collect();
     for obligation in admitted.obligations() {
         match obligation {
-            Obligation::Rewrite(edits) => {
+            Obligation::Rewrite(rewrites) => {
                 core.metrics.rewrites.inc();
-                body = core.bodies.hold(splice(&body, edits).concat().into())?;
+                edits.extend_from_slice(rewrites);
             }
             Obligation::Annotate(label) => told.annotate(core, label),
         }
+    }
+    if !edits.is_empty() {
+        edits.sort_by_key(|edit| edit.span);
+        body = core.bodies.hold(splice(&body, &edits).concat().into())?;
     }
     if !told.labels.is_empty() {
         meter.observed.annotated(&told.labels);
     }
     telemetry::trace::inject(&mut headers);
-    let choices = (scan.n().max(1) as usize).saturating_mul(scan.prompts() as usize);
     let load = load_of(body.len(), scan.max_tokens(), choices);
     let call = Call { path: endpoint.path(), is_stream: scan.stream(), load, headers, body };
-    Ok(Asked { admitted, reservation, model, choices, call, slot })
+    Ok(Asked { admitted, account, model, choices, call, slot, keeps_usage })
 }
 
 /// A request whose body was read.
@@ -175,7 +193,7 @@ struct Examined {
 struct Known {
     /// The model, if a worker ever named it.
     model: Option<String>,
-    limits: Option<Limits>,
+    limits: Limits,
 }
 
 /// A body that was read and admitted.
@@ -184,6 +202,10 @@ struct Examination {
     model: String,
     admitted: Admitted,
     reservation: Reservation,
+    choices: usize,
+    cost: Cost,
+    /// The edit by which the worker counts tokens, where limits do and the client does not ask.
+    usage_edit: Option<Edit>,
 }
 
 /// Reads a body and decides over it: all that takes time in proportion to it.
@@ -208,26 +230,33 @@ impl Known {
         let model = model
             .ok_or_else(|| ApiError::invalid("model", "`model` is required; GET /v1/models lists what is here"))?;
         // Known first: what nobody has here costs its tenant nothing.
+        if !core.policy.may_use(who, &model) {
+            return Err(ApiError::model_not_found(&model));
+        }
         if fleet.knows(&model) {
             self.model = Some(model.clone());
         } else if !fleet.may_know(&model) {
             return Err(ApiError::model_not_found(&model));
         }
-        let reservation = core.policy.lease(&core.policy.needs(who), core.now()).map_err(|rejection| {
-            self.limits = rejection.limits();
+        let choices = (scan.n().max(1) as usize).saturating_mul(scan.prompts() as usize);
+        let cost = estimate(&scan, choices, core.policy.assumed_max_tokens());
+        let needs = core.policy.needs(who, &model, cost);
+        let reservation = core.policy.lease(&needs, core.now()).map_err(|rejection| {
+            self.limits = rejection.limits().unwrap_or_default();
             reject(core, rejection)
         })?;
         self.limits = reservation.limits();
         let facts = Facts { who, endpoint, body, scan: &scan };
         let admitted = core.policy.decide(&facts).map_err(|rejection| reject(core, rejection))?;
-        Ok(Examination { scan, model, admitted, reservation })
+        let usage_edit = needs.counts_tokens().then(|| ask_for_usage(body, &scan)).flatten();
+        Ok(Examination { scan, model, admitted, reservation, choices, cost, usage_edit })
     }
 }
 
 /// Headers that the client gets beside its answer.
 #[derive(Default)]
 struct Told {
-    limits: Option<Limits>,
+    limits: Limits,
     /// The labels of its prompt.
     labels: String,
 }
@@ -241,11 +270,10 @@ impl Told {
         self.labels.push_str(label);
     }
 
-    fn write(&self, headers: &mut HeaderMap) {
-        // What was given back is there already.
-        if !headers.contains_key(RATELIMIT_REMAINING_REQUESTS) {
-            write_limits(headers, self.limits);
-        }
+    fn write(&self, response: &mut Response) {
+        let given_back = response.extensions_mut().remove::<Limits>();
+        let headers = response.headers_mut();
+        write_limits(headers, given_back.unwrap_or(self.limits));
         // A worker's word for it is nobody's.
         headers.remove(ANNOTATIONS);
         if let Some(labels) = HeaderValue::try_from(&self.labels).ok().filter(|labels| !labels.is_empty()) {
@@ -260,12 +288,17 @@ fn cache_salt(tenant: &str) -> HeaderValue {
     HeaderValue::try_from(policy::hash_key(tenant)).unwrap_or(HeaderValue::from_static(""))
 }
 
-fn write_limits(headers: &mut HeaderMap, limits: Option<Limits>) {
-    let Some(limits) = limits else { return };
-    headers.insert(RATELIMIT_LIMIT_REQUESTS, limits.limit.into());
-    headers.insert(RATELIMIT_REMAINING_REQUESTS, limits.remaining.into());
-    if let Ok(reset) = HeaderValue::from_str(&limits.reset_text()) {
-        headers.insert(RATELIMIT_RESET_REQUESTS, reset);
+/// A worker's own limits, where it has any, concern this router alone; ours take their place.
+fn write_limits(headers: &mut HeaderMap, limits: Limits) {
+    let requests = [RATELIMIT_LIMIT_REQUESTS, RATELIMIT_REMAINING_REQUESTS, RATELIMIT_RESET_REQUESTS];
+    let tokens = [RATELIMIT_LIMIT_TOKENS, RATELIMIT_REMAINING_TOKENS, RATELIMIT_RESET_TOKENS];
+    for ([limit, remaining, reset], rest) in [(requests, limits.requests), (tokens, limits.tokens)] {
+        let Some(rest) = rest else { continue };
+        headers.insert(limit, rest.limit.into());
+        headers.insert(remaining, rest.remaining.into());
+        if let Ok(text) = HeaderValue::from_str(&rest.reset_text()) {
+            headers.insert(reset, text);
+        }
     }
 }
 

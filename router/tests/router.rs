@@ -8,6 +8,8 @@ mod edges;
 mod fleet;
 #[path = "router/harness.rs"]
 mod harness;
+#[path = "router/limits.rs"]
+mod limits;
 #[path = "router/load.rs"]
 mod load;
 #[path = "router/policy.rs"]

@@ -338,10 +338,20 @@ pub const POLICY_REJECTIONS: Def =
         "wrong_key",
         "too_many_wrong_keys",
         "quota",
+        "tokens",
+        "budget",
+        "concurrency",
         "prompt_blocked",
         "prompt_not_redactable",
         "prompt_not_screenable",
     ]);
+/// Tokens that tenants used.
+pub const POLICY_TOKENS: Def = Def::counter(
+    "forebay_policy_tokens_total",
+    "Tokens that tenants used, as workers counted them; estimated where they did not",
+    &["tenant", "type"],
+)
+.of(&["prompt", "completion"]);
 /// Prompts that policy rewrote.
 pub const POLICY_REWRITES: Def =
     Def::counter("forebay_policy_rewrites_total", "Requests in whose prompts phrases were replaced", &[]);

@@ -34,3 +34,9 @@ pub const RATELIMIT_LIMIT_REQUESTS: &str = "x-ratelimit-limit-requests";
 pub const RATELIMIT_REMAINING_REQUESTS: &str = "x-ratelimit-remaining-requests";
 /// Time until all of them are back, as `1s` or `6m0s`.
 pub const RATELIMIT_RESET_REQUESTS: &str = "x-ratelimit-reset-requests";
+/// Tokens the tenant may use per minute.
+pub const RATELIMIT_LIMIT_TOKENS: &str = "x-ratelimit-limit-tokens";
+/// Tokens left of them, this request's reserve counted.
+pub const RATELIMIT_REMAINING_TOKENS: &str = "x-ratelimit-remaining-tokens";
+/// Time until all of them are back, as `1s` or `6m0s`.
+pub const RATELIMIT_RESET_TOKENS: &str = "x-ratelimit-reset-tokens";

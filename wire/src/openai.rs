@@ -8,6 +8,7 @@
 pub mod channels;
 pub mod chat;
 pub mod completion;
+mod counting;
 mod draft;
 pub mod endpoint;
 pub mod error;
@@ -25,6 +26,7 @@ pub mod tools;
 pub mod usage;
 mod value;
 
+pub use counting::ask_for_usage;
 pub use endpoint::{CHAT, COMPLETIONS, ENDPOINTS, Endpoint};
 pub use error::{ApiError, ErrorKind};
 pub use generate::{Generate, parse};

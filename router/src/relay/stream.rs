@@ -7,6 +7,7 @@
 
 use super::Bounds;
 use super::screening::{Done, Screening};
+use crate::account::Account;
 use crate::meter::{Meter, Slot};
 use crate::outcome::Transport;
 use crate::screened::{End, Passed, Screened};
@@ -96,7 +97,7 @@ pub(crate) struct Stream {
     framer: Framer,
     screening: Screening,
     meter: Meter,
-    held: Option<(Ticket, Slot)>,
+    held: Option<(Account, Ticket, Slot)>,
     phase: Phase,
     bounds: Bounds,
     timer: Pin<Box<Sleep>>,
@@ -110,7 +111,7 @@ impl Stream {
         upstream: UpstreamBody,
         screening: Screening,
         meter: Meter,
-        held: (Ticket, Slot),
+        held: (Account, Ticket, Slot),
         bounds: Bounds,
         span: tracing::Span,
     ) -> Self {
@@ -180,7 +181,11 @@ impl Stream {
         }
     }
 
-    fn passed(&mut self, Passed { bytes, has_text, end }: Passed) -> Screened {
+    fn passed(&mut self, Passed { bytes, has_text, pieces, usage, end }: Passed) -> Screened {
+        if let Some((account, ..)) = &mut self.held {
+            account.pieces(pieces);
+            account.counted(usage);
+        }
         if has_text {
             self.meter.text_sent();
         }
@@ -193,7 +198,7 @@ impl Stream {
             }
             Some(End::Error(class)) => {
                 self.meter.upstream_error("error_event");
-                if let Some((ticket, _)) = &mut self.held {
+                if let Some((_, ticket, _)) = &mut self.held {
                     ticket.reported(class);
                 }
                 self.close(502);
@@ -204,7 +209,7 @@ impl Stream {
     }
 
     fn succeed(&mut self) {
-        if let Some((ticket, _)) = &mut self.held {
+        if let Some((_, ticket, _)) = &mut self.held {
             ticket.succeeded();
         }
         self.close(200);
@@ -225,10 +230,10 @@ impl Stream {
 
     fn fail(&mut self, failure: Failure) -> Screened {
         let error = failure.to_api_error();
-        let worker = self.held.as_ref().map(|(ticket, _)| ticket.worker.name.as_str());
+        let worker = self.held.as_ref().map(|(_, ticket, _)| ticket.worker.name.as_str());
         self.span.in_scope(|| tracing::warn!(worker, kind = failure.kind(), "a stream broke"));
         self.meter.upstream_error(failure.kind());
-        if let Some((ticket, _)) = &mut self.held {
+        if let Some((_, ticket, _)) = &mut self.held {
             ticket.broke(failure.transport());
         }
         self.meter.ended(error.kind.status());

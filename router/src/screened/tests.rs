@@ -63,7 +63,7 @@ fn read(bytes: &[u8]) -> Seen {
 
 /// Passes a stream in pieces and returns what went out.
 fn pass(stream: &[u8], cuts: &[usize]) -> Vec<u8> {
-    let mut gate = Gate::new(admitted(), 2);
+    let mut gate = Gate::new(admitted(), 2, false);
     let mut framer = Framer::new(1 << 20);
     let mut out = Vec::new();
     let mut at: Vec<usize> = cuts.iter().copied().chain([0, stream.len()]).collect();

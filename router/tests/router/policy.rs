@@ -10,7 +10,7 @@ use telemetry::metrics::Registry;
 use testkit::faulty_worker::{Answer, FaultyWorker};
 
 fn tenant(name: &str, key: &str, requests_per_minute: Option<u32>) -> TenantConfig {
-    TenantConfig { name: name.into(), key_sha256: vec![hash_key(key)], requests_per_minute }
+    TenantConfig { name: name.into(), key_sha256: vec![hash_key(key)], requests_per_minute, ..TenantConfig::default() }
 }
 
 #[tokio::test]

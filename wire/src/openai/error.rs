@@ -45,6 +45,8 @@ pub enum ErrorKind {
     UnsupportedMediaType,
     /// 429: the tenant's quota is used up.
     RateLimitExceeded,
+    /// 429: the tenant's budget of a day or a month is used up.
+    InsufficientQuota,
     /// 500: our fault.
     Internal,
     /// 502: a worker answered nonsense or broke off.
@@ -68,7 +70,7 @@ impl ErrorKind {
             Self::RequestTimeout => 408,
             Self::PayloadTooLarge => 413,
             Self::UnsupportedMediaType => 415,
-            Self::RateLimitExceeded => 429,
+            Self::RateLimitExceeded | Self::InsufficientQuota => 429,
             Self::Internal => 500,
             Self::BadGateway => 502,
             Self::Overloaded => 503,
@@ -83,6 +85,7 @@ impl ErrorKind {
             Self::InvalidApiKey => "authentication_error",
             Self::PermissionDenied => "permission_error",
             Self::RateLimitExceeded => "rate_limit_error",
+            Self::InsufficientQuota => "insufficient_quota",
             Self::Internal | Self::BadGateway | Self::Overloaded | Self::UpstreamTimeout => "server_error",
             _ => "invalid_request_error",
         }
@@ -105,6 +108,7 @@ impl ErrorKind {
             Self::PayloadTooLarge => Some("payload_too_large"),
             Self::UnsupportedMediaType => Some("unsupported_media_type"),
             Self::RateLimitExceeded => Some("rate_limit_exceeded"),
+            Self::InsufficientQuota => Some("insufficient_quota"),
             Self::Internal => Some("internal_error"),
             Self::BadGateway => Some("bad_gateway"),
             Self::Overloaded => Some("overloaded"),

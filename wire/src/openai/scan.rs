@@ -124,6 +124,11 @@ impl Scan {
         self.fields().find(|(field, _)| field.name == name).map(|(_, span)| span)
     }
 
+    /// The place of a known field's value that is there; empty, and where it begins, for `null`.
+    pub(super) fn place(&self, name: &str) -> Option<Span> {
+        self.fields.iter().find(|(field, _)| field.name == name).map(|(_, span)| *span)
+    }
+
     /// The known fields that are there and not `null`, in the body's order.
     pub fn fields(&self) -> impl Iterator<Item = (&'static Field, Span)> + '_ {
         self.fields.iter().copied().filter(|(_, span)| !span.is_empty())
