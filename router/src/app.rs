@@ -5,6 +5,7 @@ use crate::budget::RetryBudget;
 use crate::config::RouterConfig;
 use crate::connections::Limits;
 use crate::core::Core;
+use crate::explain::explain;
 use crate::fleet::Fleet;
 use crate::health;
 use crate::membership;
@@ -149,6 +150,7 @@ impl Router {
             .merge(
                 axum::Router::new()
                     .route("/admin/workers", get(support::workers))
+                    .route("/admin/explain/{*path}", post(explain))
                     .route_layer(from_fn_with_state(Arc::clone(&self.core), require_operator)),
             )
             .with_state(Arc::clone(&self.core));
@@ -265,6 +267,9 @@ fn check_fields(config: &RouterConfig) -> Result<(), RouterError> {
         if !value.is_finite() || value < 0.0 {
             return wrong(field, "must be a number of at least 0");
         }
+    }
+    if !config.pick.load_max_over_mean.is_finite() || config.pick.load_max_over_mean < 1.0 {
+        return wrong("pick.load_max_over_mean", "must be a number of at least 1");
     }
     for (field, value) in [
         ("health.interval_ms", config.health.interval_ms),

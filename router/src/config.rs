@@ -32,6 +32,8 @@ pub struct RouterConfig {
     pub health: HealthConfig,
     /// How often a request may be tried again.
     pub retry: RetryConfig,
+    /// How a worker is picked.
+    pub pick: PickConfig,
     /// How long a connection to a worker may take, in milliseconds. 1 s is a dozen round trips
     /// around a datacentre; a worker that needs more is not there.
     pub connect_timeout_ms: u64,
@@ -87,6 +89,7 @@ impl Default for RouterConfig {
             admin_api_key: None,
             health: HealthConfig::default(),
             retry: RetryConfig::default(),
+            pick: PickConfig::default(),
             connect_timeout_ms: 1_000,
             head_timeout_ms: 600_000,
             first_event_timeout_ms: 600_000,
@@ -151,6 +154,34 @@ pub struct HealthConfig {
 impl Default for HealthConfig {
     fn default() -> Self {
         Self { interval_ms: 1_000, timeout_ms: 2_000, failures_max: 2 }
+    }
+}
+
+/// How a worker is picked for a request.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields, default)]
+pub struct PickConfig {
+    /// The rule.
+    pub by: PickBy,
+    /// How much more load a worker may have than the mean of all before a prompt goes elsewhere than to the worker that
+    /// knows its beginning. 1.25: what is lost to waiting stays below what the cache saves.
+    pub load_max_over_mean: f64,
+}
+
+/// Rules by which workers are picked.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "snake_case")]
+pub enum PickBy {
+    /// By what the prompt begins with, so that workers find it in their prefix caches; where its worker has too much, by
+    /// load. Routers need no word of each other for it.
+    Prefix,
+    /// By load alone: the tokens that requests may come to, and what waits at the worker.
+    LeastLoad,
+}
+
+impl Default for PickConfig {
+    fn default() -> Self {
+        Self { by: PickBy::Prefix, load_max_over_mean: 1.25 }
     }
 }
 

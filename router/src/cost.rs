@@ -8,6 +8,11 @@ use wire::openai::Scan;
 /// Bytes of text that are taken for a token. English has a little more in most vocabularies, code and other scripts less.
 pub(crate) const BYTES_OF_TOKEN: usize = 4;
 
+/// The choices that a request asks for, over all of its prompts.
+pub(crate) fn choices(scan: &Scan) -> usize {
+    (scan.n().max(1) as usize).saturating_mul(scan.prompts() as usize)
+}
+
 /// Estimates a request of so many choices. `assumed` is the length of completions that name no bound.
 pub(crate) fn estimate(scan: &Scan, choices: usize, assumed: u64) -> Cost {
     let bytes: usize = scan.texts().iter().map(|text| text.raw.len()).sum();

@@ -3,7 +3,7 @@
 
 use crate::begin::{self, Beginning, Bounds};
 use crate::core::Core;
-use crate::fleet::{Member, RETRY_AFTER, Refusal};
+use crate::fleet::{Picked, RETRY_AFTER, Refusal};
 use crate::outcome::{Evidence, Fault, Outcome, Phase, Retry, outcome};
 use crate::ticket::Ticket;
 use crate::upstream::{Call, Patience, UpstreamBody, UpstreamError, clean_answer_headers, read_all, send};
@@ -98,13 +98,13 @@ impl Dispatch<'_> {
         if self.is_poison() {
             return Err(Refused { error: poison(), is_poison: true });
         }
+        let ask = self.call.ask(self.model, core.config.pick.load_max_over_mean);
         let mut tried = Vec::new();
         let mut failure: Option<Failure> = None;
         loop {
             let now = core.now();
-            let picked = core.fleet.pick(self.model, self.call.endpoint_bit(), &tried, now, rand::rng().random());
-            let member = match picked {
-                Ok(member) => member,
+            let picked = match core.fleet.pick(&ask, &tried, now, rand::rng().random()) {
+                Ok(picked) => picked,
                 Err(refusal) => return failure.map_or_else(|| Err(self.refused(refusal).into()), Failure::into_result),
             };
             if let Some(failure) = failure.take() {
@@ -114,8 +114,8 @@ impl Dispatch<'_> {
                 }
                 core.metrics.retries.with_label_values(&[failure.outcome.label()]).inc();
             }
-            tried.push(Arc::clone(&member.worker));
-            let last = match self.attempt(member).await {
+            tried.push(Arc::clone(&picked.member.worker));
+            let last = match self.attempt(picked).await {
                 Ok(answer) => return Ok(answer),
                 Err(last) => last,
             };
@@ -167,8 +167,8 @@ impl Dispatch<'_> {
     }
 
     /// One try, with one more on a fresh connection where a reused one turned out to be closed.
-    async fn attempt(&self, member: Member) -> Result<Answer, Failure> {
-        let mut ticket = Ticket::take(self.core, member, self.model, self.call);
+    async fn attempt(&self, picked: Picked) -> Result<Answer, Failure> {
+        let mut ticket = Ticket::take(self.core, picked, self.model, self.call);
         let patience = Patience { head: self.core.config.head_timeout(), stuck: self.core.config.stuck_after() };
         let worker = Arc::clone(&ticket.worker);
         ticket.reached(Phase::HeadSent);

@@ -3,12 +3,15 @@
 
 use crate::connections::Limits;
 use crate::pair::Pair;
-use crate::pick::{Bits, Look, Pick, pick};
+use crate::pick::{Bits, Home, Look, Pick, full_load, pick, pick_home};
+use crate::ring::Ring;
 use crate::worker::{Address, State, Worker};
 use arc_swap::ArcSwap;
 use parking_lot::Mutex;
 use policy::Moment;
+use serde::Serialize;
 use std::collections::{BTreeMap, HashMap, HashSet};
+use std::fmt;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
@@ -22,11 +25,105 @@ const REBUILD_EVERY: Duration = Duration::from_millis(100);
 /// How long a search passes over members that were found unusable.
 const BITS_RESET_EVERY: Duration = Duration::from_millis(250);
 
+/// The most workers that an explanation names.
+const CANDIDATES_MAX: usize = 64;
+
 /// One model at one worker, as a pick gives it.
 #[derive(Debug, Clone)]
 pub(crate) struct Member {
     pub(crate) worker: Arc<Worker>,
     pub(crate) pair: Arc<Pair>,
+    /// The load of all requests of ours for the model. It outlives snapshots.
+    total: Arc<AtomicU64>,
+}
+
+impl Member {
+    /// Counts a request of this load that is there from now on.
+    pub(crate) fn hold(&self, load: u32) {
+        self.worker.hold(load);
+        self.pair.hold(load);
+        self.total.fetch_add(load.into(), Ordering::Relaxed);
+    }
+
+    /// Undoes [`hold`](Self::hold).
+    pub(crate) fn let_go(&self, load: u32) {
+        self.worker.let_go(load);
+        self.pair.let_go(load);
+        self.total.fetch_sub(load.into(), Ordering::Relaxed);
+    }
+}
+
+/// What a pick has to know of a request.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Ask<'a> {
+    pub(crate) model: &'a str,
+    /// The endpoint, by `Call::endpoint_bit`.
+    pub(crate) endpoint_bit: u8,
+    /// The hash of what its prompt begins with; `None` where it does not matter.
+    pub(crate) prefix: Option<u64>,
+    pub(crate) load: u32,
+    /// The most load at the home of a prefix, over the mean of all members.
+    pub(crate) load_max_over_mean: f64,
+}
+
+/// A member that was picked, and why.
+#[derive(Debug, Clone)]
+pub(crate) struct Picked {
+    pub(crate) member: Member,
+    pub(crate) why: Why,
+}
+
+/// One worker as a request sees it, for people.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub(crate) struct Candidate {
+    worker: String,
+    /// True of it: `usable`, `suspect`, `refusing`, `resting` or `out`.
+    look: &'static str,
+    /// Its load, where it is one that counts.
+    load: Option<u32>,
+    /// How long it rests.
+    wait_ms: Option<u64>,
+    /// The load of our requests for this model there.
+    held: u32,
+    /// Sequences that it says are waiting.
+    waiting: u32,
+    /// Requests of ours there, for any model.
+    in_flight: u32,
+}
+
+/// The reason of a pick, in numbers.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+pub(crate) struct Why {
+    pub(crate) by: By,
+    /// Members nearer to the prefix's home that took nothing, or had no room.
+    passed: usize,
+    /// The load of ours that it had for this model.
+    load: u32,
+    /// The load from which it would have been full.
+    full: u64,
+    /// How many members have the model ready.
+    members: usize,
+}
+
+/// The rule of a pick.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "snake_case")]
+pub(crate) enum By {
+    /// The home of the prompt's beginning, or the next with room.
+    Prefix,
+    /// The least loaded of those that were looked at.
+    LeastLoad,
+}
+
+impl fmt::Display for Why {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self { by, passed, load, full, members } = self;
+        let by = match by {
+            By::Prefix => "prefix",
+            By::LeastLoad => "least_load",
+        };
+        write!(f, "by={by}; passed={passed}; load={load}; full={full}; members={members}")
+    }
 }
 
 /// Everything that a pick for one model looks at.
@@ -34,6 +131,8 @@ pub(crate) struct Member {
 pub(crate) struct Pool {
     /// The workers that are up and have the model ready.
     members: Box<[Member]>,
+    ring: Arc<Ring>,
+    total: Arc<AtomicU64>,
     bits: Bits,
     bits_reset_ms: AtomicU64,
     /// True if under half of the members would remain without suspects.
@@ -77,6 +176,7 @@ struct Membership {
 pub(crate) struct Fleet {
     limits: Limits,
     members: Mutex<Membership>,
+    totals: Mutex<Totals>,
     snapshot: ArcSwap<Snapshot>,
     changed: Notify,
     membership_changed: Notify,
@@ -87,6 +187,7 @@ impl Fleet {
         Self {
             limits,
             members: Mutex::default(),
+            totals: Mutex::default(),
             snapshot: ArcSwap::from_pointee(Snapshot::default()),
             changed: Notify::new(),
             membership_changed: Notify::new(),
@@ -167,24 +268,30 @@ impl Fleet {
         // Held until the store, or an older picture could overwrite a newer one.
         let members = self.members.lock();
         let workers: Vec<Arc<Worker>> = members.present.iter().map(|(_, worker)| Arc::clone(worker)).collect();
-        self.snapshot.store(Arc::new(Snapshot::of(workers)));
+        let before = self.snapshot.load_full();
+        let mut totals = self.totals.lock();
+        self.snapshot.store(Arc::new(Snapshot::of(workers, &before, &mut totals)));
+        // A request that is under way holds its model's.
+        totals.retain(|_, total| Arc::strong_count(total) > 1);
     }
 
-    /// Picks a worker for `model` that is not among those `tried`.
+    /// Picks a worker that is not among those `tried`.
     pub(crate) fn pick(
         &self,
-        model: &str,
-        endpoint_bit: u8,
+        ask: &Ask<'_>,
         tried: &[Arc<Worker>],
         now: Moment,
         random: u64,
-    ) -> Result<Member, Refusal> {
-        self.snapshot.load().pick(model, endpoint_bit, tried, now, random)
+    ) -> Result<Picked, Refusal> {
+        self.snapshot.load().pick(ask, tried, now, random)
     }
 }
 
+/// The load of ours for each model.
+type Totals = HashMap<Arc<str>, Arc<AtomicU64>>;
+
 impl Snapshot {
-    fn of(workers: Vec<Arc<Worker>>) -> Self {
+    fn of(workers: Vec<Arc<Worker>>, before: &Self, totals: &mut Totals) -> Self {
         // Ordered, so that equal fleets have equal lists; the lists keep the workers' order.
         let mut pools: BTreeMap<Arc<str>, Vec<Member>> = BTreeMap::new();
         let mut listed: Vec<Model> = Vec::new();
@@ -193,17 +300,24 @@ impl Snapshot {
             let view = worker.view();
             has_unheard |= !view.was_heard;
             for served in &view.models {
-                let members = pools.entry(served.model.id.as_str().into()).or_default();
+                let name: Arc<str> = served.model.id.as_str().into();
+                let total = Arc::clone(totals.entry(Arc::clone(&name)).or_default());
+                let members = pools.entry(name).or_default();
                 if view.state != State::Healthy || !served.is_ready {
                     continue;
                 }
                 if members.is_empty() {
                     listed.push(served.model.clone());
                 }
-                members.push(Member { worker: Arc::clone(worker), pair: worker.pair(&served.model.id) });
+                members.push(Member { worker: Arc::clone(worker), pair: worker.pair(&served.model.id), total });
             }
         }
-        let models = pools.into_iter().map(|(name, members)| (name, Arc::new(Pool::of(members)))).collect();
+        let pool = |(name, members): (Arc<str>, Vec<Member>)| {
+            let total = Arc::clone(totals.entry(Arc::clone(&name)).or_default());
+            let pool = Pool::of(members, total, before.models.get(&name));
+            (name, Arc::new(pool))
+        };
+        let models = pools.into_iter().map(pool).collect();
         Self { models, listed, workers, has_unheard }
     }
 
@@ -244,20 +358,21 @@ impl Snapshot {
         &self.listed
     }
 
-    fn pick(
-        &self,
-        model: &str,
-        endpoint_bit: u8,
-        tried: &[Arc<Worker>],
-        now: Moment,
-        random: u64,
-    ) -> Result<Member, Refusal> {
+    /// The workers that have a model, at most so many, those nearest to the prefix's home first.
+    pub(crate) fn candidates(&self, ask: &Ask<'_>, now: Moment) -> Vec<Candidate> {
+        self.models.get(ask.model).map_or_else(Vec::new, |pool| pool.candidates(ask, now))
+    }
+
+    fn pick(&self, ask: &Ask<'_>, tried: &[Arc<Worker>], now: Moment, random: u64) -> Result<Picked, Refusal> {
         let unavailable = Refusal::Unavailable { retry_after: RETRY_AFTER };
-        let Some(pool) = self.models.get(model) else {
-            return Err(if self.may_know(model) { unavailable } else { Refusal::UnknownModel });
+        let Some(pool) = self.models.get(ask.model) else {
+            return Err(if self.may_know(ask.model) { unavailable } else { Refusal::UnknownModel });
         };
-        match pool.pick(endpoint_bit, tried, now, random) {
-            Pick::Member(at) => Ok(pool.members[at].clone()),
+        if let Some(home) = pool.pick_home(ask, tried, now) {
+            return Ok(pool.picked(home.at, By::Prefix, home.passed, ask));
+        }
+        match pool.pick(ask, tried, now, random) {
+            Pick::Member(at) => Ok(pool.picked(at, By::LeastLoad, 0, ask)),
             Pick::Nobody { wait: Some(retry_after) } => Err(Refusal::Unavailable { retry_after }),
             Pick::Nobody { wait: None } => Err(unavailable),
         }
@@ -265,9 +380,14 @@ impl Snapshot {
 }
 
 impl Pool {
-    fn of(members: Vec<Member>) -> Self {
+    /// Members of a snapshot; the ring stays that of the pool `before` where the members do.
+    fn of(members: Vec<Member>, total: Arc<AtomicU64>, before: Option<&Arc<Self>>) -> Self {
         let suspects = members.iter().filter(|member| member.pair.is_suspect()).count();
+        let names: Vec<u64> = members.iter().map(|member| member.worker.name_hash).collect();
+        let ring = before.map(|pool| &pool.ring).filter(|ring| ring.is_of(&names));
         Self {
+            ring: ring.map_or_else(|| Arc::new(Ring::of(names)), Arc::clone),
+            total,
             bits: Bits::new(members.len()),
             bits_reset_ms: AtomicU64::new(0),
             ignores_suspicion: suspects * 2 > members.len(),
@@ -275,16 +395,47 @@ impl Pool {
         }
     }
 
-    fn pick(&self, endpoint_bit: u8, tried: &[Arc<Worker>], now: Moment, random: u64) -> Pick {
+    fn pick(&self, ask: &Ask<'_>, tried: &[Arc<Worker>], now: Moment, random: u64) -> Pick {
         self.reset_bits(now);
-        let look = |at: usize| {
-            let Member { worker, pair } = &self.members[at];
-            if tried.iter().any(|other| Arc::ptr_eq(other, worker)) {
-                return Look::Out;
-            }
-            worker.look(pair, endpoint_bit, now)
+        pick(&self.bits, |at| self.look(at, ask, tried, now), self.ignores_suspicion, random)
+    }
+
+    /// Looks for room at the home of the request's prefix, and near it.
+    fn pick_home(&self, ask: &Ask<'_>, tried: &[Arc<Worker>], now: Moment) -> Option<Home> {
+        let around = self.ring.from(ask.prefix?);
+        let full = self.full(ask);
+        let has_room = |at: usize| u64::from(self.members[at].pair.held()) + u64::from(ask.load) <= full;
+        pick_home(around, |at| self.look(at, ask, tried, now), has_room, self.ignores_suspicion)
+    }
+
+    fn look(&self, at: usize, ask: &Ask<'_>, tried: &[Arc<Worker>], now: Moment) -> Look {
+        let Member { worker, pair, .. } = &self.members[at];
+        if tried.iter().any(|other| Arc::ptr_eq(other, worker)) {
+            return Look::Out;
+        }
+        worker.look(pair, ask.endpoint_bit, now)
+    }
+
+    fn candidates(&self, ask: &Ask<'_>, now: Moment) -> Vec<Candidate> {
+        let mut seen = HashSet::new();
+        let order = self.ring.from(ask.prefix.unwrap_or_default()).filter(|at| seen.insert(*at));
+        let candidate = |at: usize| {
+            let Member { worker, pair, .. } = &self.members[at];
+            let (look, load, wait_ms) = self.look(at, ask, &[], now).told();
+            let (held, waiting) = (pair.held(), pair.waiting());
+            Candidate { worker: worker.name.clone(), look, load, wait_ms, held, waiting, in_flight: worker.in_flight() }
         };
-        pick(&self.bits, look, self.ignores_suspicion, random)
+        order.take(CANDIDATES_MAX).map(candidate).collect()
+    }
+
+    fn full(&self, ask: &Ask<'_>) -> u64 {
+        full_load(self.total.load(Ordering::Relaxed), ask.load, self.members.len(), ask.load_max_over_mean)
+    }
+
+    fn picked(&self, at: usize, by: By, passed: usize, ask: &Ask<'_>) -> Picked {
+        let member = self.members[at].clone();
+        let why = Why { by, passed, load: member.pair.held(), full: self.full(ask), members: self.members.len() };
+        Picked { member, why }
     }
 
     /// Lets searches look again at members that were found unusable.
@@ -337,6 +488,10 @@ mod tests {
         fleet
     }
 
+    fn ask(model: &str) -> Ask<'_> {
+        Ask { model, endpoint_bit: 1, prefix: None, load: 64, load_max_over_mean: 1.25 }
+    }
+
     fn at(ms: u64) -> Moment {
         Moment(Duration::from_millis(ms))
     }
@@ -350,7 +505,7 @@ mod tests {
         assert_eq!(names, ["127.0.0.1:1003", "127.0.0.1:1001"]);
         assert!(Arc::ptr_eq(&fleet.workers()[1], &kept), "its connections and books stay");
         fleet.replace(Vec::new());
-        let nobody = fleet.pick("m", 1, &[], at(0), 0).expect_err("nobody");
+        let nobody = fleet.pick(&ask("m"), &[], at(0), 0).expect_err("nobody");
         assert_eq!(nobody, Refusal::Unavailable { retry_after: RETRY_AFTER }, "a router without workers waits for one");
     }
 
@@ -373,15 +528,15 @@ mod tests {
     #[test]
     fn unknown_is_told_from_unavailable() {
         let fleet = fleet(1, &["m", "org/x"]);
-        assert_eq!(fleet.pick("y", 1, &[], at(0), 0).expect_err("none"), Refusal::UnknownModel);
-        assert!(fleet.pick("org/x", 1, &[], at(0), 0).is_ok());
+        assert_eq!(fleet.pick(&ask("y"), &[], at(0), 0).expect_err("none"), Refusal::UnknownModel);
+        assert!(fleet.pick(&ask("org/x"), &[], at(0), 0).is_ok());
         fleet.workers()[0].mark_down();
         let unavailable = Refusal::Unavailable { retry_after: RETRY_AFTER };
-        assert_eq!(fleet.pick("m", 1, &[], at(0), 0).expect_err("down"), unavailable, "before the next snapshot");
+        assert_eq!(fleet.pick(&ask("m"), &[], at(0), 0).expect_err("down"), unavailable, "before the next snapshot");
         fleet.rebuild();
-        assert_eq!(fleet.pick("m", 1, &[], at(0), 0).expect_err("down"), unavailable, "and after it");
+        assert_eq!(fleet.pick(&ask("m"), &[], at(0), 0).expect_err("down"), unavailable, "and after it");
         fleet.replace(vec![address(0), address(7)]);
-        assert_eq!(fleet.pick("y", 1, &[], at(0), 0).expect_err("unheard"), unavailable);
+        assert_eq!(fleet.pick(&ask("y"), &[], at(0), 0).expect_err("unheard"), unavailable);
     }
 
     #[test]
@@ -395,19 +550,20 @@ mod tests {
         worker.pair("m").heard(full, at(0), 0.0);
         let wait = Duration::from_secs(2);
         assert_eq!(
-            fleet.pick("m", 1, &[], at(1_000), 0).expect_err("rests"),
+            fleet.pick(&ask("m"), &[], at(1_000), 0).expect_err("rests"),
             Refusal::Unavailable { retry_after: wait }
         );
-        assert!(fleet.pick("n", 1, &[], at(1_000), 0).is_ok());
+        assert!(fleet.pick(&ask("n"), &[], at(1_000), 0).is_ok());
         worker.rest(at(9_000));
-        assert!(fleet.pick("n", 1, &[], at(1_000), 0).is_err());
+        assert!(fleet.pick(&ask("n"), &[], at(1_000), 0).is_err());
     }
 
     #[test]
     fn suspicions_are_ignored_where_under_half_would_remain() {
         let fleet = fleet(4, &["m"]);
         let picked = || {
-            let names = (0..200).map(|random| fleet.pick("m", 1, &[], at(0), random).expect("one").worker.name.clone());
+            let names = (0..200)
+                .map(|random| fleet.pick(&ask("m"), &[], at(0), random).expect("one").member.worker.name.clone());
             names.collect::<std::collections::BTreeSet<_>>().len()
         };
         for (ejected, remaining) in [(1, 3), (2, 2), (3, 4), (4, 4)] {
@@ -417,26 +573,92 @@ mod tests {
         }
     }
 
+    #[test]
+    fn a_prefix_stays_where_it_was_until_its_home_has_too_much() {
+        let fleet = fleet(8, &["m"]);
+        let ask = |prefix| Ask { prefix: Some(prefix), ..ask("m") };
+        let pick = |prefix| fleet.pick(&ask(prefix), &[], at(0), 0).expect("one");
+        let home = pick(7).member;
+        for _ in 0..8 {
+            let picked = pick(7);
+            assert!(Arc::ptr_eq(&picked.member.worker, &home.worker), "{}", picked.why);
+            picked.member.hold(64);
+        }
+        let next = pick(7);
+        assert_eq!((next.why.by, next.why.passed), (By::Prefix, 1), "the home is full");
+        assert!(Arc::ptr_eq(&next.member.worker, &pick(7).member.worker), "all routers agree on the next one");
+        // As much for all the others, and the home has room again.
+        let others: Vec<Member> = fleet.snapshot().models["m"].members.to_vec();
+        let others = others.into_iter().filter(|member| !Arc::ptr_eq(&member.worker, &home.worker));
+        let others: Vec<Member> = others.collect();
+        others.iter().for_each(|member| member.hold(8 * 64));
+        assert!(Arc::ptr_eq(&pick(7).member.worker, &home.worker), "{}", pick(7).why);
+        others.iter().for_each(|member| member.let_go(8 * 64));
+        (0..8).for_each(|_| home.let_go(64));
+        assert!(fleet.workers().iter().all(|worker| worker.pair("m").held() == 0));
+        assert_eq!(home.total.load(Ordering::Relaxed), 0);
+        home.worker.mark_down();
+        assert!(!Arc::ptr_eq(&pick(7).member.worker, &home.worker), "one that is down is passed");
+    }
+
+    #[test]
+    fn no_worker_has_much_more_than_the_others_whatever_prompts_begin_with() {
+        let fleet = fleet(8, &["m"]);
+        for number in 0..800_u64 {
+            // Every second one begins like all of these.
+            let prefix = if number % 2 == 0 { 7 } else { number.wrapping_mul(0x9e37_79b9_7f4a_7c15) };
+            let ask = Ask { prefix: Some(prefix), ..ask("m") };
+            fleet.pick(&ask, &[], at(0), number).expect("one").member.hold(64);
+        }
+        let most = fleet.workers().iter().map(|worker| worker.pair("m").held()).max().expect("eight");
+        assert!(f64::from(most) <= 1.25 * 800.0 * 64.0 / 8.0, "{most}");
+    }
+
+    #[test]
+    fn the_load_of_a_model_outlives_its_pools() {
+        let fleet = fleet(2, &["m"]);
+        let member = fleet.pick(&ask("m"), &[], at(0), 0).expect("one").member;
+        member.hold(64);
+        fleet.replace(Vec::new());
+        fleet.replace(vec![address(0), address(1)]);
+        for worker in fleet.workers() {
+            worker.heard(report(&["m"]));
+        }
+        fleet.rebuild();
+        let again = fleet.pick(&ask("m"), &[], at(0), 0).expect("one").member;
+        assert!(Arc::ptr_eq(&again.total, &member.total));
+        member.let_go(64);
+        drop((member, again));
+        fleet.replace(Vec::new());
+        fleet.rebuild();
+        assert!(fleet.totals.lock().is_empty(), "a model that nobody has is forgotten");
+    }
+
     /// The first rows of `evals/bench/router`; run by its script, in a release build.
     #[test]
     #[ignore = "a measurement"]
     fn cost_of_a_pick() {
         const PICKS: u64 = 200_000;
         let fleets = [10, 10_000].map(|size| fleet(size, &["m"]));
-        let mut nanoseconds = [Vec::new(), Vec::new()];
-        for round in 0..9 {
-            for (fleet, times) in fleets.iter().zip(&mut nanoseconds) {
-                let begun = Instant::now();
-                for random in 0..PICKS {
-                    std::hint::black_box(fleet.pick("m", 1, &[], at(round), random).expect("one"));
+        for by_prefix in [false, true] {
+            let mut nanoseconds = [Vec::new(), Vec::new()];
+            for round in 0..9 {
+                for (fleet, times) in fleets.iter().zip(&mut nanoseconds) {
+                    let begun = Instant::now();
+                    for random in 0..PICKS {
+                        let prefix = by_prefix.then(|| random.wrapping_mul(0x9e37_79b9_7f4a_7c15));
+                        let ask = Ask { prefix, ..ask("m") };
+                        std::hint::black_box(fleet.pick(&ask, &[], at(round), random).expect("one"));
+                    }
+                    times.push(begun.elapsed().as_nanos() as f64 / PICKS as f64);
                 }
-                times.push(begun.elapsed().as_nanos() as f64 / PICKS as f64);
             }
+            let [small, large] = nanoseconds.map(|mut times| {
+                times.sort_by(f64::total_cmp);
+                times[times.len() / 2]
+            });
+            let rule = if by_prefix { "prefix" } else { "pick" };
+            println!("{rule}_ns_10 {small:.1}\n{rule}_ns_10000 {large:.1}\n{rule}_10000_over_10 {:.3}", large / small);
         }
-        let [small, large] = nanoseconds.map(|mut times| {
-            times.sort_by(f64::total_cmp);
-            times[times.len() / 2]
-        });
-        println!("pick_ns_10 {small:.1}\npick_ns_10000 {large:.1}\npick_10000_over_10 {:.3}", large / small);
     }
 }

@@ -1,6 +1,7 @@
 //! One model at one worker: its load, its rest and whether it is ejected. It outlives snapshots of the fleet.
 
 use crate::breaker::{Breaker, Reaction};
+use crate::load::LOAD_OF_ONE;
 use crate::outcome::{Fault, Outcome};
 use crate::pick::Look;
 use parking_lot::Mutex;
@@ -8,14 +9,6 @@ use policy::Moment;
 use std::sync::atomic::{AtomicBool, AtomicU8, AtomicU32, AtomicU64, Ordering};
 use std::time::Duration;
 
-/// Load is counted in parts of a request, so that it can fade.
-pub(crate) const LOAD_OF_ONE: u32 = 64;
-/// The tokens that are as much load as a request by itself.
-const TOKENS_OF_ONE: usize = 2_048;
-/// The completion that is assumed where a request names no bound.
-const TOKENS_ASSUMED: usize = 256;
-/// The most load of one request, in requests: an estimate may be wrong, and a worker must not look full for it.
-const LOAD_MAX: usize = 32;
 /// How long the load of a try that the worker refused stays, to about a twentieth.
 const PRESSURE_FADES: Duration = Duration::from_secs(2);
 /// How long the load of a try that failed stays: a worker that fails fast must not look idle.
@@ -24,6 +17,8 @@ const FAULT_FADES: Duration = Duration::from_secs(10);
 /// One model at one worker.
 #[derive(Debug)]
 pub(crate) struct Pair {
+    /// The load of requests of ours for this model at this worker.
+    held: AtomicU32,
     /// Sequences the worker says are waiting; 0 where it does not say.
     waiting: AtomicU32,
     rests_until_ms: AtomicU64,
@@ -40,6 +35,7 @@ pub(crate) struct Pair {
 impl Pair {
     pub(crate) fn new() -> Self {
         Self {
+            held: AtomicU32::new(0),
             waiting: AtomicU32::new(0),
             rests_until_ms: AtomicU64::new(0),
             pressure: Fading::over(PRESSURE_FADES),
@@ -50,6 +46,21 @@ impl Pair {
             is_probed: AtomicBool::new(false),
             breaker: Mutex::new(Breaker::default()),
         }
+    }
+
+    /// The load of requests of ours for this model at this worker.
+    pub(crate) fn held(&self) -> u32 {
+        self.held.load(Ordering::Relaxed)
+    }
+
+    /// Counts the load of a request that is at this worker from now on.
+    pub(crate) fn hold(&self, load: u32) {
+        self.held.fetch_add(load, Ordering::Relaxed);
+    }
+
+    /// Undoes [`hold`](Self::hold).
+    pub(crate) fn let_go(&self, load: u32) {
+        self.held.fetch_sub(load, Ordering::Relaxed);
     }
 
     pub(crate) fn set_waiting(&self, waiting: u32) {
@@ -138,13 +149,6 @@ impl Pair {
     }
 }
 
-/// The load of a request, by what it may come to: a prompt of four bytes a token, and its longest completions.
-pub(crate) fn load_of(body_bytes: usize, max_tokens: Option<u32>, choices: usize) -> u32 {
-    let completion = max_tokens.map_or(TOKENS_ASSUMED, |max| max as usize).saturating_mul(choices);
-    let tokens = (body_bytes / 4).saturating_add(completion).min(TOKENS_OF_ONE * (LOAD_MAX - 1));
-    LOAD_OF_ONE + (tokens * LOAD_OF_ONE as usize / TOKENS_OF_ONE) as u32
-}
-
 /// How long until the moment that is stored.
 pub(crate) fn until(until_ms: &AtomicU64, now: Moment) -> Duration {
     Duration::from_millis(until_ms.load(Ordering::Relaxed)).saturating_sub(now.0)
@@ -215,19 +219,6 @@ mod tests {
         pair.heard(Outcome::Success, at(60_000), 0.0);
         pair.heard(Outcome::RequestFault, at(60_000), 0.0);
         assert_eq!(load(60_000), 0);
-    }
-
-    #[test]
-    fn a_long_request_is_more_load_and_no_request_is_a_hundred() {
-        let short = load_of(400, Some(16), 1);
-        assert!((LOAD_OF_ONE..LOAD_OF_ONE + 8).contains(&short), "{short}");
-        assert_eq!(load_of(0, Some(2_048), 1), 2 * LOAD_OF_ONE);
-        assert!(load_of(64_000, None, 1) > 8 * short, "a prompt of 16,000 tokens");
-        assert!(load_of(400, Some(2_048), 8) > 8 * short, "eight choices");
-        for (bytes, tokens, choices) in [(16 << 20, None, 1), (0, Some(u32::MAX), 1), (usize::MAX, Some(1), usize::MAX)]
-        {
-            assert_eq!(load_of(bytes, tokens, choices), 32 * LOAD_OF_ONE);
-        }
     }
 
     #[test]

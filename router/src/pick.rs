@@ -6,6 +6,7 @@
 
 #![warn(clippy::disallowed_methods)]
 
+use crate::load::LOAD_OF_ONE;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
@@ -27,6 +28,19 @@ pub(crate) enum Look {
     Resting { wait: Duration },
     /// It takes nothing, or was tried already.
     Out,
+}
+
+impl Look {
+    /// A word for it, its load, and how long it rests in milliseconds.
+    pub(crate) fn told(self) -> (&'static str, Option<u32>, Option<u64>) {
+        match self {
+            Self::Usable { load } => ("usable", Some(load), None),
+            Self::Suspect { load } => ("suspect", Some(load), None),
+            Self::Refusing { load } => ("refusing", Some(load), None),
+            Self::Resting { wait } => ("resting", None, u64::try_from(wait.as_millis()).ok()),
+            Self::Out => ("out", None, None),
+        }
+    }
 }
 
 /// The destination of a request.
@@ -78,6 +92,59 @@ impl Bits {
             })
         })
     }
+}
+
+/// The load that a member may have whatever the others have: a batch of so few slows nobody.
+const FULL_MIN: u64 = 8 * LOAD_OF_ONE as u64;
+/// How many members are asked for room, the home of a prefix first. Further ones have not computed it either.
+const HOMES_MAX: usize = 8;
+/// How many points of a ring are passed for them: members have several.
+const POINTS_MAX: usize = 64;
+
+/// The place of a request near the home of its prefix.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Home {
+    pub(crate) at: usize,
+    /// How many members before it had no room, or took nothing.
+    pub(crate) passed: usize,
+}
+
+/// The load from which a member is full: `over_mean` times the mean of all, this request counted (Mirrokni, Thorup,
+/// Zadimoghaddam, "Consistent hashing with bounded loads").
+pub(crate) fn full_load(total: u64, load: u32, members: usize, over_mean: f64) -> u64 {
+    #[expect(clippy::cast_precision_loss, clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "loads")]
+    let bound = (over_mean * (total + u64::from(load)) as f64 / members.max(1) as f64) as u64;
+    bound.max(FULL_MIN)
+}
+
+/// Picks the first member `around` a ring that is usable and has room.
+pub(crate) fn pick_home(
+    around: impl Iterator<Item = usize>,
+    look: impl Fn(usize) -> Look,
+    has_room: impl Fn(usize) -> bool,
+    ignores_suspicion: bool,
+) -> Option<Home> {
+    let mut passed = [usize::MAX; HOMES_MAX];
+    let mut count = 0;
+    for at in around.take(POINTS_MAX) {
+        if passed[..count].contains(&at) {
+            continue;
+        }
+        let is_usable = match look(at) {
+            Look::Usable { .. } => true,
+            Look::Suspect { .. } => ignores_suspicion,
+            Look::Refusing { .. } | Look::Resting { .. } | Look::Out => false,
+        };
+        if is_usable && has_room(at) {
+            return Some(Home { at, passed: count });
+        }
+        passed[count] = at;
+        count += 1;
+        if count == HOMES_MAX {
+            break;
+        }
+    }
+    None
 }
 
 /// Picks a member. `ignores_suspicion` holds where under half of the members would remain.
@@ -243,6 +310,28 @@ mod tests {
         assert!(looked.get() < 10_000 + 1_000 * 17, "{} looks", looked.get());
         bits.reset();
         assert_eq!(bits.from(0).count(), 10_000);
+    }
+
+    #[test]
+    fn the_first_with_room_is_taken_and_nobody_far_from_home() {
+        let looks = [Look::Out, IDLE, Look::Suspect { load: 0 }, IDLE];
+        let home = |full: &[usize], ignores_suspicion| {
+            let around = [0, 1, 0, 1, 2, 3].into_iter();
+            pick_home(around, |at| looks[at], |at| !full.contains(&at), ignores_suspicion)
+        };
+        assert_eq!(home(&[], false), Some(Home { at: 1, passed: 1 }));
+        assert_eq!(home(&[1], false), Some(Home { at: 3, passed: 3 }));
+        assert_eq!(home(&[1], true), Some(Home { at: 2, passed: 2 }));
+        assert_eq!(home(&[1, 3], false), None);
+        assert_eq!(pick_home(0..100, |_| IDLE, |at| at >= HOMES_MAX, false), None);
+        assert_eq!(pick_home(std::iter::repeat_n(0, 1_000_000), |_| Look::Out, |_| true, false), None);
+    }
+
+    #[test]
+    fn nobody_is_full_with_little_and_nobody_has_much_more_than_the_others() {
+        assert_eq!(full_load(0, 64, 8, 1.25), FULL_MIN);
+        assert_eq!(full_load(1_000_000, 0, 10, 1.25), 125_000);
+        assert_eq!(full_load(u64::from(u32::MAX), u32::MAX, 0, f64::MAX), u64::MAX);
     }
 
     fn any_look() -> impl Strategy<Value = Look> {

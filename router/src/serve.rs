@@ -4,12 +4,13 @@ use crate::access::{identify, reject};
 use crate::account::Account;
 use crate::begin;
 use crate::core::Core;
-use crate::cost::estimate;
+use crate::cost::{choices, estimate};
 use crate::dispatch::{Refused, dispatch};
 use crate::hold;
+use crate::load::load_of;
 use crate::meter::{Meter, Slot};
 use crate::observed::Observed;
-use crate::pair::load_of;
+use crate::prefix;
 use crate::relay::{Bounds, Relay};
 use crate::screened::Gate;
 use crate::upstream::{Call, forwarded_headers};
@@ -23,8 +24,9 @@ use std::borrow::Cow;
 use std::sync::Arc;
 use tracing::Instrument;
 use wire::headers::{
-    ANNOTATIONS, CACHE_SALT, IGNORED, RATELIMIT_LIMIT_REQUESTS, RATELIMIT_LIMIT_TOKENS, RATELIMIT_REMAINING_REQUESTS,
-    RATELIMIT_REMAINING_TOKENS, RATELIMIT_RESET_REQUESTS, RATELIMIT_RESET_TOKENS, SHOULD_RETRY,
+    ANNOTATIONS, CACHE_SALT, EXPLAIN, IGNORED, RATELIMIT_LIMIT_REQUESTS, RATELIMIT_LIMIT_TOKENS,
+    RATELIMIT_REMAINING_REQUESTS, RATELIMIT_REMAINING_TOKENS, RATELIMIT_RESET_REQUESTS, RATELIMIT_RESET_TOKENS,
+    SHOULD_RETRY,
 };
 use wire::openai::scan::{Limits as ScanLimits, Scan, scan};
 use wire::openai::splice::{Edit, splice};
@@ -68,17 +70,23 @@ async fn answer(core: Arc<Core>, endpoint: &'static Endpoint, request: Request) 
 
 /// Everything from the pick to the beginning of the client's answer.
 async fn fulfil(core: Arc<Core>, asked: Asked, mut meter: Meter, span: tracing::Span) -> Response {
-    let Asked { admitted, mut account, model, choices, call, slot, keeps_usage } = asked;
+    let Asked { admitted, mut account, model, choices, call, slot, keeps_usage, explains } = asked;
     meter.observed.asked(call.is_stream, choices);
     account.sent();
     match dispatch(&core, &admitted, &model, &call, core.beginning()).await {
         Ok(answer) => {
             meter.observed.worker(&answer.ticket.worker.name);
+            let why = answer.ticket.why;
             let gate = Gate::new(admitted, choices, keeps_usage);
             let bounds = core.bounds();
             let offload = Arc::clone(&core.offload);
             let relay = Relay { answer, gate, meter, slot, account, bounds, offload, is_stream: call.is_stream, span };
             let (mut response, account) = relay.respond().await;
+            // A worker's word for it is nobody's.
+            response.headers_mut().remove(EXPLAIN);
+            if let Some(why) = explains.then(|| HeaderValue::try_from(why.to_string()).ok()).flatten() {
+                response.headers_mut().insert(EXPLAIN, why);
+            }
             match account {
                 Some(account) if is_refunded(response.status()) => give_back(account, &mut response),
                 Some(mut account) => account.refused(),
@@ -120,6 +128,8 @@ struct Asked {
     slot: Slot,
     /// True if the worker was asked for a count of tokens that the client did not ask for.
     keeps_usage: bool,
+    /// True if the client asks why this worker was picked.
+    explains: bool,
 }
 
 /// Everything before the first byte to a worker. The key is checked before the body is read, and a
@@ -145,6 +155,7 @@ async fn admit(
     let mut headers = forwarded_headers(&parts.headers, core.config.worker_api_key.as_ref());
     // Only a worker may say what it ignored.
     headers.remove(IGNORED);
+    let explains = headers.remove(EXPLAIN).is_some_and(|value| value == "1");
     // Each tenant has its own prefix cache at the workers; a client's word for another's is overwritten.
     headers.insert(CACHE_SALT, cache_salt(who.tenant()));
     let work = {
@@ -156,7 +167,7 @@ async fn admit(
         meter.set_model(model);
     }
     told.limits = known.limits;
-    let Examination { scan, model, admitted, reservation, cost, usage_edit, choices } = result?;
+    let Examination { scan, model, admitted, reservation, cost, usage_edit, choices, prefix } = result?;
     let account = Account::new(core, admitted.tenant(), reservation, cost.prompt);
     let keeps_usage = usage_edit.is_some();
     let mut edits: Vec<Edit> = usage_edit.into_iter().collect();
@@ -178,8 +189,8 @@ async fn admit(
     }
     telemetry::trace::inject(&mut headers);
     let load = load_of(body.len(), scan.max_tokens(), choices);
-    let call = Call { path: endpoint.path(), is_stream: scan.stream(), load, headers, body };
-    Ok(Asked { admitted, account, model, choices, call, slot, keeps_usage })
+    let call = Call { path: endpoint.path(), is_stream: scan.stream(), load, prefix, headers, body };
+    Ok(Asked { admitted, account, model, choices, call, slot, keeps_usage, explains })
 }
 
 /// A request whose body was read.
@@ -203,6 +214,7 @@ struct Examination {
     admitted: Admitted,
     reservation: Reservation,
     choices: usize,
+    prefix: Option<u64>,
     cost: Cost,
     /// The edit by which the worker counts tokens, where limits do and the client does not ask.
     usage_edit: Option<Edit>,
@@ -238,7 +250,7 @@ impl Known {
         } else if !fleet.may_know(&model) {
             return Err(ApiError::model_not_found(&model));
         }
-        let choices = (scan.n().max(1) as usize).saturating_mul(scan.prompts() as usize);
+        let choices = choices(&scan);
         let cost = estimate(&scan, choices, core.policy.assumed_max_tokens());
         let needs = core.policy.needs(who, &model, cost);
         let reservation = core.policy.lease(&needs, core.now()).map_err(|rejection| {
@@ -249,7 +261,8 @@ impl Known {
         let facts = Facts { who, endpoint, body, scan: &scan };
         let admitted = core.policy.decide(&facts).map_err(|rejection| reject(core, rejection))?;
         let usage_edit = needs.counts_tokens().then(|| ask_for_usage(body, &scan)).flatten();
-        Ok(Examination { scan, model, admitted, reservation, choices, cost, usage_edit })
+        let prefix = prefix::of(&core.config.pick, &scan, body, endpoint, &model, who.tenant());
+        Ok(Examination { scan, model, admitted, reservation, choices, prefix, cost, usage_edit })
     }
 }
 

@@ -2,7 +2,7 @@
 
 use crate::breaker::Reaction;
 use crate::core::Core;
-use crate::fleet::Member;
+use crate::fleet::{Member, Picked, Why};
 use crate::outcome::{Evidence, Outcome, Phase, Transport, outcome};
 use crate::probe;
 use crate::upstream::Call;
@@ -16,6 +16,7 @@ use wire::openai::channels::ErrorClass;
 #[derive(Debug)]
 pub(crate) struct Ticket {
     pub(crate) worker: Arc<Worker>,
+    pub(crate) why: Why,
     member: Member,
     path: &'static str,
     load: u32,
@@ -27,12 +28,13 @@ pub(crate) struct Ticket {
 }
 
 impl Ticket {
-    pub(crate) fn take(core: &Arc<Core>, member: Member, model: &str, call: &Call) -> Self {
+    pub(crate) fn take(core: &Arc<Core>, Picked { member, why }: Picked, model: &str, call: &Call) -> Self {
         let gauge = core.metrics.worker_in_flight(&member.worker);
-        member.worker.hold(call.load);
+        member.hold(call.load);
         gauge.inc();
         Self {
             worker: Arc::clone(&member.worker),
+            why,
             member,
             path: call.path,
             load: call.load,
@@ -105,7 +107,7 @@ impl Drop for Ticket {
     fn drop(&mut self) {
         let transport = Some(Transport::ClientLeft);
         self.judge(&Evidence { phase: self.phase, transport, head: None, error: None });
-        self.worker.let_go(self.load);
+        self.member.let_go(self.load);
         self.gauge.dec();
     }
 }

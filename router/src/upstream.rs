@@ -1,6 +1,7 @@
 //! The one network hop: a request to a worker, its answer's head, and its body.
 
 use crate::connections::{ConnectError, Connection};
+use crate::fleet::Ask;
 use crate::outcome::{Phase, Transport};
 use crate::worker::Worker;
 use bytes::{Bytes, BytesMut};
@@ -43,6 +44,8 @@ pub(crate) struct Call {
     pub(crate) is_stream: bool,
     /// The load that it is to a worker.
     pub(crate) load: u32,
+    /// The hash of what its prompt begins with, where workers are picked by it.
+    pub(crate) prefix: Option<u64>,
     /// The client's headers, as far as they are the worker's business.
     pub(crate) headers: HeaderMap,
     /// The client's body, byte for byte.
@@ -50,6 +53,11 @@ pub(crate) struct Call {
 }
 
 impl Call {
+    /// What a pick has to know of it.
+    pub(crate) fn ask<'a>(&self, model: &'a str, load_max_over_mean: f64) -> Ask<'a> {
+        Ask { model, endpoint_bit: self.endpoint_bit(), prefix: self.prefix, load: self.load, load_max_over_mean }
+    }
+
     /// The endpoint as one bit, for sets of endpoints.
     pub(crate) fn endpoint_bit(&self) -> u8 {
         endpoint_bit(self.path)

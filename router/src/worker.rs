@@ -3,6 +3,7 @@
 use crate::connections::{Connections, Limits};
 use crate::pair::{Pair, rest, until};
 use crate::pick::Look;
+use crate::ring::hash_name;
 use arc_swap::ArcSwap;
 use discovery::Member;
 use http::Uri;
@@ -136,6 +137,8 @@ pub(crate) struct Report {
 pub(crate) struct Worker {
     /// `HOST:PORT`, as `x-forebay-worker` shows it.
     pub(crate) name: String,
+    /// Its place on rings.
+    pub(crate) name_hash: u64,
     pub(crate) connections: Arc<Connections>,
     view: ArcSwap<View>,
     /// `view.state == Healthy`, where a pick looks.
@@ -158,6 +161,7 @@ impl Worker {
         let view = View { state: State::Unknown, was_heard: false, version: None, models: Vec::new(), peers: None };
         Self {
             name: address.authority.to_string(),
+            name_hash: hash_name(address.authority.as_str()),
             connections: Arc::new(Connections::new(
                 address.authority.clone(),
                 address.is_tls,

@@ -12,6 +12,8 @@ mod harness;
 mod limits;
 #[path = "router/load.rs"]
 mod load;
+#[path = "router/pick.rs"]
+mod pick;
 #[path = "router/policy.rs"]
 mod policy;
 #[path = "router/relay.rs"]

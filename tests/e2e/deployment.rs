@@ -20,15 +20,16 @@ fn two_workers_share_the_load_and_one_may_die() {
     };
     eventually("both workers are up", || ready_workers() == 2);
     let mut seen = std::collections::BTreeSet::new();
-    for _ in 0..40 {
-        let answer = chat(&router.url, "Hello", r#","max_tokens":1"#);
+    for number in 0..40 {
+        // Prompts that begin alike go to one worker.
+        let answer = chat(&router.url, &format!("Hello {number}"), r#","max_tokens":1"#);
         assert_eq!(answer.status, 200, "{}", answer.text);
         seen.insert(answer.header("x-forebay-worker").to_owned());
     }
     assert_eq!(seen.len(), 2, "both workers answered: {seen:?}");
     second.signal("-KILL");
-    for _ in 0..20 {
-        let answer = chat(&router.url, "Hello", r#","max_tokens":1"#);
+    for number in 0..20 {
+        let answer = chat(&router.url, &format!("Hello {number}"), r#","max_tokens":1"#);
         assert_eq!(answer.status, 200, "{}", answer.text);
     }
     eventually("the dead worker is seen", || ready_workers() == 1);

@@ -56,7 +56,9 @@ fn requests_at_a_stopped_worker_are_answered_elsewhere_and_it_is_used_again_once
     stopped.signal("-CONT");
     eventually("it is up again", || up(&router) == 2);
     eventually("it answers again", || {
-        chat(&router.url, "Hello", r#","max_tokens":1"#).header("x-forebay-worker") == name(&stopped)
+        // Prompts that begin alike go to one worker.
+        let prompt = format!("Hello {:?}", begun.elapsed());
+        chat(&router.url, &prompt, r#","max_tokens":1"#).header("x-forebay-worker") == name(&stopped)
     });
 }
 

@@ -19,6 +19,9 @@ pub const ANNOTATIONS: &str = "x-forebay-annotations";
 /// On a router's response: the worker that answered.
 pub const WORKER: &str = "x-forebay-worker";
 
+/// On a request to a router `1`, and on its answer: why this worker was picked.
+pub const EXPLAIN: &str = "x-forebay-explain";
+
 /// On a router's request to a worker: whose prefixes may be shared with whom. A digest of the tenant; what a client
 /// says of it never passes a router.
 pub const CACHE_SALT: &str = "x-forebay-cache-salt";

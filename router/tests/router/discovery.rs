@@ -61,6 +61,9 @@ async fn workers_come_and_go_and_no_request_is_lost() {
     wait_for_workers(&front, &[&two]).await;
     let up = |worker: &FaultyWorker| format!("forebay_router_worker_up{{worker=\"{}\"}}", worker.name());
     wait_for("the new one to be up", || front.metric(&up(&two)) == 1.0).await;
+    while front.get("/readyz").await.status != 200 {
+        tokio::time::sleep(Duration::from_millis(5)).await;
+    }
     for _ in 0..5 {
         let reply = front.chat(&chat()).await;
         assert_eq!((reply.status, reply.headers["x-forebay-worker"].to_str().ok()), (200, Some(two.name().as_str())));

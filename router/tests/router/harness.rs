@@ -8,7 +8,7 @@ use hyper_util::client::legacy::Client;
 use hyper_util::client::legacy::connect::HttpConnector;
 use hyper_util::rt::TokioExecutor;
 use listen::{Drain, Listener};
-use router::{RouterConfig, RouterError, serve};
+use router::{PickBy, RouterConfig, RouterError, serve};
 use serde_json::{Value, json};
 use std::time::Duration;
 use telemetry::metrics::Registry;
@@ -77,6 +77,8 @@ impl Front {
             RouterConfig { workers: workers.iter().map(|worker| worker.url()).collect(), ..RouterConfig::default() };
         config.listen.address = ([127, 0, 0, 1], 0).into();
         config.health.interval_ms = 20;
+        // Most tests send one prompt all the time, and want it spread.
+        config.pick.by = PickBy::LeastLoad;
         adjust(&mut config);
         let listener = Listener::bind(&config.listen).await.expect("a free port");
         let base = format!("http://{}", listener.local_addr());
