@@ -17,7 +17,7 @@ pub(crate) struct Cli {
 }
 
 /// Flags of every command.
-#[derive(Debug, Args)]
+#[derive(Debug, Clone, Args)]
 pub(crate) struct Common {
     /// A TOML file; its keys are in docs/config.md. Environment and flags win over it.
     #[arg(long, global = true, env = "FOREBAY_CONFIG", value_name = "FILE")]

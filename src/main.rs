@@ -8,6 +8,7 @@ mod config;
 mod config_docs;
 mod doctor;
 mod fleet;
+mod follow;
 mod instead;
 mod model;
 mod node;

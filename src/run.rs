@@ -6,6 +6,7 @@ use crate::cli::{
     PolicyCommand, RouterArgs, SynthArgs, Target, TlsFlags, TrustFlags,
 };
 use crate::config::{self, Config, Loaded, Setting};
+use crate::follow::Followed;
 use crate::progress::Progress;
 use crate::signals::Signals;
 use crate::{bundle, cache, config_docs, doctor, model, node, out, peers, secrets, serve};
@@ -15,6 +16,7 @@ use std::io::Read;
 use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::process::ExitCode;
+use std::sync::Arc;
 
 /// The connections of a server that one chat needs, with room for health checks.
 const CHAT_CONNECTIONS: usize = 64;
@@ -30,9 +32,10 @@ pub(crate) fn run(cli: Cli) -> anyhow::Result<ExitCode> {
             let mut settings = with_listen("router", args.listen, engine_settings(&args.engine));
             settings.extend(trust_settings(&args.trust));
             settings.extend(tls_settings("router", &args.tls));
-            let config = load(&common, settings)?;
+            let config = load(&common, settings.clone())?;
             let models = serve::sources(&args.models, true)?;
-            in_runtime(&config, serve::until_signal(serve::both(&config, models)))
+            let followed = followed(&common, settings);
+            in_runtime(&config, serve::until_signal(serve::both(&config, models, Some(followed)), true))
         }
         Command::Router(args) => {
             let mut settings = with_listen("router", args.listen, Vec::new());
@@ -41,8 +44,9 @@ pub(crate) fn run(cli: Cli) -> anyhow::Result<ExitCode> {
             if !args.workers.is_empty() {
                 settings.push(("router.workers".into(), toml::Value::from(args.workers).to_string()));
             }
-            let config = load(&common, settings)?;
-            in_runtime(&config, serve::until_signal(serve::router(&config)))
+            let config = load(&common, settings.clone())?;
+            let followed = followed(&common, settings);
+            in_runtime(&config, serve::until_signal(serve::router(&config, followed), true))
         }
         Command::Worker(args) => {
             let mut settings = with_listen("worker", args.listen, engine_settings(&args.engine));
@@ -51,7 +55,7 @@ pub(crate) fn run(cli: Cli) -> anyhow::Result<ExitCode> {
             settings.extend(tls_settings("worker", &args.tls));
             let config = load(&common, settings)?;
             let models = serve::sources(&args.models, false)?;
-            in_runtime(&config, serve::until_signal(serve::worker(&config, models)))
+            in_runtime(&config, serve::until_signal(serve::worker(&config, models), false))
         }
         Command::Node(args) => {
             let mut settings = with_listen("node", args.listen, trust_settings(&args.trust));
@@ -59,7 +63,7 @@ pub(crate) fn run(cli: Cli) -> anyhow::Result<ExitCode> {
             settings.extend(tls_settings("node", &args.tls));
             let config = load(&common, settings)?;
             let models = node::named(&args.models)?;
-            in_runtime(&config, serve::until_signal(node::start(&config, models)))
+            in_runtime(&config, serve::until_signal(node::start(&config, models), false))
         }
         Command::Chat(args) => chat(&common, args),
         Command::Models(args) => models(&common, args),
@@ -137,6 +141,12 @@ fn load(common: &Common, flags: Vec<Setting>) -> anyhow::Result<Configured> {
     }
     let Loaded { config, warnings } = config::load(common.config.as_deref(), std::env::vars_os(), &settings)?;
     Ok(Configured { config, warnings })
+}
+
+/// The configuration of this command, to be read again while it runs.
+fn followed(common: &Common, flags: Vec<Setting>) -> Followed {
+    let (file, common) = (common.config.clone(), common.clone());
+    Followed { file, read: Arc::new(move || Ok(load(&common, flags.clone())?.config)) }
 }
 
 /// As `load`, for commands whose output is the point: they log warnings only, unless told.
@@ -261,7 +271,7 @@ fn chat(common: &Common, args: ChatArgs) -> anyhow::Result<ExitCode> {
         }
         let models = serve::sources(args.model.as_slice(), true)?;
         let starting = async {
-            let mut running = serve::both(&config, models).await?;
+            let mut running = serve::both(&config, models, None).await?;
             running.ready().await?;
             let target =
                 Target { url: Some(running.url.clone()), api_key: args.target.api_key.clone(), ..Target::default() };

@@ -5,6 +5,7 @@
 
 use crate::config::Config;
 use crate::fleet::{self, Own};
+use crate::follow::Followed;
 use crate::out;
 use crate::progress;
 use crate::signals::Signals;
@@ -12,7 +13,7 @@ use anyhow::{Context, bail};
 use listen::{Drain, ListenConfig, Listener, TlsConfig};
 use loader::ModelUrl;
 use rand::Rng;
-use router::Router;
+use router::{Router, RouterConfig};
 use seeding::Seeder;
 use std::net::SocketAddr;
 use telemetry::metrics::Registry;
@@ -112,7 +113,7 @@ fn check_hub_name(model: &str) -> anyhow::Result<()> {
 ///
 /// # Errors
 /// A wrong configuration or a busy port.
-pub(crate) async fn router(config: &Config) -> anyhow::Result<Running> {
+pub(crate) async fn router(config: &Config, followed: Followed) -> anyhow::Result<Running> {
     if config.router.workers.is_empty() && !config.router.discovery.is_on() {
         bail!(
             "a router needs workers: give --worker URL, router.workers or a source in router.discovery, e.g. \
@@ -124,7 +125,8 @@ pub(crate) async fn router(config: &Config) -> anyhow::Result<Running> {
     let (url, drain) = (listener.url(), Drain::new());
     let router = Router::new(config.router.clone(), &registry, drain.clone())?;
     let looking = router.clone();
-    let task = tokio::spawn(route(router, listener, registry, drain.clone()));
+    let following = followed.follow(router.clone(), |config| config);
+    let task = tokio::spawn(route(router, listener, registry, drain.clone(), following));
     let ready = tokio::spawn(async move {
         looking.look_around().await;
         Ok(())
@@ -132,12 +134,21 @@ pub(crate) async fn router(config: &Config) -> anyhow::Result<Running> {
     Ok(Running::serving(url, drain, task, ready))
 }
 
-/// Serves a router and watches its workers until the drain is over.
-async fn route(router: Router, listener: Listener, registry: Registry, drain: Drain) -> anyhow::Result<()> {
+/// Serves a router, watches its workers and follows its configuration until the drain is over.
+async fn route(
+    router: Router,
+    listener: Listener,
+    registry: Registry,
+    drain: Drain,
+    following: impl Future<Output = anyhow::Result<()>>,
+) -> anyhow::Result<()> {
     let _watches: JoinSet<()> = router.watch();
     // Each request may hold a connection to its worker besides.
     let listener = listener.with_metrics(&registry, "router").with_descriptors_per_connection(2);
-    Ok(listener.serve(router.app(), drain).await?)
+    tokio::select! {
+        served = listener.serve(router.app(), drain) => Ok(served?),
+        followed = following => followed,
+    }
 }
 
 /// A worker alone.
@@ -193,7 +204,11 @@ async fn start_worker(
 ///
 /// # Errors
 /// A wrong configuration or a busy port.
-pub(crate) async fn both(config: &Config, models: Vec<ModelSource>) -> anyhow::Result<Running> {
+pub(crate) async fn both(
+    config: &Config,
+    models: Vec<ModelSource>,
+    followed: Option<Followed>,
+) -> anyhow::Result<Running> {
     let registry = Registry::new();
     let listener = Listener::bind(&config.router.listen).await?;
     // The key between the two is of no use to a fleet, and no business of it.
@@ -205,14 +220,27 @@ pub(crate) async fn both(config: &Config, models: Vec<ModelSource>) -> anyhow::R
     config.worker.listen = ListenConfig { address, tls, ..config.worker.listen };
     let inner = Listener::bind(&config.worker.listen).await?;
     config.worker.access_log = false;
-    config.router.workers = vec![inner.url()];
-    config.router.worker_api_key = Some(policy::Secret::new(key.clone()));
+    let (url, secret) = (inner.url(), policy::Secret::new(key.clone()));
+    let adapt = move |mut router: RouterConfig| {
+        (router.workers, router.worker_api_key) = (vec![url.clone()], Some(secret.clone()));
+        router
+    };
+    config.router = adapt(config.router);
     config.worker.api_key = Some(policy::Secret::new(key));
     let (url, drain) = (listener.url(), Drain::new());
     let router = Router::new(config.router.clone(), &registry, drain.clone())?;
     let inner = start_worker(&config, own, models, inner, registry.clone()).await?;
     let looking = router.clone();
-    let outer = tokio::spawn(route(router, listener, registry, drain.clone()));
+    let following = {
+        let router = router.clone();
+        async move {
+            match followed {
+                Some(followed) => followed.follow(router, adapt).await,
+                None => std::future::pending().await,
+            }
+        }
+    };
+    let outer = tokio::spawn(route(router, listener, registry, drain.clone(), following));
     let ready = tokio::spawn(async move {
         inner.ready.await.context("joining the load")??;
         looking.look_around().await;
@@ -226,13 +254,16 @@ pub(crate) async fn both(config: &Config, models: Vec<ModelSource>) -> anyhow::R
     Ok(Running::serving(url, drain, task, ready))
 }
 
-/// Serves until SIGTERM or Ctrl-C, then drains; a second signal ends at once.
+/// Serves until SIGTERM or Ctrl-C, then drains; a second signal ends at once. `follows` says that SIGHUP is heard elsewhere.
 ///
 /// # Errors
 /// A model cannot be served, or a second signal came.
-pub(crate) async fn until_signal(start: impl Future<Output = anyhow::Result<Running>>) -> anyhow::Result<()> {
+pub(crate) async fn until_signal(
+    start: impl Future<Output = anyhow::Result<Running>>,
+    follows: bool,
+) -> anyhow::Result<()> {
     // Before anything else: the first process of a container has no signals but those that it watches for.
-    let mut signals = Signals::of_server()?;
+    let mut signals = Signals::of_server(follows)?;
     let starting = async {
         let mut running = start.await?;
         running.ready().await?;

@@ -50,8 +50,10 @@ impl Wish {
 pub(crate) struct Signals {
     interrupt: Signal,
     terminate: Signal,
-    /// Those that others are told something by, and we are not.
+    /// Those that do not end it.
     ignored: Vec<(&'static str, Signal)>,
+    /// True if SIGHUP is heard elsewhere.
+    follows: bool,
     last: Option<Instant>,
 }
 
@@ -66,16 +68,18 @@ impl Signals {
             interrupt: watch(SignalKind::interrupt())?,
             terminate: watch(SignalKind::terminate())?,
             ignored: Vec::new(),
+            follows: false,
             last: None,
         })
     }
 
     /// As `of_command`, for a server: SIGHUP, SIGUSR1 and SIGUSR2 do not end it. The terminal that started it may be
-    /// closed, and others are told by these to read their configuration again or to open new logs.
+    /// closed, and others are told by these to read their configuration again or to open new logs. A router is, too, by
+    /// SIGHUP: it `follows`.
     ///
     /// # Errors
     /// As `of_command`.
-    pub(crate) fn of_server() -> anyhow::Result<Self> {
+    pub(crate) fn of_server(follows: bool) -> anyhow::Result<Self> {
         let kinds = [
             ("SIGHUP", SignalKind::hangup()),
             ("SIGUSR1", SignalKind::user_defined1()),
@@ -83,7 +87,7 @@ impl Signals {
         ];
         let watched = kinds.into_iter().map(|(name, kind)| Ok((name, signal(kind)?)));
         let ignored = watched.collect::<std::io::Result<_>>().context("watching for signals")?;
-        Ok(Self { ignored, ..Self::of_command()? })
+        Ok(Self { ignored, follows, ..Self::of_command()? })
     }
 
     /// Waits for the next wish to end.
@@ -93,7 +97,9 @@ impl Signals {
                 _ = self.interrupt.recv() => Wish::Interrupt,
                 _ = self.terminate.recv() => Wish::Terminate,
                 name = any(&mut self.ignored) => {
-                    tracing::info!("{name} changes nothing: the configuration is read at the start only");
+                    if name != "SIGHUP" || !self.follows {
+                        tracing::info!("{name} changes nothing: the configuration is read at the start only");
+                    }
                     continue;
                 }
             };

@@ -5,7 +5,9 @@
 //! the `Host` and `Origin` that the browser writes, nor send JSON across origins unasked; a proxy on the machine says
 //! that it forwards. These are what tells an operator's `curl` from them. Routes and their meaning are not known here.
 
+use crate::request_id::RequestId;
 use crate::server::Peer;
+use crate::tls::Identity;
 use axum::extract::Request;
 use axum::middleware::Next;
 use axum::response::Response;
@@ -13,6 +15,7 @@ use http::header::{AUTHORIZATION, CONTENT_TYPE, FORWARDED, HOST, HeaderName, ORI
 use http::uri::Authority;
 use http::{HeaderMap, Method, Uri};
 use std::net::IpAddr;
+use std::sync::Arc;
 use subtle::ConstantTimeEq;
 use wire::openai::{ApiError, ErrorKind};
 
@@ -42,7 +45,7 @@ pub enum Operator {
 /// is not sent as JSON.
 pub fn operator(request: &Request, key: Option<&str>) -> Result<Operator, ApiError> {
     if has_key(request.headers(), key) {
-        return Ok(Operator::Key);
+        return Ok(noted(request, Operator::Key));
     }
     if !is_near(request) {
         return Err(denied(
@@ -57,7 +60,26 @@ pub fn operator(request: &Request, key: Option<&str>) -> Result<Operator, ApiErr
     if changes(request.method()) && !is_json(request.headers()) {
         return Err(ApiError::new(ErrorKind::UnsupportedMediaType, "send `content-type: application/json`"));
     }
-    Ok(Operator::Near)
+    Ok(noted(request, Operator::Near))
+}
+
+/// Writes down who changes something, before it is done.
+fn noted(request: &Request, operator: Operator) -> Operator {
+    if changes(request.method()) {
+        let extensions = request.extensions();
+        let identity = extensions.get::<Arc<Identity>>();
+        tracing::info!(
+            target: "admin",
+            by = ?operator,
+            peer = extensions.get::<Peer>().map(|peer| peer.0.to_string()),
+            identity = identity.and_then(|identity| identity.name()),
+            request_id = extensions.get::<RequestId>().map(|id| id.0.as_str()),
+            method = %request.method(),
+            path = request.uri().path(),
+            "an operator acts"
+        );
+    }
+    operator
 }
 
 /// A layer that refuses what a browser on this machine asks on behalf of another site's page. For answers that tell

@@ -1,7 +1,7 @@
 //! The caller of a request: a tenant by its key, an operator by where it is or by its own key. Wrong keys count against the client's
 //! address; the rules are `policy`'s and `listen`'s.
 
-use crate::core::Core;
+use crate::core::{Core, Settings};
 use axum::extract::{Request, State};
 use axum::middleware::Next;
 use axum::response::Response;
@@ -16,10 +16,15 @@ use wire::openai::{ApiError, ErrorKind};
 const FORWARDED_FOR: &str = "x-forwarded-for";
 
 /// The tenant that asks, by the headers that carry keys.
-pub(crate) fn identify(core: &Core, headers: &HeaderMap, extensions: &Extensions) -> Result<Identified, ApiError> {
+pub(crate) fn identify(
+    core: &Core,
+    settings: &Settings,
+    headers: &HeaderMap,
+    extensions: &Extensions,
+) -> Result<Identified, ApiError> {
     let presented = Presented::read(listen::key_headers(headers));
-    let client = client(core, headers, extensions);
-    core.policy.identify(presented, client, core.now()).map_err(|rejection| reject(core, rejection))
+    let client = client(settings, headers, extensions);
+    settings.policy.identify(presented, client, core.now()).map_err(|rejection| reject(core, rejection))
 }
 
 /// Counts a rejection, and says it in an error's words.
@@ -52,14 +57,16 @@ pub(crate) async fn require_member(State(core): State<Arc<Core>>, request: Reque
 
 /// Says whether a member of the fleet asks; a wrong key counts as a guess.
 fn as_member(core: &Core, request: &Request) -> Result<(), ApiError> {
-    let client = client(core, request.headers(), request.extensions());
-    core.policy.check_guesses(client, core.now()).map_err(|rejection| reject(core, rejection))?;
-    let keys = [core.admin_api_key(), core.config.worker_api_key.as_ref().map(policy::Secret::reveal)];
+    let settings = core.settings();
+    let client = client(&settings, request.headers(), request.extensions());
+    settings.policy.check_guesses(client, core.now()).map_err(|rejection| reject(core, rejection))?;
+    let keys = [settings.admin_api_key(), settings.config.worker_api_key.as_ref().map(policy::Secret::reveal)];
     if keys.into_iter().any(|key| operator(request, key).is_ok()) {
         return Ok(());
     }
     if let Some(value) = request.headers().get(AUTHORIZATION) {
-        core.policy.note_wrong_key(Presented::read([("authorization", value.as_bytes())]), client, core.now());
+        let presented = Presented::read([("authorization", value.as_bytes())]);
+        settings.policy.note_wrong_key(presented, client, core.now());
         count_addresses(core);
     }
     Err(ApiError::new(
@@ -73,7 +80,7 @@ pub(crate) async fn require_key_or_no_page(State(core): State<Arc<Core>>, reques
     if as_operator(&core, &request).is_ok() {
         return next.run(request).await;
     }
-    let who = identify(&core, request.headers(), request.extensions());
+    let who = identify(&core, &core.settings(), request.headers(), request.extensions());
     if who.as_ref().is_ok_and(|who| !who.is_anonymous()) {
         return next.run(request).await;
     }
@@ -87,35 +94,37 @@ pub(crate) async fn require_key_or_no_page(State(core): State<Arc<Core>>, reques
 
 /// Says whether an operator asks; not to clients that guessed too often at its key.
 fn as_operator(core: &Core, request: &Request) -> Result<(), ApiError> {
-    if operator_key(core, request).is_some() {
-        let client = client(core, request.headers(), request.extensions());
-        core.policy.check_guesses(client, core.now()).map_err(|rejection| reject(core, rejection))?;
+    let settings = core.settings();
+    if operator_key(&settings, request).is_some() {
+        let client = client(&settings, request.headers(), request.extensions());
+        settings.policy.check_guesses(client, core.now()).map_err(|rejection| reject(core, rejection))?;
     }
-    operator(request, core.admin_api_key()).map(|_| ())
+    operator(request, settings.admin_api_key()).map(|_| ())
 }
 
 fn note_wrong_key(core: &Core, request: &Request) {
-    if let Some(presented) = operator_key(core, request) {
-        let client = client(core, request.headers(), request.extensions());
-        core.policy.note_wrong_key(presented, client, core.now());
+    let settings = core.settings();
+    if let Some(presented) = operator_key(&settings, request) {
+        let client = client(&settings, request.headers(), request.extensions());
+        settings.policy.note_wrong_key(presented, client, core.now());
         count_addresses(core);
     }
 }
 
 /// The key that may be meant for the operators'; `None` where they have none. It stands in the first `authorization`,
 /// where `operator` looks.
-fn operator_key<'a>(core: &Core, request: &'a Request) -> Option<Presented<'a>> {
-    core.admin_api_key()?;
+fn operator_key<'a>(settings: &Settings, request: &'a Request) -> Option<Presented<'a>> {
+    settings.admin_api_key()?;
     let value = request.headers().get(AUTHORIZATION)?;
     Some(Presented::read([("authorization", value.as_bytes())]))
 }
 
-fn client(core: &Core, headers: &HeaderMap, extensions: &Extensions) -> Option<Client> {
+fn client(settings: &Settings, headers: &HeaderMap, extensions: &Extensions) -> Option<Client> {
     let peer = extensions.get::<Peer>()?;
-    core.policy.client(peer.0.ip(), headers.get_all(FORWARDED_FOR).iter().map(http::HeaderValue::as_bytes))
+    settings.policy.client(peer.0.ip(), headers.get_all(FORWARDED_FOR).iter().map(http::HeaderValue::as_bytes))
 }
 
 fn count_addresses(core: &Core) {
     #[expect(clippy::cast_precision_loss, reason = "at most 65,536")]
-    core.metrics.wrong_key_addresses.set(core.policy.guessing_addresses() as f64);
+    core.metrics.wrong_key_addresses.set(core.settings().policy.guessing_addresses() as f64);
 }

@@ -2,20 +2,24 @@
 
 use crate::access::{identify, require_key_or_no_page, require_member, require_operator};
 use crate::budget::RetryBudget;
+use crate::check::{RouterError, addresses, check_fields, discovery_error};
 use crate::config::RouterConfig;
 use crate::connections::Limits;
-use crate::core::Core;
+use crate::core::{Core, Settings};
 use crate::explain::explain;
 use crate::fleet::Fleet;
 use crate::health;
 use crate::membership;
 use crate::meter::{Metrics, Slots};
 use crate::offload::Offload;
+use crate::reload;
+use crate::reload_status::{ReloadStatus, Reloads};
 use crate::serve::{chat, completions};
 use crate::strikes::Digester;
 use crate::support;
 use crate::view::Views;
 use crate::worker::{Address, State as WorkerState, Worker};
+use arc_swap::ArcSwap;
 use axum::extract::{Path, Request, State};
 use axum::middleware::from_fn_with_state;
 use axum::response::{IntoResponse, Response};
@@ -25,60 +29,33 @@ use discovery::{Means, Members};
 use futures_util::future::join_all;
 use http::header::CONTENT_TYPE;
 use http::{HeaderMap, HeaderValue, StatusCode};
-use listen::{Bodies, CertificateMeters, ClientTls, Drain, Listener, Memory, TlsError};
+use listen::{Bodies, CertificateMeters, ClientTls, Drain, Memory};
 use parking_lot::Mutex;
-use policy::{Moment, Policy, Secret};
+use policy::{Identified, Moment, Policy};
 use serde::Serialize;
 use serde_json::{Value, json};
 use std::sync::Arc;
 use std::time::Duration;
 use telemetry::metrics::{CONTENT_TYPE as METRICS_CONTENT_TYPE, Registry};
 use telemetry::names;
-use thiserror::Error;
-use tokio::sync::Semaphore;
+use tokio::sync::{Semaphore, watch};
 use tokio::task::JoinSet;
 use tokio::time::Instant;
 use wire::fleet::FLEET_PATH;
 use wire::openai::ApiError;
 use wire::openai::models::{Model, ModelList};
 
-/// The most workers of one router.
-const WORKERS_MAX: usize = 16_384;
 /// Connections to workers beyond those of requests being answered: idle ones, health checks, probes.
 const CONNECTIONS_SPARE: usize = 2_048;
 
 /// How long the start waits for workers to be found. Who comes later is found all the same.
 const FIRST_LOOK: Duration = Duration::from_secs(2);
 
-/// Errors that keep the router from running.
-#[derive(Debug, Error)]
-pub enum RouterError {
-    /// A field of the configuration is wrong.
-    #[error("checking the router's configuration: `{field}` {problem}")]
-    Config {
-        /// The field's path.
-        field: String,
-        /// The problem with it.
-        problem: String,
-    },
-    /// The files for TLS with workers are missing or wrong.
-    #[error("checking the router's configuration: `worker_tls`")]
-    WorkerTls(#[source] Box<TlsError>),
-    /// The policy is wrong.
-    #[error("checking the router's configuration")]
-    Policy(#[from] policy::ConfigError),
-    /// The listener failed.
-    #[error("serving clients")]
-    Listen(#[from] listen::ListenError),
-}
-
 /// A router that is configured and not yet listening.
 #[derive(Debug, Clone)]
 pub struct Router {
     core: Arc<Core>,
-    /// The workers of the configuration.
-    configured: Vec<Address>,
-    /// Those that are found.
+    /// The workers that are found.
     found: Members,
 }
 
@@ -98,12 +75,12 @@ impl Router {
         let fleet = Fleet::new(limits(&config, tls.clone()));
         fleet.replace(addresses.clone());
         let core = Core {
-            policy: Policy::new(&config.policy)?,
             fleet,
+            configured: watch::Sender::new(addresses),
             views: Views::default(),
             strikes: Mutex::default(),
             digester: Digester::default(),
-            budget: RetryBudget::new(config.retry.clone(), Moment(begun.elapsed())),
+            budget: RetryBudget::new(&config.retry, Moment(begun.elapsed())),
             slots: Arc::new(Slots::new(config.in_flight_max, registry)),
             memory: Memory::new(
                 config.answers_bytes_max,
@@ -113,12 +90,13 @@ impl Router {
             offload: Arc::new(Offload::new(config.large_at_once_max, registry)),
             metrics: Arc::new(Metrics::new(registry, &config.policy.annotate_lists)),
             registry: registry.clone(),
-            config,
+            settings: ArcSwap::from_pointee(Settings { policy: Policy::new(&config.policy)?, config }),
+            reloads: Reloads::new(registry),
             drain,
             begun,
             tls,
         };
-        Ok(Self { core: Arc::new(core), configured: addresses, found })
+        Ok(Self { core: Arc::new(core), found })
     }
 
     /// The routes. Outermost layer first: what `listen` gives every process of ours (request id,
@@ -160,13 +138,29 @@ impl Router {
     /// Looks for workers for a moment and asks each once, so that the first request finds what is there.
     pub async fn look_around(&self) {
         let core = &self.core;
-        if core.config.discovery.is_on() {
+        let settings = core.settings();
+        if settings.config.discovery.is_on() {
             let found = self.found.settled(FIRST_LOOK).await;
-            core.fleet.replace(membership::addresses(&self.configured, &found, core.config.discovery_tls));
+            let configured = core.configured.borrow().clone();
+            core.fleet.replace(membership::addresses(&configured, &found, settings.config.discovery_tls));
         }
         let workers = core.fleet.workers();
         join_all(workers.iter().map(|worker| async move { health::check(core, worker, &mut 0).await })).await;
         core.fleet.rebuild();
+    }
+
+    /// Puts another configuration in the place of the one that runs, all of it or nothing; `by` says at whose wish.
+    /// Requests that are under way end as they began. The log, `/status` and a metric tell of it.
+    ///
+    /// # Errors
+    /// The field that is wrong, or that only a restart can change: the configuration that runs stays.
+    pub fn reload(&self, config: RouterConfig, by: &str) -> Result<(), RouterError> {
+        reload::reload(&self.core, config, by)
+    }
+
+    /// Records that a configuration could not be read; the one that runs stays.
+    pub fn reload_failed(&self, problem: &str, by: &str) {
+        self.core.reloads.failed(problem, by);
     }
 
     /// Watches the workers until the set is dropped.
@@ -176,7 +170,7 @@ impl Router {
         watches.spawn(health::watch_all(Arc::clone(&self.core)));
         let core = Arc::clone(&self.core);
         watches.spawn(async move { core.fleet.follow().await });
-        watches.spawn(membership::follow(Arc::clone(&self.core), self.configured.clone(), self.found.clone()));
+        watches.spawn(membership::follow(Arc::clone(&self.core), self.found.clone()));
         if let Some(tls) = self.core.tls.clone() {
             watches.spawn(tls.watch(Some(certificate_meters(&self.core))));
         }
@@ -191,17 +185,13 @@ fn find(config: &RouterConfig, tls: Option<ClientTls>, registry: &Registry) -> R
     discovery::start(&config.discovery, &means, registry).map_err(discovery_error)
 }
 
-fn discovery_error(error: discovery::ConfigError) -> RouterError {
-    RouterError::Config { field: format!("discovery.{}", error.field), problem: error.problem }
-}
-
 /// The meters of the files for TLS with workers.
 fn certificate_meters(core: &Core) -> CertificateMeters {
     core.registry.begin(&names::ROUTER_CERTIFICATE_RELOADS, &[]);
     let not_after = || core.registry.gauge(&names::ROUTER_CERTIFICATE_NOT_AFTER).with_label_values::<&str>(&[]);
     let reloads = core.registry.counter(&names::ROUTER_CERTIFICATE_RELOADS);
     CertificateMeters {
-        not_after: core.config.worker_tls.certificate_file.is_some().then(not_after),
+        not_after: core.settings().config.worker_tls.certificate_file.is_some().then(not_after),
         loaded: reloads.with_label_values(&["ok"]),
         failed: reloads.with_label_values(&["error"]),
     }
@@ -221,102 +211,12 @@ fn limits(config: &RouterConfig, tls: Option<ClientTls>) -> Limits {
     }
 }
 
-/// Says what is wrong with a configuration, if anything is, without starting.
-///
-/// # Errors
-/// The field that is wrong.
-pub fn check(config: &RouterConfig) -> Result<(), RouterError> {
-    check_fields(config)?;
-    addresses(config)?;
-    Policy::new(&config.policy)?;
-    Ok(())
-}
-
-fn addresses(config: &RouterConfig) -> Result<Vec<Address>, RouterError> {
-    let address = |(index, url): (usize, &String)| {
-        Address::parse(url).map_err(|problem| RouterError::Config { field: format!("workers[{index}]"), problem })
-    };
-    config.workers.iter().enumerate().map(address).collect()
-}
-
-fn check_fields(config: &RouterConfig) -> Result<(), RouterError> {
-    let wrong = |field: &str, problem: &str| Err(RouterError::Config { field: field.into(), problem: problem.into() });
-    if config.workers.len() > WORKERS_MAX {
-        return wrong("workers", "has more than 16,384 entries");
-    }
-    for (field, key) in [("worker_api_key", &config.worker_api_key), ("admin_api_key", &config.admin_api_key)] {
-        if let Some(problem) = key.as_ref().and_then(Secret::key_problem) {
-            return wrong(field, problem);
-        }
-    }
-    if let Some((field, problem)) = config.listen.problem() {
-        return wrong(&format!("listen.{field}"), problem);
-    }
-    config.discovery.check().map_err(discovery_error)?;
-    if let Some((field, problem)) = config.worker_tls.problem() {
-        return wrong(&format!("worker_tls.{field}"), problem);
-    }
-    if config.retry.attempts_max == 0 {
-        return wrong("retry.attempts_max", "is 0; 1 means no retry");
-    }
-    for (field, value) in [
-        ("retry.ratio", config.retry.ratio),
-        ("retry.floor_per_second", config.retry.floor_per_second),
-        ("retry.saved_max", config.retry.saved_max),
-    ] {
-        if !value.is_finite() || value < 0.0 {
-            return wrong(field, "must be a number of at least 0");
-        }
-    }
-    if !config.pick.load_max_over_mean.is_finite() || config.pick.load_max_over_mean < 1.0 {
-        return wrong("pick.load_max_over_mean", "must be a number of at least 1");
-    }
-    for (field, value) in [
-        ("health.interval_ms", config.health.interval_ms),
-        ("health.timeout_ms", config.health.timeout_ms),
-        ("connect_timeout_ms", config.connect_timeout_ms),
-        ("head_timeout_ms", config.head_timeout_ms),
-        ("first_event_timeout_ms", config.first_event_timeout_ms),
-        ("idle_timeout_ms", config.idle_timeout_ms),
-        ("stuck_after_ms", config.stuck_after_ms),
-        ("comment_interval_ms", config.comment_interval_ms),
-        ("in_flight_max", config.in_flight_max as u64),
-        ("large_at_once_max", config.large_at_once_max as u64),
-        ("event_bytes_max", config.event_bytes_max as u64),
-        ("answer_bytes_max", config.answer_bytes_max as u64),
-        ("answers_bytes_max", config.answers_bytes_max as u64),
-    ] {
-        if value == 0 {
-            return wrong(field, "must be above 0");
-        }
-    }
-    Ok(())
-}
-
-/// Runs a router on a bound listener until `drain` starts and its streams have finished.
-///
-/// # Errors
-/// A wrong configuration, or a listener that fails.
-pub async fn serve(
-    config: RouterConfig,
-    registry: Registry,
-    listener: Listener,
-    drain: Drain,
-) -> Result<(), RouterError> {
-    let router = Router::new(config, &registry, drain.clone())?;
-    router.look_around().await;
-    let watches = router.watch();
-    let listener = listener.with_metrics(&registry, "router").with_descriptors_per_connection(2);
-    let result = listener.serve(router.app(), drain).await;
-    drop(watches);
-    Ok(result?)
-}
-
 async fn models(State(core): State<Arc<Core>>, request: Request) -> Response {
-    match identify(&core, request.headers(), request.extensions()) {
+    let settings = core.settings();
+    match identify(&core, &settings, request.headers(), request.extensions()) {
         Ok(who) => {
             let snapshot = core.fleet.snapshot();
-            let models = snapshot.models().iter().filter(|model| core.policy.may_use(&who, &model.id));
+            let models = snapshot.models().iter().filter(|model| settings.policy.may_use(&who, &model.id));
             Json(ModelList::new(models.cloned().collect())).into_response()
         }
         Err(error) => listen::error_response(&error),
@@ -325,11 +225,12 @@ async fn models(State(core): State<Arc<Core>>, request: Request) -> Response {
 
 async fn model(State(core): State<Arc<Core>>, Path(id): Path<String>, request: Request) -> Response {
     let snapshot = core.fleet.snapshot();
-    let found = |who| {
-        let is_it = |model: &&Model| model.id == id && core.policy.may_use(who, &model.id);
+    let settings = core.settings();
+    let found = |who: Identified| {
+        let is_it = |model: &&Model| model.id == id && settings.policy.may_use(&who, &model.id);
         snapshot.models().iter().find(is_it).cloned()
     };
-    match identify(&core, request.headers(), request.extensions()).map(|who| found(&who)) {
+    match identify(&core, &settings, request.headers(), request.extensions()).map(found) {
         Ok(Some(model)) => Json(model).into_response(),
         Ok(None) => listen::error_response(&ApiError::model_not_found(&id)),
         Err(error) => listen::error_response(&error),
@@ -379,6 +280,7 @@ struct RouterStatus {
     ready: bool,
     draining: bool,
     in_flight: usize,
+    config: ReloadStatus,
     workers: Vec<WorkerSummary>,
 }
 
@@ -428,6 +330,7 @@ async fn status(State(core): State<Arc<Core>>) -> Json<RouterStatus> {
         ready: core.fleet.snapshot().is_ready() && !core.drain.is_draining(),
         draining: core.drain.is_draining(),
         in_flight: core.slots.used(),
+        config: core.reloads.status(),
         workers: core.fleet.workers().iter().map(summary).collect(),
     })
 }

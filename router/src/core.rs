@@ -5,21 +5,27 @@ use crate::config::RouterConfig;
 use crate::fleet::Fleet;
 use crate::meter::{Metrics, Slots};
 use crate::offload::Offload;
+use crate::reload_status::Reloads;
 use crate::strikes::{Digester, Strikes};
 use crate::view::Views;
+use crate::worker::Address;
+use arc_swap::ArcSwap;
 use listen::{Bodies, ClientTls, Drain, Memory};
 use parking_lot::Mutex;
 use policy::{Moment, Policy};
 use std::sync::Arc;
 use telemetry::metrics::Registry;
+use tokio::sync::watch;
 use tokio::time::Instant;
 
 /// State that all requests share.
 #[derive(Debug)]
 pub(crate) struct Core {
-    pub(crate) config: RouterConfig,
-    pub(crate) policy: Policy,
+    pub(crate) settings: ArcSwap<Settings>,
+    pub(crate) reloads: Reloads,
     pub(crate) fleet: Fleet,
+    /// The workers of the configuration.
+    pub(crate) configured: watch::Sender<Vec<Address>>,
     pub(crate) views: Views,
     pub(crate) budget: RetryBudget,
     pub(crate) strikes: Mutex<Strikes>,
@@ -36,10 +42,24 @@ pub(crate) struct Core {
     pub(crate) tls: Option<ClientTls>,
 }
 
-impl Core {
+/// The configuration that runs. A request holds on to the one that it began under: tenants have places in it.
+#[derive(Debug)]
+pub(crate) struct Settings {
+    pub(crate) config: RouterConfig,
+    pub(crate) policy: Policy,
+}
+
+impl Settings {
     /// The key that lets administrators in from elsewhere.
     pub(crate) fn admin_api_key(&self) -> Option<&str> {
         self.config.admin_api_key.as_ref().map(policy::Secret::reveal)
+    }
+}
+
+impl Core {
+    /// The configuration that runs now.
+    pub(crate) fn settings(&self) -> Arc<Settings> {
+        self.settings.load_full()
     }
 
     /// The time policy is told: since the router was made.

@@ -2,6 +2,7 @@
 //! client has no event, perhaps try again.
 
 use crate::begin::{self, Beginning, Bounds};
+use crate::config::RouterConfig;
 use crate::core::Core;
 use crate::fleet::{Picked, RETRY_AFTER, Refusal};
 use crate::outcome::{Evidence, Fault, Outcome, Phase, Retry, outcome};
@@ -70,6 +71,7 @@ impl Failure {
 struct Dispatch<'a> {
     core: &'a Arc<Core>,
     admitted: &'a Admitted,
+    config: &'a RouterConfig,
     model: &'a str,
     call: &'a Call,
     bounds: Bounds,
@@ -83,22 +85,23 @@ struct Dispatch<'a> {
 /// or was too slow (504). An answer that declines is an answer.
 pub(crate) async fn dispatch(
     core: &Arc<Core>,
+    config: &RouterConfig,
     admitted: &Admitted,
     model: &str,
     call: &Call,
     bounds: Bounds,
 ) -> Result<Answer, Refused> {
-    Dispatch { core, admitted, model, call, bounds }.run().await
+    Dispatch { core, admitted, config, model, call, bounds }.run().await
 }
 
 impl Dispatch<'_> {
     async fn run(&self) -> Result<Answer, Refused> {
         let core = self.core;
-        core.budget.deposit(core.now());
+        core.budget.deposit(&self.config.retry, core.now());
         if self.is_poison() {
             return Err(Refused { error: poison(), is_poison: true });
         }
-        let ask = self.call.ask(self.model, core.config.pick.load_max_over_mean);
+        let ask = self.call.ask(self.model, self.config.pick.load_max_over_mean);
         let mut tried = Vec::new();
         let mut failure: Option<Failure> = None;
         loop {
@@ -108,7 +111,7 @@ impl Dispatch<'_> {
                 Err(refusal) => return failure.map_or_else(|| Err(self.refused(refusal).into()), Failure::into_result),
             };
             if let Some(failure) = failure.take() {
-                if failure.outcome.retry() != Retry::Free && !core.budget.withdraw(now) {
+                if failure.outcome.retry() != Retry::Free && !core.budget.withdraw(&self.config.retry, now) {
                     core.metrics.budget_exhausted.inc();
                     return failure.into_result();
                 }
@@ -123,7 +126,7 @@ impl Dispatch<'_> {
             if last.outcome.retry() == Retry::AnotherUnlessStruck && self.is_poison() {
                 return Err(Refused { error: poison(), is_poison: true });
             }
-            if tried.len() >= core.config.retry.attempts_max || !may_go_on {
+            if tried.len() >= self.config.retry.attempts_max || !may_go_on {
                 return last.into_result();
             }
             failure = Some(last);
@@ -169,7 +172,7 @@ impl Dispatch<'_> {
     /// One try, with one more on a fresh connection where a reused one turned out to be closed.
     async fn attempt(&self, picked: Picked) -> Result<Answer, Failure> {
         let mut ticket = Ticket::take(self.core, picked, self.model, self.call);
-        let patience = Patience { head: self.core.config.head_timeout(), stuck: self.core.config.stuck_after() };
+        let patience = Patience { head: self.config.head_timeout(), stuck: self.config.stuck_after() };
         let worker = Arc::clone(&ticket.worker);
         ticket.reached(Phase::HeadSent);
         let mut sent = send(&worker, self.admitted, self.call, false, patience).await;
@@ -198,7 +201,7 @@ impl Dispatch<'_> {
         if was_stale && outcome == Outcome::WorkerFault(Fault::Down) {
             outcome = Outcome::WorkerFault(Fault::Broke);
         }
-        Failure { outcome, told: Told::Ours(error_of(outcome, None, self.core.config.head_timeout())) }
+        Failure { outcome, told: Told::Ours(error_of(outcome, None, self.config.head_timeout())) }
     }
 
     /// Reads the beginning of an answer whose head has arrived.

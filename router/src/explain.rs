@@ -71,14 +71,15 @@ async fn explained(core: &Arc<Core>, path: &str, asked: Asked, request: Request)
     let snapshot = core.fleet.snapshot();
     let model = scan.model(&body).map(Cow::into_owned).or_else(|| snapshot.only_model().map(str::to_owned));
     let model = model.ok_or_else(|| ApiError::invalid("model", "`model` is required"))?;
-    let prefix = prefix::of(&core.config.pick, &scan, &body, endpoint, &model, &asked.tenant);
+    let settings = core.settings();
+    let prefix = prefix::of(&settings.config.pick, &scan, &body, endpoint, &model, &asked.tenant);
     let load = load_of(body.len(), scan.max_tokens(), choices(&scan));
     let ask = crate::fleet::Ask {
         model: &model,
         endpoint_bit: endpoint_bit(endpoint.path()),
         prefix,
         load,
-        load_max_over_mean: core.config.pick.load_max_over_mean,
+        load_max_over_mean: settings.config.pick.load_max_over_mean,
     };
     let candidates = snapshot.candidates(&ask, core.now());
     let (worker, why, refused) = match core.fleet.pick(&ask, &[], core.now(), rand::rng().random()) {

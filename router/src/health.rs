@@ -100,7 +100,8 @@ async fn watch(core: Arc<Core>, worker: Arc<Worker>) {
         check(&core, &worker, &mut failures).await;
         worker.connections.expire();
         let jitter = rand::rng().random_range(0.8..1.2);
-        tokio::time::sleep(interval(&core.config.health, core.fleet.snapshot().size()).mul_f64(jitter)).await;
+        tokio::time::sleep(interval(&core.settings().config.health, core.fleet.snapshot().size()).mul_f64(jitter))
+            .await;
     }
     core.metrics.forget(&worker);
 }
@@ -112,8 +113,9 @@ fn interval(config: &HealthConfig, workers: usize) -> Duration {
 
 /// Checks a worker once and records the result.
 pub(crate) async fn check(core: &Core, worker: &Arc<Worker>, failures: &mut u32) {
-    let limit = Duration::from_millis(core.config.health.timeout_ms);
-    let key = core.config.worker_api_key.as_ref();
+    let settings = core.settings();
+    let limit = Duration::from_millis(settings.config.health.timeout_ms);
+    let key = settings.config.worker_api_key.as_ref();
     let result = tokio::time::timeout(limit, ask(worker, key)).await.unwrap_or(Err(CheckError::TimedOut));
     let before = worker.view().state;
     match result {
@@ -126,7 +128,7 @@ pub(crate) async fn check(core: &Core, worker: &Arc<Worker>, failures: &mut u32)
         Err(cause) if cause.is_ours() => tracing::warn!(worker = worker.name, cause = %Chain(&cause), "not checked"),
         Err(cause) => {
             *failures += 1;
-            let is_over = *failures >= core.config.health.failures_max;
+            let is_over = *failures >= settings.config.health.failures_max;
             worker.set_silent(cause.is_silence() && is_over);
             if (cause.is_refusal() || is_over) && worker.mark_down() {
                 tracing::warn!(worker = worker.name, cause = %Chain(&cause), "a worker is down");

@@ -11,11 +11,17 @@ pub(crate) fn addresses(configured: &[Address], found: &[Member], is_tls: bool) 
     configured.iter().cloned().chain(found).collect()
 }
 
-/// Follows the members that are found. Never returns.
-pub(crate) async fn follow(core: Arc<Core>, configured: Vec<Address>, mut found: Members) {
+/// Follows the members as the configuration changes and others are found. Never returns.
+pub(crate) async fn follow(core: Arc<Core>, mut found: Members) {
+    let mut configured = core.configured.subscribe();
     loop {
-        let members = found.changed().await;
-        core.fleet.replace(addresses(&configured, &members, core.config.discovery_tls));
+        tokio::select! {
+            _ = found.changed() => {}
+            // The sender is in `core`.
+            _ = configured.changed() => {}
+        }
+        let (members, configured) = (found.current(), configured.borrow_and_update().clone());
+        core.fleet.replace(addresses(&configured, &members, core.settings().config.discovery_tls));
         tracing::info!(found = members.len(), configured = configured.len(), "the workers changed");
     }
 }

@@ -43,7 +43,7 @@ pub(crate) struct Metrics {
 impl Metrics {
     /// Labels of lists are there from the start.
     pub(crate) fn new(registry: &Registry, lists: &[AnnotateConfig]) -> Self {
-        lists.iter().for_each(|list| registry.begin(&names::POLICY_ANNOTATIONS, &[&list.label]));
+        begin_lists(registry, lists);
         let alone = |def| registry.counter(def).with_label_values::<&str>(&[]);
         names::ROUTER_PROBES.values.iter().for_each(|outcome| registry.begin(&names::ROUTER_TRIES, &[outcome]));
         Self {
@@ -111,6 +111,11 @@ impl Metrics {
         debug_assert!(names::ROUTER_UPSTREAM_ERRORS.values.contains(&kind), "{kind} is not in `names`");
         self.upstream_errors.with_label_values(&[kind]).inc();
     }
+}
+
+/// Makes the series of lists' labels.
+pub(crate) fn begin_lists(registry: &Registry, lists: &[AnnotateConfig]) {
+    lists.iter().for_each(|list| registry.begin(&names::POLICY_ANNOTATIONS, &[&list.label]));
 }
 
 /// One request's measurements; written down when it is dropped.

@@ -80,8 +80,9 @@ async fn probe(core: &Core, member: &Member, model: &str, path: &'static str) ->
     *request.method_mut() = Method::POST;
     *request.uri_mut() = Uri::from_static(path);
     request.headers_mut().insert(CONTENT_TYPE, HeaderValue::from_static("application/json"));
-    authorize(request.headers_mut(), core.config.worker_api_key.as_ref());
-    let patience = Patience { head: PROBE_TIMEOUT, stuck: core.config.stuck_after() };
+    let settings = core.settings();
+    authorize(request.headers_mut(), settings.config.worker_api_key.as_ref());
+    let patience = Patience { head: PROBE_TIMEOUT, stuck: settings.config.stuck_after() };
     let outcome = match exchange(&member.worker, request, true, patience).await {
         Ok(response) => {
             let (parts, body) = response.into_parts();

@@ -3,7 +3,8 @@
 use crate::access::{identify, reject};
 use crate::account::Account;
 use crate::begin;
-use crate::core::Core;
+use crate::config::RouterConfig;
+use crate::core::{Core, Settings};
 use crate::cost::{choices, estimate};
 use crate::dispatch::{Refused, dispatch};
 use crate::hold;
@@ -52,9 +53,10 @@ async fn answer(core: Arc<Core>, endpoint: &'static Endpoint, request: Request) 
     let mut response = match Box::pin(admission.instrument(span.clone())).await {
         Ok(asked) => {
             let is_stream = asked.call.is_stream;
+            let comment_interval = asked.settings.config.comment_interval();
             let work = Box::pin(fulfil(Arc::clone(&core), asked, meter, span.clone()).instrument(span.clone()));
             if is_stream {
-                hold::stream(work, core.config.comment_interval(), &core.drain).await
+                hold::stream(work, comment_interval, &core.drain).await
             } else {
                 hold::whole(work, &core.drain).await
             }
@@ -70,15 +72,16 @@ async fn answer(core: Arc<Core>, endpoint: &'static Endpoint, request: Request) 
 
 /// Everything from the pick to the beginning of the client's answer.
 async fn fulfil(core: Arc<Core>, asked: Asked, mut meter: Meter, span: tracing::Span) -> Response {
-    let Asked { admitted, mut account, model, choices, call, slot, keeps_usage, explains } = asked;
+    let Asked { settings, admitted, mut account, model, choices, call, slot, keeps_usage, explains } = asked;
     meter.observed.asked(call.is_stream, choices);
     account.sent();
-    match dispatch(&core, &admitted, &model, &call, core.beginning()).await {
+    let config = &settings.config;
+    match dispatch(&core, config, &admitted, &model, &call, beginning(config)).await {
         Ok(answer) => {
             meter.observed.worker(&answer.ticket.worker.name);
             let why = answer.ticket.why;
             let gate = Gate::new(admitted, choices, keeps_usage);
-            let bounds = core.bounds();
+            let bounds = bounds(config);
             let offload = Arc::clone(&core.offload);
             let relay = Relay { answer, gate, meter, slot, account, bounds, offload, is_stream: call.is_stream, span };
             let (mut response, account) = relay.respond().await;
@@ -120,6 +123,8 @@ fn is_refunded(status: StatusCode) -> bool {
 
 /// A request that may be dispatched.
 struct Asked {
+    /// The configuration that it was admitted under.
+    settings: Arc<Settings>,
     admitted: Admitted,
     account: Account,
     model: String,
@@ -145,22 +150,24 @@ async fn admit(
     if core.drain.is_refusing() {
         return Err(hold::shutting_down());
     }
-    let who = identify(core, &parts.headers, &parts.extensions)?;
+    let settings = core.settings();
+    let who = identify(core, &settings, &parts.headers, &parts.extensions)?;
     meter.observed.tenant(who.tenant());
     let slot = core.slots.take().ok_or_else(|| {
-        let message = format!("{} requests are being answered, the most this server takes", core.config.in_flight_max);
+        let most = settings.config.in_flight_max;
+        let message = format!("{most} requests are being answered, the most this server takes");
         ApiError::overloaded(message, crate::fleet::RETRY_AFTER)
     })?;
     let mut body = core.bodies.read(&parts.headers, body).await?;
-    let mut headers = forwarded_headers(&parts.headers, core.config.worker_api_key.as_ref());
+    let mut headers = forwarded_headers(&parts.headers, settings.config.worker_api_key.as_ref());
     // Only a worker may say what it ignored.
     headers.remove(IGNORED);
     let explains = headers.remove(EXPLAIN).is_some_and(|value| value == "1");
     // Each tenant has its own prefix cache at the workers; a client's word for another's is overwritten.
     headers.insert(CACHE_SALT, cache_salt(who.tenant()));
     let work = {
-        let (core, body) = (Arc::clone(core), body.clone());
-        move || examine(&core, endpoint, &who, &body)
+        let (core, settings, body) = (Arc::clone(core), Arc::clone(&settings), body.clone());
+        move || examine(&core, &settings, endpoint, &who, &body)
     };
     let Examined { known, result } = core.offload.run(body.len(), work).await;
     if let Some(model) = &known.model {
@@ -190,7 +197,7 @@ async fn admit(
     telemetry::trace::inject(&mut headers);
     let load = load_of(body.len(), scan.max_tokens(), choices);
     let call = Call { path: endpoint.path(), is_stream: scan.stream(), load, prefix, headers, body };
-    Ok(Asked { admitted, account, model, choices, call, slot, keeps_usage, explains })
+    Ok(Asked { settings, admitted, account, model, choices, call, slot, keeps_usage, explains })
 }
 
 /// A request whose body was read.
@@ -221,9 +228,9 @@ struct Examination {
 }
 
 /// Reads a body and decides over it: all that takes time in proportion to it.
-fn examine(core: &Core, endpoint: &'static Endpoint, who: &Identified, body: &Bytes) -> Examined {
+fn examine(core: &Core, settings: &Settings, endpoint: &'static Endpoint, who: &Identified, body: &Bytes) -> Examined {
     let mut known = Known::default();
-    let result = known.examine(core, endpoint, who, body);
+    let result = known.examine(core, settings, endpoint, who, body);
     Examined { known, result }
 }
 
@@ -231,18 +238,20 @@ impl Known {
     fn examine(
         &mut self,
         core: &Core,
+        settings: &Settings,
         endpoint: &'static Endpoint,
         who: &Identified,
         body: &Bytes,
     ) -> Result<Examination, ApiError> {
+        let Settings { config, policy } = settings;
         let scan = scan(body, endpoint, &ScanLimits::default())?;
-        self.limits = core.policy.limits(who, core.now());
+        self.limits = policy.limits(who, core.now());
         let fleet = core.fleet.snapshot();
         let model = scan.model(body).map(Cow::into_owned).or_else(|| fleet.only_model().map(str::to_owned));
         let model = model
             .ok_or_else(|| ApiError::invalid("model", "`model` is required; GET /v1/models lists what is here"))?;
         // Known first: what nobody has here costs its tenant nothing.
-        if !core.policy.may_use(who, &model) {
+        if !policy.may_use(who, &model) {
             return Err(ApiError::model_not_found(&model));
         }
         if fleet.knows(&model) {
@@ -251,17 +260,17 @@ impl Known {
             return Err(ApiError::model_not_found(&model));
         }
         let choices = choices(&scan);
-        let cost = estimate(&scan, choices, core.policy.assumed_max_tokens());
-        let needs = core.policy.needs(who, &model, cost);
-        let reservation = core.policy.lease(&needs, core.now()).map_err(|rejection| {
+        let cost = estimate(&scan, choices, policy.assumed_max_tokens());
+        let needs = policy.needs(who, &model, cost);
+        let reservation = policy.lease(&needs, core.now()).map_err(|rejection| {
             self.limits = rejection.limits().unwrap_or_default();
             reject(core, rejection)
         })?;
         self.limits = reservation.limits();
         let facts = Facts { who, endpoint, body, scan: &scan };
-        let admitted = core.policy.decide(&facts).map_err(|rejection| reject(core, rejection))?;
+        let admitted = policy.decide(&facts).map_err(|rejection| reject(core, rejection))?;
         let usage_edit = needs.counts_tokens().then(|| ask_for_usage(body, &scan)).flatten();
-        let prefix = prefix::of(&core.config.pick, &scan, body, endpoint, &model, who.tenant());
+        let prefix = prefix::of(&config.pick, &scan, body, endpoint, &model, who.tenant());
         Ok(Examination { scan, model, admitted, reservation, choices, prefix, cost, usage_edit })
     }
 }
@@ -315,21 +324,19 @@ fn write_limits(headers: &mut HeaderMap, limits: Limits) {
     }
 }
 
-impl Core {
-    fn beginning(&self) -> begin::Bounds {
-        begin::Bounds {
-            event_bytes_max: self.config.event_bytes_max,
-            answer_bytes_max: self.config.answer_bytes_max,
-            first_event: self.config.first_event_timeout(),
-            idle: self.config.idle_timeout(),
-        }
+fn beginning(config: &RouterConfig) -> begin::Bounds {
+    begin::Bounds {
+        event_bytes_max: config.event_bytes_max,
+        answer_bytes_max: config.answer_bytes_max,
+        first_event: config.first_event_timeout(),
+        idle: config.idle_timeout(),
     }
+}
 
-    fn bounds(&self) -> Bounds {
-        Bounds {
-            idle: self.config.idle_timeout(),
-            event_bytes_max: self.config.event_bytes_max,
-            answer_bytes_max: self.config.answer_bytes_max,
-        }
+fn bounds(config: &RouterConfig) -> Bounds {
+    Bounds {
+        idle: config.idle_timeout(),
+        event_bytes_max: config.event_bytes_max,
+        answer_bytes_max: config.answer_bytes_max,
     }
 }

@@ -42,7 +42,8 @@ async fn report(core: &Core, worker: &Arc<Worker>) -> WorkerReport {
 }
 
 async fn ask(core: &Core, worker: &Arc<Worker>, path: &'static str) -> Value {
-    let key = core.config.worker_api_key.as_ref();
+    let settings = core.settings();
+    let key = settings.config.worker_api_key.as_ref();
     match tokio::time::timeout(PATIENCE, get(worker, path, key, ANSWER_BYTES_MAX)).await {
         Ok(Ok(body)) => {
             serde_json::from_slice(&body).unwrap_or_else(|_| Value::from(String::from_utf8_lossy(&body).into_owned()))

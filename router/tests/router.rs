@@ -18,6 +18,8 @@ mod pick;
 mod policy;
 #[path = "router/relay.rs"]
 mod relay;
+#[path = "router/reload.rs"]
+mod reload;
 #[path = "router/screen.rs"]
 mod screen;
 #[path = "router/time.rs"]

@@ -194,6 +194,20 @@ pub const ROUTER_CERTIFICATE_RELOADS: Def = Def::counter(
 )
 .of(&["ok", "error"]);
 
+/// Configurations that were read while the router ran.
+pub const ROUTER_CONFIG_RELOADS: Def = Def::counter(
+    "forebay_router_config_reloads_total",
+    "Changed configurations that were taken (ok), and those that could not be (error)",
+    &["result"],
+)
+.of(&["ok", "error"]);
+/// 1 while the newest configuration is in force.
+pub const ROUTER_CONFIG_CURRENT: Def = Def::gauge(
+    "forebay_router_config_current",
+    "1 while the newest configuration is in force, 0 while it could not be taken; /status says why",
+    &[],
+);
+
 /// Requests answered, by the status the client got (499: it left first).
 pub const ROUTER_REQUESTS: Def = Def::counter(
     "forebay_router_requests_total",

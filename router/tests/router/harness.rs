@@ -7,8 +7,8 @@ use hyper::body::Incoming;
 use hyper_util::client::legacy::Client;
 use hyper_util::client::legacy::connect::HttpConnector;
 use hyper_util::rt::TokioExecutor;
-use listen::{Drain, Listener};
-use router::{PickBy, RouterConfig, RouterError, serve};
+use listen::{Drain, ListenError, Listener};
+use router::{PickBy, Router, RouterConfig};
 use serde_json::{Value, json};
 use std::time::Duration;
 use telemetry::metrics::Registry;
@@ -19,8 +19,9 @@ pub(crate) struct Front {
     pub(crate) base: String,
     pub(crate) drain: Drain,
     pub(crate) registry: Registry,
+    pub(crate) router: Router,
     client: Client<HttpConnector, Full<Bytes>>,
-    pub(crate) served: JoinHandle<Result<(), RouterError>>,
+    pub(crate) served: JoinHandle<Result<(), ListenError>>,
 }
 
 /// A whole answer.
@@ -83,9 +84,18 @@ impl Front {
         let listener = Listener::bind(&config.listen).await.expect("a free port");
         let base = format!("http://{}", listener.local_addr());
         let (drain, registry) = (Drain::new(), Registry::new());
-        let served = tokio::spawn(serve(config, registry.clone(), listener, drain.clone()));
+        let router = Router::new(config, &registry, drain.clone()).expect("a valid configuration");
+        let served = {
+            let (router, registry, drain) = (router.clone(), registry.clone(), drain.clone());
+            tokio::spawn(async move {
+                router.look_around().await;
+                let _watches = router.watch();
+                let listener = listener.with_metrics(&registry, "router").with_descriptors_per_connection(2);
+                listener.serve(router.app(), drain).await
+            })
+        };
         let client = Client::builder(TokioExecutor::new()).build_http();
-        let front = Self { base, drain, registry, client, served };
+        let front = Self { base, drain, registry, router, client, served };
         // The socket is bound before anything is served; the first answer says that it is.
         assert_eq!(front.get("/livez").await.status, 200);
         front
