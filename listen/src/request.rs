@@ -18,6 +18,9 @@ use wire::openai::{ApiError, ErrorKind};
 /// The time a body may take to arrive: a client on a slow line sends a 400 KB prompt in this time
 /// at 14 KB/s; a slower one is holding a connection for nothing.
 const BODY_TIMEOUT: Duration = Duration::from_secs(30);
+/// The most memory that is set aside for a body before it arrives; a longer one grows by doubling. Untouched, it takes
+/// none of the machine's.
+const ANNOUNCED_BYTES_MAX: usize = 1 << 20;
 /// The retry time while bodies take all their memory: about what a large one takes to arrive.
 const BODIES_RETRY: Duration = Duration::from_secs(1);
 
@@ -83,7 +86,8 @@ impl Bodies {
         if announced.and_then(|text| text.parse::<u64>().ok()).is_some_and(|length| length > self.bytes_max as u64) {
             return Err(too_large(self.bytes_max));
         }
-        match tokio::time::timeout(BODY_TIMEOUT, self.collect(body)).await {
+        let announced = announced.and_then(|text| text.parse::<usize>().ok()).unwrap_or_default();
+        match tokio::time::timeout(BODY_TIMEOUT, self.collect(body, announced)).await {
             Ok(result) => result,
             Err(_) => {
                 let message = format!("the body did not arrive within {} s", BODY_TIMEOUT.as_secs());
@@ -101,8 +105,9 @@ impl Bodies {
         if share.grow(body.len()) { Ok(share.hold(body)) } else { Err(too_much()) }
     }
 
-    async fn collect(&self, mut body: Body) -> Result<Bytes, ApiError> {
-        let mut whole = BytesMut::new();
+    /// Joins a body's pieces. The length that is `announced` is only believed so far: nothing of it may come.
+    async fn collect(&self, mut body: Body, announced: usize) -> Result<Bytes, ApiError> {
+        let mut whole = BytesMut::with_capacity(announced.min(ANNOUNCED_BYTES_MAX));
         let mut share = self.memory.share();
         while let Some(frame) = body.frame().await {
             let frame = frame

@@ -1,7 +1,7 @@
 //! From an API key to a tenant. Keys are held as digests and compared in constant time.
 
 use crate::config::{ConfigError, KEYS_MAX, MODELS_MAX, PolicyConfig, TENANTS_MAX, check_name};
-use crate::key::{KeyDigest, Presented};
+use crate::key::{KeyDigest, Presented, hash_key};
 use std::collections::HashSet;
 use std::sync::Arc;
 use subtle::{ConditionallySelectable, ConstantTimeEq};
@@ -18,6 +18,7 @@ pub struct Identified {
     pub(crate) index: usize,
     /// The place of its key among the tenant's.
     pub(crate) key: Option<usize>,
+    salt: Arc<str>,
 }
 
 impl Identified {
@@ -25,6 +26,12 @@ impl Identified {
     #[must_use]
     pub fn tenant(&self) -> &str {
         &self.tenant
+    }
+
+    /// A digest of the tenant's name, in hexadecimal: what workers tell prefix caches apart by.
+    #[must_use]
+    pub fn salt(&self) -> &str {
+        &self.salt
     }
 
     /// True if no key was brought, or none was wanted.
@@ -46,6 +53,7 @@ pub(crate) enum Unidentified {
 pub(crate) struct Access {
     /// Anonymous first, then as configured.
     names: Vec<Arc<str>>,
+    salts: Vec<Arc<str>>,
     keys: Vec<(KeyDigest, Owner)>,
     /// The models of each tenant; all where there are none.
     models: Vec<HashSet<Box<str>>>,
@@ -92,7 +100,8 @@ impl Access {
         if keys.is_empty() && !anonymous {
             return Err(ConfigError::new("anonymous.allowed", "is false and no tenant has a key: nobody could ask"));
         }
-        Ok(Self { names, keys, models, anonymous })
+        let salts = names.iter().map(|name| hash_key(name).into()).collect();
+        Ok(Self { names, salts, keys, models, anonymous })
     }
 
     /// True if somebody has a key.
@@ -112,7 +121,8 @@ impl Access {
         };
         let index = owner.map_or(ANONYMOUS_INDEX, |owner| owner.tenant) as usize;
         let key = owner.map(|owner| owner.key as usize);
-        Ok(Identified { tenant: Arc::clone(&self.names[index]), index, key })
+        let (tenant, salt) = (Arc::clone(&self.names[index]), Arc::clone(&self.salts[index]));
+        Ok(Identified { tenant, index, key, salt })
     }
 
     /// True if a tenant may ask for a model.
@@ -147,7 +157,6 @@ fn parse_digest(hex: &str) -> Result<KeyDigest, &'static str> {
 mod tests {
     use super::*;
     use crate::config::TenantConfig;
-    use crate::key::hash_key;
 
     fn tenant(name: &str, keys: &[&str]) -> TenantConfig {
         let key_sha256 = keys.iter().map(|key| hash_key(key)).collect();

@@ -164,7 +164,8 @@ async fn admit(
     headers.remove(IGNORED);
     let explains = headers.remove(EXPLAIN).is_some_and(|value| value == "1");
     // Each tenant has its own prefix cache at the workers; a client's word for another's is overwritten.
-    headers.insert(CACHE_SALT, cache_salt(who.tenant()));
+    // Hexadecimal is always a header's value.
+    headers.insert(CACHE_SALT, HeaderValue::from_str(who.salt()).unwrap_or(HeaderValue::from_static("")));
     let work = {
         let (core, settings, body) = (Arc::clone(core), Arc::clone(&settings), body.clone());
         move || examine(&core, &settings, endpoint, &who, &body)
@@ -302,12 +303,6 @@ impl Told {
             headers.insert(ANNOTATIONS, labels);
         }
     }
-}
-
-/// The tenant as a worker sees it: a digest, which fits any header.
-fn cache_salt(tenant: &str) -> HeaderValue {
-    // Hexadecimal is always a header's value.
-    HeaderValue::try_from(policy::hash_key(tenant)).unwrap_or(HeaderValue::from_static(""))
 }
 
 /// A worker's own limits, where it has any, concern this router alone; ours take their place.
