@@ -6,6 +6,7 @@ use crate::discovery;
 use crate::node;
 use crate::render::Rendered;
 use k8s_openapi::api::apps::v1::{DaemonSet, Deployment, StatefulSet};
+use k8s_openapi::api::autoscaling::v2::HorizontalPodAutoscaler;
 use k8s_openapi::api::core::v1::{Container, Namespace, PodSpec, PodTemplateSpec, Probe, Service, ServiceAccount};
 use k8s_openapi::api::networking::v1::{NetworkPolicy, NetworkPolicyEgressRule, NetworkPolicyPort};
 use k8s_openapi::api::policy::v1::PodDisruptionBudget;
@@ -34,6 +35,7 @@ pub(crate) enum Object {
     StatefulSet(Box<StatefulSet>),
     DaemonSet(Box<DaemonSet>),
     Budget(Box<PodDisruptionBudget>),
+    Autoscaler(Box<HorizontalPodAutoscaler>),
     NetworkPolicy(Box<NetworkPolicy>),
     Role(Box<Role>),
     RoleBinding(Box<RoleBinding>),
@@ -64,6 +66,7 @@ pub(crate) fn parse(document: &Value) -> Result<Object, String> {
         (Some("apps/v1"), Some("StatefulSet")) => strict(document).map(Object::StatefulSet),
         (Some("apps/v1"), Some("DaemonSet")) => strict(document).map(Object::DaemonSet),
         (Some("policy/v1"), Some("PodDisruptionBudget")) => strict(document).map(Object::Budget),
+        (Some("autoscaling/v2"), Some("HorizontalPodAutoscaler")) => strict(document).map(Object::Autoscaler),
         (Some("networking.k8s.io/v1"), Some("NetworkPolicy")) => strict(document).map(Object::NetworkPolicy),
         (Some("rbac.authorization.k8s.io/v1"), Some("Role")) => strict(document).map(Object::Role),
         (Some("rbac.authorization.k8s.io/v1"), Some("RoleBinding")) => strict(document).map(Object::RoleBinding),
@@ -98,7 +101,8 @@ pub(crate) fn faults(rendered: &Rendered) -> Vec<String> {
             Err(problem) => faults.push(format!("{}: {problem}", title(document))),
         }
     }
-    let workloads: Vec<Workload> = objects.iter().filter_map(workload).collect();
+    let mut workloads: Vec<Workload> = objects.iter().filter_map(workload).collect();
+    scale(&mut workloads, &objects);
     if workloads.len() < 2 {
         faults.push("there are a router and a worker".into());
     }
@@ -154,6 +158,18 @@ fn workload(object: &Object) -> Option<Workload> {
             Some(of("DaemonSet", &set.metadata.name, None, &spec.selector, &spec.template))
         }
         _ => None,
+    }
+}
+
+/// An autoscaler has the last word on how many there are at least.
+fn scale(workloads: &mut [Workload], objects: &[Object]) {
+    for object in objects {
+        let Object::Autoscaler(autoscaler) = object else { continue };
+        let Some(spec) = &autoscaler.spec else { continue };
+        let target = format!("{} {}", spec.scale_target_ref.kind, spec.scale_target_ref.name);
+        workloads.iter_mut().filter(|workload| workload.title == target).for_each(|workload| {
+            workload.replicas = spec.min_replicas.unwrap_or(1);
+        });
     }
 }
 
@@ -408,6 +424,7 @@ fn references(object: &Object, workloads: &[Workload], objects: &[Object]) -> Ve
             workload(object).map(|workload| of_workload(&workload, objects)).unwrap_or_default()
         }
         Object::Budget(budget) => of_budget(budget, workloads),
+        Object::Autoscaler(autoscaler) => of_autoscaler(autoscaler, workloads),
         Object::NetworkPolicy(policy) => of_policy(policy, workloads),
         Object::Role(_) | Object::RoleBinding(_) | Object::Issuer(_) | Object::Certificate(_) => Vec::new(),
     }
@@ -456,6 +473,19 @@ fn of_workload(workload: &Workload, objects: &[Object]) -> Vec<String> {
         }
     }
     faults
+}
+
+fn of_autoscaler(autoscaler: &HorizontalPodAutoscaler, workloads: &[Workload]) -> Vec<String> {
+    let name = format!("HorizontalPodAutoscaler {}", autoscaler.metadata.name.clone().unwrap_or_default());
+    let Some(spec) = &autoscaler.spec else { return vec![format!("{name} scales nothing")] };
+    let target = format!("{} {}", spec.scale_target_ref.kind, spec.scale_target_ref.name);
+    let is_known = workloads.iter().any(|workload| workload.title == target);
+    let rules = [
+        (is_known, "scales a workload that is none of ours"),
+        (spec.min_replicas.is_some_and(|least| least <= spec.max_replicas), "has more replicas at least than at most"),
+        (spec.metrics.as_ref().is_some_and(|metrics| !metrics.is_empty()), "has no metric to scale by"),
+    ];
+    broken(&rules).into_iter().map(|rule| format!("{name} {rule}")).collect()
 }
 
 fn of_budget(budget: &PodDisruptionBudget, workloads: &[Workload]) -> Vec<String> {

@@ -129,7 +129,16 @@ fn breaking_any_rule_is_noticed() {
             json!("other"),
             "same",
         ),
-        ("Deployment", "forebay-router", "/spec/replicas".into(), json!(1), "PodDisruptionBudget"),
+        ("HorizontalPodAutoscaler", "forebay-router", "/spec/minReplicas".into(), json!(1), "PodDisruptionBudget"),
+        ("HorizontalPodAutoscaler", "forebay-router", "/spec/minReplicas".into(), json!(13), "at most"),
+        ("HorizontalPodAutoscaler", "forebay-router", "/spec/metrics".into(), json!([]), "metric"),
+        (
+            "HorizontalPodAutoscaler",
+            "forebay-router",
+            "/spec/scaleTargetRef/name".into(),
+            json!("forebay"),
+            "none of ours",
+        ),
         ("Deployment", "forebay-router", "/spec/template/metadata/labels".into(), json!({"a": "b"}), "selector"),
         (
             "Deployment",
