@@ -145,10 +145,12 @@ async fn route(
     let _watches: JoinSet<()> = router.watch();
     // Each request may hold a connection to its worker besides.
     let listener = listener.with_metrics(&registry, "router").with_descriptors_per_connection(2);
-    tokio::select! {
-        served = listener.serve(router.app(), drain) => Ok(served?),
+    let result = tokio::select! {
+        served = listener.serve(router.app(), drain) => served.map_err(anyhow::Error::from),
         followed = following => followed,
-    }
+    };
+    router.flush().await;
+    result
 }
 
 /// A worker alone.

@@ -1,8 +1,13 @@
-//! What a request has used of its tenant's limits: held while it is answered, settled when it is over, however it ends.
+//! What a request has used: held against its tenant's limits while it is answered, settled and written down when it is
+//! over, however it ends.
 
 use crate::core::Core;
+use crate::ledger::{Record, USAGE_VERSION};
+use crate::meter::CLIENT_LEFT;
 use policy::{Limits, Reservation};
 use std::sync::Arc;
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
+use tokio::time::Instant;
 use wire::openai::Usage;
 
 /// The tokens of one request, and its shares of its tenant's limits. It rides with the answer; dropped, it is settled by
@@ -10,7 +15,6 @@ use wire::openai::Usage;
 #[derive(Debug)]
 pub(crate) struct Account {
     core: Arc<Core>,
-    tenant: String,
     reservation: Option<Reservation>,
     /// The estimate for its prompts.
     prompt: u64,
@@ -19,6 +23,18 @@ pub(crate) struct Account {
     /// The worker's own count.
     counted: Option<Usage>,
     state: State,
+    about: About,
+    status: u16,
+}
+
+/// What a request is, for its record.
+#[derive(Debug)]
+pub(crate) struct About {
+    pub(crate) begun: Instant,
+    pub(crate) request_id: String,
+    pub(crate) tenant: String,
+    pub(crate) model: String,
+    pub(crate) endpoint: &'static str,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -32,15 +48,17 @@ enum State {
 }
 
 impl Account {
-    pub(crate) fn new(core: &Arc<Core>, tenant: &str, reservation: Reservation, prompt: u64) -> Self {
+    /// Until `ended`, the client is taken to have left.
+    pub(crate) fn new(core: &Arc<Core>, about: About, reservation: Reservation, prompt: u64) -> Self {
         Self {
             core: Arc::clone(core),
-            tenant: tenant.to_owned(),
             reservation: Some(reservation),
             prompt,
             pieces: 0,
             counted: None,
             state: State::Asked,
+            about,
+            status: CLIENT_LEFT,
         }
     }
 
@@ -52,6 +70,11 @@ impl Account {
     /// The request was refused, by a worker's word: it counts as a request, its tokens do not.
     pub(crate) fn refused(&mut self) {
         self.state = State::Refused;
+    }
+
+    /// Notes how the request ended: the status the client got, or would have got.
+    pub(crate) fn ended(&mut self, status: u16) {
+        self.status = status;
     }
 
     /// Notes pieces of text.
@@ -81,12 +104,41 @@ impl Account {
     }
 }
 
+impl Account {
+    fn to_record(&self, id: String, prompt_tokens: u64, completion_tokens: u64) -> Record<'_> {
+        let counted = self.counted.filter(|_| self.state == State::Sent);
+        let cached = counted.and_then(|usage| usage.prompt_tokens_details).map(|details| details.cached_tokens);
+        let reasoning =
+            counted.and_then(|usage| usage.completion_tokens_details).map(|details| details.reasoning_tokens);
+        let ms = |time: Duration| u64::try_from(time.as_millis()).unwrap_or(u64::MAX);
+        Record {
+            usage_version: USAGE_VERSION,
+            id,
+            ended_unix_ms: ms(SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default()),
+            duration_ms: ms(self.about.begun.elapsed()),
+            request_id: &self.about.request_id,
+            tenant: &self.about.tenant,
+            model: &self.about.model,
+            endpoint: self.about.endpoint,
+            status: self.status,
+            prompt_tokens,
+            cached_tokens: cached.unwrap_or_default().into(),
+            completion_tokens,
+            reasoning_tokens: reasoning.unwrap_or_default().into(),
+            counted_by: if counted.is_some() { "worker" } else { "router" },
+        }
+    }
+}
+
 impl Drop for Account {
     fn drop(&mut self) {
         let (prompt, completion) = self.tokens();
         if let Some(reservation) = &mut self.reservation {
             reservation.saw(prompt + completion, self.core.now());
         }
-        self.core.metrics.tokens(&self.tenant, prompt, completion);
+        self.core.metrics.tokens(&self.about.tenant, prompt, completion);
+        if let Some(ledger) = &self.core.ledger {
+            ledger.record(&self.to_record(ledger.next_id(), prompt, completion));
+        }
     }
 }

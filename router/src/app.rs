@@ -9,6 +9,7 @@ use crate::core::{Core, Settings};
 use crate::explain::explain;
 use crate::fleet::Fleet;
 use crate::health;
+use crate::ledger::Ledger;
 use crate::membership;
 use crate::meter::{Metrics, Slots};
 use crate::offload::Offload;
@@ -72,6 +73,7 @@ impl Router {
         let tls = is_tls.then(|| ClientTls::new(&config.worker_tls));
         let tls = tls.transpose().map_err(|error| RouterError::WorkerTls(error.into()))?;
         let found = find(&config, tls.clone(), registry)?;
+        let ledger = Ledger::open(&config.usage, registry).map_err(RouterError::Usage)?;
         let fleet = Fleet::new(limits(&config, tls.clone()));
         fleet.replace(addresses.clone());
         let core = Core {
@@ -92,6 +94,7 @@ impl Router {
             registry: registry.clone(),
             settings: ArcSwap::from_pointee(Settings { policy: Policy::new(&config.policy)?, config }),
             reloads: Reloads::new(registry),
+            ledger,
             drain,
             begun,
             tls,
@@ -161,6 +164,13 @@ impl Router {
     /// Records that a configuration could not be read; the one that runs stays.
     pub fn reload_failed(&self, problem: &str, by: &str) {
         self.core.reloads.failed(problem, by);
+    }
+
+    /// Waits for the last usage records, once nothing is served any more.
+    pub async fn flush(&self) {
+        if let Some(ledger) = &self.core.ledger {
+            ledger.flush().await;
+        }
     }
 
     /// Watches the workers until the set is dropped.

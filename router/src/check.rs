@@ -23,6 +23,9 @@ pub enum RouterError {
     /// The files for TLS with workers are missing or wrong.
     #[error("checking the router's configuration: `worker_tls`")]
     WorkerTls(#[source] Box<TlsError>),
+    /// The file of usage records cannot be written.
+    #[error("opening the file that `usage.file` names")]
+    Usage(#[source] std::io::Error),
     /// The policy is wrong.
     #[error("checking the router's configuration")]
     Policy(#[from] policy::ConfigError),
@@ -92,6 +95,7 @@ pub(crate) fn check_fields(config: &RouterConfig) -> Result<(), RouterError> {
         ("idle_timeout_ms", config.idle_timeout_ms),
         ("stuck_after_ms", config.stuck_after_ms),
         ("comment_interval_ms", config.comment_interval_ms),
+        ("usage.queue_max", config.usage.queue_max as u64),
         ("in_flight_max", config.in_flight_max as u64),
         ("large_at_once_max", config.large_at_once_max as u64),
         ("event_bytes_max", config.event_bytes_max as u64),

@@ -5,6 +5,7 @@ use listen::{ClientTlsConfig, ListenConfig};
 use policy::{PolicyConfig, Secret};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
+use std::path::PathBuf;
 use std::time::Duration;
 
 /// The router's configuration.
@@ -34,6 +35,8 @@ pub struct RouterConfig {
     pub retry: RetryConfig,
     /// How a worker is picked.
     pub pick: PickConfig,
+    /// Records of what tenants used.
+    pub usage: UsageConfig,
     /// How long a connection to a worker may take, in milliseconds. 1 s is a dozen round trips
     /// around a datacentre; a worker that needs more is not there.
     pub connect_timeout_ms: u64,
@@ -90,6 +93,7 @@ impl Default for RouterConfig {
             health: HealthConfig::default(),
             retry: RetryConfig::default(),
             pick: PickConfig::default(),
+            usage: UsageConfig::default(),
             connect_timeout_ms: 1_000,
             head_timeout_ms: 600_000,
             first_event_timeout_ms: 600_000,
@@ -154,6 +158,24 @@ pub struct HealthConfig {
 impl Default for HealthConfig {
     fn default() -> Self {
         Self { interval_ms: 1_000, timeout_ms: 2_000, failures_max: 2 }
+    }
+}
+
+/// Records of what tenants used: one line of JSON for each request that was admitted.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields, default)]
+pub struct UsageConfig {
+    /// The file that they are appended to, made where it is not there; its directory has to be. One that is moved away is
+    /// followed by a new one. Absent by default: nothing is recorded.
+    pub file: Option<PathBuf>,
+    /// The most records that wait to be written, of some 300 bytes each; further ones are counted as lost, and are lines of
+    /// the log. 65,536 are some seconds of a router at its limit.
+    pub queue_max: usize,
+}
+
+impl Default for UsageConfig {
+    fn default() -> Self {
+        Self { file: None, queue_max: 65_536 }
     }
 }
 

@@ -3,6 +3,7 @@
 use crate::budget::RetryBudget;
 use crate::config::RouterConfig;
 use crate::fleet::Fleet;
+use crate::ledger::Ledger;
 use crate::meter::{Metrics, Slots};
 use crate::offload::Offload;
 use crate::reload_status::Reloads;
@@ -23,6 +24,7 @@ use tokio::time::Instant;
 pub(crate) struct Core {
     pub(crate) settings: ArcSwap<Settings>,
     pub(crate) reloads: Reloads,
+    pub(crate) ledger: Option<Ledger>,
     pub(crate) fleet: Fleet,
     /// The workers of the configuration.
     pub(crate) configured: watch::Sender<Vec<Address>>,

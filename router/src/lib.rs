@@ -21,6 +21,7 @@ mod explain;
 mod fleet;
 mod health;
 mod hold;
+mod ledger;
 mod load;
 mod membership;
 mod meter;
@@ -46,4 +47,4 @@ mod worker;
 
 pub use app::Router;
 pub use check::{RouterError, check};
-pub use config::{HealthConfig, PickBy, PickConfig, RetryConfig, RouterConfig};
+pub use config::{HealthConfig, PickBy, PickConfig, RetryConfig, RouterConfig, UsageConfig};

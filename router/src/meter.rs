@@ -12,7 +12,7 @@ use telemetry::names;
 use tokio::time::Instant;
 
 /// The status noted for a client that left before its answer ended (nginx's convention).
-const CLIENT_LEFT: u16 = 499;
+pub(crate) const CLIENT_LEFT: u16 = 499;
 /// The label of models that no worker has: clients must not be able to invent labels.
 const OTHER_MODEL: &str = "other";
 

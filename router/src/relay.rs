@@ -99,6 +99,7 @@ impl Relay {
                 if !is_answer {
                     return (Response::from_parts(parts, whole_body(bytes, self.slot, None)), Some(self.account));
                 }
+                self.account.ended(status.as_u16());
                 self.account.counted(usage);
                 self.account.pieces(text_bytes.div_ceil(BYTES_OF_TOKEN) as u64);
                 (Response::from_parts(parts, whole_body(bytes, self.slot, Some(self.account))), None)

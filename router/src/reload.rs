@@ -67,6 +67,7 @@ fn fixed_difference(before: &RouterConfig, after: &RouterConfig) -> Option<&'sta
         health: _,
         retry: _,
         pick: _,
+        usage,
         connect_timeout_ms,
         head_timeout_ms: _,
         first_event_timeout_ms: _,
@@ -88,6 +89,7 @@ fn fixed_difference(before: &RouterConfig, after: &RouterConfig) -> Option<&'sta
         // Routers that are asked for workers are asked with it.
         ("worker_api_key", discovery.is_on() && *worker_api_key != after.worker_api_key),
         ("worker_tls", *worker_tls != after.worker_tls),
+        ("usage", *usage != after.usage),
         ("connect_timeout_ms", *connect_timeout_ms != after.connect_timeout_ms),
         ("pool_idle_ms", *pool_idle_ms != after.pool_idle_ms),
         ("in_flight_max", *in_flight_max != after.in_flight_max),

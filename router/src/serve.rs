@@ -1,7 +1,7 @@
 //! The sentence: identify, read, lease, decide, pick and send, relay.
 
 use crate::access::{identify, reject};
-use crate::account::Account;
+use crate::account::{About, Account};
 use crate::begin;
 use crate::config::RouterConfig;
 use crate::core::{Core, Settings};
@@ -19,10 +19,11 @@ use axum::extract::{Request, State};
 use axum::response::Response;
 use bytes::Bytes;
 use http::{HeaderMap, HeaderValue, StatusCode};
-use listen::Access;
+use listen::{Access, RequestId};
 use policy::{Admitted, Cost, Facts, Identified, Limits, Obligation, Reservation};
 use std::borrow::Cow;
 use std::sync::Arc;
+use tokio::time::Instant;
 use tracing::Instrument;
 use wire::headers::{
     ANNOTATIONS, CACHE_SALT, EXPLAIN, IGNORED, RATELIMIT_LIMIT_REQUESTS, RATELIMIT_LIMIT_TOKENS,
@@ -92,7 +93,10 @@ async fn fulfil(core: Arc<Core>, asked: Asked, mut meter: Meter, span: tracing::
             }
             match account {
                 Some(account) if is_refunded(response.status()) => give_back(account, &mut response),
-                Some(mut account) => account.refused(),
+                Some(mut account) => {
+                    account.refused();
+                    account.ended(response.status().as_u16());
+                }
                 None => {}
             }
             response
@@ -101,6 +105,7 @@ async fn fulfil(core: Arc<Core>, asked: Asked, mut meter: Meter, span: tracing::
             meter.ended(error.kind.status());
             let mut response = listen::error_response(&error);
             if is_poison {
+                account.ended(response.status().as_u16());
                 response.headers_mut().insert(SHOULD_RETRY, HeaderValue::from_static("false"));
             } else {
                 give_back(account, &mut response);
@@ -111,7 +116,8 @@ async fn fulfil(core: Arc<Core>, asked: Asked, mut meter: Meter, span: tracing::
 }
 
 /// Nobody answered: the request was never made.
-fn give_back(account: Account, response: &mut Response) {
+fn give_back(mut account: Account, response: &mut Response) {
+    account.ended(response.status().as_u16());
     let limits = account.refund();
     response.extensions_mut().insert(limits);
 }
@@ -146,6 +152,7 @@ async fn admit(
     meter: &mut Meter,
     told: &mut Told,
 ) -> Result<Asked, ApiError> {
+    let begun = Instant::now();
     let (parts, body) = request.into_parts();
     if core.drain.is_refusing() {
         return Err(hold::shutting_down());
@@ -176,7 +183,14 @@ async fn admit(
     }
     told.limits = known.limits;
     let Examination { scan, model, admitted, reservation, cost, usage_edit, choices, prefix } = result?;
-    let account = Account::new(core, admitted.tenant(), reservation, cost.prompt);
+    let about = About {
+        begun,
+        request_id: parts.extensions.get::<RequestId>().map(|id| id.0.clone()).unwrap_or_default(),
+        tenant: admitted.tenant().to_owned(),
+        model: model.clone(),
+        endpoint: endpoint.name,
+    };
+    let account = Account::new(core, about, reservation, cost.prompt);
     let keeps_usage = usage_edit.is_some();
     let mut edits: Vec<Edit> = usage_edit.into_iter().collect();
     for obligation in admitted.obligations() {
@@ -270,7 +284,7 @@ impl Known {
         self.limits = reservation.limits();
         let facts = Facts { who, endpoint, body, scan: &scan };
         let admitted = policy.decide(&facts).map_err(|rejection| reject(core, rejection))?;
-        let usage_edit = needs.counts_tokens().then(|| ask_for_usage(body, &scan)).flatten();
+        let usage_edit = (needs.counts_tokens() || core.ledger.is_some()).then(|| ask_for_usage(body, &scan)).flatten();
         let prefix = prefix::of(&config.pick, &scan, body, endpoint, &model, who.tenant());
         Ok(Examination { scan, model, admitted, reservation, choices, prefix, cost, usage_edit })
     }

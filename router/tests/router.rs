@@ -26,3 +26,5 @@ mod screen;
 mod time;
 #[path = "router/tries.rs"]
 mod tries;
+#[path = "router/usage.rs"]
+mod usage;

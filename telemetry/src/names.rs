@@ -201,6 +201,19 @@ pub const ROUTER_CONFIG_RELOADS: Def = Def::counter(
     &["result"],
 )
 .of(&["ok", "error"]);
+/// Usage records.
+pub const ROUTER_USAGE_RECORDS: Def = Def::counter(
+    "forebay_router_usage_records_total",
+    "Usage records that were written, and those that found no room (lost), which are lines of the log instead",
+    &["result"],
+)
+.of(&["written", "lost"]);
+/// Usage records that wait to be written.
+pub const ROUTER_USAGE_WAITING: Def = Def::gauge(
+    "forebay_router_usage_records_waiting",
+    "Usage records that wait to be written; at most usage.queue_max",
+    &[],
+);
 /// 1 while the newest configuration is in force.
 pub const ROUTER_CONFIG_CURRENT: Def = Def::gauge(
     "forebay_router_config_current",

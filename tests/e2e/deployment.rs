@@ -99,6 +99,48 @@ fn keys_and_limits_are_enforced() {
     assert!((1..=60).contains(&wait), "{wait}");
 }
 
+/// As Kubernetes swaps a mounted ConfigMap: the file's directory is a symlink to another one.
+#[test]
+fn a_changed_file_changes_a_server_while_it_runs_and_a_wrong_one_does_not() {
+    let dir = tempfile::tempdir().expect("a directory");
+    let current = dir.path().join("..data");
+    let swap = |version: &str, text: &str| {
+        let (place, link) = (dir.path().join(version), dir.path().join("next"));
+        std::fs::create_dir(&place).expect("a directory");
+        std::fs::write(place.join("forebay.toml"), text).expect("writes");
+        std::os::unix::fs::symlink(&place, &link).expect("links");
+        std::fs::rename(&link, &current).expect("swaps");
+    };
+    swap("1", &tenant("one", "sk-one"));
+    let file = current.join("forebay.toml");
+    let usage = dir.path().join("usage.jsonl");
+    let setting = format!("router.usage.file={}", usage.display());
+    let server = Server::start(&["serve", "--config", file.to_str().expect("text"), "--set", &setting]);
+    let url = format!("{}/v1/chat/completions", server.url);
+    let body = chat_body("Hello", r#","max_tokens":1"#);
+    let status = |key: &str| post_with(&url, &body, &[("authorization", &format!("Bearer {key}"))]).status;
+    assert_eq!((status("sk-one"), status("sk-two")), (200, 401));
+    swap("2", &(tenant("one", "sk-one") + &tenant("two", "sk-two")));
+    eventually("the second tenant", || status("sk-two") == 200);
+    swap("3", "[router]\nin_flight_max = 7\n");
+    let config = || get(&format!("{}/status", server.url)).json()["config"].clone();
+    eventually("why the third is not in force", || {
+        config()["problem"].as_str().is_some_and(|problem| problem.contains("in_flight_max"))
+    });
+    assert_eq!((status("sk-one"), status("sk-two")), (200, 200), "the second stays");
+    swap("4", &tenant("two", "sk-two"));
+    server.signal("-HUP");
+    eventually("the second tenant alone", || status("sk-one") == 401);
+    server.signal("-TERM");
+    let (status, log) = server.wait();
+    assert_eq!(status.code(), Some(0), "{log}");
+    let records = std::fs::read_to_string(usage).expect("usage records");
+    assert!(
+        records.lines().count() >= 4 && records.lines().all(|line| line.starts_with('{') && line.ends_with('}')),
+        "{records}"
+    );
+}
+
 #[test]
 fn a_deny_list_stops_prompts_and_output() {
     let open = Server::start(&["serve"]);

@@ -216,8 +216,15 @@ impl Stream {
     }
 
     fn close(&mut self, code: u16) {
-        self.meter.ended(code);
+        self.ended(code);
         self.phase = Phase::Closing;
+    }
+
+    fn ended(&mut self, code: u16) {
+        self.meter.ended(code);
+        if let Some((account, ..)) = &mut self.held {
+            account.ended(code);
+        }
     }
 
     /// Frees everything this answer holds: the connection, the place at the worker, ours.
@@ -236,7 +243,7 @@ impl Stream {
         if let Some((_, ticket, _)) = &mut self.held {
             ticket.broke(failure.transport());
         }
-        self.meter.ended(error.kind.status());
+        self.ended(error.kind.status());
         self.end();
         Screened::error_event(&error)
     }
