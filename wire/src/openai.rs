@@ -7,6 +7,7 @@
 
 pub mod channels;
 pub mod chat;
+mod complaint;
 pub mod completion;
 mod counting;
 mod draft;

@@ -1,6 +1,7 @@
 //! A field's value as a request gives it, and its checked readings. The scan has checked its type already; what is
 //! left is ranges, and values inside values.
 
+use super::complaint::complaint;
 use super::error::ApiError;
 use super::value::{integer, same};
 use serde::de::DeserializeOwned;
@@ -23,7 +24,7 @@ impl Given<'_> {
             let inner = track.path().to_string();
             let dot = if inner.starts_with('[') { "" } else { "." };
             let path = if inner == "." { self.name.to_owned() } else { format!("{}{dot}{inner}", self.name) };
-            ApiError::invalid(path.clone(), format!("`{path}`: {cause}"))
+            ApiError::invalid(path.clone(), complaint(&path, &cause.to_string()))
         })
     }
 

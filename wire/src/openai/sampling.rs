@@ -2,7 +2,6 @@
 
 use super::error::ApiError;
 use super::given::Given;
-use serde::Deserialize;
 use std::collections::BTreeMap;
 
 /// The most choices one request may ask for. vLLM has no bound; each choice is a sequence that
@@ -163,19 +162,8 @@ pub(super) fn cache_salt(given: Given<'_>) -> Result<String, ApiError> {
     Err(ApiError::invalid("cache_salt", message))
 }
 
-/// A string or a list of strings.
-#[derive(Deserialize)]
-#[serde(untagged)]
-enum Texts {
-    One(String),
-    Many(Vec<String>),
-}
-
 pub(super) fn stop(given: Given<'_>) -> Result<Vec<String>, ApiError> {
-    let stop = match given.json()? {
-        Texts::One(text) => vec![text],
-        Texts::Many(texts) => texts,
-    };
+    let stop = if given.raw.starts_with(b"\"") { vec![given.json()?] } else { given.json::<Vec<String>>()? };
     if stop.len() > STOP_MAX {
         return Err(ApiError::invalid("stop", format!("at most {STOP_MAX} stop strings, not {}", stop.len())));
     }

@@ -1,5 +1,6 @@
 //! Tools that a model may call, which of them it may or must, and calls of a conversation.
 
+use super::complaint::complaint;
 use super::error::ApiError;
 use super::given::Given;
 use super::structure::STRUCTURE_BYTES_MAX;
@@ -127,8 +128,11 @@ pub(super) fn tools(given: Given<'_>) -> Result<Vec<Tool>, ApiError> {
 
 fn tool(at: &str, given: Value) -> Result<Tool, ApiError> {
     let required = |name: &str| ApiError::invalid(format!("{at}.{name}"), format!("`{at}.{name}` is required"));
-    let read = GivenTool::deserialize(&given);
-    let read = read.map_err(|cause| ApiError::invalid(at, format!("`{at}` is no tool: {cause}")))?;
+    let read = serde_path_to_error::deserialize::<_, GivenTool>(&given).map_err(|cause| {
+        let inner = cause.path().to_string();
+        let path = if inner == "." { at.to_owned() } else { format!("{at}.{inner}") };
+        ApiError::invalid(path.clone(), complaint(&path, &cause.inner().to_string()))
+    })?;
     match read.r#type.as_deref().ok_or_else(|| required("type"))? {
         "function" => {}
         other => {

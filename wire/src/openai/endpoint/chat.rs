@@ -100,6 +100,9 @@ static FIELDS: &[Field] = &[
     refused_text("reasoning", &[], TextRole::Variable),
     refused_text("reasoning_format", &["\"none\"", "\"auto\""], TextRole::Variable),
     refused("reasoning_budget", &["-1"]),
+    // Other services' switches; here it is a variable of the template.
+    refused_text("thinking", &[], TextRole::Variable),
+    refused("enable_thinking", &[]),
     refused("thinking_forced_open", &["false"]),
     refused("parse_tool_calls", &["true"]),
     refused_text("task", &[], TextRole::Variable),

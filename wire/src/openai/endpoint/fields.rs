@@ -182,6 +182,7 @@ pub(super) static UNDONE: &[Field] = &[
     refused("return_prompt_text", &["false"]),
     refused("repetition_detection", &[]),
     refused("watermarking", &["false"]),
+    refused("detokenize", &["true"]),
     refused("kv_transfer_params", &["{}"]),
     refused("ec_transfer_params", &["{}"]),
     refused_text("vllm_xargs", &["{}"], TextRole::Variable),

@@ -69,7 +69,7 @@ fn errors_name_the_field() {
         (chat(r#","n":0"#), "n"),
         (chat(r#","n":17"#), "n"),
         (chat(r#","stop":["a",""]"#), "stop[1]"),
-        (chat(r#","stop":["a",1]"#), "stop"),
+        (chat(r#","stop":["a",1]"#), "stop[1]"),
         (chat(r#","stop_token_ids":[-1]"#), "stop_token_ids[0]"),
         (chat(r#","logit_bias":{"x":1}"#), "logit_bias.x"),
         (chat(r#","logit_bias":{"1":101}"#), "logit_bias.1"),
@@ -237,4 +237,48 @@ fn a_tier_is_a_priority_unless_one_is_given() {
     assert_eq!(tier(r#","service_tier":"priority""#), -1);
     assert_eq!(tier(r#","service_tier":"auto""#), 0);
     assert_eq!(tier(r#","service_tier":"flex","priority":4"#), 0);
+}
+
+#[test]
+fn no_error_has_a_word_of_ours_for_a_type() {
+    const VALUES: [&str; 18] = [
+        "5",
+        "-1",
+        "1.5",
+        "\"x\"",
+        "true",
+        "[]",
+        "[5]",
+        "[-1]",
+        "[\"x\"]",
+        "[[]]",
+        "[{}]",
+        "{}",
+        r#"{"a":5}"#,
+        r#"{"1":"x"}"#,
+        r#"{"type":5}"#,
+        r#"{"type":"json_schema","json_schema":5}"#,
+        r#"{"choice":5}"#,
+        r#"[{"type":"function","function":{"name":5}}]"#,
+    ];
+    let mut told = 0;
+    for (endpoint, read) in [(&CHAT, chat as fn(&str) -> _), (&COMPLETIONS, complete)] {
+        for field in endpoint.fields.iter().copied().flatten() {
+            for value in VALUES {
+                let result: Result<Generate, ApiError> = read(&format!(r#","{}":{value}"#, field.name));
+                let Err(error) = result else { continue };
+                told += 1;
+                assert!(error.param.is_some(), "{} {value}: {error:?}", field.name);
+                for word in ["struct ", "enum ", "a sequence", "variant", "a map", "f64", "u32", "i64"] {
+                    assert!(!error.message.contains(word), "{} {value}: {}", field.name, error.message);
+                }
+            }
+        }
+    }
+    assert!(told > 1_000, "{told} errors");
+    let messages =
+        |last: &str| read(&CHAT, &format!(r#"{{"messages":[{{"role":"assistant",{last}}}]}}"#)).expect_err(last);
+    assert_eq!(messages(r#""tool_calls":[{}]"#).message, "`messages[0].tool_calls[0].function` is required");
+    assert_eq!(messages(r#""tool_calls":5"#).message, "`messages[0].tool_calls` must be a list, not 5");
+    assert_eq!(chat(r#","tools":[5]"#).expect_err("no tool").message, "`tools[0]` must be an object, not 5");
 }
