@@ -20,6 +20,9 @@ use std::sync::Arc;
 use tensor::Format;
 use testkit::gguf::{GgufFile, Meta};
 use testkit::origin::Origin;
+use wire::EXTENT_BYTES;
+use wire::digest::Digest;
+use wire::manifest::{MANIFEST_NAME, Manifest, ManifestFile, TensorDigest};
 use worker::lifecycle::ModelSource;
 use worker_process::{Running, begin, storage};
 
@@ -255,6 +258,65 @@ async fn a_gguf_file_is_fetched_from_far_storage() {
 
 /// A fixture of `worker/tests/fixtures`, from its safetensors files and as a GGUF file, both with a tokenizer of
 /// made-up words.
+/// A file as its publisher has it, and the manifest beside it.
+fn published(file: &GgufFile) -> (Vec<u8>, Vec<u8>) {
+    let bytes = file.bytes();
+    let digest = |bytes: &[u8]| Digest(*blake3::hash(bytes).as_bytes());
+    let parsed = loader::gguf::parse(&bytes, bytes.len() as u64).expect("a file");
+    let tensors = parsed.tensors.iter().map(|tensor| TensorDigest {
+        name: tensor.name.clone(),
+        digest: digest(&bytes[tensor.range.start as usize..tensor.range.end as usize]),
+    });
+    let listed = ManifestFile {
+        name: "model.gguf".into(),
+        bytes: bytes.len() as u64,
+        extents: bytes.chunks(EXTENT_BYTES as usize).map(digest).collect(),
+        tensors: tensors.collect(),
+    };
+    let manifest = Manifest::new(vec![listed]).expect("a manifest").to_json();
+    (bytes, manifest)
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_swap_to_another_revision_of_a_gguf_file_fetches_what_changed_alone() {
+    let mut builder = Origin::builder().seed(1);
+    let mut bytes_total = 0;
+    for (folder, rows) in [("old", 0), ("new", 2)] {
+        let mut file = demo();
+        let changed = file.tensors.iter_mut().find(|tensor| tensor.name == "blk.0.ffn_down.weight").expect("a matrix");
+        let row = changed.bytes.len() / changed.shape[0] as usize;
+        changed.bytes.rotate_left(rows * row);
+        let (model, manifest) = published(&file);
+        bytes_total = model.len() as u64;
+        builder = builder.object(&format!("{folder}/model.gguf"), model);
+        builder = builder.object(&format!("{folder}/{MANIFEST_NAME}"), manifest);
+    }
+    let origin = builder.start().expect("starts");
+    let at = |folder: &str| format!("{}/{folder}/model.gguf", origin.url());
+    let mut strict = storage();
+    strict.trust.require_proof = true;
+    let serve = |folder: &str| {
+        let source: ModelSource = format!("demo={}", at(folder)).parse().expect("a source");
+        begin(json!({"backend": "cpu"}), strict.clone(), vec![source])
+    };
+    let (worker, loaded) = serve("old").await;
+    loaded.await.expect("loads");
+    let question = json!({"temperature": 0, "max_tokens": 60, "ignore_eos": true});
+    let before = worker.chat(question.clone()).await["choices"].clone();
+    let sent = || origin.account().objects.get("new/model.gguf").map_or(0, |object| object.bytes_sent);
+    assert_eq!(worker.post("/admin/models/demo/swap", &json!({"source": at("new")})).await.status, 202);
+    worker.until("forebay_worker_swaps_total", |swaps| swaps == 1.0).await;
+    let metrics = worker.get("/metrics").await.text();
+    assert!(metrics.contains("forebay_worker_swaps_total{model=\"demo\",outcome=\"done\"} 1"), "{metrics}");
+    // The header, read twice, and the extent that holds the matrix.
+    assert!(sent() + EXTENT_BYTES < bytes_total, "{} of {bytes_total} bytes were sent", sent());
+    let after = worker.chat(question.clone()).await["choices"].clone();
+    assert_ne!(after, before, "the revisions can be told apart");
+    let (fresh, loaded) = serve("new").await;
+    loaded.await.expect("loads");
+    assert_eq!(after, fresh.chat(question).await["choices"]);
+}
+
 async fn both_ways(fixture: &str) -> (Running, Running, [tempfile::TempDir; 2]) {
     let from = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/fixtures").join(fixture);
     let config = json_of(&std::fs::read(from.join("config.json")).expect("reads"));
