@@ -12,10 +12,13 @@ use bytes::Bytes;
 use http::Method;
 use http_body::{Body as _, Frame, SizeHint};
 use parking_lot::Mutex;
+use prometheus::{HistogramVec, IntCounterVec};
 use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context, Poll};
 use std::time::Instant;
+use telemetry::metrics::Registry;
+use telemetry::names;
 
 /// The status of a request whose client left before its answer was over (nginx's convention).
 const CLIENT_LEFT: u16 = 499;
@@ -32,6 +35,28 @@ struct Facts {
     trace_id: Option<String>,
     ended: Option<(u16, Option<&'static str>)>,
     is_hidden: bool,
+    counted: Option<(HttpMeters, String)>,
+}
+
+/// Counts of an API's requests, by the names that FastAPI's users know.
+#[derive(Debug, Clone)]
+pub struct HttpMeters {
+    requests: IntCounterVec,
+    seconds: HistogramVec,
+}
+
+impl HttpMeters {
+    /// Those in `registry`.
+    #[must_use]
+    pub fn new(registry: &Registry) -> Self {
+        Self { requests: registry.counter(&names::HTTP_REQUESTS), seconds: registry.histogram(&names::HTTP_DURATION) }
+    }
+
+    fn count(&self, route: &str, method: &Method, status: u16, seconds: f64) {
+        let class = format!("{}xx", status / 100);
+        self.requests.with_label_values(&[route, method.as_str(), &class]).inc();
+        self.seconds.with_label_values(&[route, method.as_str()]).observe(seconds);
+    }
 }
 
 impl Access {
@@ -65,6 +90,11 @@ impl Access {
     /// and a word for what went wrong.
     pub fn ended(&self, status: u16, fault: Option<&'static str>) {
         self.0.lock().ended = Some((status, fault));
+    }
+
+    /// Counts the request, once it is over, as one for `route`: of the application's own, or there is no end of them.
+    pub fn count(&self, meters: HttpMeters, route: &str) {
+        self.0.lock().counted = Some((meters, route.into()));
     }
 
     /// Leaves the request out: another process's or role's line tells of it.
@@ -128,7 +158,11 @@ impl Drop for Line {
         };
         let identity = self.identity.as_ref().and_then(|identity| identity.name());
         let head_ms = self.head.map(|(_, seconds)| seconds * 1e3);
-        let duration_ms = self.begun.elapsed().as_secs_f64() * 1e3;
+        let duration_s = self.begun.elapsed().as_secs_f64();
+        if let Some((meters, route)) = &facts.counted {
+            meters.count(route, &self.method, status, duration_s);
+        }
+        let duration_ms = duration_s * 1e3;
         macro_rules! write_line {
             ($level:expr) => {
                 tracing::event!(

@@ -21,7 +21,7 @@ mod request_id;
 mod server;
 mod tls;
 
-pub use access::Access;
+pub use access::{Access, HttpMeters};
 pub use address::parse_address;
 pub use config::ListenConfig;
 pub use connection::FileBehind;

@@ -111,7 +111,7 @@ impl Registry {
         if let Err(cause) = TextEncoder::new().encode_utf8(&self.inner.gather(), &mut out) {
             tracing::error!(%cause, "rendering metrics");
         }
-        out
+        with_pythons_edges(out)
     }
 
     /// Makes the series of `def` whose labels but the last have the values `first`, at 0: alerts ask for rates, and a
@@ -128,7 +128,10 @@ impl Registry {
     }
 
     fn make(&self, def: &Def) -> Metric {
-        let opts = Opts::new(def.name, def.help);
+        let mut opts = Opts::new(def.name, def.help);
+        if def.name.starts_with(names::VLLM) {
+            opts = opts.const_label("engine", ENGINE);
+        }
         let metric = match def.kind {
             Kind::Counter => Metric::Counter(self.register(def, IntCounterVec::new(opts, def.labels))),
             Kind::Gauge => Metric::Gauge(self.register(def, GaugeVec::new(opts, def.labels))),
@@ -150,6 +153,29 @@ impl Registry {
     }
 }
 
+/// Writes whole edges of vLLM's histograms as Python does, `1.0` for 1: its dashboards select buckets by that text.
+fn with_pythons_edges(text: String) -> String {
+    const EDGE: &str = "le=\"";
+    if !text.contains(names::VLLM) {
+        return text;
+    }
+    let mut out = String::with_capacity(text.len() + text.len() / 32);
+    for line in text.split_inclusive('\n') {
+        let edge = line.starts_with(names::VLLM).then(|| line.find(EDGE)).flatten().map(|at| at + EDGE.len());
+        let end = edge.and_then(|from| Some(from + line[from..].find('"')?));
+        match (edge, end) {
+            (Some(from), Some(end)) if line[from..end].bytes().all(|byte| byte.is_ascii_digit()) => {
+                out.extend([&line[..end], ".0", &line[end..]]);
+            }
+            _ => out.push_str(line),
+        }
+    }
+    out
+}
+
+/// The label `engine` of its series: the number of an engine of the process.
+const ENGINE: &str = "0";
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -162,7 +188,7 @@ mod tests {
         let registry = Registry::new();
         registry.counter(&REQUESTS).with_label_values(&["m"]).inc();
         registry.clone().counter(&REQUESTS).with_label_values(&["m"]).inc();
-        assert!(registry.render().contains("vllm:test_total{model=\"m\"} 2"), "{}", registry.render());
+        assert!(registry.render().contains("vllm:test_total{engine=\"0\",model=\"m\"} 2"), "{}", registry.render());
     }
 
     #[test]
@@ -208,5 +234,20 @@ mod tests {
         let text = registry.render();
         assert!(text.contains("forebay_test_seconds_bucket{le=\"0.1\"} 0"), "{text}");
         assert!(text.contains("forebay_test_seconds_bucket{le=\"1\"} 1"), "{text}");
+    }
+
+    #[test]
+    fn edges_of_vllms_histograms_are_written_as_it_writes_them() {
+        const VLLMS: Def = Def::histogram("vllm:test_seconds", "Time", &["model_name"], &[0.25, 1.0, 1_000_000.0]);
+        let registry = Registry::new();
+        registry.histogram(&VLLMS).with_label_values(&["le=\"5"]).observe(0.5);
+        let text = registry.render();
+        for (edge, count) in [("0.25", 0), ("1.0", 1), ("1000000.0", 1), ("+Inf", 1)] {
+            let end = format!("le=\"{edge}\"}} {count}");
+            assert!(
+                text.lines().any(|line| line.starts_with("vllm:test_seconds_bucket{") && line.ends_with(&end)),
+                "{text}"
+            );
+        }
     }
 }

@@ -770,8 +770,26 @@ pub const SEEDING_DISK_READS: Def = Def::counter(
     &[],
 );
 
+// --- names that others gave --------------------------------------------------------------------------
+
+/// Requests to a worker's API, by FastAPI's names, which vLLM's dashboards read.
+pub const HTTP_REQUESTS: Def = Def::counter(
+    "http_requests_total",
+    "Requests to the worker's API, by route, method and class of the final status (2xx, 4xx, 5xx)",
+    &["handler", "method", "status"],
+);
+/// From a request's arrival to the end of its answer.
+pub const HTTP_DURATION: Def = Def::histogram(
+    "http_request_duration_seconds",
+    "From a request's arrival at the worker's API to the end of its answer",
+    &["handler", "method"],
+    REQUEST_EDGES_S,
+);
+
 // --- vLLM's names for the same facts -------------------------------------------------------------
 
+/// The beginning of vLLM's names.
+pub(crate) const VLLM: &str = "vllm:";
 /// As `forebay_worker_waiting`.
 pub const VLLM_WAITING: Def =
     Def::gauge("vllm:num_requests_waiting", "Sequences that wait to be scheduled", &["model_name"]);
@@ -812,10 +830,32 @@ pub const VLLM_PREFIX_HITS: Def =
 pub const VLLM_GENERATION_TOKENS: Def = Def::counter("vllm:generation_tokens_total", "Sampled tokens", &["model_name"]);
 /// As `forebay_worker_preemptions_total`.
 pub const VLLM_PREEMPTIONS: Def = Def::counter("vllm:num_preemptions_total", "Sequences preempted", &["model_name"]);
-/// Sequences served to their end.
-pub const VLLM_SUCCESS: Def =
-    Def::counter("vllm:request_success_total", "Sequences served to their end", &["model_name", "finished_reason"])
-        .of(&["stop", "length"]);
+/// Ended sequences, those that failed included: dashboards take the share of `error` for that of failures.
+pub const VLLM_SUCCESS: Def = Def::counter(
+    "vllm:request_success_total",
+    "Sequences that ended, by reason: stop, length, abort (the client left), error",
+    &["model_name", "finished_reason"],
+)
+.of(&["stop", "length", "abort", "error"]);
+/// Sleep is not there yet: an engine is awake.
+pub const VLLM_SLEEP: Def = Def::gauge(
+    "vllm:engine_sleep_state",
+    "1 for the state that the engine is in: awake, always; weights_offloaded and discard_all stay at 0",
+    &["model_name", "sleep_state"],
+)
+.of(&["awake", "weights_offloaded", "discard_all"]);
+/// Prefixes of other processes are not looked up.
+pub const VLLM_EXTERNAL_QUERIES: Def = Def::counter(
+    "vllm:external_prefix_cache_queries_total",
+    "Prompt tokens looked up in the caches of other processes; stays at 0",
+    &["model_name"],
+);
+/// As the one above.
+pub const VLLM_EXTERNAL_HITS: Def = Def::counter(
+    "vllm:external_prefix_cache_hits_total",
+    "Prompt tokens found in the caches of other processes; stays at 0",
+    &["model_name"],
+);
 /// Deprecated by vLLM for `vllm:inter_token_latency_seconds`; older dashboards ask for it.
 pub const VLLM_TPOT: Def = Def::histogram(
     "vllm:time_per_output_token_seconds",

@@ -33,7 +33,7 @@ use crate::engine::{EngineHandle, Wedge};
 use crate::progress::{Board, ModelProgress};
 use crate::structure::Structures;
 use illness::Illness;
-use listen::{Bodies, Drain};
+use listen::{Bodies, Drain, HttpMeters};
 use loader::Loader;
 use models::calls::Format;
 use models::template::ChatTemplate;
@@ -100,6 +100,7 @@ pub struct Server {
     api_key: Option<KeyDigest>,
     admin_api_key: Option<Secret>,
     access_log: bool,
+    http: HttpMeters,
     bodies: Bodies,
     /// Further names of the only model.
     aliases: Vec<String>,
@@ -131,6 +132,7 @@ impl Server {
             api_key: config.api_key.as_ref().map(|key| KeyDigest::of(key.reveal())),
             admin_api_key: config.admin_api_key.clone(),
             access_log: config.access_log,
+            http: HttpMeters::new(&registry),
             bodies: Bodies::new(&config.listen, &registry, "worker"),
             aliases: config.served_model_name.clone(),
             answer_bytes_max: config.answer_bytes_max,

@@ -57,9 +57,13 @@ impl Meters {
             &names::VLLM_SUCCESS,
             &names::VLLM_PROMPT_TOKENS_BY_SOURCE,
             &names::VLLM_WAITING_BY_REASON,
+            &names::VLLM_SLEEP,
+            &names::VLLM_EXTERNAL_QUERIES,
+            &names::VLLM_EXTERNAL_HITS,
         ] {
             registry.begin(def, &[model]);
         }
+        registry.gauge(&names::VLLM_SLEEP).with_label_values(&[model, "awake"]).set(1.0);
         // Ours wait for a place or for KV blocks, and for nothing else.
         let for_room = registry.gauge(&names::VLLM_WAITING_BY_REASON).with_label_values(&[model, "capacity"]);
         Self {
@@ -125,11 +129,7 @@ impl Meters {
 
     /// Counts an ended sequence: `stop`, `length`, `abort` or `error`.
     pub(super) fn finished(&self, reason: &str) {
-        self.finished[0].with_label_values(&[&self.model, reason]).inc();
-        // vLLM counts those it served to their end.
-        if matches!(reason, "stop" | "length") {
-            self.finished[1].with_label_values(&[&self.model, reason]).inc();
-        }
+        self.finished.iter().for_each(|counter| counter.with_label_values(&[&self.model, reason]).inc());
     }
 }
 

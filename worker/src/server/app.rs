@@ -3,13 +3,13 @@
 use super::{Server, admin, handle, health, kv_events, tokenize};
 use axum::Json;
 use axum::body::Body;
-use axum::extract::{Extension, Path, RawQuery, Request, State};
+use axum::extract::{Extension, MatchedPath, Path, RawQuery, Request, State};
 use axum::middleware::{Next, from_fn_with_state};
 use axum::response::{IntoResponse, Response};
 use axum::routing::{get, post};
 use futures_util::stream;
-use http::HeaderMap;
 use http::header::{CONTENT_TYPE, HeaderValue};
+use http::{HeaderMap, Method};
 use listen::{Access, Operator, RequestId, common_layers, error_response, key_headers, operator, refuse_pages};
 use policy::Presented;
 use std::convert::Infallible;
@@ -57,10 +57,15 @@ pub fn app(server: Arc<Server>) -> axum::Router {
     common_layers(routes.route_layer(from_fn_with_state(Arc::clone(&server), note_access)).with_state(server))
 }
 
-/// Leaves requests out of the access log where another role's line tells of them.
+/// Leaves requests out of the access log where another role's line tells of them, and has those to the API counted.
 async fn note_access(State(server): State<Arc<Server>>, request: Request, next: Next) -> Response {
+    let access = Access::of(&request);
     if !server.access_log {
-        Access::of(&request).hide();
+        access.hide();
+    }
+    let route = request.extensions().get::<MatchedPath>().map(MatchedPath::as_str);
+    if let Some(route) = route.filter(|_| request.method() == Method::POST) {
+        access.count(server.http.clone(), route);
     }
     next.run(request).await
 }

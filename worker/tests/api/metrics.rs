@@ -28,15 +28,18 @@ async fn every_series_that_vllms_dashboard_reads_is_there_before_the_first_reque
     let worker = start(json!({})).await;
     let text = worker.get("/metrics").await.text();
     for name in HISTOGRAMS {
-        assert!(text.contains(&format!("{name}_count{{model_name=\"demo\"}} 0")), "{name} is absent");
+        assert!(text.contains(&format!("{name}_count{{engine=\"0\",model_name=\"demo\"}} 0")), "{name} is absent");
     }
     for series in [
-        "vllm:request_success_total{finished_reason=\"length\",model_name=\"demo\"} 0",
-        "vllm:request_success_total{finished_reason=\"stop\",model_name=\"demo\"} 0",
-        "vllm:num_requests_waiting_by_reason{model_name=\"demo\",reason=\"capacity\"} 0",
-        "vllm:prompt_tokens_by_source_total{model_name=\"demo\",source=\"local_compute\"} 0",
-        "vllm:prompt_tokens_cached_total{model_name=\"demo\"} 0",
-        "vllm:corrupted_requests_total{model_name=\"demo\"} 0",
+        "vllm:request_success_total{engine=\"0\",finished_reason=\"length\",model_name=\"demo\"} 0",
+        "vllm:request_success_total{engine=\"0\",finished_reason=\"error\",model_name=\"demo\"} 0",
+        "vllm:num_requests_waiting_by_reason{engine=\"0\",model_name=\"demo\",reason=\"capacity\"} 0",
+        "vllm:prompt_tokens_by_source_total{engine=\"0\",model_name=\"demo\",source=\"local_compute\"} 0",
+        "vllm:prompt_tokens_cached_total{engine=\"0\",model_name=\"demo\"} 0",
+        "vllm:corrupted_requests_total{engine=\"0\",model_name=\"demo\"} 0",
+        "vllm:engine_sleep_state{engine=\"0\",model_name=\"demo\",sleep_state=\"awake\"} 1",
+        "vllm:external_prefix_cache_hits_total{engine=\"0\",model_name=\"demo\"} 0",
+        "vllm:time_to_first_token_seconds_bucket{engine=\"0\",model_name=\"demo\",le=\"1.0\"} 0",
         "forebay_worker_finished_total{model=\"demo\",reason=\"abort\"} 0",
         "forebay_worker_step_faults_total{kind=\"panic\",model=\"demo\"} 0",
         "forebay_worker_swaps_total{model=\"demo\",outcome=\"refused\"} 0",
@@ -82,5 +85,23 @@ async fn labels_of_known_sets_take_no_other_value() {
     ] {
         let series = text.lines().filter(|line| line.starts_with(&format!("{}{{", def.name))).count();
         assert_eq!(series, def.values.len(), "{}: {text}", def.name);
+    }
+}
+
+#[tokio::test]
+async fn requests_are_counted_by_route_and_class_of_status_as_fastapi_counts_them() {
+    let worker = start(json!({})).await;
+    worker.chat(json!({"max_tokens": 1})).await;
+    worker.post("/v1/completions", &json!({"prompt": "x", "top_p": 7})).await;
+    worker.post("/v1/nothing", &json!({})).await;
+    worker.get("/livez").await;
+    worker.until("http_requests_total", |count| count == 2.0).await;
+    let text = worker.get("/metrics").await.text();
+    for line in [
+        "http_requests_total{handler=\"/v1/chat/completions\",method=\"POST\",status=\"2xx\"} 1",
+        "http_requests_total{handler=\"/v1/completions\",method=\"POST\",status=\"4xx\"} 1",
+        "http_request_duration_seconds_count{handler=\"/v1/chat/completions\",method=\"POST\"} 1",
+    ] {
+        assert!(text.contains(line), "{line}: {text}");
     }
 }
