@@ -9,11 +9,15 @@ mod schema;
 
 use crate::fleet::FleetConfig;
 use anyhow::{Context, anyhow, bail};
+use listen::{ClientTls, ClientTlsConfig};
+use rustls::ClientConfig;
 pub(crate) use schema::Schema;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use std::ffi::OsString;
 use std::path::Path;
+use std::sync::Arc;
+use telemetry::trace::TlsFiles;
 use toml::{Table, Value};
 use wire::Chain;
 
@@ -115,8 +119,19 @@ impl TelemetryConfig {
             },
             otlp_endpoint: self.otlp_endpoint.clone(),
             variables: telemetry::trace::Variables::of_process(),
+            tls: collector_tls,
         }
     }
+}
+
+fn collector_tls(files: &TlsFiles) -> Result<Arc<ClientConfig>, String> {
+    let config = ClientTlsConfig {
+        ca_file: files.authorities.clone(),
+        certificate_file: files.certificate.clone(),
+        key_file: files.key.clone(),
+        ..ClientTlsConfig::default()
+    };
+    ClientTls::new(&config).map(|tls| tls.current()).map_err(|error| Chain(&error).to_string())
 }
 
 /// A key set on the command line: its path and its text.

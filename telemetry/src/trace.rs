@@ -12,6 +12,9 @@ use opentelemetry::trace::{TraceContextExt, TracerProvider};
 use opentelemetry::{Array, Value};
 use opentelemetry_sdk::propagation::TraceContextPropagator;
 use opentelemetry_sdk::trace::SdkTracerProvider;
+use rustls::ClientConfig;
+use std::path::PathBuf;
+use std::sync::Arc;
 use std::time::Duration;
 use thiserror::Error;
 use tracing_opentelemetry::OpenTelemetrySpanExt;
@@ -34,6 +37,19 @@ pub struct Config {
     pub otlp_endpoint: Option<String>,
     /// OpenTelemetry's own variables.
     pub variables: Variables,
+    /// Makes the settings of TLS with a collector at an `https://` URL, or says what is wrong with the files.
+    pub tls: fn(&TlsFiles) -> Result<Arc<ClientConfig>, String>,
+}
+
+/// PEM files for TLS with a collector, as OpenTelemetry's variables name them.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct TlsFiles {
+    /// The authorities to trust, in place of the system's.
+    pub authorities: Option<PathBuf>,
+    /// The certificate to show.
+    pub certificate: Option<PathBuf>,
+    /// Its private key.
+    pub key: Option<PathBuf>,
 }
 
 /// The format of log lines.
@@ -60,10 +76,18 @@ pub enum TraceError {
         source: tracing_subscriber::filter::ParseError,
     },
     /// The endpoint is one that we cannot reach.
-    #[error("`telemetry.otlp_endpoint` is {endpoint:?}: give an http:// URL, e.g. of a collector on this machine")]
+    #[error("`telemetry.otlp_endpoint` is {endpoint:?}: give an http:// or https:// URL, e.g. http://localhost:4318")]
     Endpoint {
         /// The endpoint as given, without secrets.
         endpoint: String,
+    },
+    /// TLS with the collector could not be set up.
+    #[error("setting up the export of traces to {endpoint}: {problem}")]
+    Tls {
+        /// The endpoint, without secrets.
+        endpoint: String,
+        /// The file and what is wrong with it.
+        problem: String,
     },
     /// The exporter could not be built.
     #[error("setting up the export of traces to {endpoint}")]
@@ -101,7 +125,7 @@ impl Drop for Guard {
 pub fn check(config: &Config) -> Result<(), TraceError> {
     filter(config)?;
     match &config.otlp_endpoint {
-        Some(endpoint) if !endpoint.starts_with("http://") => {
+        Some(endpoint) if !export::is_endpoint(endpoint) => {
             Err(TraceError::Endpoint { endpoint: crate::mask(endpoint).into_owned() })
         }
         _ => Ok(()),
@@ -119,8 +143,16 @@ fn filter(config: &Config) -> Result<EnvFilter, TraceError> {
 /// A filter that does not parse, an endpoint that is no URL, or a second call.
 pub fn init(config: &Config) -> Result<Guard, TraceError> {
     check(config)?;
-    let plan = export::plan(config.otlp_endpoint.as_deref(), &config.variables);
-    let provider = plan.url.as_deref().map(|url| export::provider(url, &config.variables)).transpose()?;
+    let mut plan = export::plan(config.otlp_endpoint.as_deref(), &config.variables);
+    let provider = match plan.url.as_deref().map(|url| provider(url, config)).transpose() {
+        Ok(provider) => provider,
+        // A platform sets variables for all its programs: none ends for them.
+        Err(error @ TraceError::Tls { .. }) if config.otlp_endpoint.is_none() => {
+            plan.warnings.push(format!("no spans are exported: {error}"));
+            None
+        }
+        Err(error) => return Err(error),
+    };
     let spans = provider.as_ref().map(|provider| {
         let layer = tracing_opentelemetry::layer().with_tracer(provider.tracer("forebay"));
         // Whatever is logged: a quiet log must not cut traces. Libraries' own spans are not ours to export.
@@ -146,6 +178,10 @@ pub fn init(config: &Config) -> Result<Guard, TraceError> {
         .map_err(|_| TraceError::Twice)?;
     plan.warnings.iter().for_each(|warning| tracing::warn!("{warning}"));
     Ok(Guard { provider })
+}
+
+fn provider(url: &str, config: &Config) -> Result<SdkTracerProvider, TraceError> {
+    export::provider(url, export::tls(url, config)?, &config.variables)
 }
 
 fn is_of_a_library(target: &str) -> bool {

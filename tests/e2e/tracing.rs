@@ -1,12 +1,18 @@
 //! One trace per request, from router to worker, seen by a real OTLP collector's endpoint.
 
 use crate::client::{chat, chat_body, joined, post_with, stream, try_get};
-use crate::process::{Server, eventually};
+use crate::process::{Server, eventually, run};
+use crate::tls::Files;
 use opentelemetry_proto::tonic::collector::trace::v1::ExportTraceServiceRequest;
 use opentelemetry_proto::tonic::common::v1::any_value::Value;
 use opentelemetry_proto::tonic::trace::v1::Span;
 use parking_lot::Mutex;
 use prost::Message;
+use rustls::crypto::ring;
+use rustls::pki_types::pem::PemObject;
+use rustls::pki_types::{CertificateDer, PrivateKeyDer};
+use rustls::server::WebPkiClientVerifier;
+use rustls::{RootCertStore, ServerConfig, ServerConnection, StreamOwned};
 use std::io::{BufRead, BufReader, Read, Write};
 use std::net::TcpListener;
 use std::sync::Arc;
@@ -20,25 +26,51 @@ struct Collector {
 
 impl Collector {
     fn start(&self) -> String {
+        self.listen(None)
+    }
+
+    /// As `start`, over TLS with a certificate of `files`; clients show one of the same authority.
+    fn start_with_tls(&self, files: &Files) -> String {
+        let authority = CertificateDer::from_pem_file(files.of("ca.pem")).expect("PEM");
+        let mut clients = RootCertStore::empty();
+        clients.add(authority).expect("an authority");
+        let provider = Arc::new(ring::default_provider());
+        let verifier = WebPkiClientVerifier::builder_with_provider(Arc::new(clients), Arc::clone(&provider));
+        let config = ServerConfig::builder_with_provider(provider).with_safe_default_protocol_versions();
+        let certificate = CertificateDer::from_pem_file(files.of("worker.pem")).expect("PEM");
+        let key = PrivateKeyDer::from_pem_file(files.of("worker-key.pem")).expect("a key");
+        let config = config.expect("versions").with_client_cert_verifier(verifier.build().expect("a verifier"));
+        let config = config.with_single_cert(vec![certificate], key).expect("a pair");
+        self.listen(Some(Arc::new(config)))
+    }
+
+    fn listen(&self, tls: Option<Arc<ServerConfig>>) -> String {
         let socket = TcpListener::bind("127.0.0.1:0").expect("binds");
-        let url = format!("http://{}", socket.local_addr().expect("bound"));
+        let scheme = if tls.is_some() { "https" } else { "http" };
+        let url = format!("{scheme}://{}", socket.local_addr().expect("bound"));
         let collector = self.clone();
         std::thread::spawn(move || {
             for stream in socket.incoming().map_while(Result::ok) {
-                let collector = collector.clone();
-                std::thread::spawn(move || collector.serve(stream));
+                let (collector, tls) = (collector.clone(), tls.clone());
+                std::thread::spawn(move || match tls {
+                    None => collector.serve(stream),
+                    Some(tls) => {
+                        let session = ServerConnection::new(tls).expect("a session");
+                        collector.serve(StreamOwned::new(session, stream));
+                    }
+                });
             }
         });
         url
     }
 
-    fn serve(&self, stream: std::net::TcpStream) {
-        let mut reader = BufReader::new(stream.try_clone().expect("clones"));
+    fn serve(&self, stream: impl Read + Write) {
+        let mut stream = BufReader::new(stream);
         loop {
             let mut length = 0;
             loop {
                 let mut line = String::new();
-                if reader.read_line(&mut line).unwrap_or(0) == 0 {
+                if stream.read_line(&mut line).unwrap_or(0) == 0 {
                     return;
                 }
                 if let Some(value) = line.to_ascii_lowercase().strip_prefix("content-length:") {
@@ -49,7 +81,7 @@ impl Collector {
                 }
             }
             let mut body = vec![0; length];
-            reader.read_exact(&mut body).expect("a body");
+            stream.read_exact(&mut body).expect("a body");
             let export = ExportTraceServiceRequest::decode(body.as_slice()).expect("OTLP");
             let spans = export
                 .resource_spans
@@ -58,7 +90,8 @@ impl Collector {
                 .flat_map(|scope| scope.spans);
             self.spans.lock().extend(spans);
             self.bytes.lock().extend(body);
-            let _ = (&stream).write_all(b"HTTP/1.1 200 OK\r\ncontent-length: 0\r\n\r\n");
+            let _ = stream.get_mut().write_all(b"HTTP/1.1 200 OK\r\ncontent-length: 0\r\n\r\n");
+            let _ = stream.get_mut().flush();
         }
     }
 
@@ -159,8 +192,17 @@ fn a_workers_span_says_what_was_asked_and_what_came_of_it() {
         "presence_penalty":0.1,"stop":["canaryword"]"#;
     let (_, is_done) = joined(stream(&worker.url, "What is Forebay?", asked));
     assert!(is_done);
+    let form = r#","response_format":{"type":"json_object"},"max_tokens":2"#;
+    assert_eq!(chat(&worker.url, "In JSON", form).status, 200);
     worker.signal("-TERM");
     let (_, log) = worker.wait();
+    let types = |spans: &[Span]| -> Vec<String> {
+        let types = spans.iter().map(|span| attribute(span, "gen_ai.output.type"));
+        types.filter(|kind| !kind.is_empty()).collect()
+    };
+    eventually("both spans of requests", || types(&collector.spans.lock()).len() > 1);
+    let types = types(&collector.spans.lock());
+    assert_eq!(types, ["text", "json"]);
     eventually("the worker's span", || collector.of_role("worker").is_some());
     let span = collector.of_role("worker").expect("there");
     assert_eq!(span.name, "chat demo");
@@ -192,7 +234,7 @@ fn a_workers_span_says_what_was_asked_and_what_came_of_it() {
     }
     let bytes = collector.bytes.lock();
     assert!(!bytes.windows(10).any(|window| window == b"canaryword"), "a client's text in a trace");
-    let line = access_lines(&log).pop().expect("a line");
+    let line = access_lines(&log).swap_remove(0);
     assert_eq!((&line["model"], &line["outcome"], &line["status"]), (&"demo".into(), &"ok".into(), &200.into()));
     assert!(line["trace_id"].is_string(), "{line}");
 }
@@ -208,7 +250,7 @@ fn an_exporter_that_fails_is_mentioned_once_and_counted() {
     let environment = [
         ("OTEL_EXPORTER_OTLP_ENDPOINT", "http://127.0.0.1:9"),
         ("OTEL_BSP_SCHEDULE_DELAY", "50"),
-        ("OTEL_EXPORTER_OTLP_CERTIFICATE", "/nowhere"),
+        ("OTEL_EXPORTER_OTLP_COMPRESSION", "gzip"),
     ];
     let server = Server::start_with(&["serve"], &environment);
     let failed = || {
@@ -225,7 +267,44 @@ fn an_exporter_that_fails_is_mentioned_once_and_counted() {
     server.signal("-TERM");
     let (_, log) = server.wait();
     assert_eq!(log.matches("spans cannot be exported").count(), 1, "{log}");
-    assert!(log.contains("OTEL_EXPORTER_OTLP_CERTIFICATE is not honoured"), "{log}");
+    assert!(log.contains("OTEL_EXPORTER_OTLP_COMPRESSION is not honoured"), "{log}");
+}
+
+#[test]
+fn spans_reach_a_collector_over_mutual_tls_and_none_that_proves_nothing() {
+    let (files, others) = (Files::make(), Files::make());
+    for (ca, is_trusted) in [(&files, true), (&others, false)] {
+        let collector = Collector::default();
+        let endpoint = collector.start_with_tls(&files);
+        let (ca, certificate, key) = (ca.of("ca.pem"), files.of("router.pem"), files.of("router-key.pem"));
+        let environment = [
+            ("OTEL_EXPORTER_OTLP_ENDPOINT", endpoint.as_str()),
+            ("OTEL_EXPORTER_OTLP_CERTIFICATE", &ca),
+            ("OTEL_EXPORTER_OTLP_CLIENT_CERTIFICATE", &certificate),
+            ("OTEL_EXPORTER_OTLP_TRACES_CLIENT_KEY", &key),
+        ];
+        let server = Server::start_with(&["serve"], &environment);
+        chat(&server.url, "Hello", r#","max_tokens":1"#);
+        server.signal("-TERM");
+        let (status, log) = server.wait();
+        assert_eq!(status.code(), Some(0), "{log}");
+        assert_eq!(collector.of_role("router").is_some(), is_trusted, "{log}");
+        assert_eq!(log.contains("spans cannot be exported"), !is_trusted, "{log}");
+    }
+}
+
+#[test]
+fn files_for_tls_with_a_collector_that_are_wrong_are_named_and_end_nobody_whom_a_platform_set_them() {
+    let environment =
+        [("OTEL_EXPORTER_OTLP_ENDPOINT", "https://127.0.0.1:9"), ("OTEL_EXPORTER_OTLP_CERTIFICATE", "/nowhere.pem")];
+    let server = Server::start_with(&["serve"], &environment);
+    server.signal("-TERM");
+    let (status, log) = server.wait();
+    assert!(status.success() && log.contains("no spans are exported") && log.contains("/nowhere.pem"), "{log}");
+    let asked = ["serve", "--set", "telemetry.otlp_endpoint=grpc://127.0.0.1:4317"];
+    let output = run(&asked);
+    assert!(!output.status.success());
+    assert!(String::from_utf8_lossy(&output.stderr).contains("telemetry.otlp_endpoint"));
 }
 
 #[test]

@@ -1,17 +1,22 @@
 //! Export of spans: its endpoint by the configuration and OpenTelemetry's own variables, and an exporter whose failures
 //! are seen.
 
-use super::TraceError;
+use super::{Config, TlsFiles, TraceError};
 use crate::{mask, names};
 use opentelemetry::KeyValue;
-use opentelemetry_otlp::{Protocol, WithExportConfig};
+use opentelemetry_otlp::{Protocol, WithExportConfig, WithHttpConfig};
 use opentelemetry_sdk::Resource;
 use opentelemetry_sdk::error::OTelSdkResult;
 use opentelemetry_sdk::trace::{SdkTracerProvider, SpanData, SpanExporter};
 use prometheus::core::{Collector, Desc};
 use prometheus::proto::MetricFamily;
 use prometheus::{IntCounterVec, Opts};
+use rustls::crypto::ring;
+use rustls::{ClientConfig, RootCertStore};
+use std::borrow::Cow;
 use std::collections::BTreeMap;
+use std::path::PathBuf;
+use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::Duration;
 
@@ -19,11 +24,13 @@ use std::time::Duration;
 const USUAL_ENDPOINT: &str = "http://localhost:4318";
 /// The path of OTLP over HTTP.
 const TRACES_PATH: &str = "/v1/traces";
+/// OpenTelemetry's default for one export.
+const EXPORT_TIMEOUT: Duration = Duration::from_secs(10);
 /// Our name where nobody gives another.
 const SERVICE_NAME: &str = "forebay";
 
 /// Variables that are honoured here or by OpenTelemetry's SDK.
-const HONOURED: [&str; 21] = [
+const HONOURED: [&str; 27] = [
     "OTEL_SDK_DISABLED",
     "OTEL_SERVICE_NAME",
     "OTEL_RESOURCE_ATTRIBUTES",
@@ -39,6 +46,12 @@ const HONOURED: [&str; 21] = [
     "OTEL_EXPORTER_OTLP_TRACES_TIMEOUT",
     "OTEL_EXPORTER_OTLP_PROTOCOL",
     "OTEL_EXPORTER_OTLP_TRACES_PROTOCOL",
+    "OTEL_EXPORTER_OTLP_CERTIFICATE",
+    "OTEL_EXPORTER_OTLP_TRACES_CERTIFICATE",
+    "OTEL_EXPORTER_OTLP_CLIENT_CERTIFICATE",
+    "OTEL_EXPORTER_OTLP_TRACES_CLIENT_CERTIFICATE",
+    "OTEL_EXPORTER_OTLP_CLIENT_KEY",
+    "OTEL_EXPORTER_OTLP_TRACES_CLIENT_KEY",
     "OTEL_BSP_SCHEDULE_DELAY",
     "OTEL_BSP_MAX_QUEUE_SIZE",
     "OTEL_BSP_MAX_EXPORT_BATCH_SIZE",
@@ -70,6 +83,23 @@ impl Variables {
 
     fn get(&self, name: &str) -> Option<&str> {
         self.0.get(name).map(String::as_str)
+    }
+
+    /// The value of `OTEL_EXPORTER_OTLP_TRACES_…`, or else of `OTEL_EXPORTER_OTLP_…`.
+    fn of_traces(&self, what: &str) -> Option<&str> {
+        self.get(&format!("OTEL_EXPORTER_OTLP_TRACES_{what}"))
+            .or_else(|| self.get(&format!("OTEL_EXPORTER_OTLP_{what}")))
+    }
+
+    fn tls_files(&self) -> TlsFiles {
+        let file = |what: &str| self.of_traces(what).map(PathBuf::from);
+        TlsFiles { authorities: file("CERTIFICATE"), certificate: file("CLIENT_CERTIFICATE"), key: file("CLIENT_KEY") }
+    }
+
+    /// How long one export may take; the SDK's default where nothing usable is said.
+    fn timeout(&self) -> Duration {
+        let said = self.of_traces("TIMEOUT").and_then(|text| text.trim().parse().ok());
+        said.map_or(EXPORT_TIMEOUT, Duration::from_millis)
     }
 }
 
@@ -105,14 +135,21 @@ pub(super) fn plan(configured: Option<&str>, variables: &Variables) -> Plan {
     // A configured endpoint has been refused before (`trace::check`); a platform sets variables for all its programs,
     // and OpenTelemetry's specification forbids ending for them.
     let url = asked.and_then(|(name, url)| {
-        if url.starts_with("http://") {
+        if is_endpoint(&url) {
             return Some(url);
         }
-        let fix = "TLS is not spoken to collectors; give an http:// URL, e.g. of a collector beside that speaks it";
-        warnings.push(format!("{name} is {}: no spans are exported; {fix}", mask(&url)));
+        let fix = "give an http:// or https:// URL, e.g. http://localhost:4318";
+        // What is no URL may hold a password where nobody looks for one.
+        let shown = if url.contains("://") { mask(&url) } else { Cow::Borrowed("no URL") };
+        warnings.push(format!("{name} is {shown}: no spans are exported; {fix}"));
         None
     });
     Plan { url, warnings }
+}
+
+/// Returns true if spans can be sent to a URL.
+pub(super) fn is_endpoint(url: &str) -> bool {
+    ["http://", "https://"].iter().any(|scheme| url.strip_prefix(scheme).is_some_and(|rest| !rest.is_empty()))
 }
 
 /// Explains why a variable is not, or not wholly, honoured. Values are not repeated: headers hold tokens.
@@ -138,12 +175,30 @@ fn complaint(name: &str, value: &str) -> Option<String> {
     }
 }
 
+/// The settings of TLS with the collector at `url`. One that speaks plain HTTP needs none; its client wants some.
+pub(super) fn tls(url: &str, config: &Config) -> Result<ClientConfig, TraceError> {
+    let fail = |problem| TraceError::Tls { endpoint: mask(url).into_owned(), problem };
+    if url.starts_with("https://") {
+        return (config.tls)(&config.variables.tls_files()).map(|tls| ClientConfig::clone(&tls)).map_err(fail);
+    }
+    let builder = ClientConfig::builder_with_provider(Arc::new(ring::default_provider()));
+    let builder = builder.with_safe_default_protocol_versions().map_err(|cause| fail(cause.to_string()))?;
+    Ok(builder.with_root_certificates(RootCertStore::empty()).with_no_client_auth())
+}
+
 /// A provider that sends spans to `url`.
-pub(super) fn provider(url: &str, variables: &Variables) -> Result<SdkTracerProvider, TraceError> {
+pub(super) fn provider(url: &str, tls: ClientConfig, variables: &Variables) -> Result<SdkTracerProvider, TraceError> {
+    // The exporter's own client would ask for a provider of ciphers, which the process has not chosen.
+    let client = reqwest::blocking::Client::builder()
+        .timeout(variables.timeout())
+        .tls_backend_preconfigured(tls)
+        .build()
+        .map_err(|cause| TraceError::Tls { endpoint: mask(url).into_owned(), problem: cause.to_string() })?;
     let exporter = opentelemetry_otlp::SpanExporter::builder()
         .with_http()
         .with_protocol(Protocol::HttpBinary)
         .with_endpoint(url)
+        .with_http_client(client)
         .build()
         .map_err(|source| TraceError::Exporter { endpoint: mask(url).into_owned(), source })?;
     let mut resource = Resource::builder().with_attribute(KeyValue::new("service.version", env!("CARGO_PKG_VERSION")));
@@ -245,6 +300,8 @@ mod tests {
         assert_eq!(url(None, &[base, own]).as_deref(), Some("http://o/x"), "taken as it is");
         assert_eq!(url(Some("http://c"), &[base, own]).as_deref(), Some("http://c/v1/traces"));
         assert_eq!(url(None, &[("OTEL_TRACES_EXPORTER", "otlp")]).as_deref(), Some("http://localhost:4318/v1/traces"));
+        let tls = ("OTEL_EXPORTER_OTLP_ENDPOINT", "https://b:4318");
+        assert_eq!(url(None, &[tls]).as_deref(), Some("https://b:4318/v1/traces"));
         for off in [("OTEL_SDK_DISABLED", "TRUE"), ("OTEL_TRACES_EXPORTER", "none"), ("OTEL_TRACES_EXPORTER", "zipkin")]
         {
             assert_eq!(url(Some("http://c"), &[base, off]), None, "{off:?}");
@@ -260,7 +317,7 @@ mod tests {
         for (name, value) in [
             ("OTEL_EXPORTER_OTLP_PROTOCOL", "grpc"),
             ("OTEL_EXPORTER_OTLP_TRACES_PROTOCOL", "http/json"),
-            ("OTEL_EXPORTER_OTLP_CERTIFICATE", "hush"),
+            ("OTEL_EXPORTER_OTLP_INSECURE", "hush"),
             ("OTEL_EXPORTER_OTLP_COMPRESSION", "gzip"),
             ("OTEL_METRICS_EXPORTER", "otlp"),
             ("OTEL_PROPAGATORS", "b3"),
@@ -271,9 +328,30 @@ mod tests {
             let warnings = plan(None, &of(&[(name, value)])).warnings;
             assert!(warnings.len() == 1 && warnings[0].contains(name) && !warnings[0].contains("hush"), "{warnings:?}");
         }
-        let tls = plan(None, &of(&[("OTEL_EXPORTER_OTLP_ENDPOINT", "https://u:hush@h")]));
-        assert!(tls.url.is_none() && tls.warnings.len() == 1 && !tls.warnings[0].contains("hush"), "{tls:?}");
-        assert!(tls.warnings[0].starts_with("OTEL_EXPORTER_OTLP_ENDPOINT is https://"), "{tls:?}");
+        for endpoint in ["grpc://u:hush@h", "u:hush@h:4317", "https://", ""] {
+            let plan = plan(None, &of(&[("OTEL_EXPORTER_OTLP_TRACES_ENDPOINT", endpoint)]));
+            let is_told = |warning: &String| {
+                warning.contains("OTEL_EXPORTER_OTLP_TRACES_ENDPOINT is") && !warning.contains("hush")
+            };
+            assert!(plan.url.is_none() && plan.warnings.iter().all(is_told), "{plan:?}");
+            // An empty variable is as good as an absent one.
+            assert_eq!(plan.warnings.is_empty(), endpoint.is_empty(), "{plan:?}");
+        }
+    }
+
+    #[test]
+    fn variables_of_traces_win_over_those_of_all_signals() {
+        let variables = of(&[
+            ("OTEL_EXPORTER_OTLP_CERTIFICATE", "/all.pem"),
+            ("OTEL_EXPORTER_OTLP_TRACES_CERTIFICATE", "/traces.pem"),
+            ("OTEL_EXPORTER_OTLP_CLIENT_KEY", "/key.pem"),
+            ("OTEL_EXPORTER_OTLP_TIMEOUT", "1500"),
+        ]);
+        let files = variables.tls_files();
+        assert_eq!(files.authorities, Some("/traces.pem".into()));
+        assert_eq!((files.certificate, files.key), (None, Some("/key.pem".into())));
+        assert_eq!(variables.timeout(), Duration::from_millis(1_500));
+        assert_eq!(of(&[("OTEL_EXPORTER_OTLP_TIMEOUT", "soon")]).timeout(), EXPORT_TIMEOUT);
     }
 
     #[test]
@@ -282,6 +360,8 @@ mod tests {
             ("OTEL_EXPORTER_OTLP_ENDPOINT", "http://b"),
             ("OTEL_EXPORTER_OTLP_HEADERS", "a=b"),
             ("OTEL_EXPORTER_OTLP_TIMEOUT", "1000"),
+            ("OTEL_EXPORTER_OTLP_CERTIFICATE", "/ca.pem"),
+            ("OTEL_EXPORTER_OTLP_TRACES_CLIENT_KEY", "/key.pem"),
             ("OTEL_EXPORTER_OTLP_PROTOCOL", "http/protobuf"),
             ("OTEL_SERVICE_NAME", "x"),
             ("OTEL_RESOURCE_ATTRIBUTES", "a=b"),

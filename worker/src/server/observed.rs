@@ -7,6 +7,7 @@ use std::time::Instant;
 use telemetry::trace;
 use tracing::Span;
 use tracing::field::Empty;
+use wire::openai::structure::Form;
 use wire::openai::{ApiError, Endpoint, Generate, Sampling, Usage};
 
 /// The lowest status that is a server's fault.
@@ -41,7 +42,7 @@ impl Observed {
             forebay.role = "worker",
             gen_ai.provider.name = "forebay",
             gen_ai.operation.name = operation,
-            gen_ai.output.type = "text",
+            gen_ai.output.type = Empty,
             gen_ai.request.model = Empty,
             request_id = id,
         );
@@ -64,6 +65,9 @@ impl Observed {
         let Sampling { temperature, top_p, top_k, seed, max_tokens, frequency_penalty, presence_penalty, n, .. } =
             request.sampling;
         let span = &self.span;
+        let is_json =
+            request.structure.as_ref().is_some_and(|asked| matches!(asked.form, Form::Json | Form::Schema(_)));
+        span.record("gen_ai.output.type", if is_json { "json" } else { "text" });
         trace::attribute(span, "gen_ai.request.stream", request.output.stream);
         trace::attribute(span, "gen_ai.request.choice.count", i64::from(n));
         let numbers = [
@@ -106,6 +110,9 @@ impl Observed {
         trace::attribute(&self.span, "gen_ai.usage.input_tokens", i64::from(usage.prompt_tokens));
         trace::attribute(&self.span, "gen_ai.usage.output_tokens", i64::from(usage.completion_tokens));
         trace::attribute(&self.span, "gen_ai.usage.cache_read.input_tokens", i64::from(cached));
+        if let Some(details) = usage.completion_tokens_details {
+            trace::attribute(&self.span, "gen_ai.usage.reasoning.output_tokens", i64::from(details.reasoning_tokens));
+        }
         trace::attribute_list(&self.span, "gen_ai.response.finish_reasons", reasons);
     }
 
