@@ -27,6 +27,7 @@ async fn unknown_path(method: Method, uri: Uri) -> Response {
     error_response(&ApiError::new(ErrorKind::UnknownPath, message))
 }
 
+/// The routes add the methods that the path takes.
 async fn method_not_allowed(method: Method, uri: Uri) -> Response {
     let message = format!("{} does not take {method}", uri.path());
     error_response(&ApiError::new(ErrorKind::MethodNotAllowed, message))
@@ -80,6 +81,18 @@ mod tests {
             let request = http::Request::builder().method(method).uri(path).body(Body::empty()).expect("valid");
             let (got, body) = error_of(send(request).await).await;
             assert_eq!((got, body.error.code.as_deref()), (status, Some(code)), "{method} {path}");
+        }
+    }
+
+    #[tokio::test]
+    async fn a_refused_method_comes_with_those_that_the_path_takes() {
+        for (method, path, allowed) in [("POST", "/v1/models", "GET,HEAD"), ("GET", "/bug", "POST")] {
+            let request = http::Request::builder().method(method).uri(path).body(Body::empty()).expect("valid");
+            let response = send(request).await;
+            assert_eq!(
+                (response.status().as_u16(), &response.headers()[http::header::ALLOW]),
+                (405, &allowed.parse().expect("a value"))
+            );
         }
     }
 

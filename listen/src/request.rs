@@ -5,7 +5,7 @@ use crate::memory::Memory;
 use axum::body::Body;
 use axum::response::Response;
 use bytes::{Bytes, BytesMut};
-use http::header::{ALLOW, CONTENT_ENCODING, CONTENT_TYPE, RETRY_AFTER, WWW_AUTHENTICATE};
+use http::header::{CONTENT_ENCODING, CONTENT_TYPE, RETRY_AFTER, WWW_AUTHENTICATE};
 use http::{HeaderMap, HeaderValue, StatusCode};
 use http_body_util::BodyExt;
 use std::sync::Arc;
@@ -32,14 +32,8 @@ pub fn error_response(error: &ApiError) -> Response {
     *response.status_mut() = StatusCode::from_u16(error.kind.status()).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR);
     let headers = response.headers_mut();
     headers.insert(CONTENT_TYPE, HeaderValue::from_static("application/json"));
-    match error.kind {
-        ErrorKind::InvalidApiKey => {
-            headers.insert(WWW_AUTHENTICATE, HeaderValue::from_static("Bearer"));
-        }
-        ErrorKind::MethodNotAllowed if !headers.contains_key(ALLOW) => {
-            headers.insert(ALLOW, HeaderValue::from_static("GET, POST"));
-        }
-        _ => {}
+    if error.kind == ErrorKind::InvalidApiKey {
+        headers.insert(WWW_AUTHENTICATE, HeaderValue::from_static("Bearer"));
     }
     if error.kind == ErrorKind::InsufficientQuota
         || error.kind == ErrorKind::RateLimitExceeded && error.retry_after.is_none()

@@ -126,7 +126,14 @@ fn schema(kind: Kind) -> Value {
         Kind::Texts => json!({"anyOf": [of("string"), list(of("string"))]}),
         Kind::Integers | Kind::Tokens => list(of("integer")),
         Kind::Object | Kind::StreamOptions => of("object"),
-        Kind::Messages => list(json!({"type": "object", "properties": {"role": of("string")}, "required": ["role"]})),
+        Kind::Messages => {
+            let roles = ["system", "developer", "user", "assistant", "tool"];
+            let part = json!({"type": "object", "properties": {"type": {"const": "text"}, "text": of("string")}, "required": ["type", "text"]});
+            let content = json!({"anyOf": [of("string"), list(part), of("null")]});
+            let properties = json!({"role": {"enum": roles}, "content": content});
+            let message = json!({"type": "object", "properties": properties, "required": ["role"]});
+            json!({"type": "array", "items": message, "minItems": 1})
+        }
         Kind::Prompt => {
             let tokens = list(of("integer"));
             json!({"anyOf": [of("string"), list(of("string")), tokens, list(tokens.clone())]})
