@@ -290,7 +290,7 @@ fn serve(
     })
 }
 
-/// The forms of a model's answers.
+/// The forms of a model's answers. What they share is built in the background, while the weights are on their way.
 pub(super) fn structures(
     context: &Context,
     name: &str,
@@ -298,7 +298,8 @@ pub(super) fn structures(
     engine: &EngineHandle,
 ) -> Result<Arc<Structures>, ModelError> {
     let (size, kept_max) = (engine.limits().vocab_size, context.config.grammars_kept_max);
-    Structures::new(name, Arc::clone(tokenizer), size, kept_max, &context.registry).map_err(ModelError::Thread)
+    let structures = Structures::new(name, Arc::clone(tokenizer), size, kept_max, &context.registry);
+    structures.inspect(Structures::prepare).map_err(ModelError::Thread)
 }
 
 pub(super) fn now_unix_s() -> u64 {
@@ -347,9 +348,6 @@ impl Begun {
         context.settle(&name, Resident { files, config, weights, generation: Generation::default(), identity });
         context.board.ready(&name, took);
         hashing::begin(context, &name, &engine);
-        if let Ok(served) = context.server.model(Some(&name)) {
-            served.structures.prepare();
-        }
         let seconds = context.registry.gauge(&names::WORKER_LOAD_SECONDS);
         seconds.with_label_values(&[&name, "total"]).set(took.as_secs_f64());
         tracing::info!(model = name, ready_after_ms = took.as_secs_f64() * 1e3, "a model is ready");

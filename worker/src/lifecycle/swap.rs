@@ -134,7 +134,6 @@ async fn carry_out(context: &Arc<Context>, name: &str, found: Found, old: Arc<Re
     let proof = weights.as_ref().map_or_else(|| served.proof.clone(), |arrived| arrived.weights.proof().to_string());
     let tokenizer = Arc::new(text.tokenizer);
     let structures = structures(context, name, &tokenizer, &served.engine)?;
-    structures.prepare();
     context.server.add(ServerModel {
         id: name.to_owned(),
         engine: served.engine.clone(),
