@@ -2,7 +2,7 @@
 
 use models::calls::{Format, Part, Reader};
 use models::demo;
-use models::grammar::{Shape, Vocabulary};
+use models::grammar::{Pace, Shape, Vocabulary};
 use models::thoughts::{self, Begun, Marks};
 use models::tokenizer::{TextFiles, Tokenizer};
 use std::sync::LazyLock;
@@ -84,10 +84,11 @@ pub(crate) fn form(data: &[u8]) {
     match vocabulary.compile(&Shape { text: Some(text), calls: None, thoughts: None }) {
         Err(refusal) => assert!(refusal.to_string().len() < 1024),
         Ok(grammar) => {
-            let mut walk = grammar.walk();
+            let (mut walk, mut pace) = (grammar.walk(), Pace::default());
             let mut previous = None;
-            for _ in 0..8 {
+            for left in (1..=8).rev() {
                 let Ok(words) = walk.next(previous) else { return };
+                let words = pace.narrowed(&mut walk, previous, left, &words).unwrap_or(words);
                 let first = words.iter().position(|word| *word != 0).expect("something may come");
                 let token = 32 * first as u32 + words[first].trailing_zeros();
                 if tokenizer.eos_ids().contains(&token) {

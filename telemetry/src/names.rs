@@ -575,6 +575,12 @@ pub const WORKER_GRAMMAR_COMPILE: Def = Def::histogram(
     &["model"],
     STEP_OVERHEAD_EDGES_S,
 );
+/// Answers that were brought to the end of their form.
+pub const WORKER_FORMS_HURRIED: Def = Def::counter(
+    "forebay_worker_forms_hurried_total",
+    "Answers of a form whose tokens ran out, and whose choices were narrowed to those after which its end was in reach",
+    &["model"],
+);
 /// Time to compute a mask.
 pub const WORKER_MASK: Def = Def::histogram(
     "forebay_worker_mask_seconds",

@@ -32,7 +32,7 @@ pub(crate) struct Structures {
     tokenizer: Arc<Tokenizer>,
     /// Tokens that have logits.
     vocabulary_size: usize,
-    /// Built once, when the model is ready or by the first request.
+    /// Built once, beside the loading of the weights, or by a request that comes before.
     vocabulary: OnceLock<Result<Vocabulary, GrammarError>>,
     kept: Mutex<Cache<Result<Arc<Grammar>, GrammarError>>>,
     places: Semaphore,
@@ -72,7 +72,10 @@ impl Structures {
         kept_max: usize,
         registry: &Registry,
     ) -> std::io::Result<Arc<Self>> {
-        let mask_s = registry.histogram(&names::WORKER_MASK).with_label_values(&[model]);
+        let of_masks = masks::Meters {
+            seconds: registry.histogram(&names::WORKER_MASK).with_label_values(&[model]),
+            hurried: registry.counter(&names::WORKER_FORMS_HURRIED).with_label_values(&[model]),
+        };
         Ok(Arc::new(Self {
             model: model.to_owned(),
             tokenizer,
@@ -80,7 +83,7 @@ impl Structures {
             vocabulary: OnceLock::new(),
             kept: Mutex::new(Cache::new(kept_max)),
             places: Semaphore::new(COMPILES_MAX),
-            masks: Masks::start(model, mask_s)?,
+            masks: Masks::start(model, of_masks)?,
             meters: Meters::new(registry, model),
         }))
     }
@@ -160,12 +163,18 @@ impl Structures {
         self.meters.asked.with_label_values(&[&self.model, outcome]).inc();
     }
 
-    /// The guide of one sequence along a grammar and under rules; `None` where every token may come.
-    pub(crate) fn guide(&self, grammar: Option<&Arc<Grammar>>, rules: &Rules) -> Option<Box<dyn Guide>> {
+    /// The guide of one sequence of at most so many tokens, along a grammar and under rules; `None` where every token may
+    /// come.
+    pub(crate) fn guide(
+        &self,
+        grammar: Option<&Arc<Grammar>>,
+        rules: &Rules,
+        tokens_max: usize,
+    ) -> Option<Box<dyn Guide>> {
         if grammar.is_none() && rules.is_empty() {
             return None;
         }
         let along = grammar.map(|grammar| self.masks.along(Arc::clone(grammar)));
-        Some(Box::new(Ruled::new(rules.clone(), along)))
+        Some(Box::new(Ruled::new(rules.clone(), along, tokens_max)))
     }
 }

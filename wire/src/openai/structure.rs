@@ -2,6 +2,8 @@
 //! `structured_outputs` and older `guided_*`, SGLang's and llama.cpp's fields. What a schema or a grammar means is not
 //! known here.
 
+pub mod tags;
+
 use super::error::ApiError;
 use super::given::Given;
 use serde::Deserialize;
@@ -37,6 +39,8 @@ pub enum Form {
     Choice(Vec<String>),
     /// A text of a grammar, in Lark's language or in GBNF.
     Grammar(String),
+    /// A text that is put together from parts.
+    Parts(tags::Part),
 }
 
 impl Structure {
@@ -68,6 +72,9 @@ struct ResponseFormat {
     schema: Option<Value>,
 }
 
+/// The type that vLLM adds to OpenAI's.
+const STRUCTURAL_TAG: &str = "structural_tag";
+
 #[derive(Deserialize)]
 struct NamedSchema {
     schema: Option<Value>,
@@ -90,9 +97,11 @@ pub(super) fn response_format(given: Given<'_>) -> Result<Option<Structure>, Api
                 None => Err(ApiError::invalid(param, format!("`{param}` is required"))),
             }
         }
+        STRUCTURAL_TAG => parts("response_format", given.json()?).map(Some),
         other => {
             let shown: String = other.chars().take(32).collect();
-            let message = format!("`response_format.type` is text, json_object or json_schema, not `{shown}`");
+            let message =
+                format!("`response_format.type` is text, json_object, json_schema or structural_tag, not `{shown}`");
             Err(ApiError::invalid("response_format.type", message))
         }
     }
@@ -105,9 +114,9 @@ struct StructuredOutputs {
     choice: Option<Vec<String>>,
     grammar: Option<String>,
     json_object: Option<bool>,
+    structural_tag: Option<Value>,
     disable_any_whitespace: Option<bool>,
     // Known and not done.
-    structural_tag: Option<Value>,
     whitespace_pattern: Option<String>,
     disable_additional_properties: Option<bool>,
 }
@@ -117,7 +126,6 @@ pub(super) fn structured_outputs(given: Given<'_>) -> Result<Option<Structure>, 
     check_size(given)?;
     let outputs: StructuredOutputs = given.json()?;
     let undone = [
-        ("structural_tag", outputs.structural_tag.is_some()),
         ("whitespace_pattern", outputs.whitespace_pattern.is_some()),
         ("disable_additional_properties", outputs.disable_additional_properties == Some(true)),
     ];
@@ -131,6 +139,7 @@ pub(super) fn structured_outputs(given: Given<'_>) -> Result<Option<Structure>, 
         outputs.regex.map(|regex| of("regex", Form::Regex(regex))),
         outputs.choice.map(|texts| choices("structured_outputs.choice", texts)).transpose()?,
         outputs.grammar.map(|grammar| of("grammar", Form::Grammar(grammar))),
+        outputs.structural_tag.map(|given| parts("structured_outputs.structural_tag", given)).transpose()?,
         (outputs.json_object == Some(true)).then(|| of("json_object", Form::Json)),
     ];
     let mut one = None;
@@ -148,6 +157,15 @@ pub(super) fn json(given: Given<'_>) -> Result<Option<Structure>, ApiError> {
         Value::Object(members) if members.is_empty() => Ok(None),
         Value::String(text) if text.is_empty() => Ok(None),
         value => schema(given.name, value).map(Some),
+    }
+}
+
+/// A structural tag: an object, or its text.
+pub(super) fn structural_tag(given: Given<'_>) -> Result<Option<Structure>, ApiError> {
+    check_size(given)?;
+    match given.json()? {
+        Value::String(text) if text.is_empty() => Ok(None),
+        value => parts(given.name, value).map(Some),
     }
 }
 
@@ -185,6 +203,10 @@ fn schema(param: &str, given: Value) -> Result<Structure, ApiError> {
         return Err(ApiError::invalid(param, format!("`{param}` must be a JSON schema, an object")));
     }
     Ok(Structure::new(param, Form::Schema(schema)))
+}
+
+fn parts(param: &str, given: Value) -> Result<Structure, ApiError> {
+    tags::part(param, given).map(|part| Structure::new(param, Form::Parts(part)))
 }
 
 fn choices(param: &str, texts: Vec<String>) -> Result<Structure, ApiError> {

@@ -289,18 +289,8 @@ impl Reader {
             self.out.push(Part::Call { index: self.calls, name });
             self.calls += 1;
         }
-        let more = object.more(text).to_owned();
-        self.arguments(&more);
-    }
-
-    /// More arguments of the last call.
-    fn arguments(&mut self, more: &str) {
-        let index = self.calls.saturating_sub(1);
-        match self.out.last_mut() {
-            _ if more.is_empty() => {}
-            Some(Part::Arguments { index: last, text }) if *last == index => text.push_str(more),
-            _ => self.out.push(Part::Arguments { index, text: more.to_owned() }),
-        }
+        let more = object.more(text);
+        arguments(&mut self.out, self.calls, more);
     }
 
     /// An object is complete: a call, or none.
@@ -320,7 +310,7 @@ impl Reader {
     fn call(&mut self, name: String, arguments: &str) {
         self.out.push(Part::Call { index: self.calls, name });
         self.calls += 1;
-        self.arguments(arguments);
+        self::arguments(&mut self.out, self.calls, arguments);
     }
 
     fn python(&mut self, character: char) {
@@ -369,6 +359,16 @@ impl Reader {
             self.state = if self.format.mark.is_some() { State::Text } else { State::Plain };
             held.chars().rev().for_each(|character| self.again.push_front(character));
         }
+    }
+}
+
+/// Adds to the arguments of the last of so many calls.
+fn arguments(out: &mut Vec<Part>, calls: u32, more: &str) {
+    let index = calls.saturating_sub(1);
+    match out.last_mut() {
+        _ if more.is_empty() => {}
+        Some(Part::Arguments { index: last, text }) if *last == index => text.push_str(more),
+        _ => out.push(Part::Arguments { index, text: more.to_owned() }),
     }
 }
 

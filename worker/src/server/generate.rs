@@ -96,7 +96,7 @@ pub(super) fn submit(
             let cancel = Cancel::default();
             let seed = seed.wrapping_add(u64::from(index));
             let mut params = params(model, sampling, seed, max_tokens, prompt.echo.is_some());
-            params.guide = model.structures.guide(plan.grammar.as_ref(), &plan.rules);
+            params.guide = model.structures.guide(plan.grammar.as_ref(), &plan.rules, max_tokens);
             choices.push(Choice::new(model, &prompt, sampling, &plan.manner, cancel.clone()));
             submissions.push(Submission {
                 prompt: prompt.tokens.clone(),

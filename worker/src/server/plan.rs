@@ -4,10 +4,12 @@ use super::ServerModel;
 use super::speech::{Called, Manner};
 use crate::structure::{Budget, Rules};
 use compute::sampler::Mask;
-use models::grammar::{Calls, Grammar, Shape};
+use models::grammar::{Calls, Grammar, Shape, bracketed};
 use models::thoughts::{Begun, Marks};
 use std::sync::Arc;
 use wire::openai::generate::{Generate, Input};
+use wire::openai::structure::Form;
+use wire::openai::structure::tags::Part;
 use wire::openai::tools::{ToolChoice, Tools};
 use wire::openai::{ApiError, Sampling};
 
@@ -44,7 +46,7 @@ pub(super) async fn plan(model: &ServerModel, request: &Generate, begun: Option<
         thoughts: marks.filter(|_| !request.reasoning.is_raw),
         hides_thoughts: request.reasoning.is_hidden,
         wants_ids: request.output.token_ids,
-        spelled: spelled(model, called.as_deref(), marks.map(|(marks, _)| marks)),
+        spelled: spelled(model, request, called.as_deref(), marks.map(|(marks, _)| marks)),
         calls: called,
         restricted_by,
     };
@@ -83,11 +85,21 @@ fn restricted_by(sampling: &Sampling, form: Option<&str>) -> Option<Arc<str>> {
     allowed.or(banned).or(form).map(Into::into)
 }
 
-/// Special tokens that mark calls or thoughts: they are part of the text that is read.
-fn spelled(model: &ServerModel, called: Option<&Called>, marks: Option<&Marks>) -> Arc<[(u32, String)]> {
+/// Special tokens that mark calls, thoughts or parts: they are part of the text that is read.
+fn spelled(
+    model: &ServerModel,
+    request: &Generate,
+    called: Option<&Called>,
+    marks: Option<&Marks>,
+) -> Arc<[(u32, String)]> {
     let of_calls = called.into_iter().flat_map(|called| called.format.marks());
-    let texts = of_calls.chain(marks.into_iter().flat_map(Marks::marks));
-    let special = texts.filter_map(|text| {
+    let parts = request.structure.as_ref().and_then(|structure| match &structure.form {
+        Form::Parts(part) => Some(part),
+        _ => None,
+    });
+    let mut texts: Vec<&str> = of_calls.chain(marks.into_iter().flat_map(Marks::marks)).collect();
+    texts.extend(parts.into_iter().flat_map(Part::marks).flat_map(bracketed));
+    let special = texts.into_iter().filter_map(|text| {
         let id = model.tokenizer.token_id(text).filter(|id| model.tokenizer.is_special(*id))?;
         Some((id, text.to_owned()))
     });

@@ -51,6 +51,11 @@ impl Parts {
                 self.add("grammar");
                 self.add(grammar);
             }
+            Form::Parts(part) => {
+                self.add("parts");
+                // Every field of every part is in it.
+                self.add(&format!("{part:?}"));
+            }
         }
     }
 

@@ -1,9 +1,9 @@
 //! Masks on a thread of their own, while the model computes the step that needs them.
 
 use compute::sampler::{Mask, PendingMask};
-use models::grammar::{Grammar, STACK_BYTES, Walk};
+use models::grammar::{Grammar, Pace, STACK_BYTES, Walk};
 use parking_lot::Mutex;
-use prometheus::Histogram;
+use prometheus::{Histogram, IntCounter};
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 use std::sync::mpsc::{self, Receiver, Sender};
@@ -30,12 +30,28 @@ pub(super) struct Asked {
     mask: PendingMask,
 }
 
+/// A place within a grammar.
+#[derive(Debug)]
+struct Within {
+    walk: Walk,
+    pace: Pace,
+    /// Its tokens were narrowed, so that the end stays in reach.
+    is_hurried: bool,
+}
+
+/// Measures of masks.
+#[derive(Debug, Clone)]
+pub(super) struct Meters {
+    pub(super) seconds: Histogram,
+    pub(super) hurried: IntCounter,
+}
+
 /// A place in a grammar.
 #[derive(Debug)]
 enum At {
     /// No memory is taken for a sequence that has not begun.
     Beginning(Arc<Grammar>),
-    Within(Box<Walk>),
+    Within(Box<Within>),
 }
 
 /// The rules for one token.
@@ -45,6 +61,8 @@ pub(super) struct Now {
     pub(super) forbidden: Vec<u32>,
     /// Nothing but this may come.
     pub(super) only: Option<u32>,
+    /// Tokens that may still come, this one included.
+    pub(super) left: usize,
 }
 
 impl Now {
@@ -57,8 +75,7 @@ impl Now {
             let may = mask.allows(only);
             mask = Mask::from_words(&[]);
             if may {
-                mask = Mask::none(only as usize + 1);
-                mask.allow(only);
+                mask = Mask::one(only);
             }
         }
         self.forbidden.iter().for_each(|&token| mask.forbid(token));
@@ -79,10 +96,10 @@ impl Drop for Asked {
 }
 
 impl Masks {
-    pub(super) fn start(model: &str, seconds: Histogram) -> std::io::Result<Self> {
+    pub(super) fn start(model: &str, meters: Meters) -> std::io::Result<Self> {
         let (jobs, inbox) = mpsc::channel();
         let thread = std::thread::Builder::new().name(format!("masks-{model}")).stack_size(STACK_BYTES);
-        thread.spawn(move || work(&inbox, &seconds))?;
+        thread.spawn(move || work(&inbox, &meters))?;
         Ok(Self { jobs })
     }
 
@@ -98,15 +115,14 @@ impl Masks {
     }
 }
 
-fn work(inbox: &Receiver<Job>, seconds: &Histogram) {
+fn work(inbox: &Receiver<Job>, meters: &Meters) {
     while let Ok(job) = inbox.recv() {
         let begun = Instant::now();
         // One that fails is its sequence's loss alone.
         _ = catch_unwind(AssertUnwindSafe(|| match job {
             Job::Mask(asked) => {
-                let words = asked.at.lock().next(asked.previous);
-                asked.mask.settle(words.and_then(|words| asked.now.applied(Mask::from_words(&words))));
-                seconds.observe(begun.elapsed().as_secs_f64());
+                asked.mask.settle(asked.at.lock().next(asked.previous, &asked.now, meters));
+                meters.seconds.observe(begun.elapsed().as_secs_f64());
             }
             Job::Other(work) => work(),
         }));
@@ -114,14 +130,21 @@ fn work(inbox: &Receiver<Job>, seconds: &Histogram) {
 }
 
 impl At {
-    fn next(&mut self, previous: Option<u32>) -> Result<Vec<u32>, String> {
+    fn next(&mut self, previous: Option<u32>, now: &Now, meters: &Meters) -> Result<Mask, String> {
         if let Self::Beginning(grammar) = self {
-            *self = Self::Within(Box::new(grammar.walk()));
+            *self = Self::Within(Box::new(Within { walk: grammar.walk(), pace: Pace::default(), is_hurried: false }));
         }
-        match self {
-            Self::Within(walk) => walk.next(previous),
-            Self::Beginning(_) => Err("the form was not begun".into()),
+        let Self::Within(within) = self else { return Err("the form was not begun".into()) };
+        let Within { walk, pace, is_hurried } = &mut **within;
+        let words = walk.next(previous)?;
+        if let Some(narrowed) = pace.narrowed(walk, previous, now.left, &words)
+            // The request's own rules may forbid what is left of it.
+            && let Ok(mask) = now.applied(Mask::from_words(&narrowed))
+        {
+            meters.hurried.inc_by(u64::from(!std::mem::replace(is_hurried, true)));
+            return Ok(mask);
         }
+        now.applied(Mask::from_words(&words))
     }
 }
 

@@ -45,6 +45,8 @@ pub(super) struct Ruled {
     pub(super) rules: Rules,
     pub(super) along: Option<Along>,
     pub(super) said: Vec<u32>,
+    /// The most tokens it may say.
+    pub(super) tokens_max: usize,
     /// Where thoughts end, and where the mark began that was forced.
     pub(super) thoughts: Thoughts,
 }
@@ -64,7 +66,8 @@ pub(super) enum Thoughts {
 impl Guide for Ruled {
     fn next(&mut self, previous: Option<u32>) -> Option<PendingMask> {
         self.said.extend(previous);
-        let now = Now { allowed: self.rules.allowed.clone(), forbidden: self.forbidden(), only: self.forced() };
+        let left = self.tokens_max.saturating_sub(self.said.len());
+        let now = Now { allowed: self.rules.allowed.clone(), forbidden: self.forbidden(), only: self.forced(), left };
         if let Some(along) = &self.along {
             return Some(along.next(previous, now));
         }
@@ -78,13 +81,13 @@ impl Guide for Ruled {
 }
 
 impl Ruled {
-    pub(super) fn new(rules: Rules, along: Option<Along>) -> Self {
+    pub(super) fn new(rules: Rules, along: Option<Along>, tokens_max: usize) -> Self {
         let thoughts = match &rules.budget {
             None => Thoughts::Over,
             Some(budget) if budget.is_begun => Thoughts::Within(0),
             Some(_) => Thoughts::Before,
         };
-        Self { rules, along, said: Vec::new(), thoughts }
+        Self { rules, along, said: Vec::new(), tokens_max, thoughts }
     }
 
     /// The last tokens of words of which all others were just said.
@@ -134,13 +137,13 @@ mod tests {
     fn a_list_leaves_what_is_on_it_and_a_word_may_not_be_ended() {
         let list = Arc::new(Mask::from_words(&[0b0110_0110]));
         let banned: Arc<[Vec<u32>]> = vec![vec![1, 2], vec![6]].into();
-        let mut ruled = Ruled::new(Rules { allowed: Some(list), banned, ..rules() }, None);
+        let mut ruled = Ruled::new(Rules { allowed: Some(list), banned, ..rules() }, None, 9);
         assert_eq!(allowed(&mut ruled, None), [1, 2, 5]);
         assert_eq!(allowed(&mut ruled, Some(1)), [1, 5]);
         assert_eq!(allowed(&mut ruled, Some(5)), [1, 2, 5]);
         let nothing =
             Rules { banned: vec![vec![1]].into(), allowed: Some(Arc::new(Mask::from_words(&[2]))), ..rules() };
-        let mask = Ruled::new(nothing, None).next(None).expect("a mask");
+        let mask = Ruled::new(nothing, None, 9).next(None).expect("a mask");
         assert!(mask.wait().expect_err("nothing is left").contains("no token is left"));
     }
 
@@ -148,7 +151,7 @@ mod tests {
     fn thoughts_are_ended_when_their_budget_is_used_up_and_nothing_else_is_touched() {
         let budget = |most, is_begun| {
             let (begin, end) = (Arc::from([1, 2]), Arc::from([3, 4]));
-            Ruled::new(Rules { budget: Some(Budget { most, begin, end, is_begun }), ..rules() }, None)
+            Ruled::new(Rules { budget: Some(Budget { most, begin, end, is_begun }), ..rules() }, None, 9)
         };
         let all: Vec<u32> = (0..8).collect();
         let mut ruled = budget(2, true);

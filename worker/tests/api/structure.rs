@@ -96,6 +96,26 @@ async fn expressions_choices_and_grammars_are_kept_to() {
     for spelling in ["guided_grammar", "ebnf", "grammar"] {
         assert_eq!(said(json!({spelling: "start: \"a\" (\"b\" | \"b\")"})).await, "ab");
     }
+    let gbnf = "root ::= \"a\" (\"b\" | \"b\")";
+    for fields in
+        [json!({"guided_grammar": gbnf}), json!({"structured_outputs": {"grammar": gbnf}}), json!({"ebnf": gbnf})]
+    {
+        assert_eq!(said(fields).await, "ab");
+    }
+    let tag = json!({"begin": "<n>", "schema": {"type": "integer", "minimum": 1, "maximum": 9}, "end": "</n>"});
+    let first = json!({"type": "tag", "begin": "<n>", "content": {"type": "json_schema", "json_schema": tag["schema"]}, "end": "</n>"});
+    let whole = json!({"type": "structural_tag", "format": first});
+    for fields in [
+        json!({"response_format": whole}),
+        json!({"structural_tag": whole}),
+        json!({"structured_outputs": {"structural_tag": whole.to_string()}}),
+    ] {
+        let text = said(fields).await;
+        let inner = text.strip_prefix("<n>").and_then(|rest| rest.strip_suffix("</n>"));
+        assert!(inner.is_some_and(|number| number.parse::<f64>().is_ok()), "{text}");
+    }
+    let within = json!({"structural_tag": {"structures": [tag], "triggers": ["<n"]}, "max_tokens": 12});
+    assert_eq!(worker.post("/v1/completions", &completion(within)).await.status, 200);
     let object = worker.chat(json!({"response_format": {"type": "json_object"}, "max_tokens": 400, "seed": 5})).await;
     let (text, reason) = (&object["choices"][0]["message"]["content"], &object["choices"][0]["finish_reason"]);
     assert!(reason == "length" || serde_json::from_str::<Value>(text.as_str().expect("text")).is_ok(), "{object}");
@@ -122,7 +142,9 @@ async fn a_form_that_cannot_be_had_is_a_400_that_names_the_field_and_says_why() 
         (json!({"guided_grammar": "nothing"}), "guided_grammar", "guaranteed"),
         (json!({"guided_regex": "a", "guided_choice": ["b"]}), "guided_choice", "guided_regex"),
         (json!({"structured_outputs": {"regex": "a", "choice": ["b"]}}), "structured_outputs.choice", "both"),
-        (json!({"structured_outputs": {"structural_tag": "{}"}}), "structured_outputs.structural_tag", "supported"),
+        (json!({"structured_outputs": {"structural_tag": "{}"}}), "structured_outputs.structural_tag", "either"),
+        (json!({"structural_tag": {"format": {"type": "smoke"}}}), "structural_tag", "smoke"),
+        (json!({"guided_grammar": "root ::= other"}), "guided_grammar", "`other`"),
         (json!({"guided_regex": "a", "min_tokens": 4}), "min_tokens", "contradict"),
         (json!({"guided_regex": "a", "ignore_eos": true}), "ignore_eos", "contradict"),
     ] {
@@ -135,6 +157,27 @@ async fn a_form_that_cannot_be_had_is_a_400_that_names_the_field_and_says_why() 
             assert!(error["message"].as_str().expect("text").contains(word), "{error}");
         }
     }
+}
+
+/// However few tokens there are, as long as they suffice.
+#[tokio::test]
+async fn an_answer_of_a_form_ends_within_its_tokens() {
+    let worker = start(json!({})).await;
+    let item = json!({"type": "object", "properties": {"a": {"type": "string"}, "b": {"type": "string"}}, "required": ["a", "b"], "additionalProperties": false});
+    let open = json!({"type": "array", "items": item, "minItems": 1});
+    for (max_tokens, seed) in [(40, 1), (60, 2), (90, 3), (150, 4)] {
+        let fields = json!({"guided_json": open, "max_tokens": max_tokens, "temperature": 1.5, "seed": seed, "n": 4});
+        let answer = worker.chat(fields).await;
+        for choice in answer["choices"].as_array().expect("choices") {
+            let text = choice["message"]["content"].as_str().expect("text");
+            assert_eq!(choice["finish_reason"], "stop", "{choice}");
+            assert!(serde_json::from_str::<Value>(text).is_ok_and(|value| value[0]["b"].is_string()), "{text}");
+        }
+    }
+    assert!(worker.metric("forebay_worker_forms_hurried_total") > 0.0);
+    // Where nothing would fit, the answer is cut, as any other.
+    let long = json!({"guided_json": {"type": "string", "minLength": 300}, "max_tokens": 8});
+    assert_eq!(worker.chat(long).await["choices"][0]["finish_reason"], "length");
 }
 
 #[tokio::test]
@@ -158,6 +201,42 @@ async fn fields_that_leave_no_token_are_the_requests_fault() {
     let reply = worker.post("/v1/chat/completions", &chat(streamed)).await;
     let body = String::from_utf8_lossy(&reply.body);
     assert!(body.contains("invalid_request_error") && !body.contains("server_error"), "{body}");
+}
+
+/// A schema that refers to itself, an expression with more states than a lexer may have, a grammar of which any text has
+/// many readings: each is answered or refused within seconds, and the worker goes on.
+#[tokio::test]
+async fn forms_that_could_cost_without_bound_are_answered_or_refused() {
+    let worker = start(json!({})).await;
+    let tree = json!({"type": "object", "properties": {"left": {"$ref": "#"}, "right": {"$ref": "#"}}, "additionalProperties": false});
+    let wide: Vec<Value> = (0..9_000).map(|at| json!({"const": at})).collect();
+    let begun = std::time::Instant::now();
+    for (fields, may_stop) in [
+        (json!({"guided_json": tree}), true),
+        (json!({"guided_json": {"anyOf": wide}}), false),
+        (json!({"guided_json": {"const": "x".repeat(5 << 20)}}), false),
+        (json!({"guided_regex": "((a{0,200}){0,200}){0,200}b"}), true),
+        (json!({"guided_regex": "(.*a){40}(.*b){40}(.*c){40}"}), true),
+        (json!({"guided_regex": "(a|aa)+(a|aaa)+(.{0,900}x){0,900}"}), true),
+        (json!({"guided_grammar": "root ::= root root | \"a\" | \"\""}), true),
+        (json!({"guided_grammar": "start: start start | \"a\""}), true),
+        (json!({"guided_grammar": format!("root ::= {}", "(\"a\" | \"b\") ".repeat(20_000))}), false),
+    ] {
+        let mut asked = fields.clone();
+        (asked["max_tokens"], asked["temperature"]) = (json!(40), json!(1));
+        let reply = worker.post("/v1/completions", &completion(asked)).await;
+        let shown: String = fields.to_string().chars().take(120).collect();
+        match reply.status {
+            200 => assert!(may_stop || reply.json()["choices"][0]["finish_reason"] == "length", "{shown}"),
+            status => {
+                let error = reply.json()["error"].clone();
+                assert_eq!((status, &error["type"]), (400, &json!("invalid_request_error")), "{shown}: {error}");
+                assert!(error["message"].as_str().is_some_and(|why| why.len() < 1_024), "{shown}: {error}");
+            }
+        }
+    }
+    assert!(begun.elapsed() < std::time::Duration::from_secs(60), "{:?}", begun.elapsed());
+    worker.chat(json!({"guided_choice": ["up"], "max_tokens": 9})).await;
 }
 
 #[tokio::test]

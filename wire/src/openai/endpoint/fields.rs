@@ -130,6 +130,7 @@ pub(super) static STRUCTURE: &[Field] = &[
     form("guided_json", Kind::Any, |draft, given| draft.set_structure(structure::json(given)?)),
     form("guided_regex", Kind::Text, |draft, given| draft.set_structure(structure::regex(given)?)),
     form("guided_choice", Kind::Any, |draft, given| draft.set_structure(structure::choice(given)?)),
+    form("structural_tag", Kind::Any, |draft, given| draft.set_structure(structure::structural_tag(given)?)),
     form("guided_grammar", Kind::Text, |draft, given| draft.set_structure(structure::grammar(given)?)),
     // SGLang
     form("regex", Kind::Text, |draft, given| draft.set_structure(structure::regex(given)?)),
@@ -167,7 +168,6 @@ pub(super) static HINTS: &[Field] = &[
 pub(super) static UNDONE: &[Field] = &[
     // vLLM
     refused_text("guided_whitespace_pattern", &["\"\""], TextRole::Definition),
-    refused_text("structural_tag", &[], TextRole::Definition),
     refused("prompt_logprobs", &[]),
     refused("logprob_token_ids", &["[]"]),
     refused("logits_processors", &["[]"]),

@@ -21,6 +21,14 @@ impl Mask {
         Self { words: vec![!0; vocabulary.div_ceil(64)] }
     }
 
+    /// The mask that allows this token alone.
+    #[must_use]
+    pub fn one(token: u32) -> Self {
+        let mut mask = Self::none(token as usize + 1);
+        mask.allow(token);
+        mask
+    }
+
     /// The mask of these words, 32 tokens each, the lowest bit first.
     #[must_use]
     pub fn from_words(words: &[u32]) -> Self {

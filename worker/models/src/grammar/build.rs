@@ -1,6 +1,7 @@
 //! From a form to what the engine of grammars reads, within bounds on its size and depth.
 
-use super::GrammarError;
+use super::text::{choice, grammar as written, regex, schema};
+use super::{GrammarError, Spell, parts};
 use crate::calls::{Format, Framing};
 use crate::thoughts::{Begun, Marks};
 use llguidance::api::{GrammarWithLexer, TopLevelGrammar};
@@ -9,15 +10,8 @@ use std::fmt::Write;
 use wire::openai::structure::{Form, Structure};
 use wire::openai::tools::Tool;
 
-/// The most objects and lists of a schema, nested or not: each may be a level of recursion.
-const NODES_MAX: usize = 8_192;
-/// The deepest nesting of brackets in a grammar or an expression.
-const NESTING_MAX: usize = 64;
 /// The most bytes of a reason.
 const REASON_BYTES_MAX: usize = 512;
-/// White space between the tokens of JSON: a space, or a line break and its indentation. More is room to ramble.
-const WHITE_SPACE: &str = r"(\x20|\x0A\x20{0,24}|\x0A\x09{0,8})";
-
 /// The most calls in one answer, where their form is ours.
 const CALLS_MAX: usize = 16;
 
@@ -43,19 +37,17 @@ pub struct Calls {
     pub parallel: bool,
 }
 
-/// The spelling of a text that may be a special token of the model.
-pub(super) type Spell<'a> = &'a dyn Fn(&str) -> String;
-
 /// The grammar of a shape. Where it has several parts, each is a grammar of its own beside the one that joins them.
 pub(super) fn grammar(shape: &Shape, spell: Spell<'_>) -> Result<TopLevelGrammar, GrammarError> {
     if let Shape { text: Some(text), calls: None, thoughts: None } = shape {
-        return Ok(TopLevelGrammar::from_grammar(self::text(text)?));
+        return Ok(TopLevelGrammar { grammars: self::text(text, spell)?, max_tokens: None });
     }
     let mut rules = String::new();
     let mut parts = Vec::new();
     let mut answers = Vec::new();
     if let Some(text) = &shape.text {
-        parts.push(named(self::text(text)?, "text"));
+        parts = self::text(text, spell)?;
+        parts.iter_mut().take(1).for_each(|part| part.name = Some("text".into()));
         answers.push("@text");
     }
     if let Some(calls) = &shape.calls {
@@ -129,88 +121,16 @@ fn arguments_of(tool: &Tool) -> Result<GrammarWithLexer, GrammarError> {
     schema(given, false, !tool.is_strict)
 }
 
-/// The grammar of a text.
-fn text(form: &Structure) -> Result<GrammarWithLexer, GrammarError> {
-    Ok(match &form.form {
+/// The grammar of a text, and those that it refers to.
+fn text(form: &Structure, spell: Spell<'_>) -> Result<Vec<GrammarWithLexer>, GrammarError> {
+    Ok(vec![match &form.form {
         Form::Json => schema(json!({"type": "object"}), form.is_compact, false)?,
         Form::Schema(given) => schema(given.clone(), form.is_compact, false)?,
-        Form::Regex(expression) => {
-            check_nesting(expression)?;
-            GrammarWithLexer::from_regex(expression)
-        }
-        Form::Choice(choices) => GrammarWithLexer::from_lark(choice(choices)),
-        Form::Grammar(text) => {
-            check_nesting(text)?;
-            GrammarWithLexer::from_lark(text.clone())
-        }
-    })
-}
-
-/// The grammar of a schema. How JSON is spaced is ours to say, and unless it is lenient nothing is done by halves.
-fn schema(given: Value, is_compact: bool, is_lenient: bool) -> Result<GrammarWithLexer, GrammarError> {
-    let nodes = nodes(&given);
-    if nodes > NODES_MAX {
-        return Err(GrammarError::TooLarge { count: nodes, of: "objects and lists", most: NODES_MAX });
-    }
-    let mut schema = if given == Value::Bool(true) { json!({}) } else { given };
-    if let Some(members) = schema.as_object_mut() {
-        let options = if is_compact {
-            json!({"whitespace_flexible": false, "lenient": is_lenient})
-        } else {
-            json!({"whitespace_pattern": WHITE_SPACE, "lenient": is_lenient})
-        };
-        members.insert("x-guidance".into(), options);
-    }
-    Ok(GrammarWithLexer::from_json_schema(schema))
-}
-
-/// The objects and lists in a value.
-fn nodes(value: &Value) -> usize {
-    let mut count = 0;
-    let mut rest = vec![value];
-    while let Some(value) = rest.pop() {
-        match value {
-            Value::Object(members) => {
-                count += 1;
-                rest.extend(members.values());
-            }
-            Value::Array(items) => {
-                count += 1;
-                rest.extend(items);
-            }
-            _ => {}
-        }
-    }
-    count
-}
-
-/// Lark's spelling of one of some texts.
-fn choice(choices: &[String]) -> String {
-    let mut grammar = "start: ".to_owned();
-    for (at, text) in choices.iter().enumerate() {
-        let or = if at == 0 { "" } else { " | " };
-        // Lark's strings are JSON's. Writing to a string does not fail.
-        _ = write!(grammar, "{or}{}", Value::from(text.as_str()));
-    }
-    grammar
-}
-
-/// Refuses brackets nested deeper than the parsers of grammars should follow. Escapes and quotes are not understood:
-/// what is counted is at least the nesting.
-fn check_nesting(text: &str) -> Result<(), GrammarError> {
-    let (mut depth, mut deepest) = (0_usize, 0);
-    for byte in text.bytes() {
-        match byte {
-            b'(' | b'[' | b'{' => depth += 1,
-            b')' | b']' | b'}' => depth = depth.saturating_sub(1),
-            _ => {}
-        }
-        deepest = deepest.max(depth);
-    }
-    if deepest <= NESTING_MAX {
-        return Ok(());
-    }
-    Err(GrammarError::TooLarge { count: deepest, of: "nested brackets", most: NESTING_MAX })
+        Form::Regex(expression) => regex(expression)?,
+        Form::Choice(choices) => choice(choices),
+        Form::Grammar(text) => written(text)?,
+        Form::Parts(part) => return parts::grammars(part, spell),
+    }])
 }
 
 /// The first line of a reason, cut where it is long.

@@ -1,5 +1,9 @@
 //! Forms over the demo's vocabulary, walked at random.
 
+mod gbnf;
+mod pace;
+mod parts;
+
 use super::*;
 use crate::calls::{self, Format};
 use crate::demo;

@@ -7,6 +7,7 @@ use llguidance::ParserFactory;
 use llguidance::api::ParserLimits;
 use llguidance::earley::SlicedBiasComputer;
 use llguidance::toktrie::{ApproximateTokEnv, InferenceCapabilities, TokRxInfo, TokTrie};
+use std::cell::RefCell;
 use std::collections::HashMap;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
@@ -85,15 +86,22 @@ impl Vocabulary {
     /// # Errors
     /// The form is wrong, too large, or more than can be guaranteed.
     pub fn compile(&self, shape: &Shape) -> Result<Grammar, GrammarError> {
+        let marks = RefCell::new(Vec::new());
         let spell = |text: &str| match self.special.get(text) {
-            Some(id) => format!("<[{id}]>"),
+            Some(id) => {
+                marks.borrow_mut().push(*id);
+                format!("<[{id}]>")
+            }
             None => serde_json::Value::from(text).to_string(),
         };
         let grammar = build::grammar(shape, &spell)?;
         let parser = self.factory.create_parser(grammar);
         let mut parser = parser.map_err(|cause| GrammarError::Refused(build::first_line(&cause.to_string())))?;
         parser.start_without_prompt();
-        let grammar = Grammar(parser);
+        let mut marks = marks.take();
+        marks.sort_unstable();
+        marks.dedup();
+        let grammar = Grammar { parser, marks: marks.into() };
         // What no text is of, or takes more work than a token may, shows with the first token.
         match grammar.walk().next(None) {
             Ok(_) => Ok(grammar),
