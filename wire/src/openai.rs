@@ -15,6 +15,7 @@ pub mod endpoint;
 pub mod error;
 pub mod generate;
 mod given;
+pub mod logprobs;
 mod message;
 pub mod models;
 pub mod prompt;

@@ -1,5 +1,6 @@
 //! `POST /v1/chat/completions`: answers and stream chunks.
 
+use super::logprobs::PromptLogprobs;
 use super::tools::ToolCall;
 use super::usage::Usage;
 use serde::{Deserialize, Serialize};
@@ -25,6 +26,9 @@ pub struct ChatCompletion {
     /// The ids of the prompt's tokens, where asked for.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub prompt_token_ids: Option<Vec<u32>>,
+    /// Log probabilities of the prompt's tokens, where asked for.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub prompt_logprobs: Option<PromptLogprobs>,
 }
 
 /// One choice of a whole answer.

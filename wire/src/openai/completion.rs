@@ -1,5 +1,6 @@
 //! `POST /v1/completions`: answers and stream chunks (one form serves both).
 
+use super::logprobs::PromptLogprobs;
 use super::usage::Usage;
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
@@ -39,6 +40,9 @@ pub struct CompletionChoice {
     /// The ids of its prompt's tokens, on a stream's first chunk, where asked for.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub prompt_token_ids: Option<Vec<u32>>,
+    /// Log probabilities of its prompt's tokens, where asked for.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub prompt_logprobs: Option<PromptLogprobs>,
 }
 
 /// Log probabilities of a completion: parallel lists, one entry per token.

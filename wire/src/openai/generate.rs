@@ -91,6 +91,10 @@ impl Draft {
             let message = "`stream_options` is only allowed when `stream` is true";
             return Err(ApiError::invalid("stream_options", message));
         }
+        if self.sampling.prompt_logprobs.is_some() && self.output.stream {
+            let message = "`prompt_logprobs` are of whole answers; leave out `stream`, or use `echo` with `logprobs` of completions";
+            return Err(ApiError::invalid("prompt_logprobs", message));
+        }
         match (self.wants_logprobs, self.top_logprobs) {
             (true, top) => self.sampling.logprobs = Some(top.unwrap_or(0)),
             (false, None | Some(0)) => {}
@@ -101,7 +105,10 @@ impl Draft {
         self.sampling.max_tokens = self.max_completion_tokens.or(self.sampling.max_tokens).or(endpoint.max_tokens);
         self.sampling.check()?;
         if self.best_of.is_some_and(|best_of| best_of != self.sampling.n) {
-            return Err(ApiError::unsupported("best_of", "`best_of` other than `n` is not supported"));
+            return Err(ApiError::unsupported(
+                "best_of",
+                "`best_of` other than `n` is not supported: all choices are returned; leave it out",
+            ));
         }
         if let Some(effort) = self.reasoning_effort {
             if effort == "none" {

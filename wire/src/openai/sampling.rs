@@ -55,6 +55,8 @@ pub struct Sampling {
     pub stop_token_ids: Vec<u32>,
     /// `None`: no log probabilities. `Some(k)`: the chosen token's and those of the `k` likeliest.
     pub logprobs: Option<u32>,
+    /// `None`: no log probabilities of the prompt. `Some(k)`: each token's and those of the `k` likeliest in its place.
+    pub prompt_logprobs: Option<u32>,
     /// The only tokens that may come; all if none.
     pub allowed_token_ids: Option<Vec<u32>>,
     /// Words that may not come.
@@ -86,6 +88,7 @@ impl Default for Sampling {
             stop: Vec::new(),
             stop_token_ids: Vec::new(),
             logprobs: None,
+            prompt_logprobs: None,
             allowed_token_ids: None,
             bad_words: Vec::new(),
             tier_priority: 0,

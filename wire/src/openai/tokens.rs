@@ -1,5 +1,5 @@
-//! `POST /tokenize` and `/detokenize`, as vLLM has them: what they have beside the requests that generate, and their
-//! answers.
+//! `POST /tokenize`, `/detokenize` and `/render`, as vLLM has them: what they have beside the requests that generate, and
+//! their answers.
 
 use super::error::{ApiError, ErrorKind};
 use serde::{Deserialize, Serialize};
@@ -48,6 +48,42 @@ pub struct Tokenized {
     pub tokens: Vec<u32>,
     /// Their texts, where asked for.
     pub token_strs: Option<Vec<String>>,
+}
+
+/// The answer to a request to render: what the engine would be asked.
+#[derive(Debug, Clone, PartialEq, Serialize)]
+pub struct Rendered {
+    /// The request's id.
+    pub request_id: String,
+    /// The model.
+    pub model: String,
+    /// The prompt.
+    pub token_ids: Vec<u32>,
+    /// The choice of tokens.
+    pub sampling_params: RenderedSampling,
+    /// True if the answer would be a stream.
+    pub stream: bool,
+}
+
+/// The choice of tokens, as far as the request says it; the model's defaults are in the places of `null`.
+#[derive(Debug, Clone, PartialEq, Serialize)]
+pub struct RenderedSampling {
+    /// The number of choices.
+    pub n: u32,
+    /// The most tokens of each.
+    pub max_tokens: usize,
+    /// The fewest.
+    pub min_tokens: u32,
+    /// The temperature.
+    pub temperature: Option<f32>,
+    /// Nucleus.
+    pub top_p: Option<f32>,
+    /// The most candidates.
+    pub top_k: Option<u32>,
+    /// The seed.
+    pub seed: Option<i64>,
+    /// Texts that end the answer.
+    pub stop: Vec<String>,
 }
 
 /// A request to put tokens together.

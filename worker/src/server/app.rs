@@ -34,6 +34,8 @@ pub fn app(server: Arc<Server>) -> axum::Router {
         .route("/v1/models", get(models))
         .route("/tokenize", post(tokenize::tokenize))
         .route("/detokenize", post(tokenize::detokenize))
+        .route("/v1/chat/completions/render", post(tokenize::render_chat))
+        .route("/v1/completions/render", post(tokenize::render_completions))
         .route("/v1/models/{*id}", get(model))
         .route_layer(from_fn_with_state(Arc::clone(&server), require_key));
     let telling = axum::Router::new()

@@ -124,7 +124,10 @@ impl ChunkWriter for ChatWriter {
     }
 
     fn whole(&mut self, parts: Whole) -> serde_json::Result<Vec<u8>> {
-        let choices = (0..).zip(parts.pieces).map(|(index, piece)| choice(index, piece, &self.0));
+        let mut pieces = parts.pieces;
+        // All choices have the same prompt.
+        let prompt_logprobs = pieces.first_mut().and_then(|piece| piece.prompt.take());
+        let choices = (0..).zip(pieces).map(|(index, piece)| choice(index, piece, &self.0));
         serde_json::to_vec(&ChatCompletion {
             id: self.0.id.clone(),
             object: "chat.completion".into(),
@@ -133,6 +136,7 @@ impl ChunkWriter for ChatWriter {
             choices: choices.collect(),
             usage: parts.usage,
             prompt_token_ids: self.0.prompt_of(0),
+            prompt_logprobs,
         })
     }
 }

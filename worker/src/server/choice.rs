@@ -9,6 +9,7 @@ use models::thoughts::Begun;
 use models::tokenizer::{Detokenizer, Tokenizer};
 use std::sync::Arc;
 use wire::openai::chat::CALLED;
+use wire::openai::logprobs::{PromptLogprob, PromptLogprobs};
 use wire::openai::{ApiError, ErrorKind, Sampling};
 
 /// A prompt, ready to be submitted.
@@ -42,6 +43,9 @@ pub(super) struct Choice {
     /// Bytes of it that were released.
     released: usize,
     echo: Option<Echo>,
+    scored: Option<Scored>,
+    /// The most of the likeliest tokens in each place of an echo.
+    echoed_max: usize,
     speech: Speech,
     /// Special tokens that are part of the text.
     spelled: Arc<[(u32, String)]>,
@@ -70,6 +74,16 @@ struct Echo {
     text: String,
     tokens: Vec<u32>,
     /// Log probabilities of all tokens but the first.
+    entries: Vec<Logprobs>,
+}
+
+/// A prompt whose log probabilities are wanted for themselves.
+#[derive(Debug)]
+struct Scored {
+    tokens: Vec<u32>,
+    /// The most of the likeliest tokens in each place.
+    most: usize,
+    /// Those of all tokens but the first.
     entries: Vec<Logprobs>,
 }
 
@@ -127,6 +141,8 @@ pub(super) struct Piece {
     /// Ids of tokens, where asked for.
     pub(super) tokens: Vec<u32>,
     pub(super) reports: Vec<TokenReport>,
+    /// Log probabilities of the prompt, where asked for, with the first event.
+    pub(super) prompt: Option<PromptLogprobs>,
     pub(super) finish: Option<&'static str>,
 }
 
@@ -162,6 +178,12 @@ impl Choice {
             made: Extent::default(),
             released: 0,
             echo: prompt.echo.clone().map(|text| Echo { text, tokens: prompt.tokens.clone(), entries: Vec::new() }),
+            scored: sampling.prompt_logprobs.map(|most| Scored {
+                tokens: prompt.tokens.clone(),
+                most: most as usize,
+                entries: Vec::new(),
+            }),
+            echoed_max: sampling.logprobs.unwrap_or_default() as usize,
             speech: Speech::new(manner),
             spelled: Arc::clone(&manner.spelled),
             thought: 0,
@@ -193,7 +215,11 @@ impl Choice {
             }
             Event::PromptLogprobs(entries) => {
                 if let Some(echo) = &mut self.echo {
-                    echo.entries = entries;
+                    echo.entries.clone_from(&entries);
+                    echo.entries.iter_mut().for_each(|entry| entry.top.truncate(self.echoed_max));
+                }
+                if let Some(scored) = &mut self.scored {
+                    scored.entries = entries;
                 }
                 return Ok(Piece::default());
             }
@@ -205,9 +231,27 @@ impl Choice {
         };
         raw.text.insert_str(0, &echoed.text);
         raw.reports.splice(0..0, echoed.reports);
-        let piece = self.read(raw);
+        let prompt = self.scored.take().map(|scored| self.prompt_logprobs(scored));
+        let piece = Piece { prompt, ..self.read(raw) };
         self.finish = piece.finish;
         Ok(piece)
+    }
+
+    /// The log probabilities of a prompt, as they are written.
+    fn prompt_logprobs(&self, scored: Scored) -> PromptLogprobs {
+        let Scored { tokens, most, entries } = scored;
+        let one = |id: u32, logprob: f32, rank: Option<usize>| {
+            let decoded_token = String::from_utf8_lossy(&self.tokenizer.token_bytes(id)).into_owned();
+            let rank = rank.and_then(|rank| u32::try_from(rank).ok());
+            (id, PromptLogprob { logprob: logprob.max(-9999.0), rank, decoded_token })
+        };
+        let entries = tokens.iter().skip(1).zip(entries).map(|(&id, entry)| {
+            let ranked = entry.top.iter().zip(1_usize..);
+            let rank = ranked.clone().find(|((likely, _), _)| *likely == id).map(|(_, rank)| rank);
+            let likely = ranked.take(most).map(|(&(likely, logprob), rank)| one(likely, logprob, Some(rank)));
+            Some(likely.chain([one(id, entry.chosen, rank)]).collect())
+        });
+        std::iter::once(None).chain(entries).take(tokens.len()).collect()
     }
 
     /// Reads what became certain: thoughts, text and calls.
@@ -225,7 +269,7 @@ impl Choice {
                 *reason = CALLED;
             }
         }
-        Piece { parts, tokens, reports, finish }
+        Piece { parts, tokens, reports, prompt: None, finish }
     }
 
     /// The prompt, if it is to be repeated, and the log probabilities of its tokens. Tokens that are not part of the

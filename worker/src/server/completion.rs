@@ -30,7 +30,8 @@ impl CompletionWriter {
         let text = piece.parts.iter().filter_map(Part::text).collect();
         let prompt_token_ids = if self.0.begins(index) { self.0.prompt_of(index) } else { None };
         let (finish_reason, token_ids) = (piece.finish.map(Into::into), self.0.ids(piece.tokens));
-        CompletionChoice { text, index, logprobs, finish_reason, token_ids, prompt_token_ids }
+        let prompt_logprobs = piece.prompt;
+        CompletionChoice { text, index, logprobs, finish_reason, token_ids, prompt_token_ids, prompt_logprobs }
     }
 
     fn write(&self, choices: Vec<CompletionChoice>, usage: Option<Usage>) -> String {

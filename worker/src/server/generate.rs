@@ -162,8 +162,16 @@ fn refused(error: SubmitError, param: &str) -> ApiError {
     }
 }
 
-/// The number of tokens that may be generated.
-fn check_length(model: &ServerModel, tokens: &[u32], sampling: &Sampling, param: &str) -> Result<usize, ApiError> {
+/// The number of tokens that may be generated after a prompt, which the field `param` holds.
+///
+/// # Errors
+/// 400: the prompt is empty, holds an unknown token or does not fit.
+pub(super) fn check_length(
+    model: &ServerModel,
+    tokens: &[u32],
+    sampling: &Sampling,
+    param: &str,
+) -> Result<usize, ApiError> {
     if tokens.is_empty() {
         return Err(ApiError::invalid(param, format!("`{param}` is empty: the model needs at least one token")));
     }
@@ -215,6 +223,6 @@ fn params(model: &ServerModel, sampling: &Sampling, seed: u64, max_tokens: usize
         min_tokens: sampling.min_tokens as usize,
         stop_ids,
         guide: None,
-        prompt_logprobs: logprobs.filter(|_| echo),
+        prompt_logprobs: logprobs.filter(|_| echo).max(sampling.prompt_logprobs.map(|count| count as usize)),
     }
 }

@@ -232,12 +232,15 @@ fn check_size(
     request: &Generate,
     prompts: &[PreparedPrompt],
 ) -> Result<(), ApiError> {
-    let Some(top) = request.sampling.logprobs else { return Ok(()) };
+    let (of_answer, of_prompt) = (request.sampling.logprobs, request.sampling.prompt_logprobs);
+    let Some(top) = of_answer.max(of_prompt) else { return Ok(()) };
     let limit = model.engine.max_model_len();
     let reports = prompts.iter().map(|prompt| {
         let room = limit.saturating_sub(prompt.tokens.len());
         let generated = request.sampling.max_tokens.map_or(room, |max| room.min(max as usize));
-        generated + if prompt.echo.is_some() { prompt.tokens.len() } else { 0 }
+        let generated = if of_answer.is_some() { generated } else { 0 };
+        let scored = usize::from(of_answer.is_some() && prompt.echo.is_some()) + usize::from(of_prompt.is_some());
+        generated + scored * prompt.tokens.len()
     });
     let reports = reports.sum::<usize>().saturating_mul(request.sampling.n as usize);
     let bytes = reports.saturating_mul(top as usize + 1).saturating_mul(LOGPROB_BYTES);
@@ -249,7 +252,7 @@ fn check_size(
          streamed; set `stream`, or lower `max_tokens`, `n` or the number of log probabilities",
         server.answer_bytes_max
     );
-    Err(ApiError::invalid(endpoint.logprobs, message))
+    Err(ApiError::invalid(if of_answer.is_some() { endpoint.logprobs } else { "prompt_logprobs" }, message))
 }
 
 fn writer(

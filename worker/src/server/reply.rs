@@ -80,7 +80,9 @@ pub(super) struct Whole {
 impl Whole {
     /// The log probabilities in it.
     fn logprobs(&self) -> usize {
-        self.pieces.iter().flat_map(|piece| &piece.reports).map(|report| 1 + report.top.len()).sum()
+        let of_prompts = self.pieces.iter().filter_map(|piece| piece.prompt.as_ref()).flatten().flatten();
+        let of_answers = self.pieces.iter().flat_map(|piece| &piece.reports);
+        of_answers.map(|report| 1 + report.top.len()).chain(of_prompts.map(std::collections::BTreeMap::len)).sum()
     }
 
     /// The reason of each choice's end.
@@ -101,6 +103,7 @@ pub(super) async fn collect(mut generation: Generation) -> Result<Whole, ApiErro
         piece.parts.into_iter().for_each(|part| speech::add(&mut whole.parts, part));
         whole.tokens.extend(piece.tokens);
         whole.reports.extend(piece.reports);
+        whole.prompt = whole.prompt.take().or(piece.prompt);
         whole.finish = whole.finish.or(piece.finish);
     }
     Ok(Whole { pieces, usage: generation.sum_up() })

@@ -23,6 +23,59 @@ async fn a_prompt_and_a_conversation_are_the_tokens_that_a_request_has() {
 }
 
 #[tokio::test]
+async fn a_request_is_rendered_as_it_would_be_answered() {
+    let worker = start(json!({})).await;
+    let asked = chat(json!({"max_tokens": 3, "return_token_ids": true, "seed": 7, "stop": ["x"]}));
+    let answer = worker.post("/v1/chat/completions", &asked).await.json();
+    let rendered = worker.post("/v1/chat/completions/render", &asked).await.json();
+    assert_eq!(rendered["token_ids"], answer["prompt_token_ids"]);
+    let sampling = &rendered["sampling_params"];
+    assert_eq!(
+        (&sampling["max_tokens"], &sampling["seed"], &sampling["stop"]),
+        (&json!(3), &json!(7), &json!(["x"])),
+        "{rendered}"
+    );
+    let prompts = json!({"prompt": [[4, 5], [1, 2, 3]]});
+    let rendered = worker.post("/v1/completions/render", &prompts).await.json();
+    assert_eq!(
+        (&rendered[1]["token_ids"], &rendered[0]["sampling_params"]["max_tokens"]),
+        (&json!([1, 2, 3]), &json!(16)),
+        "{rendered}"
+    );
+    for body in [json!({"prompt": ""}), json!({"prompt": "a", "temperature": 9}), json!({"prompt": "a", "suffix": "b"})]
+    {
+        assert_eq!(worker.post("/v1/completions/render", &body).await.status, 400, "{body}");
+    }
+}
+
+#[tokio::test]
+async fn log_probabilities_of_a_prompt_are_those_of_its_echo() {
+    let worker = start(json!({})).await;
+    let fields = json!({"prompt": "The forebay holds", "max_tokens": 2, "temperature": 0, "logprobs": 2, "echo": true, "prompt_logprobs": 3, "n": 2});
+    let choices = worker.complete(fields).await["choices"].clone();
+    let ids = worker.post("/tokenize", &json!({"prompt": "The forebay holds"})).await.json()["tokens"].clone();
+    let ids = ids.as_array().expect("ids");
+    for choice in choices.as_array().expect("choices") {
+        let (own, echoed) = (&choice["prompt_logprobs"], &choice["logprobs"]["token_logprobs"]);
+        assert_eq!((own.as_array().map(Vec::len), &own[0]), (Some(ids.len()), &Value::Null), "{choice}");
+        for (at, id) in ids.iter().enumerate().skip(1) {
+            let entry = own[at].as_object().expect("an entry");
+            let said = &entry[&id.to_string()];
+            assert_eq!(said["logprob"], echoed[at]);
+            assert!(entry.len() == 3 || (entry.len() == 4 && said["rank"].is_null()), "{entry:?}");
+            assert!(entry.values().any(|one| one["rank"] == 1) && said["decoded_token"].is_string(), "{entry:?}");
+            assert!(choice["logprobs"]["top_logprobs"][at].as_object().expect("two").len() <= 3);
+        }
+    }
+    let answer = worker.chat(json!({"max_tokens": 1, "prompt_logprobs": 0, "return_token_ids": true})).await;
+    let (own, ids) = (&answer["prompt_logprobs"], &answer["prompt_token_ids"]);
+    assert_eq!(own.as_array().map(Vec::len), ids.as_array().map(Vec::len));
+    assert!(own[1][ids[1].to_string()]["logprob"].as_f64().is_some_and(|logprob| logprob <= 0.0), "{own}");
+    let streamed = json!({"prompt": "a", "prompt_logprobs": 1, "stream": true});
+    assert_eq!(worker.post("/v1/completions", &streamed).await.json()["error"]["param"], "prompt_logprobs");
+}
+
+#[tokio::test]
 async fn what_is_no_text_and_no_token_is_a_400() {
     let worker = start(json!({})).await;
     for (path, body) in [

@@ -95,6 +95,9 @@ pub(super) static GENERATION: &[Field] = &[
             sampling::bad_words(given).map(|words| draft.sampling.bad_words = words)
         })
     },
+    honoured("prompt_logprobs", Kind::Integer, |draft, given| {
+        given.count(sampling::TOP_LOGPROBS_MAX).map(|count| draft.sampling.prompt_logprobs = Some(count))
+    }),
     honoured("truncate_prompt_tokens", Kind::Integer, |draft, given| {
         let most = given.integer(-1, u32::MAX.into())?;
         draft.truncate_prompt_tokens = u32::try_from(most).ok();
@@ -168,7 +171,6 @@ pub(super) static HINTS: &[Field] = &[
 pub(super) static UNDONE: &[Field] = &[
     // vLLM
     refused_text("guided_whitespace_pattern", &["\"\""], TextRole::Definition),
-    refused("prompt_logprobs", &[]),
     refused("logprob_token_ids", &["[]"]),
     refused("logits_processors", &["[]"]),
     refused("use_beam_search", &["false"]),

@@ -10,7 +10,7 @@ const TEXT_BYTES_MAX: usize = 16 << 10;
 
 /// The piece as pieces in order; the last holds its end. A piece of several has one part at most.
 pub(super) fn split(piece: Piece) -> Vec<Piece> {
-    let Piece { parts, tokens, mut reports, finish } = piece;
+    let Piece { parts, tokens, mut reports, prompt, finish } = piece;
     let mut pieces: Vec<Piece> = Vec::new();
     for mut part in parts {
         while part.text().is_some_and(|text| text.len() > TEXT_BYTES_MAX) {
@@ -33,6 +33,7 @@ pub(super) fn split(piece: Piece) -> Vec<Piece> {
         pieces.push(Piece::default());
     }
     pieces[0].tokens = tokens;
+    pieces[0].prompt = prompt;
     pieces.last_mut().into_iter().for_each(|last| last.finish = finish);
     pieces
 }
@@ -55,7 +56,9 @@ mod tests {
             let reports: Vec<_> = (0..reports).map(report).collect();
             let call = Part::Call { index: 0, id: "i".into(), name: "n".into() };
             let parts = vec![Part::Text(text.clone()), call.clone(), Part::Arguments { index: 0, text: text.clone() }];
-            let pieces = split(Piece { parts, tokens: vec![1], reports: reports.clone(), finish: Some("stop") });
+            let pieces = split(Piece {
+                parts, tokens: vec![1], reports: reports.clone(), prompt: None, finish: Some("stop"),
+            });
             let texts = || pieces.iter().flat_map(|piece| &piece.parts).filter_map(Part::text);
             prop_assert!(texts().all(|text| text.len() <= TEXT_BYTES_MAX));
             prop_assert!(pieces.iter().all(|piece| piece.reports.len() <= REPORTS_MAX && piece.parts.len() <= 1));
