@@ -3,10 +3,13 @@
 Knows nothing of what is sent. Needs root and iproute2; whatever is made here goes with the `with` that made it. Rates are
 megabits a second, the same in both directions, and count what Ethernet carries (frames, not their payload).
 """
+import ctypes
 import json
 import os
+import socket
 import subprocess
 import sys
+import threading
 from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
@@ -93,6 +96,27 @@ class Host:
     def command(self, command):
         """`command` as it is run at this host."""
         return ["ip", "netns", "exec", self.namespace, *map(str, command)]
+
+    def connect(self, port):
+        """A connection to a port of this host's own loopback."""
+        made = []
+
+        def enter():
+            # A thread is moved into the namespace and ends there; its socket stays.
+            with open(f"/run/netns/{self.namespace}") as namespace:
+                if ctypes.CDLL(None, use_errno=True).setns(namespace.fileno(), 0) != 0:
+                    return
+            try:
+                made.append(socket.create_connection(("127.0.0.1", port), timeout=2))
+            except OSError:
+                pass
+
+        thread = threading.Thread(target=enter)
+        thread.start()
+        thread.join()
+        if not made:
+            raise ConnectionRefusedError(f"{self.name} does not listen at {port}")
+        return made[0]
 
     def received(self):
         """Bytes that the switch has sent to this host, counted at its interface."""
