@@ -410,7 +410,7 @@ impl Driver {
             }
             Event::Own(member) => hear(News::Own(member)),
             Event::Strangers(members) => hear(News::Strangers(&members)),
-            Event::Looked => hear(News::Looked),
+            Event::Looked { is_alone } => hear(News::Looked { is_alone }),
             Event::Said { peer, frame } => {
                 let source = at(peer);
                 match frame {
@@ -434,7 +434,7 @@ impl Driver {
     /// No more news of peers will come: those that are there are gone.
     fn hear_the_last(&mut self) {
         self.neighbours = None;
-        self.shared.supply().heard(News::Looked, now());
+        self.shared.supply().heard(News::Looked { is_alone: false }, now());
         let count = self.shared.landed_by_source().len();
         for source in self.origin_count..count {
             self.shared.supply().heard(News::Left { source }, now());

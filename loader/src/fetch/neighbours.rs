@@ -92,7 +92,10 @@ pub(crate) enum Event {
     /// The members that are no neighbours, and may load the same model for all that is known.
     Strangers(Vec<MemberKey>),
     /// All peers that can be asked at the beginning have joined.
-    Looked,
+    Looked {
+        /// True if no other member is known.
+        is_alone: bool,
+    },
     /// A peer says what it has.
     Said {
         /// The peer.

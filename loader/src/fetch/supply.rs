@@ -119,7 +119,10 @@ pub(super) enum News<'a> {
     /// The members that are no neighbours, and may load the same model for all that is known.
     Strangers(&'a [MemberKey]),
     /// The peers that are there at the beginning have joined.
-    Looked,
+    Looked {
+        /// True if no other member is known.
+        is_alone: bool,
+    },
     /// The extents that a peer has.
     Full { source: usize, bitmap: Bitmap },
     /// Extents that a peer has now.

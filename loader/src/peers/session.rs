@@ -38,9 +38,10 @@ const BEGINNING: Duration = Duration::from_secs(10);
 const JOINS_MAX: usize = 256;
 
 /// The time after which a member that went away may be tried again; it doubles each time. One that never answered may be
-/// starting, as we are.
+/// starting, as we are: it is tried so often before the pause doubles.
 const AWAY: Duration = Duration::from_secs(5);
 const AWAY_UNSEEN: Duration = Duration::from_millis(200);
+const UNSEEN_TRIES: u32 = 16;
 const AWAY_MAX: Duration = Duration::from_secs(300);
 
 /// The time for which a load waits for the first answers before it begins without.
@@ -190,7 +191,9 @@ impl Session {
 
     async fn looked(&mut self) {
         self.has_looked = true;
-        let _ = self.events.send(Event::Looked).await;
+        let (members, own) = self.fleet.members();
+        let is_alone = members.iter().all(|member| Some(&member.id) == own.as_ref());
+        let _ = self.events.send(Event::Looked { is_alone }).await;
     }
 
     /// Connects to members while there is room.
@@ -320,8 +323,11 @@ impl Session {
 impl Known {
     fn go_away(&mut self, may_return: bool) {
         let is_unseen = matches!(self.state, State::Here { peer: None, .. });
-        let pause = if is_unseen { AWAY_UNSEEN } else { AWAY };
-        let pause = pause.saturating_mul(1 << self.departures.min(11)).min(AWAY_MAX);
+        let (pause, doublings) = match is_unseen {
+            true => (AWAY_UNSEEN, self.departures.saturating_sub(UNSEEN_TRIES)),
+            false => (AWAY, self.departures),
+        };
+        let pause = pause.saturating_mul(1 << doublings.min(11)).min(AWAY_MAX);
         self.departures += 1;
         self.state = State::Away { until: may_return.then(|| Instant::now() + pause) };
     }

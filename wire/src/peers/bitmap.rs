@@ -41,11 +41,13 @@ impl Bitmap {
 
     /// Returns true if the extent is in it.
     #[must_use]
+    #[inline]
     pub fn contains(&self, extent: u32) -> bool {
         extent < self.extents && self.bytes[extent as usize / 8] >> (extent % 8) & 1 == 1
     }
 
     /// Puts an extent in. Returns true if it is a possible one that was not there.
+    #[inline]
     pub fn insert(&mut self, extent: u32) -> bool {
         let is_new = extent < self.extents && !self.contains(extent);
         if is_new {

@@ -12,6 +12,7 @@
 
 mod gap;
 mod help;
+mod outside;
 mod owners;
 mod pace;
 mod peer;
@@ -40,18 +41,29 @@ use crate::landing::LandingError;
 use crate::plan::Fetch;
 use crate::source::SourceError;
 use help::{Help, Landed};
+use outside::Outside;
 use owners::Owners;
 use pace::{Pace, Patience};
 use peer::{Peer, Standing};
 use work::{AGE_MAX, Running, State, Work};
 
-/// Requests in flight at all peers together, while others load as well: more only wait in queues.
+/// Requests in flight at all peers together, where nobody else loads.
+const SERVED_MAX: usize = 32;
+
+/// The same while others load: what comes in so many seconds, within bounds. Requests share links, so that more of them only
+/// come later; fewer leave links idle.
+const SWAPS_S: f64 = 2.0;
+const SWAPS_MIN: usize = 4;
 const SWAPS_MAX: usize = 12;
+
+/// A peer has one request after another; beyond it what comes in so many seconds, so that no round trip is idle.
+const TURN_S: f64 = 0.05;
 
 /// Peers that serve or load, and the origin for gaps.
 pub(in crate::fetch) struct Swarm {
     work: Work,
     owners: Owners,
+    outside: Outside,
     pace: Pace,
     patience: Patience,
     /// Members that are no neighbours.
@@ -102,6 +114,7 @@ impl Swarm {
         Self {
             work: Work::new(fetches, &neighbours.firsts, pace.window(), now),
             owners: Owners::new(neighbours.own),
+            outside: Outside::new(),
             patience: pace.patience(Duration::ZERO, 1),
             pace,
             strangers: Vec::new(),
@@ -145,19 +158,49 @@ impl Swarm {
         self.peers.iter().map(|peer| peer.in_flight).sum()
     }
 
-    /// The most requests in flight at one peer.
+    /// The most requests in flight at all peers together.
     fn in_flight_max(&self) -> usize {
+        if !self.swaps() {
+            return SERVED_MAX;
+        }
+        let most = self.pace.extents_in(SWAPS_S).clamp(SWAPS_MIN, SWAPS_MAX);
+        match self.under_way_at_origin() {
+            0 => most,
+            // Those that fill what others leave of the link: with more, the origin's part of it would be less than its own
+            // link can bring.
+            own => most.min(self.outside.most().saturating_sub(own + 1).max(1)),
+        }
+    }
+
+    /// The most requests in flight at one peer.
+    fn in_flight_each_max(&self) -> usize {
+        if !self.swaps() {
+            return self.bounds.in_flight_max;
+        }
         let live = self.peers.iter().filter(|peer| peer.standing == Standing::Here).count();
-        if self.swaps() { SWAPS_MAX.div_ceil(live.max(1)) } else { self.bounds.in_flight_max }
+        self.pace.extents_in(TURN_S).div_ceil(live.max(1)).clamp(1, SWAPS_MAX)
+    }
+
+    /// The extents that this load has claimed and waits for: from the origin, and from everywhere outside.
+    fn under_way_at_origin(&self) -> usize {
+        self.claimed().filter(|running| running.source < self.origin.count).map(|running| running.places.len()).sum()
+    }
+
+    fn under_way_outside(&self) -> usize {
+        self.claimed().map(|running| running.places.len()).sum()
+    }
+
+    fn claimed(&self) -> impl Iterator<Item = &Running> {
+        self.running.values().filter(|running| running.is_claimed && !running.waits)
     }
 
     /// An order of the peer that is expected to bring one soonest; beside others that load, of the one that is asked least.
     fn ask_peers(&mut self, room: &Room<'_>, now: Instant, random: &mut StdRng) -> Option<Order> {
         let swaps = self.swaps();
-        if self.work.missing_count() == 0 || (swaps && self.in_flight_at_peers() >= SWAPS_MAX) {
+        if self.work.missing_count() == 0 || self.in_flight_at_peers() >= self.in_flight_max() {
             return None;
         }
-        let most = self.in_flight_max();
+        let most = self.in_flight_each_max();
         let is_ready = |at: &usize| self.peers[*at].has_room(now) && self.peers[*at].in_flight < most;
         let mut ready: Vec<usize> = (0..self.peers.len()).filter(is_ready).collect();
         if swaps {
@@ -247,6 +290,7 @@ impl Swarm {
         let took = facts.now.saturating_duration_since(began);
         if matches!(ended, Ended::Complete) && running.is_some_and(|running| running.is_claimed) {
             self.pace.outside_took(took);
+            self.outside.took(took, facts.now);
         }
         let missing = self.release(order, facts);
         let config = self.config.clone();
@@ -373,6 +417,10 @@ impl Supply for Swarm {
     }
 
     fn hedge(&self, order: &Order, extent: u64, now: Instant) -> Option<usize> {
+        if self.swaps() {
+            // Links are full: a second copy would come in place of a first one. What is too slow is taken back.
+            return None;
+        }
         let place = *self.work.places(order.file, &(extent..extent + 1)).first()?;
         let extent = self.work.get(place);
         let can = |&at: &usize| {
@@ -385,7 +433,7 @@ impl Supply for Swarm {
         let soonest =
             |left: &usize, right: &usize| self.peers[*left].expected_s().total_cmp(&self.peers[*right].expected_s());
         let peer = (0..self.peers.len()).filter(can).min_by(soonest).map(|at| self.origin.count + at);
-        // Beside others that load, a second copy of their bytes is none of the origin's business.
+        // A second copy of what others load is none of the origin's business.
         let is_alone = self.owners.count() == 1;
         let replica = || {
             let has_it = self.origin.count > 0 && !extent.is_lost;
@@ -407,8 +455,11 @@ impl Supply for Swarm {
                 };
                 return self.peers.push(Peer::new(extents, *member, *is_near, &config, now));
             }
-            News::Looked => {
+            News::Looked { is_alone } => {
                 self.awaits_peers = false;
+                if *is_alone {
+                    self.outside.be_alone();
+                }
                 return;
             }
             News::Own(member) => {
@@ -438,9 +489,10 @@ impl Supply for Swarm {
         };
         let Some(peer) = self.peer_mut(source).filter(|peer| peer.is_live()) else { return };
         let (was_here, swapped) = (peer.standing, peer.swaps());
+        let mut brought = Vec::new();
         match news {
             News::Full { bitmap, .. } if bitmap.extents() == extents => peer.hear_full(bitmap),
-            News::Added { numbers, .. } => peer.hear_added(numbers),
+            News::Added { numbers, .. } => brought = peer.hear_added(numbers, now),
             News::Claimed { numbers, .. } => peer.hear_claims(numbers, now),
             News::Unclaimed { numbers, .. } => peer.hear_unclaims(numbers),
             News::Role { role, .. } => peer.hear_role(role),
@@ -448,6 +500,7 @@ impl Supply for Swarm {
             _ => {}
         }
         self.has_new_members |= (peer.standing, peer.swaps()) != (was_here, swapped);
+        brought.into_iter().for_each(|took| self.outside.took(took, now));
     }
 
     fn observe(&mut self, landed: &[u64], now: Instant) {

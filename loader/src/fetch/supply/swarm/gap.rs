@@ -1,12 +1,14 @@
 //! The origin's part of a start beside peers: extents that no peer has, or none has time for.
 
+use std::ops::Range;
 use std::time::{Duration, Instant};
 
 use rand::rngs::StdRng;
 use wire::extent::EXTENT_BYTES;
 
 use super::owners::Turn;
-use super::work::{State, Work};
+use super::peer::Peer;
+use super::work::State;
 use super::{Swarm, is_ours, ours};
 use crate::fetch::decide::{self, Ended, Position};
 use crate::fetch::error::FetchError;
@@ -15,6 +17,9 @@ use crate::fetch::supply::{After, Facts, Order, Room};
 
 /// The deadlines after which the origin brings an extent, whoever owns it or says that he has it.
 const NOBODY: u32 = 3;
+
+/// The deadlines after which an extent may be asked for outside, whatever else is under way there.
+const OVERRIPE: u32 = 2;
 
 /// The time of a request to the origin beyond which it is for one extent alone.
 const SLOW: Duration = Duration::from_millis(500);
@@ -42,9 +47,13 @@ impl Swarm {
         Some(order)
     }
 
-    /// The most requests in flight at the origin: all that load together fill it together.
+    /// The most requests in flight at the origin. All that load together fill it together: those that are not heard by a part
+    /// of it each, the others by what `outside` leaves room for.
     pub(super) fn origin_max(&self) -> usize {
-        self.origin.window.size().div_ceil(self.owners.count())
+        match self.owners.are_heard() {
+            true => self.origin.window.size(),
+            false => self.origin.window.size().div_ceil(self.owners.count()),
+        }
     }
 
     /// The next extents that the origin is to bring, neighbours in one file.
@@ -61,7 +70,7 @@ impl Swarm {
         let is_tail = self.work.missing_count() < self.origin.window.size() && self.owners.count() == 1;
         // Where requests take long, smaller ones bring something to swap sooner.
         let is_slow = self.owners.count() > 1 && self.patience.outside > SLOW || self.help.is_trying();
-        let most = if is_tail || is_slow {
+        let most = if is_tail || is_slow || self.outside_room(now) < 2 {
             1
         } else {
             usize::try_from(self.config.fetch_bytes / EXTENT_BYTES).unwrap_or(1).max(1)
@@ -83,9 +92,55 @@ impl Swarm {
     fn first_gap(&mut self, now: Instant) -> Option<usize> {
         let (start, end) =
             (self.work.front().start, if self.has_peers() { self.work.front().end } else { self.work.end() });
-        let is_missing = |work: &Work, place: &usize| work.get(*place).state == State::Missing;
-        let own = (start..end).find(|place| is_missing(&self.work, place) && self.is_gap(*place, false, now));
-        own.or_else(|| (start..end).rev().find(|place| is_missing(&self.work, place) && self.is_gap(*place, true, now)))
+        let open = self.open(start..end, now);
+        let own = open.iter().copied().find(|&place| self.is_gap(place, false, now));
+        own.or_else(|| open.into_iter().rev().find(|&place| self.is_gap(place, true, now)))
+    }
+
+    /// The missing extents that may be asked for outside now: the first of those that nobody brings, as far as all loads
+    /// together have room for more; and those that have waited for long.
+    fn open(&mut self, places: Range<usize>, now: Instant) -> Vec<usize> {
+        let mut room = self.outside_room(now);
+        let mut open = Vec::new();
+        for place in places {
+            if self.work.get(place).state != State::Missing {
+                continue;
+            }
+            if self.is_overripe(place, now) {
+                open.push(place);
+            } else if room > 0 && !self.is_copied(place, now) {
+                room -= 1;
+                self.work.get_mut(place).open_since.get_or_insert(now);
+                open.push(place);
+            }
+        }
+        open
+    }
+
+    /// The extents that may be asked for outside, beside those that are under way. Where members are not heard, neither is
+    /// what they have under way.
+    fn outside_room(&self, now: Instant) -> usize {
+        if !self.owners.are_heard() {
+            return usize::MAX;
+        }
+        let counts = |peer: &&Peer| peer.swaps() && !peer.is_late(now) && !self.owners.is_late(peer.member, now);
+        let most = self.outside.most();
+        // Whoever claims everything leaves room for others.
+        let claims = self.peers.iter().filter(counts).map(|peer| peer.claims().min(most.div_ceil(2)));
+        most.saturating_sub(self.under_way_outside() + claims.sum::<usize>())
+    }
+
+    /// Returns true if the origin may bring an extent although peers have it. Beside others that load, it brings one at a
+    /// time: it is theirs as well.
+    fn helps(&self, place: usize, now: Instant) -> bool {
+        let has_room = !self.swaps() || self.origin.in_flight == 0;
+        has_room && self.help.allows(self.origin.in_flight) && self.has_waited(place, now)
+    }
+
+    /// Returns true if an extent has waited for so long that whoever brings it is welcome.
+    fn is_overripe(&self, place: usize, now: Instant) -> bool {
+        let extent = self.work.get(place);
+        extent.is_kept_for(0, now) || self.helps(place, now) || extent.waited(now) >= self.patience.wanted * OVERRIPE
     }
 
     /// Returns true if no peer is going to bring an extent soon, and it is this load's turn to take it from the origin.
@@ -98,7 +153,7 @@ impl Swarm {
         if extent.is_kept_for(0, now) {
             return true;
         }
-        let helps = self.help.allows(self.origin.in_flight) && waited >= self.bounds.patience;
+        let helps = self.helps(place, now);
         if helps && self.help.is_for_dry() {
             return true;
         }
@@ -131,7 +186,7 @@ impl Swarm {
 
     /// Returns true if an extent's owner has had the time to claim it and has not, although it becomes urgent.
     fn may_inherit(&self, turn: Turn, place: usize, now: Instant) -> bool {
-        let waited = self.work.get(place).waited(now);
+        let waited = self.work.get(place).was_open(now);
         let is_near = self.work.distance(place) < self.work.window().checked_shr(turn.before).unwrap_or(0);
         turn.are_heard && is_near && waited >= self.patience.outside * turn.before
     }
@@ -194,7 +249,10 @@ impl Swarm {
         match next {
             decide::Next::Done => {
                 let began = self.running.get(&order.id).map_or(facts.now, |running| running.began);
-                self.pace.outside_took(facts.now.saturating_duration_since(began));
+                let took = facts.now.saturating_duration_since(began);
+                self.pace.outside_took(took);
+                let count = u32::try_from(order.extents.end - order.extents.start).unwrap_or(1);
+                (0..count).for_each(|_| self.outside.took(took / count, facts.now));
                 self.release(&order, facts);
                 After::Done
             }

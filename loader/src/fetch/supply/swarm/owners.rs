@@ -58,6 +58,11 @@ impl Owners {
         }
     }
 
+    /// Returns true if the claims of all members are heard.
+    pub(super) fn are_heard(&self) -> bool {
+        self.members.values().all(|is_heard| *is_heard)
+    }
+
     /// The number of members, this load's own included.
     pub(super) fn count(&self) -> usize {
         self.members.len()

@@ -84,6 +84,15 @@ impl Pace {
         ((WINDOW_S * self.rate_max / EXTENT_BYTES as f64) as usize).clamp(WINDOW_MIN, WINDOW_MAX)
     }
 
+    /// The extents that the link brings in so many seconds at its best; all before anything is known.
+    #[expect(clippy::cast_precision_loss, clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "bounded")]
+    pub(super) fn extents_in(&self, seconds: f64) -> usize {
+        match self.rate {
+            Some(_) => (seconds * self.rate_max / EXTENT_BYTES as f64).ceil() as usize,
+            None => usize::MAX,
+        }
+    }
+
     /// Returns true if extents come far more slowly than any link of a fleet would bring them: 8 MB/s.
     pub(super) fn is_slow(&self) -> bool {
         self.extent_s() > SLOW_S

@@ -161,12 +161,20 @@ impl Peer {
         self.is_whole = self.has.count() == self.has.extents();
     }
 
-    pub(super) fn hear_added(&mut self, numbers: &[u32]) {
-        for &number in numbers {
-            self.has.insert(number);
-            self.claims.remove(&number);
+    /// Returns the ages of the claims that it has kept.
+    pub(super) fn hear_added(&mut self, numbers: &[u32], now: Instant) -> Vec<Duration> {
+        let mut kept = Vec::new();
+        for number in numbers {
+            self.has.insert(*number);
+            kept.extend(self.claims.remove(number).map(|since| now.saturating_duration_since(since)));
         }
         self.is_whole = self.has.count() == self.has.extents();
+        kept
+    }
+
+    /// The number of its claims.
+    pub(super) fn claims(&self) -> usize {
+        self.claims.len()
     }
 
     pub(super) fn hear_role(&mut self, role: Role) {

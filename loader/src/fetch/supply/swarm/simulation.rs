@@ -5,6 +5,7 @@
 //! can be played again.
 
 mod figures;
+mod fluid;
 mod link;
 mod node;
 mod properties;

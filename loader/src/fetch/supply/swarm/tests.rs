@@ -113,7 +113,7 @@ impl Simulation {
             swarm.heard(News::Full { source, bitmap: has }, begin);
             swarm.heard(News::Role { source, role: Role::Serving }, begin);
         }
-        swarm.heard(News::Looked, begin);
+        swarm.heard(News::Looked { is_alone: false }, begin);
         let sources = origin_count + ways.len();
         let run = Run {
             ended: Ok(()),
@@ -370,6 +370,18 @@ fn the_origin_helps_where_peers_are_too_slow() {
     let run = play(Some(HONEST), &[Way::Honest(2_000)]);
     assert!(run.ended.is_ok() && run.served[0] > EXTENTS / 2, "{run:?}");
     assert!(run.seconds < 60.0, "{run:?}");
+}
+
+#[test]
+fn whoever_looks_around_first_leaves_most_of_the_origin_to_those_that_start_a_moment_later() {
+    let asked = |is_alone| {
+        let mut simulation = Simulation::new(Some(HONEST), &[], 7);
+        simulation.swarm.heard(News::Looked { is_alone }, simulation.begin);
+        simulation.start().expect("it starts");
+        simulation.flying.iter().map(|(_, order)| order.extents.end - order.extents.start).sum::<u64>()
+    };
+    assert!(asked(false) <= 6, "{}", asked(false));
+    assert!(asked(true) >= 20, "{}", asked(true));
 }
 
 #[test]

@@ -17,6 +17,8 @@ pub(super) struct Extent {
     pub(super) state: State,
     /// The time at which it came to the front.
     pub(super) wanted_since: Option<Instant>,
+    /// The time at which it could first be asked for outside.
+    pub(super) open_since: Option<Instant>,
     /// True if the origin will not bring it.
     pub(super) is_lost: bool,
     /// The failures of the origin so far.
@@ -31,6 +33,11 @@ impl Extent {
     /// The time for which it has been at the front.
     pub(super) fn waited(&self, now: Instant) -> Duration {
         self.wanted_since.map_or(Duration::ZERO, |since| now.saturating_duration_since(since))
+    }
+
+    /// The time for which it could be asked for outside.
+    pub(super) fn was_open(&self, now: Instant) -> Duration {
+        self.open_since.map_or(Duration::ZERO, |since| now.saturating_duration_since(since))
     }
 
     /// Returns true if this source may have it: it is kept for nobody else.
@@ -108,6 +115,7 @@ impl Work {
                 number: first + u32::try_from(index).expect("extents are numbered"),
                 state: State::Missing,
                 wanted_since: None,
+                open_since: None,
                 is_lost: false,
                 history: History::default(),
                 recalls: 0,

@@ -7,6 +7,8 @@ use super::*;
 const GIB: f64 = (1 << 30) as f64;
 /// The bench's links: 400 Mbit/s.
 const BENCH: f64 = 48e6;
+/// The same for many workers on one machine: 100 Mbit/s.
+const SLOW: f64 = 12e6;
 
 struct Row {
     name: String,
@@ -52,10 +54,20 @@ fn figures(row: &Row) -> Figures {
 fn print(rows: &[Row]) {
     let mut json = String::new();
     for row in rows {
+        let begun = Instant::now();
         let of = figures(row);
         println!(
-            "{:<34} last {:.3} (worst {:.3}) origin/F {:.3} quarter {:.3} refused {:.2} wasted {:.4} state {} bad {}",
-            row.name, of.last, of.worst, of.origin, of.quarter, of.refused, of.wasted, of.state_bytes, of.bad
+            "{:<34} last {:.3} (worst {:.3}) origin/F {:.3} quarter {:.3} refused {:.2} wasted {:.4} state {} bad {} took {:.1?}",
+            row.name,
+            of.last,
+            of.worst,
+            of.origin,
+            of.quarter,
+            of.refused,
+            of.wasted,
+            of.state_bytes,
+            of.bad,
+            begun.elapsed()
         );
         let _ = write!(
             json,
@@ -115,6 +127,27 @@ fn the_figures_of_small_fleets() {
 }
 
 #[test]
+#[ignore = "prints"]
+fn the_figures_of_the_bench() {
+    let mut rows = Vec::new();
+    for (workers, spread_s) in [(1, 0.0), (4, 0.0), (4, 0.5), (8, 0.5), (16, 0.5)] {
+        rows.push(row(&format!("100 Mbit/s, N = {workers}, spread {spread_s}"), 5, move |seed| {
+            Setup::cold(workers, 105, SLOW, seed).with(|s| (s.shares, s.spread_s) = (true, spread_s))
+        }));
+    }
+    rows.push(row("400 Mbit/s, N = 4, spread 0.5", 3, |seed| {
+        Setup::cold(4, 286, BENCH, seed).with(|s| (s.shares, s.spread_s) = (true, 0.5))
+    }));
+    rows.push(row("1 GiB/s, N = 16, spread 0.5", 1, |seed| {
+        Setup::cold(16, 1024, GIB, seed).with(|s| (s.shares, s.spread_s) = (true, 0.5))
+    }));
+    rows.push(row("400 Mbit/s, four warm of R / 4, N = 4", 3, |seed| {
+        Setup::cold(4, 286, BENCH, seed).with(|s| (s.shares, s.warm) = (true, vec![BENCH / 4.0; 4]))
+    }));
+    print(&rows);
+}
+
+#[test]
 #[ignore = "minutes; prints"]
 fn the_figures_of_large_fleets() {
     let churn =
@@ -131,6 +164,15 @@ fn a_cold_fleet_finishes_at_the_speed_of_one_link_and_takes_each_byte_once() {
     for workers in [4, 8, 16] {
         let outcome = World::new(Setup::cold(workers, 286, BENCH, 1)).play();
         assert!(outcome.last <= 1.20 && outcome.origin <= 1.05, "{workers}: {outcome:?}");
+    }
+}
+
+#[test]
+fn a_cold_fleet_whose_connections_share_slow_links_takes_each_byte_once() {
+    for seed in 1..=3 {
+        let setup = Setup::cold(4, 105, SLOW, seed).with(|setup| (setup.shares, setup.spread_s) = (true, 0.5));
+        let outcome = World::new(setup).play();
+        assert!(outcome.last <= 1.25 && outcome.origin <= 1.03, "{outcome:?}");
     }
 }
 

@@ -11,7 +11,7 @@ pub(super) struct Flow {
     /// Those that are left; the first one is being sent.
     pub(super) extents: Range<u64>,
     /// Bytes of the first one that are left.
-    left: f64,
+    pub(super) left: f64,
 }
 
 impl Flow {
@@ -75,8 +75,9 @@ impl Link {
         self.advance(now);
         let before = self.flows.len();
         self.flows.retain(|flow| flow.attempt != attempt);
-        self.version += 1;
-        self.flows.len() < before
+        let was_under_way = self.flows.len() < before;
+        self.version += u64::from(was_under_way);
+        was_under_way
     }
 
     /// Ends everything.

@@ -102,7 +102,7 @@ impl Node {
             claims: BTreeSet::new(),
             changed: BTreeSet::new(),
             tells: false,
-            up: Link::new(rate, f64::INFINITY, setup.shares),
+            up: Link::new(rate, f64::INFINITY, false),
             down: 0,
             given: Bitmap::new(setup.extents),
             sources: Vec::new(),
@@ -135,9 +135,9 @@ impl Node {
     }
 
     /// Returns true if an extent may be sent to a peer now, as the seeder's queue has it.
-    pub(super) fn has_room(&self, to: usize, extent: u32, queue: usize) -> bool {
+    /// `all`: extents under way from here; `own`: those to this peer.
+    pub(super) fn has_room(&self, (all, own): (usize, usize), extent: u32, queue: usize) -> bool {
         let half = queue.div_ceil(2);
-        let (all, own) = self.up.count(to);
         all < if self.given.contains(extent) { half } else { queue } && own < half
     }
 }

@@ -1,11 +1,14 @@
 //! Claims about every fleet, searched by seeds. A seed that fails is printed; keep it in [`KEPT`].
 
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::thread;
+
 use rand::SeedableRng;
 
 use super::*;
 
 /// Seeds that failed once.
-const KEPT: [u64; 0] = [];
+const KEPT: [u64; 1] = [700];
 
 /// A fleet of at most so many workers, with faults of all kinds, that follows from a seed.
 fn any(seed: u64, workers_max: usize, extents_max: u32) -> Setup {
@@ -95,8 +98,36 @@ fn every_load_of_a_fleet_ends_while_the_origin_or_a_holder_lives() {
     search(0..2_000, 8, 60);
 }
 
+/// [`search`] on every core.
+fn search_widely(seeds: Range<u64>, check: impl Fn(u64) + Sync) {
+    let next = AtomicU64::new(seeds.start);
+    let look = || {
+        loop {
+            let seed = next.fetch_add(1, Ordering::Relaxed);
+            if seed >= seeds.end {
+                return;
+            }
+            check(seed);
+        }
+    };
+    thread::scope(|scope| {
+        (0..thread::available_parallelism().map_or(1, usize::from)).for_each(|_| drop(scope.spawn(look)));
+    });
+}
+
 #[test]
-#[ignore = "an hour"]
+#[ignore = "long: evals/verification/run swarm"]
 fn every_load_of_a_hundred_thousand_fleets_ends() {
-    search(0..100_000, 32, 60);
+    search_widely(0..100_000, |seed| search(seed..seed + 1, 32, 60));
+}
+
+#[test]
+#[ignore = "long: evals/verification/run swarm"]
+fn every_load_of_twenty_fleets_of_4096_ends() {
+    search_widely(0..20, |seed| {
+        let churn = |setup: &mut Setup| (setup.faults.killed, setup.faults.joining) = (200, 200);
+        let setup = Setup::cold(4_096, 64, 1e9, seed).with(churn);
+        let problem = problem(&setup);
+        assert!(problem.is_none(), "seed {seed} of 4,096 workers: {problem:?}");
+    });
 }

@@ -6,6 +6,7 @@ use std::collections::BinaryHeap;
 use rand::SeedableRng;
 use rand::seq::{IndexedRandom, IteratorRandom};
 
+use super::fluid::Fluid;
 use super::link::{Flow, Link};
 use super::node::{Flight, Kind, Node};
 use super::*;
@@ -54,6 +55,8 @@ enum Event {
         at: Option<usize>,
         version: u64,
     },
+    /// An extent has come, if the flows are still of this version.
+    Came(u64),
     /// The origin begins to send.
     Send {
         at: usize,
@@ -103,6 +106,8 @@ pub(in super::super) struct World {
     attempts: u64,
     random: StdRng,
     origin: Link,
+    /// The flows of all, where they share links.
+    fluid: Option<Fluid>,
     origin_turn: u64,
     origin_extents: u64,
     refused: u64,
@@ -142,7 +147,10 @@ impl World {
         nodes.extend(warm.map(|(at, rate)| Node::new(kinds.len() + at, Kind::Warm, *rate, &setup, begin)));
         let random = StdRng::seed_from_u64(setup.seed);
         let origin = Link::new(setup.origin.unwrap_or(1.0), STREAM, true);
+        let rates = nodes.iter().map(|node| node.rate).collect();
+        let fluid = setup.shares.then(|| Fluid::new(rates, setup.origin.unwrap_or(1.0), STREAM));
         let mut world = Self {
+            fluid,
             setup,
             nodes,
             begin,
@@ -223,9 +231,9 @@ impl World {
             Event::Ask { of, from, order, attempt } => self.ask(of, from, order, attempt),
             Event::Sent { at, version } => self.sent(at, version),
             Event::Send { at, order, attempt, first, end } => {
-                self.origin.add(Flow::new(at, order, attempt, first..end), self.now);
-                self.send_on(None);
+                self.send(None, Flow::new(at, order, attempt, first..end));
             }
+            Event::Came(version) => self.came(version),
             Event::Arrive { at, order, attempt, extent, from } => {
                 let cut = from.is_some_and(|from| !self.nodes[from].is_alive || self.is_cut(at, from));
                 if cut {
@@ -241,10 +249,12 @@ impl World {
             Event::End { at, order, attempt, why } => self.end(at, order, attempt, why),
             Event::Tell(at) => self.tell(at),
             Event::Tick(at) => self.tick(at),
-            Event::Wake(at) => {
+            // Of several, the one that was set last counts.
+            Event::Wake(at) if self.nodes[at].wakes == self.now => {
                 self.nodes[at].wakes = u64::MAX;
                 self.drive(at);
             }
+            Event::Wake(_) => {}
             Event::Die(at) => self.die(at),
             Event::Gone(at) => self.gone(at),
             Event::Part => self.is_parted = true,
@@ -275,7 +285,8 @@ impl World {
                 self.at(later, Event::Meet(at, other));
             }
         }
-        self.nodes[at].supply.heard(News::Looked, instant);
+        let is_alone = self.nodes.len() == 1;
+        self.nodes[at].supply.heard(News::Looked { is_alone }, instant);
         if self.nodes[at].loads() {
             let first = now + self.random.random_range(0..TICK);
             self.at(first, Event::Tick(at));
@@ -348,6 +359,10 @@ impl World {
     fn cancel(&mut self, at: usize, flight: &Flight) {
         let peer = flight.order.source().checked_sub(usize::from(self.setup.origin.is_some()));
         let (from, now) = (peer.map(|peer| self.nodes[at].sources[peer]), self.now);
+        if let Some(fluid) = &mut self.fluid {
+            fluid.cancel(flight.attempt, now);
+            return self.await_flows();
+        }
         if self.link(from).cancel(flight.attempt, now) {
             self.send_on(from);
         }
@@ -410,6 +425,37 @@ impl World {
         }
     }
 
+    fn send(&mut self, from: Option<usize>, flow: Flow) {
+        let now = self.now;
+        if let Some(fluid) = &mut self.fluid {
+            fluid.add(from, flow, now);
+            return self.await_flows();
+        }
+        self.link(from).add(flow, now);
+        self.send_on(from);
+    }
+
+    /// Waits for the next extent that shares its links with others.
+    fn await_flows(&mut self) {
+        let next = self.fluid.as_ref().and_then(|fluid| Some((fluid.next()?, fluid.version)));
+        next.into_iter().for_each(|(next, version)| self.at(next, Event::Came(version)));
+    }
+
+    fn came(&mut self, version: u64) {
+        let now = self.now;
+        let Some(fluid) = self.fluid.as_mut().filter(|fluid| fluid.version == version) else { return };
+        for (from, at, order, attempt, extent) in fluid.came(now) {
+            self.origin_extents += u64::from(from.is_none());
+            let is_cut = from.is_some_and(|from| !self.nodes[from].is_alive || self.is_cut(at, from));
+            let event = match is_cut {
+                true => (SECOND, Event::End { at, order, attempt, why: Why::Silent }),
+                false => (LATENCY, Event::Landed { at, order, attempt, extent }),
+            };
+            self.at(now + event.0, event.1);
+        }
+        self.await_flows();
+    }
+
     /// Waits for the next extent of a link.
     fn send_on(&mut self, at: Option<usize>) {
         let link = self.link(at);
@@ -445,12 +491,16 @@ impl World {
         if self.is_cut(of, from) {
             return end(self, Why::Silent);
         }
-        let (now, queue) = (self.now, self.setup.queue);
+        let queue = self.setup.queue;
+        let under_way = match &self.fluid {
+            Some(fluid) => fluid.count(of, from),
+            None => self.nodes[of].up.count(from),
+        };
         let node = &mut self.nodes[of];
         if !node.is_alive || !node.has.contains(number) || node.kind == Kind::Claiming {
             return end(self, Why::Broken);
         }
-        if node.kind == Kind::Refusing || !node.has_room(from, number, queue) {
+        if node.kind == Kind::Refusing || !node.has_room(under_way, number, queue) {
             let why = if node.given.contains(number) { Why::Taken } else { Why::Refused };
             self.refused += 1;
             return end(self, why);
@@ -459,8 +509,7 @@ impl World {
             return end(self, Why::Corrupt);
         }
         node.given.insert(number);
-        node.up.add(Flow::new(from, order, attempt, extent..extent + 1), now);
-        self.send_on(Some(of));
+        self.send(Some(of), Flow::new(from, order, attempt, extent..extent + 1));
     }
 
     fn landed(&mut self, at: usize, order: u64, attempt: u64, extent: u64) {
@@ -615,6 +664,11 @@ impl World {
     fn die(&mut self, at: usize) {
         self.nodes[at].is_alive = false;
         self.nodes[at].up.cut();
+        let now = self.now;
+        if let Some(fluid) = &mut self.fluid {
+            fluid.cut(at, now);
+            self.await_flows();
+        }
         self.has_news = true;
         self.at(self.now + 100 * MILLI, Event::Gone(at));
     }
