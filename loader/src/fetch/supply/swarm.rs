@@ -181,11 +181,12 @@ impl Swarm {
         self.pace.extents_in(TURN_S).div_ceil(live.max(1)).clamp(1, SWAPS_MAX)
     }
 
-    /// The extents that this load has claimed and waits for: from the origin, and from everywhere outside.
+    /// The extents that this load has under way at the origin.
     fn under_way_at_origin(&self) -> usize {
         self.claimed().filter(|running| running.source < self.origin.count).map(|running| running.places.len()).sum()
     }
 
+    /// The same everywhere outside.
     fn under_way_outside(&self) -> usize {
         self.claimed().map(|running| running.places.len()).sum()
     }
