@@ -301,9 +301,15 @@ pub(crate) struct EngineFlags {
     /// The format of keys and values: `auto`, `f32`, `f16` or `bf16`.
     #[arg(long, value_name = "NAME")]
     pub(crate) kv_cache_dtype: Option<String>,
-    /// The format that weights are converted to when they are loaded: `q8_0` (8 bits; copies beside the mapped file).
+    /// The format that weights are converted to when they are loaded: `q8_0` or `q4_k` (8 and 4 bits; copies beside the mapped file).
     #[arg(long, value_name = "NAME")]
     pub(crate) quantization: Option<String>,
+    /// A tokenizer instead of the model's own: a directory, or a `tokenizer.json`, `tekken.json` or `tokenizer.model`.
+    #[arg(long, value_name = "PATH")]
+    pub(crate) tokenizer: Option<PathBuf>,
+    /// A chat template instead of the model's own: a file, or the template itself (vLLM's name).
+    #[arg(long, value_name = "FILE")]
+    pub(crate) chat_template: Option<String>,
     /// The format of a model's calls of tools: `hermes`, `llama3_json`, `pythonic`, `mistral` or `json` (vLLM's name).
     #[arg(long, value_name = "NAME")]
     pub(crate) tool_call_parser: Option<String>,

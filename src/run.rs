@@ -187,6 +187,8 @@ fn engine_settings(flags: &EngineFlags) -> Vec<Setting> {
         ("enable_prefix_caching", text(caching)),
         ("kv_cache_dtype", flags.kv_cache_dtype.clone()),
         ("quantization", flags.quantization.clone()),
+        ("tokenizer", flags.tokenizer.as_ref().map(|path| path.display().to_string())),
+        ("chat_template", flags.chat_template.clone()),
         ("tool_call_parser", flags.tool_call_parser.clone()),
         ("reasoning_parser", flags.reasoning_parser.clone()),
         ("scheduling_policy", flags.scheduling_policy.clone()),

@@ -13,7 +13,7 @@ use std::path::{Path, PathBuf};
 type Claim = fn(&[u8]);
 
 /// Every target with its claim.
-const TARGETS: [(&str, Claim); 24] = [
+const TARGETS: [(&str, Claim); 25] = [
     ("cache_journal", fuzz::cache_journal),
     ("channels", fuzz::channels),
     ("chat_request", fuzz::chat_request),
@@ -38,6 +38,7 @@ const TARGETS: [(&str, Claim); 24] = [
     ("safetensors_header", fuzz::safetensors_header),
     ("scan", fuzz::scan),
     ("sse", fuzz::sse),
+    ("tokenizer_forms", fuzz::tokenizer_forms),
 ];
 
 #[test]

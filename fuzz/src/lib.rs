@@ -67,6 +67,11 @@ pub fn gguf_model(data: &[u8]) {
     model_text::check_gguf(data);
 }
 
+/// A vocabulary in another form than `tokenizer.json`: the first byte says which.
+pub fn tokenizer_forms(data: &[u8]) {
+    model_text::check_forms(data);
+}
+
 /// The body of a chat request.
 pub fn chat_request(data: &[u8]) {
     requests::chat_request(data);

@@ -5,6 +5,7 @@ use models::Config;
 use models::gguf::{config_json, text, tokenizer};
 use models::template::ChatTemplate;
 use models::tokenizer::{TextFiles, Tokenizer};
+use models::tokenizer_json::{Forms, write};
 use serde_json::{Map, json};
 
 /// Divides the files of one input.
@@ -43,6 +44,27 @@ pub(crate) fn check_gguf(bytes: &[u8]) {
     }
     let (Ok(said), Ok(own)) = (text(&gguf), tokenizer(&gguf)) else { return };
     check_files(&TextFiles { gguf: Some(&said), ..TextFiles::new(&own) });
+}
+
+/// A vocabulary in another form, by the first byte, and its settings: what is read becomes a tokenizer's document.
+pub(crate) fn check_forms(bytes: &[u8]) {
+    let Some((form, rest)) = bytes.split_first() else { return };
+    let mut files = rest.splitn(2, |byte| *byte == BETWEEN);
+    let (one, other) = (files.next().unwrap_or_default(), files.next().unwrap_or_default());
+    let settings = (!other.is_empty()).then_some(other);
+    let forms = match form % 3 {
+        0 => Forms { tekken_json: Some(one), ..Forms::default() },
+        1 => Forms { tokenizer_model: Some(one), tokenizer_config_json: settings, ..Forms::default() },
+        _ => Forms {
+            vocab_json: Some(one),
+            merges_txt: Some(other),
+            tokenizer_config_json: Some(br#"{"tokenizer_class": "GPT2Tokenizer"}"#),
+            ..Forms::default()
+        },
+    };
+    let Ok(Some(written)) = write(&forms) else { return };
+    assert!(serde_json::from_slice::<Map<String, serde_json::Value>>(&written.tokenizer_json).is_ok());
+    check_files(&TextFiles { names: Some(&written.names), ..TextFiles::new(&written.tokenizer_json) });
 }
 
 /// An accepted model has defaults that a request could have, spells every token, and renders within its bounds.

@@ -39,6 +39,16 @@ pub enum LoadError {
         /// The directory.
         path: PathBuf,
     },
+    /// A part of a model in several files is missing.
+    #[error(
+        "looking at {url}: there is no {file} beside it, and the model is in several files; give a folder that holds all of them"
+    )]
+    MissingPart {
+        /// The model's URL.
+        url: String,
+        /// The file that is not there.
+        file: String,
+    },
     /// The directory holds several GGUF files, and nothing says which is meant.
     #[error("opening the weights in {path}: found {first} and {second}; give the one file that is meant")]
     SeveralGgufs {

@@ -12,6 +12,7 @@
 mod error;
 mod ids;
 mod parse;
+pub(crate) mod split;
 
 use std::collections::BTreeMap;
 use std::ops::Range;
@@ -49,7 +50,7 @@ pub const ALIGNMENT_MAX: u64 = 2 << 20;
 pub struct Gguf {
     /// The metadata.
     pub metadata: BTreeMap<String, Value>,
-    /// The tensors in the order of their bytes; between two there is padding at most.
+    /// The tensors in the order of their bytes, file by file; between two there is padding at most.
     pub tensors: Vec<GgufTensor>,
     /// The offset of the tensors' bytes in the file.
     pub data_start: u64,

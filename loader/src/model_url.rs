@@ -9,6 +9,8 @@ use std::str::FromStr;
 
 use thiserror::Error;
 
+use crate::gguf::split::PartName;
+
 /// The location of a model.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub enum ModelUrl {
@@ -47,7 +49,7 @@ pub enum ModelUrl {
         revision: String,
     },
     /// One file of a folder. A GGUF file can be written: `./dir/file.gguf`, `https://HOST/PREFIX/file.gguf`,
-    /// `hf://ORG/NAME/file.gguf[@REVISION]`…
+    /// `hf://ORG/NAME/file.gguf[@REVISION]`… Any of several files that are one model stands for all.
     File {
         /// The folder it is in, of any of the kinds above.
         folder: Box<ModelUrl>,
@@ -86,8 +88,11 @@ impl ModelUrl {
             }
             Self::Http(base) => base.path(),
             Self::Hub { repository, .. } => repository,
-            Self::File { name, .. } if name.to_ascii_lowercase().ends_with(GGUF) => &name[..name.len() - GGUF.len()],
-            Self::File { name, .. } => name,
+            Self::File { name, .. } => match PartName::read(name) {
+                Some(part) => part.stem,
+                None if name.to_ascii_lowercase().ends_with(GGUF) => &name[..name.len() - GGUF.len()],
+                None => name,
+            },
         };
         last(path).map_or_else(|| self.to_string(), str::to_owned)
     }
@@ -144,7 +149,10 @@ fn gguf_file(text: &str) -> Option<(String, &str)> {
         Some((path, revision)) => (&text[.."hf://".len() + path.len()], Some(revision)),
         None => (text, None),
     };
-    let (folder, name) = match path.rsplit_once('/') {
+    // A repository is two parts; what follows is the file, in a folder of it or not.
+    let of_hub = |rest: &str| rest.match_indices('/').nth(1).map(|(at, _)| "hf://".len() + at);
+    let split = path.strip_prefix("hf://").and_then(of_hub).map(|at| (&path[..at], &path[at + 1..]));
+    let (folder, name) = match split.or_else(|| path.rsplit_once('/')) {
         Some(("", name)) => ("/", name),
         Some((folder, name)) => (folder, name),
         None => (".", path),
@@ -169,8 +177,13 @@ impl FromStr for ModelUrl {
         // A directory of such a name is one.
         if let Some((folder, name)) = gguf_file(text).filter(|_| !Path::new(text).is_dir()) {
             let plain = |char: char| char.is_alphanumeric() || "._- +()=,".contains(char);
+            let is_plain = |part: &str| !["", ".", ".."].contains(&part) && part.chars().all(plain);
             return match folder.parse()? {
-                folder if name.chars().all(plain) => Ok(Self::File { folder: Box::new(folder), name: name.to_owned() }),
+                folder if name.split('/').all(is_plain) => {
+                    // Any of several files stands for all, and the first has the metadata.
+                    let name = PartName::read(name).map_or_else(|| name.to_owned(), |part| part.name(1));
+                    Ok(Self::File { folder: Box::new(folder), name })
+                }
                 _ => Err(error(text, "names a file with a character that files of models do not have")),
             };
         }
@@ -316,6 +329,9 @@ mod tests {
             ("https://host/tiny.gguf", "https://host/tiny.gguf", "tiny"),
             ("s3://bucket/a/tiny.gguf", "s3://bucket/a/tiny.gguf", "tiny"),
             ("hf://org/name/tiny.gguf", "hf://org/name/tiny.gguf@main", "tiny"),
+            ("./a/tiny-00002-of-00003.gguf", "./a/tiny-00001-of-00003.gguf", "tiny"),
+            ("hf://org/name/tiny-00003-of-00003.gguf@v1", "hf://org/name/tiny-00001-of-00003.gguf@v1", "tiny"),
+            ("hf://org/name/Q4_K_M/tiny.gguf@v1", "hf://org/name/Q4_K_M/tiny.gguf@v1", "tiny"),
             ("hf://org/name/tiny.gguf@v1", "hf://org/name/tiny.gguf@v1", "tiny"),
         ] {
             let url: ModelUrl = text.parse().unwrap();
@@ -337,7 +353,9 @@ mod tests {
             "hf://org/name@",
             "hf://org/na me",
             "hf://../name",
-            "hf://org/tiny.gguf/x.gguf",
+            "hf://org/tiny.gguf",
+            "hf://org/name/../x.gguf",
+            "hf://org/name//x.gguf",
             "https://user:SECRET@host/x.gguf",
             "https://host/x.gguf?token=SECRET",
             "s3://bucket/../x.gguf",

@@ -393,8 +393,10 @@ impl Probe {
     /// Leaves out the files that a load keeps for other tools and that nothing vouches for.
     fn leave_out_uncovered(&mut self, verdict: &Verdict) {
         let is_covered = |name: &str| *verdict.expected(name) != Expected::NotCovered;
-        self.files
-            .retain(|name, _| probe::speaks_for_others(name) || probe::role_of(name).is_read() || is_covered(name));
+        let is_read = |name: &str| probe::role_of(name, &self.files).is_read();
+        let kept = |name: &str| probe::speaks_for_others(name) || is_read(name) || is_covered(name);
+        let left_out: Vec<String> = self.files.keys().filter(|name| !kept(name)).cloned().collect();
+        left_out.iter().for_each(|name| drop(self.files.remove(name)));
     }
 
     /// The identity of the weights, where the verdict has the digests of all their extents.

@@ -31,7 +31,7 @@ const SINGLE: &str = "model.safetensors";
 
 /// The small files that a model may have, as Hugging Face publishes them, and what a load makes of
 /// each. This is the only list of them.
-const SMALL_FILES: [(&str, Role); 12] = [
+const SMALL_FILES: [(&str, Role); 13] = [
     ("config.json", Role::Settings),
     ("generation_config.json", Role::Settings),
     ("tokenizer.json", Role::Settings),
@@ -44,7 +44,13 @@ const SMALL_FILES: [(&str, Role); 12] = [
     ("vocab.json", Role::Companion),
     ("merges.txt", Role::Companion),
     ("tokenizer.model", Role::Companion),
+    ("tekken.json", Role::Companion),
 ];
+
+/// The file that goes before a tokenizer's other forms.
+const TOKENIZER: &str = "tokenizer.json";
+/// Those forms: read where it is missing, and else kept for other tools.
+const OTHER_TOKENIZERS: [&str; 4] = ["vocab.json", "merges.txt", "tokenizer.model", "tekken.json"];
 
 /// One file of weights, its header checked.
 #[derive(Debug, Clone)]
@@ -84,13 +90,13 @@ pub struct Probe {
     pub(crate) shards: Vec<Shard>,
     /// True if its storage could not be asked, and peers showed it.
     pub(crate) is_from_peers: bool,
-    /// The contents of the model's one file, where it is a GGUF file.
+    /// The contents of the model's GGUF files, where it is of such.
     gguf: Option<Gguf>,
     evidence: Evidence,
 }
 
 impl Probe {
-    /// The contents of the model's one file, where it is a GGUF file.
+    /// The contents of the model's GGUF files, where it is of such.
     #[must_use]
     pub fn gguf(&self) -> Option<&Gguf> {
         self.gguf.as_ref()
@@ -170,8 +176,11 @@ impl Probe {
     }
 }
 
-/// The use that a load makes of a small file.
-pub(crate) fn role_of(name: &str) -> Role {
+/// The use that a load makes of a small file that is among `files`.
+pub(crate) fn role_of(name: &str, files: &BTreeMap<String, SmallFile>) -> Role {
+    if OTHER_TOKENIZERS.contains(&name) && !files.contains_key(TOKENIZER) {
+        return Role::Settings;
+    }
     SMALL_FILES.iter().find(|(known, _)| *known == name).map_or(Role::Companion, |(_, role)| *role)
 }
 

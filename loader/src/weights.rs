@@ -80,7 +80,7 @@ impl Weights {
         match layout::find(dir)? {
             Layout::Files(paths) => weights.add_files(&paths)?,
             Layout::Index(path) => weights.add_indexed(dir, &Index::read(path)?)?,
-            Layout::Gguf(path) => weights.add_gguf(&path)?,
+            Layout::Ggufs(paths) => weights.add_ggufs(&paths)?,
         }
         tracing::debug!(
             dir = %dir.display(),
@@ -250,13 +250,21 @@ impl Weights {
         paths.iter().try_for_each(|path| self.add_region(&Region::map_file(path)?).map(drop))
     }
 
-    /// Opens a GGUF file; tensors keep the names they have there.
-    fn add_gguf(&mut self, path: &Path) -> Result<(), LoadError> {
-        let region = Region::map_file(path)?;
-        let gguf_error = |source| LoadError::Gguf { file: region.name().to_owned(), source };
-        let gguf = gguf::parse(region.bytes().unwrap_or_default(), region.len()).map_err(gguf_error)?;
-        let header = gguf.header();
-        self.add(&region, &header).map(drop)
+    /// Opens the GGUF files of one model; tensors keep the names they have there.
+    fn add_ggufs(&mut self, paths: &[PathBuf]) -> Result<(), LoadError> {
+        let mut parts = Vec::with_capacity(paths.len());
+        for path in paths {
+            let region = Region::map_file(path)?;
+            let gguf_error = |source| LoadError::Gguf { file: region.name().to_owned(), source };
+            let gguf = gguf::parse(region.bytes().unwrap_or_default(), region.len()).map_err(gguf_error)?;
+            self.add(&region, &gguf.header())?;
+            parts.push(gguf);
+        }
+        let wrong = |(at, source): (usize, _)| LoadError::Gguf {
+            file: paths.get(at).map_or_else(String::new, |path| path.display().to_string()),
+            source,
+        };
+        gguf::split::join(parts).map(drop).map_err(wrong)
     }
 
     /// Opens the shard files that the index names and holds each against the index.

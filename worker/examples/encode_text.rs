@@ -1,13 +1,15 @@
 //! Encodes and decodes with a model's own tokenizer: JSON objects in, one a line (`file`, `text` and `special`, or
-//! `ids`), JSON objects out (`ids`, `decoded`, `skipped`, `streamed`). For comparing with the `tokenizers` library of
-//! Python, see `tests/fixtures/tokens.py`.
+//! `ids`), JSON objects out (`ids`, `decoded`, `skipped`, `streamed`). A file is a model directory, a `tokenizer.json` or a
+//! GGUF file. For comparing with Python, see `tests/fixtures/tokens.py` and `evals/models/tokens`.
 
 use std::collections::HashMap;
 use std::io::{BufRead, Error, Write};
+use std::path::Path;
 use std::sync::Arc;
 
 use models::gguf;
 use models::tokenizer::{Detokenizer, TextFiles, Tokenizer};
+use models::tokenizer_json::{self, Forms, MERGES_TXT, TEKKEN_JSON, TOKENIZER_MODEL, VOCAB_JSON};
 use serde_json::{Value, json};
 
 fn main() -> std::io::Result<()> {
@@ -24,8 +26,11 @@ fn main() -> std::io::Result<()> {
     Ok(())
 }
 
-/// The tokenizer in a `tokenizer.json` or in a GGUF file.
+/// The tokenizer in a directory, in a `tokenizer.json` or in a GGUF file.
 fn open(file: &str) -> std::io::Result<Tokenizer> {
+    if Path::new(file).is_dir() {
+        return open_directory(Path::new(file));
+    }
     let bytes = std::fs::read(file)?;
     if !file.ends_with(".gguf") {
         return Tokenizer::parse(&TextFiles::new(&bytes)).map_err(Error::other);
@@ -34,6 +39,36 @@ fn open(file: &str) -> std::io::Result<Tokenizer> {
     let own = gguf::tokenizer(&header).map_err(Error::other)?;
     let said = gguf::text(&header).map_err(Error::other)?;
     Tokenizer::parse(&TextFiles { gguf: Some(&said), ..TextFiles::new(&own) }).map_err(Error::other)
+}
+
+fn open_directory(directory: &Path) -> std::io::Result<Tokenizer> {
+    let read = |name: &str| std::fs::read(directory.join(name)).ok();
+    let (config, special, added) =
+        (read("tokenizer_config.json"), read("special_tokens_map.json"), read("added_tokens.json"));
+    let [tekken, model, vocab, merges] = [TEKKEN_JSON, TOKENIZER_MODEL, VOCAB_JSON, MERGES_TXT].map(read);
+    let forms = Forms {
+        tekken_json: tekken.as_deref(),
+        tokenizer_model: model.as_deref(),
+        vocab_json: vocab.as_deref(),
+        merges_txt: merges.as_deref(),
+        tokenizer_config_json: config.as_deref(),
+    };
+    let (own, names) = match read("tokenizer.json") {
+        Some(own) => (own, None),
+        None => {
+            let written = tokenizer_json::write(&forms).map_err(Error::other)?;
+            let written = written.ok_or_else(|| Error::other("no tokenizer"))?;
+            (written.tokenizer_json, Some(written.names))
+        }
+    };
+    let files = TextFiles {
+        tokenizer_config_json: config.as_deref(),
+        special_tokens_map_json: special.as_deref(),
+        added_tokens_json: added.as_deref(),
+        names: names.as_ref(),
+        ..TextFiles::new(&own)
+    };
+    Tokenizer::parse(&files).map_err(Error::other)
 }
 
 fn answer(tokenizer: &Arc<Tokenizer>, case: &Value) -> Value {

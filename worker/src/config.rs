@@ -76,7 +76,8 @@ pub struct WorkerConfig {
     /// multiply bf16, and f16 for others.
     pub kv_cache_dtype: KvCacheDtype,
     /// The format that matrices stored in bf16, f16 or f32 are converted to at load (vLLM's name): `q8_0` is
-    /// GGUF's blocks of 32 numbers, a binary16 scale and 32 signed bytes each. Decoding then reads half as much, and
+    /// GGUF's blocks of 32 numbers, a binary16 scale and 32 signed bytes each; `q4_k` its blocks of 256 numbers of four bits
+    /// (rows that are no whole ones become `q8_0`). Decoding then reads half as much, or little more than a quarter, and
     /// memory holds the copies beside the mapped file; `/status` says what was lost. Where absent, weights are
     /// computed with in place, as a GGUF file of Q8_0 always is.
     pub quantization: Option<Quantization>,
@@ -102,6 +103,11 @@ pub struct WorkerConfig {
     /// The largest answer that is not streamed, in bytes, by which log probabilities are refused beforehand. 16 MiB is
     /// what a router takes (`router.answer_bytes_max`).
     pub answer_bytes_max: usize,
+    /// A tokenizer to use instead of the model's own (vLLM's name): a directory with the files that a model's has, or one
+    /// file, `tokenizer.json`, `tekken.json` or `tokenizer.model`. A directory's chat template goes before the model's, too.
+    pub tokenizer: Option<PathBuf>,
+    /// A chat template to use instead of the model's own (vLLM's name): a file, or the template itself.
+    pub chat_template: Option<String>,
     /// The format of a model's calls of tools (vLLM's name): `hermes` (Qwen, too), `llama3_json`, `pythonic`, `mistral`, `json`.
     /// Where absent, the one that its chat template was written for, plain JSON where it does not say.
     pub tool_call_parser: Option<String>,
@@ -188,6 +194,8 @@ impl Default for WorkerConfig {
             queue_max: 256,
             request_sequences_max: 64,
             answer_bytes_max: 16 << 20,
+            tokenizer: None,
+            chat_template: None,
             tool_call_parser: None,
             reasoning_parser: None,
             grammars_kept_max: 64,

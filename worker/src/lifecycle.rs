@@ -14,6 +14,7 @@ mod files;
 mod governing;
 mod hashing;
 mod identity;
+mod instead;
 mod load;
 mod quantize;
 mod resident;
@@ -97,6 +98,11 @@ impl Worker {
             let problem =
                 "`served_model_name` names one model, and this worker serves several: give NAME=MODEL for each";
             return Err(StartError::Config(problem.into()));
+        }
+        let own = [("tokenizer", config.tokenizer.is_some()), ("chat_template", config.chat_template.is_some())];
+        if let Some((key, _)) = own.into_iter().find(|(_, is_set)| *is_set && models.len() != 1) {
+            let problem = format!("`{key}` is one model's, and this worker serves several: start a worker for each");
+            return Err(StartError::Config(problem));
         }
         if config.api_key.is_none() {
             tracing::warn!("this worker has no tenants, limits or screening: put a router before it");

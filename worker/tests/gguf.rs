@@ -652,7 +652,7 @@ async fn what_nothing_here_computes_is_refused_by_name() {
     extra.tensor("blk.0.attn_sinks.weight", &[4], 0, vec![0; 16]);
     for (name, file, words) in [
         ("architecture", changed("general.architecture", Meta::Text("mamba".into())), ["mamba", "qwen3"]),
-        ("words", changed("tokenizer.ggml.pre", Meta::Text("exaone".into())), ["exaone", "tokenizer.json"]),
+        ("words", changed("tokenizer.ggml.pre", Meta::Text("exaone-moe".into())), ["exaone-moe", "tokenizer.json"]),
         (
             "pieces",
             changed("tokenizer.ggml.model", Meta::Text("t5".into())),
@@ -756,20 +756,93 @@ async fn the_way_to_a_gguf_file_in_far_storage_is_named() {
     serving(&file("Demo-BF16.gguf")).await;
 }
 
+/// A file in several, each with tensors of its own; the first has the metadata.
+fn in_parts(file: GgufFile, count: usize) -> Vec<GgufFile> {
+    let (total, of_each) = (file.tensors.len(), file.tensors.len().div_ceil(count));
+    let mut tensors = file.tensors.into_iter();
+    let mut parts = Vec::new();
+    for no in 0..count {
+        let metadata = if no == 0 { file.metadata.clone() } else { Vec::new() };
+        let mut part = GgufFile { metadata, tensors: tensors.by_ref().take(of_each).collect() };
+        for (key, number) in [("split.no", no), ("split.count", count), ("split.tensors.count", total)] {
+            part.meta(key, Meta::U32(u32::try_from(number).expect("small")));
+        }
+        parts.push(part);
+    }
+    parts
+}
+
+fn part_name(number: usize) -> String {
+    format!("demo-0000{number}-of-00003.gguf")
+}
+
 #[tokio::test]
-async fn the_way_from_an_older_tokenizer_is_named() {
+async fn a_model_in_several_files_says_what_one_file_does() {
+    let request = json!({"max_tokens": 10, "temperature": 0, "logprobs": true});
+    let expected = serving_demo().await.chat(request.clone()).await;
+    let directory = tempfile::tempdir().expect("a directory");
+    let mut origin = Origin::builder();
+    for (at, part) in in_parts(demo(), 3).iter().enumerate() {
+        written(directory.path(), &part_name(at + 1), part);
+        origin = origin.object(&format!("models/{}", part_name(at + 1)), part.bytes());
+    }
+    let origin = origin.start().expect("an origin");
+    let folder = directory.path().display();
+    for place in [
+        folder.to_string(),
+        format!("{folder}/{}", part_name(1)),
+        format!("{folder}/{}", part_name(3)),
+        format!("{}/models/{}", origin.url(), part_name(2)),
+    ] {
+        let found = serving(&place).await.chat(request.clone()).await;
+        assert_eq!(expected["choices"], found["choices"], "{place}");
+    }
+}
+
+#[tokio::test]
+async fn files_that_are_not_those_of_one_model_are_refused_by_name() {
+    let parts = in_parts(demo(), 3);
+    let cases: [(&[(usize, &GgufFile)], &str); 4] = [
+        (&[(1, &parts[0]), (3, &parts[2])], "demo-00002-of-00003.gguf"),
+        (&[(1, &parts[0]), (2, &parts[2]), (3, &parts[1])], "split.no"),
+        (&[(1, &parts[0]), (2, &parts[0]), (3, &parts[2])], "split.no"),
+        (&[(1, &parts[0]), (2, &demo()), (3, &parts[2])], "split.count"),
+    ];
+    for (files, found) in cases {
+        let directory = tempfile::tempdir().expect("a directory");
+        for (number, part) in files {
+            written(directory.path(), &part_name(*number), part);
+        }
+        for place in [directory.path().to_owned(), directory.path().join(part_name(1))] {
+            let text = refusal(&place).await;
+            assert!(text.contains(found), "{}: {text}", place.display());
+        }
+    }
+    // One of several under a name of its own.
+    let directory = tempfile::tempdir().expect("a directory");
+    let text = refusal(&written(directory.path(), "demo.gguf", &parts[0])).await;
+    assert!(text.contains("split.count") && text.contains("another model"), "{text}");
+}
+
+#[tokio::test]
+async fn a_directory_without_a_tokenizer_is_refused_with_the_forms_that_are_read() {
     let directory = tempfile::tempdir().expect("a directory");
     let from = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/fixtures/llama_untied");
     for name in ["config.json", "model.safetensors"] {
         std::fs::copy(from.join(name), directory.path().join(name)).expect("copies");
     }
     let text = refusal(directory.path()).await;
-    assert!(text.contains("tokenizer.json") && !text.contains("older form"), "{text}");
-    for older in ["vocab.json", "merges.txt", "tokenizer.model"] {
-        std::fs::write(directory.path().join(older), "{}").expect("writes");
+    assert!(
+        text.contains("tokenizer.json") && text.contains("merges.txt") && text.contains("worker.tokenizer"),
+        "{text}"
+    );
+    for (form, found) in
+        [("vocab.json", "merges.txt"), ("tekken.json", "tekken.json"), ("tokenizer.model", "no SentencePiece model")]
+    {
+        std::fs::write(directory.path().join(form), "{}").expect("writes");
         let text = refusal(directory.path()).await;
-        assert!(text.contains("older form") && text.contains("save_pretrained"), "{older}: {text}");
-        std::fs::remove_file(directory.path().join(older)).expect("removes");
+        assert!(text.contains(found), "{form}: {text}");
+        std::fs::remove_file(directory.path().join(form)).expect("removes");
     }
 }
 

@@ -66,12 +66,21 @@ pub enum GgufError {
         "general.alignment must be a power of two, a multiple of 8 and at most {ALIGNMENT_MAX}; write the file again"
     )]
     Alignment,
-    /// One of several parts.
-    #[error("this is one of {count} parts of a model; join them with `llama-gguf-split --merge`")]
-    Split { count: u64 },
     /// A tensor's name is given twice.
     #[error("the tensor `{tensor}` is described twice; write the file again")]
     DuplicateTensor { tensor: String },
+    /// A file of several says that it is another.
+    #[error(
+        "`{key}` is {found} and should be {expected}: the files beside it are those of another model, or it is not under its own name"
+    )]
+    Part {
+        /// The key of the metadata.
+        key: &'static str,
+        /// The number there.
+        found: u64,
+        /// The number that the files have.
+        expected: u64,
+    },
     /// Too many dimensions, or none.
     #[error("the tensor `{tensor}` has {rank} dimensions; 1 to {RANK_MAX} are possible")]
     Rank { tensor: String, rank: u32 },

@@ -48,9 +48,6 @@ pub fn parse(prefix: &[u8], file_len: u64) -> Result<Gguf, GgufError> {
             Entry::Occupied(place) => return Err(GgufError::DuplicateKey { key: place.key().clone() }),
         };
     }
-    if let Some(count) = metadata.get("split.count").and_then(Value::as_u64).filter(|count| *count > 1) {
-        return Err(GgufError::Split { count });
-    }
     let alignment = alignment(&metadata)?;
     // Not reserved by the count: a small file may claim many.
     let mut tensors = Vec::new();

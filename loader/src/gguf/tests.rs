@@ -79,8 +79,6 @@ fn what_is_no_gguf_of_today_is_named() {
     assert_eq!(version([1, 0, 0, 0]), Err(GgufError::Version { version: 1 }));
     assert_eq!(version([0, 0, 0, 3]), Err(GgufError::BigEndian));
     assert_eq!(parse(b"", 0), Err(GgufError::FileTooShort { needed_bytes: 4, file_len: 0 }));
-    let split = Bytes::new(0, 1).text(b"split.count").u32(2).byte(3).byte(0);
-    assert_eq!(split.refused(), GgufError::Split { count: 3 });
 }
 
 #[test]

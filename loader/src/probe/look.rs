@@ -16,6 +16,7 @@ use super::{
     origin_of, role_of, sha256_of, speaks_for_others,
 };
 use crate::fetch::SmallReads;
+use crate::gguf::split::PartName;
 use crate::gguf::{self, Gguf, GgufError};
 use crate::header::{self, HeaderError};
 use crate::source::{Object, SourceError};
@@ -177,7 +178,7 @@ impl Look<'_> {
     async fn weights(&self, small: &Small) -> Result<(Vec<Shard>, Option<Gguf>), LoadError> {
         if self.url.file().is_some() {
             let object = small.weights.clone().ok_or_else(|| LoadError::NoModel { url: self.url.to_string() })?;
-            return self.read_gguf(object).await;
+            return self.read_ggufs(self.with_its_others(object).await?).await;
         }
         match (&small.weights, small.files.get(INDEX)) {
             (Some(object), _) => Ok((vec![self.read_header(object.clone()).await?], None)),
@@ -193,11 +194,9 @@ impl Look<'_> {
             return Err(LoadError::NoModel { url: self.url.to_string() });
         };
         let names = crate::weights::file_names(directory)?;
-        let (mut objects, _) = self.find_all(names).await?;
-        if let [only] = &objects[..]
-            && crate::weights::is_gguf(&only.name)
-        {
-            return self.read_gguf(objects.remove(0)).await;
+        let (objects, _) = self.find_all(names).await?;
+        if objects.iter().all(|object| crate::weights::is_gguf(&object.name)) {
+            return self.read_ggufs(objects).await;
         }
         let reads = objects.into_iter().map(|object| self.read_header(object));
         Ok((stream::iter(reads).buffered(CONCURRENCY).try_collect().await?, None))
@@ -240,8 +239,36 @@ impl Look<'_> {
         Ok(Shard { object, header, head: head.into() })
     }
 
+    /// The other files of a model that is split in several, behind its first.
+    async fn with_its_others(&self, first: Object) -> Result<Vec<Object>, LoadError> {
+        // A URL names the first. Another, which a node looks at by itself, is no model.
+        let part = PartName::read(&first.name).filter(|part| part.name(1) == first.name);
+        let Some(part) = part else { return Ok(vec![first]) };
+        if part.count > SHARDS_MAX {
+            return Err(LoadError::TooManyShards { count: part.count, limit: SHARDS_MAX });
+        }
+        let (others, absent) = self.find_all(part.names().skip(1).collect()).await?;
+        match absent.into_iter().next() {
+            Some(file) => Err(LoadError::MissingPart { url: self.url.to_string(), file }),
+            None => Ok(std::iter::once(first.clone()).chain(others).collect()),
+        }
+    }
+
+    /// Reads the headers of a model's GGUF files, which are one.
+    async fn read_ggufs(&self, objects: Vec<Object>) -> Result<(Vec<Shard>, Option<Gguf>), LoadError> {
+        let reads = objects.into_iter().map(|object| self.read_gguf(object));
+        let read: Vec<(Shard, Gguf)> = stream::iter(reads).buffered(CONCURRENCY).try_collect().await?;
+        let (shards, parts): (Vec<Shard>, Vec<Gguf>) = read.into_iter().unzip();
+        let wrong = |(at, source): (usize, GgufError)| {
+            let file = shards.get(at).map_or_else(String::new, |shard| shard.object.name.clone());
+            LoadError::Gguf { file, source }
+        };
+        let whole = gguf::split::join(parts).map_err(wrong)?;
+        Ok((shards, Some(whole)))
+    }
+
     /// Reads and checks a GGUF header: its first bytes, then twice as many until they are enough.
-    async fn read_gguf(&self, object: Object) -> Result<(Vec<Shard>, Option<Gguf>), LoadError> {
+    async fn read_gguf(&self, object: Object) -> Result<(Shard, Gguf), LoadError> {
         let gguf_error = |source| LoadError::Gguf { file: object.name.clone(), source };
         let mut head = self.read_head(&object, 0, object.bytes.min(HEADER_READ_BYTES)).await?;
         let gguf = loop {
@@ -255,7 +282,7 @@ impl Look<'_> {
         };
         let header = gguf.header();
         head.truncate(usize::try_from(header.data_start).expect("a header has at most some hundred million bytes"));
-        Ok((vec![Shard { object, header, head: head.into() }], Some(gguf)))
+        Ok((Shard { object, header, head: head.into() }, gguf))
     }
 
     /// Reads a part of a header. No digest covers it before its extents come, and by then the tensors'
@@ -306,7 +333,7 @@ impl Look<'_> {
 
     fn evidence(&self, small: &Small, shards: &[Shard], absent: Vec<String>, unread: &[Object]) -> Evidence {
         let files = small.files.values().filter(|file| !speaks_for_others(&file.object.name));
-        let files = files.map(|file| evidence_of(&file.object, role_of(&file.object.name)));
+        let files = files.map(|file| evidence_of(&file.object, role_of(&file.object.name, &small.files)));
         let weights = shards.iter().map(|shard| evidence_of(&shard.object, Role::Weights));
         let unread = unread.iter().map(|object| evidence_of(object, Role::Unread));
         let objects: Vec<ObjectEvidence> = files.chain(weights).chain(unread).collect();

@@ -4,6 +4,7 @@ use std::fs;
 use std::path::{Path, PathBuf};
 
 use crate::LoadError;
+use crate::gguf::split::PartName;
 
 const SINGLE: &str = "model.safetensors";
 const INDEX: &str = "model.safetensors.index.json";
@@ -17,8 +18,8 @@ pub(super) enum Layout {
     Files(Vec<PathBuf>),
     /// The files that this index names.
     Index(PathBuf),
-    /// All tensors of this one GGUF file.
-    Gguf(PathBuf),
+    /// All tensors of these GGUF files: one, or the parts of one model.
+    Ggufs(Vec<PathBuf>),
 }
 
 /// Returns true if a file of this name is a GGUF file.
@@ -41,14 +42,9 @@ pub(super) fn find(dir: &Path) -> Result<Layout, LoadError> {
     let mut files: Vec<&String> = names.iter().filter(|name| name.ends_with(".safetensors")).collect();
     files.sort();
     if files.is_empty() {
-        let mut ggufs = names.iter().filter(|name| is_gguf(name));
-        match (ggufs.next(), ggufs.next()) {
-            (Some(only), None) => return Ok(Layout::Gguf(dir.join(only))),
-            (Some(first), Some(second)) => {
-                let (path, first, second) = (dir.to_owned(), first.clone(), second.clone());
-                return Err(LoadError::SeveralGgufs { path, first, second });
-            }
-            (None, _) => {}
+        let ggufs: Vec<&String> = names.iter().filter(|name| is_gguf(name)).collect();
+        if !ggufs.is_empty() {
+            return find_ggufs(dir, &ggufs);
         }
         let path = dir.to_owned();
         return Err(match names.into_iter().find(|name| FOREIGN.iter().any(|ending| name.ends_with(ending))) {
@@ -62,11 +58,29 @@ pub(super) fn find(dir: &Path) -> Result<Layout, LoadError> {
     Ok(Layout::Files(files.into_iter().map(|name| dir.join(name)).collect()))
 }
 
+/// The one GGUF file, or all parts of the one model that is split in several.
+fn find_ggufs(dir: &Path, names: &[&String]) -> Result<Layout, LoadError> {
+    let path = dir.to_owned();
+    if let [only] = names
+        && PartName::read(only).is_none()
+    {
+        return Ok(Layout::Ggufs(vec![dir.join(only)]));
+    }
+    let part = names.first().and_then(|name| PartName::read(name));
+    let Some(part) = part.filter(|part| names.iter().all(|name| PartName::read(name) == Some(*part))) else {
+        let (first, second) = (names[0].clone(), names.get(1).map_or_else(String::new, |name| (*name).clone()));
+        return Err(LoadError::SeveralGgufs { path, first, second });
+    };
+    match part.names().find(|name| !names.contains(&name)) {
+        Some(missing) => Err(LoadError::IncompleteShards { path, missing }),
+        None => Ok(Layout::Ggufs(part.names().map(|name| dir.join(name)).collect())),
+    }
+}
+
 /// The names of a directory's shard files, where no index names them.
 pub(crate) fn file_names(dir: &Path) -> Result<Vec<String>, LoadError> {
     let paths = match find(dir)? {
-        Layout::Files(paths) => paths,
-        Layout::Gguf(path) => vec![path],
+        Layout::Files(paths) | Layout::Ggufs(paths) => paths,
         Layout::Index(_) => Vec::new(),
     };
     Ok(paths.iter().filter_map(|path| path.file_name()).map(|name| name.to_string_lossy().into_owned()).collect())

@@ -7,7 +7,6 @@
 mod config;
 mod keys;
 mod names;
-mod pieces;
 mod text;
 
 pub use config::config_json;

@@ -20,6 +20,7 @@ pub mod synth;
 pub mod template;
 pub mod thoughts;
 pub mod tokenizer;
+pub mod tokenizer_json;
 
 pub use bind::{BindError, bind, fit};
 pub use config::Config;

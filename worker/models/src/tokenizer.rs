@@ -5,6 +5,7 @@
 //! never shows half a character. It does not know chat templates, sampling or HTTP.
 
 mod added;
+mod around;
 mod bytes;
 mod detokenizer;
 mod error;
@@ -12,6 +13,7 @@ mod files;
 mod load;
 pub(crate) mod settings;
 
+pub(crate) use bytes::byte_of;
 pub use detokenizer::Detokenizer;
 pub use error::TextError;
 pub use files::TextFiles;
@@ -50,6 +52,7 @@ impl Tokenizer {
         inner.with_truncation(None).map_err(|error| TextError::Tokenizer(error.to_string()))?;
         inner.with_padding(None);
         added::add(&mut inner, files, &settings)?;
+        around::put(&mut inner, &settings)?;
         let special =
             inner.get_added_tokens_decoder().iter().filter(|(_, token)| token.special).map(|(id, _)| *id).collect();
         let spelling = Spelling::of(&inner);

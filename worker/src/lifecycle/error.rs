@@ -13,6 +13,7 @@ use compute::memory::take::TakeError;
 use compute::{BuildError, DeviceError};
 use models::gguf::GgufModelError;
 use models::tokenizer::TextError;
+use models::tokenizer_json::FormError;
 use models::{BindError, ConfigError};
 
 /// Errors of starting a worker.
@@ -92,6 +93,17 @@ pub enum ModelError {
     /// Tokenizer or template.
     #[error("reading the tokenizer")]
     Text(#[source] TextError),
+    /// A vocabulary in another form than `tokenizer.json`.
+    #[error("reading the tokenizer")]
+    Form(#[source] FormError),
+    /// A file that the configuration names instead of the model's own.
+    #[error("{key}: {problem}")]
+    Instead {
+        /// The key.
+        key: &'static str,
+        /// The fault.
+        problem: String,
+    },
     /// Too little memory for the wishes.
     #[error("planning its memory")]
     Memory(#[source] MemoryError),

@@ -21,6 +21,7 @@ use super::error::ModelError;
 use super::files::Files;
 use super::hashing;
 use super::identity::{self, Stamp};
+use super::instead::Instead;
 use super::quantize::Quantizing;
 use super::resident::{Arrived, Opened, Resident};
 use super::room::Room;
@@ -53,8 +54,10 @@ enum Place {
 
 /// Looks at a model and decides whom to believe.
 pub(super) async fn find(context: &Context, source: &ModelSource) -> Result<Found, ModelError> {
+    let config = context.config.clone();
+    let instead = spawn_blocking(move || Instead::read(&config)).await.map_err(|_| ModelError::Lost)??;
     let (files, place) = match source {
-        ModelSource::Demo => (Files::demo(), Place::Demo),
+        ModelSource::Demo => (Files::demo(&instead)?, Place::Demo),
         ModelSource::At { url, .. } => {
             let mut probe = context.loader.probe(url).await.map_err(ModelError::Probe)?;
             gguf::rename(&mut probe);
@@ -62,7 +65,7 @@ pub(super) async fn find(context: &Context, source: &ModelSource) -> Result<Foun
             for reason in &verdict.reasons {
                 tracing::info!(model = source.name(), %reason, "whom this model's bytes are believed by");
             }
-            (Files::of(&probe)?, Place::Elsewhere(Box::new(probe), verdict))
+            (Files::of(&probe, &instead)?, Place::Elsewhere(Box::new(probe), verdict))
         }
     };
     let config = Config::parse(&files.config).map_err(ModelError::Config)?;

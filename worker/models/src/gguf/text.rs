@@ -7,8 +7,11 @@
 
 use serde_json::{Map, Value as Json, json};
 
+use super::GgufModelError;
 use super::keys::refuse_unknown_text_keys;
-use super::{GgufModelError, pieces};
+use crate::tokenizer_json::document::{self, Around, Vocabulary, added_token};
+use crate::tokenizer_json::pieces::{self, Prefix};
+use crate::tokenizer_json::ways::Way;
 use loader::gguf::{Gguf, Value};
 
 /// The text settings of a GGUF file, without the vocabulary. Files beside it take precedence, fact by fact.
@@ -85,96 +88,6 @@ const SAMPLING: [(&str, &str); 5] = [
     ("top_k", "top_k"),
     ("min_p", "min_p"),
     ("penalty_repeat", "repetition_penalty"),
-];
-
-/// Cutting a text into words as some model does.
-struct Way {
-    /// The names that files use.
-    names: &'static [&'static str],
-    /// The cuts between words.
-    cuts: Cuts,
-    /// True if a word that is a token is never merged from parts.
-    ignore_merges: bool,
-    /// True if characters are composed first.
-    composes: bool,
-    /// True if a text begins with the token that begins a sequence, where the file does not say.
-    adds_bos: bool,
-}
-
-#[derive(Clone, Copy)]
-enum Cuts {
-    /// As published for GPT-2: contractions, words with a space before them, numbers, punctuation, spaces.
-    Gpt2,
-    /// The same behind a cut around every digit.
-    DigitsThenGpt2,
-    /// As published for GPT-4, and taken up by Llama 3 and Qwen: contractions, words with one character before them,
-    /// digits by this pattern, punctuation, line breaks, spaces.
-    Gpt4 { digits: &'static str },
-    /// The same, with marks in words.
-    Gpt4WithMarks { digits: &'static str },
-    /// As published for GPT-4o, and taken up by Mistral's Tekken: words end where a capital follows, contractions belong to
-    /// the word before them if there are any, and slashes to the punctuation.
-    Gpt4o { contractions: bool, digits: &'static str },
-}
-
-const WAYS: [Way; 9] = [
-    Way { names: &["gpt-2", "gpt2"], cuts: Cuts::Gpt2, ignore_merges: false, composes: false, adds_bos: false },
-    Way {
-        names: &["smollm", "starcoder", "refact"],
-        cuts: Cuts::DigitsThenGpt2,
-        ignore_merges: false,
-        composes: false,
-        adds_bos: false,
-    },
-    Way {
-        names: &["llama-bpe", "llama3", "llama-v3"],
-        cuts: Cuts::Gpt4 { digits: r"\p{N}{1,3}" },
-        ignore_merges: true,
-        composes: false,
-        adds_bos: true,
-    },
-    Way {
-        names: &["dbrx", "smaug-bpe"],
-        cuts: Cuts::Gpt4 { digits: r"\p{N}{1,3}" },
-        ignore_merges: false,
-        composes: false,
-        adds_bos: false,
-    },
-    Way {
-        names: &["qwen35"],
-        cuts: Cuts::Gpt4WithMarks { digits: r"\p{N}" },
-        ignore_merges: false,
-        composes: true,
-        adds_bos: false,
-    },
-    Way {
-        names: &["tekken"],
-        cuts: Cuts::Gpt4o { contractions: false, digits: r"\p{N}" },
-        ignore_merges: true,
-        composes: false,
-        adds_bos: true,
-    },
-    Way {
-        names: &["gpt-4o"],
-        cuts: Cuts::Gpt4o { contractions: true, digits: r"\p{N}{1,3}" },
-        ignore_merges: false,
-        composes: false,
-        adds_bos: false,
-    },
-    Way {
-        names: &["llama4"],
-        cuts: Cuts::Gpt4o { contractions: true, digits: r"\p{N}{1,3}" },
-        ignore_merges: false,
-        composes: false,
-        adds_bos: true,
-    },
-    Way {
-        names: &["qwen2", "deepseek-r1-qwen"],
-        cuts: Cuts::Gpt4 { digits: r"\p{N}" },
-        ignore_merges: false,
-        composes: true,
-        adds_bos: false,
-    },
 ];
 
 /// Reads the text settings, without the vocabulary.
@@ -255,21 +168,11 @@ fn byte_level_bpe(gguf: &Gguf, tokens: &[&str]) -> Result<Json, GgufModelError> 
     let pre = "tokenizer.ggml.pre";
     let name = gguf.metadata.get(pre).map(|name| name.as_str().ok_or_else(|| wrong(pre, "a text"))).transpose()?;
     let name = name.ok_or_else(|| unsupported(pre, "missing, so that nobody knows how words are cut"))?;
-    let way = WAYS.iter().find(|way| way.names.contains(&name)).ok_or_else(|| unsupported(pre, name))?;
-    let merges = texts(gguf, "tokenizer.ggml.merges")?;
-    let Vocabulary { vocab, added } = vocabulary(gguf, tokens)?;
+    let way = Way::named(name).ok_or_else(|| unsupported(pre, name))?;
+    let merges = json!(texts(gguf, "tokenizer.ggml.merges")?);
+    let (vocab, added) = vocabulary(gguf, tokens)?;
     let around = around(gguf, tokens, way.adds_bos)?;
-    Ok(json!({
-        "version": "1.0", "truncation": null, "padding": null, "added_tokens": added,
-        "normalizer": way.composes.then(|| json!({"type": "NFC"})),
-        "pre_tokenizer": pre_tokenizer(way.cuts), "post_processor": post_processor(around).unwrap_or(byte_level(false)),
-        "decoder": byte_level(false),
-        "model": {
-            "type": "BPE", "dropout": null, "unk_token": null, "continuing_subword_prefix": null,
-            "end_of_word_suffix": null, "fuse_unk": false, "byte_fallback": false,
-            "ignore_merges": way.ignore_merges, "vocab": vocab, "merges": merges,
-        },
-    }))
+    Ok(document::byte_level(Vocabulary { vocab, merges, added, around }, way.words(false)))
 }
 
 fn sentence_pieces(gguf: &Gguf, tokens: &[&str]) -> Result<Json, GgufModelError> {
@@ -280,28 +183,16 @@ fn sentence_pieces(gguf: &Gguf, tokens: &[&str]) -> Result<Json, GgufModelError>
     let scores = scores.filter(|scores| scores.iter().all(|score| !score.is_nan()));
     let scores = scores.ok_or_else(|| wrong(key, "a list with one number for each token"))?;
     let is_prefixed = switch(gguf, "tokenizer.ggml.add_space_prefix", true)?;
+    let prefix = if is_prefixed { Prefix::AlwaysOneMore } else { Prefix::None };
     let unknown = token_named(gguf, "tokenizer.ggml.unknown_token_id", tokens)?.map(|(_, token)| token);
-    let Vocabulary { vocab, added } = vocabulary(gguf, tokens)?;
-    let merges = pieces::merges(tokens, &scores).map_err(|expected| wrong("tokenizer.ggml.tokens", expected))?;
-    let around = around(gguf, tokens, true)?;
-    Ok(json!({
-        "version": "1.0", "truncation": null, "padding": null, "added_tokens": added,
-        "normalizer": pieces::normalizer(is_prefixed), "pre_tokenizer": null, "post_processor": post_processor(around),
-        "decoder": pieces::decoder(is_prefixed),
-        "model": {
-            "type": "BPE", "dropout": null, "unk_token": unknown, "continuing_subword_prefix": null,
-            "end_of_word_suffix": null, "fuse_unk": true, "byte_fallback": true, "ignore_merges": false,
-            "vocab": vocab, "merges": merges,
-        },
-    }))
+    let (vocab, added) = vocabulary(gguf, tokens)?;
+    let merges = pieces::merges(tokens, Some(&scores)).map_err(|expected| wrong("tokenizer.ggml.tokens", expected))?;
+    let vocabulary = Vocabulary { vocab, merges: json!(merges), added, around: around(gguf, tokens, true)? };
+    Ok(document::sentence_pieces(vocabulary, unknown, prefix))
 }
 
 /// The tokens that the file puts before and behind every text.
-fn around<'a>(
-    gguf: &Gguf,
-    tokens: &[&'a str],
-    adds_bos: bool,
-) -> Result<[Option<(usize, &'a str)>; 2], GgufModelError> {
+fn around<'a>(gguf: &Gguf, tokens: &[&'a str], adds_bos: bool) -> Result<Around<'a>, GgufModelError> {
     let mut around = [None, None];
     for (place, name, default) in [(0, "bos", adds_bos), (1, "eos", false)] {
         let token = token_named(gguf, &format!("tokenizer.ggml.{name}_token_id"), tokens)?;
@@ -319,13 +210,8 @@ fn switch(gguf: &Gguf, key: &str, default: bool) -> Result<bool, GgufModelError>
     }
 }
 
-/// Tokens by their text, and those that are found in a text before anything else.
-struct Vocabulary {
-    vocab: Map<String, Json>,
-    added: Vec<Json>,
-}
-
-fn vocabulary(gguf: &Gguf, tokens: &[&str]) -> Result<Vocabulary, GgufModelError> {
+/// Ids of tokens by their text, and the tokens that are found in a text before anything else.
+fn vocabulary(gguf: &Gguf, tokens: &[&str]) -> Result<(Map<String, Json>, Vec<Json>), GgufModelError> {
     let kinds = kinds(gguf, tokens.len())?;
     let (mut vocab, mut added) = (Map::new(), Vec::new());
     for (id, token) in tokens.iter().enumerate() {
@@ -337,13 +223,10 @@ fn vocabulary(gguf: &Gguf, tokens: &[&str]) -> Result<Vocabulary, GgufModelError
         }
         let is_special = kind == CONTROL || ENDS.contains(token);
         if is_special || kind == USER_DEFINED {
-            added.push(json!({
-                "id": id, "content": token, "single_word": false, "lstrip": false, "rstrip": false,
-                "normalized": false, "special": is_special,
-            }));
+            added.push(added_token(id, token, is_special));
         }
     }
-    Ok(Vocabulary { vocab, added })
+    Ok((vocab, added))
 }
 
 /// The kind of each token; none where the file says nothing of kinds.
@@ -353,61 +236,6 @@ fn kinds(gguf: &Gguf, count: usize) -> Result<Vec<i64>, GgufModelError> {
     let kinds = kinds.as_list().filter(|kinds| kinds.len() == count);
     let kinds = kinds.and_then(|kinds| kinds.iter().map(Value::as_i64).collect());
     kinds.ok_or_else(|| wrong(key, "a list with one number for each token"))
-}
-
-fn byte_level(regex: bool) -> Json {
-    json!({"type": "ByteLevel", "add_prefix_space": false, "trim_offsets": false, "use_regex": regex})
-}
-
-const CONTRACTIONS: &str = "(?i:'s|'t|'re|'ve|'m|'ll|'d)";
-const SPACES: &str = r"\s*[\r\n]+|\s+(?!\S)|\s+";
-
-fn pre_tokenizer(cuts: Cuts) -> Json {
-    let words = match cuts {
-        Cuts::Gpt2 => return byte_level(true),
-        Cuts::DigitsThenGpt2 => {
-            let digits = json!({"type": "Digits", "individual_digits": true});
-            return json!({"type": "Sequence", "pretokenizers": [digits, byte_level(true)]});
-        }
-        Cuts::Gpt4 { digits } => {
-            let words = r"[^\r\n\p{L}\p{N}]?\p{L}+";
-            format!(r"{CONTRACTIONS}|{words}|{digits}| ?[^\s\p{{L}}\p{{N}}]+[\r\n]*|{SPACES}")
-        }
-        Cuts::Gpt4WithMarks { digits } => {
-            let words = r"[^\r\n\p{L}\p{N}]?[\p{L}\p{M}]+";
-            format!(r"{CONTRACTIONS}|{words}|{digits}| ?[^\s\p{{L}}\p{{M}}\p{{N}}]+[\r\n]*|{SPACES}")
-        }
-        Cuts::Gpt4o { contractions, digits } => {
-            let (upper, lower) = (r"[\p{Lu}\p{Lt}\p{Lm}\p{Lo}\p{M}]", r"[\p{Ll}\p{Lm}\p{Lo}\p{M}]");
-            let (before, behind) =
-                (r"[^\r\n\p{L}\p{N}]?", if contractions { format!("{CONTRACTIONS}?") } else { String::new() });
-            let words = format!("{before}{upper}*{lower}+{behind}|{before}{upper}+{lower}*{behind}");
-            format!(r"{words}|{digits}| ?[^\s\p{{L}}\p{{N}}]+[\r\n/]*|{SPACES}")
-        }
-    };
-    let pattern = json!({"Regex": words});
-    let split = json!({"type": "Split", "pattern": pattern, "behavior": "Isolated", "invert": false});
-    json!({"type": "Sequence", "pretokenizers": [split, byte_level(false)]})
-}
-
-/// The tokens around every text; none where there are none.
-fn post_processor([begins_with, ends_with]: [Option<(usize, &str)>; 2]) -> Option<Json> {
-    if begins_with.is_none() && ends_with.is_none() {
-        return None;
-    }
-    let special = |(_, token): (usize, &str)| json!({"SpecialToken": {"id": token, "type_id": 0}});
-    let mut single: Vec<Json> = begins_with.map(special).into_iter().collect();
-    single.push(json!({"Sequence": {"id": "A", "type_id": 0}}));
-    single.extend(ends_with.map(special));
-    let mut tokens = Map::new();
-    for (id, token) in begins_with.into_iter().chain(ends_with) {
-        tokens.insert(token.to_owned(), json!({"id": token, "ids": [id], "tokens": [token]}));
-    }
-    Some(json!({
-        "type": "TemplateProcessing", "single": single,
-        "pair": [{"Sequence": {"id": "A", "type_id": 0}}, {"Sequence": {"id": "B", "type_id": 1}}],
-        "special_tokens": tokens,
-    }))
 }
 
 fn need_str<'a>(gguf: &'a Gguf, key: &str) -> Result<&'a str, GgufModelError> {

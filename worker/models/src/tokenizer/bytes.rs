@@ -78,7 +78,7 @@ fn fallback_byte(token: &str) -> Option<u8> {
 /// The byte that a character of a byte-level vocabulary stands for.
 ///
 /// Printable Latin-1 stands for itself; the 68 other bytes, in order, are the characters from U+0100 on.
-fn byte_of(character: char) -> Option<u8> {
+pub(crate) fn byte_of(character: char) -> Option<u8> {
     match u32::from(character) {
         code @ (0x21..=0x7E | 0xA1..=0xAC | 0xAE..=0xFF) => u8::try_from(code).ok(),
         code @ 0x100..=0x120 => u8::try_from(code - 0x100).ok(),

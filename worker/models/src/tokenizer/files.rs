@@ -1,5 +1,7 @@
 //! The files, or parts of one, that a tokenizer and a chat template are made of.
 
+use serde_json::{Map, Value};
+
 use crate::gguf::GgufText;
 
 /// The small files that say how a model's text is read and written.
@@ -26,6 +28,8 @@ pub struct TextFiles<'a> {
     pub chat_template_json: Option<&'a [u8]>,
     /// The settings of a GGUF file, for facts that no file beside it has.
     pub gguf: Option<&'a GgufText>,
+    /// Special tokens by name, of a vocabulary in another form than `tokenizer.json`, for names that no other file gives.
+    pub names: Option<&'a Map<String, Value>>,
 }
 
 impl<'a> TextFiles<'a> {
@@ -42,6 +46,7 @@ impl<'a> TextFiles<'a> {
             chat_template_jinja: None,
             chat_template_json: None,
             gguf: None,
+            names: None,
         }
     }
 }

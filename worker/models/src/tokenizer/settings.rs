@@ -39,6 +39,8 @@ pub(super) struct Settings {
     /// Special tokens by name: a text, or a list of texts.
     pub(super) names: Map<String, Value>,
     pub(super) eos_ids: Vec<u32>,
+    /// Switches that put the first and the last token around every text, where they count.
+    pub(super) around: Option<[bool; 2]>,
     pub(super) defaults: GenerationDefaults,
 }
 
@@ -47,7 +49,7 @@ impl Settings {
     pub(super) fn parse(files: &TextFiles<'_>) -> Result<Self, TextError> {
         let generation = object(GENERATION_CONFIG, files.generation_config_json)?;
         let config = object(CONFIG, Some(files.config_json))?;
-        let mut settings = Self { names: names(files)?, ..Self::default() };
+        let mut settings = Self { names: names(files)?, around: around(files)?, ..Self::default() };
         let ids = token_ids(GENERATION_CONFIG, &generation)?.into_iter().chain(token_ids(CONFIG, &config)?);
         ids.for_each(|id| settings.add_eos(id));
         let mut sampling = Map::new();
@@ -82,7 +84,7 @@ impl Settings {
     }
 }
 
-/// Special tokens by name: `tokenizer_config.json`, then `special_tokens_map.json`, then the GGUF file.
+/// Special tokens by name: `tokenizer_config.json`, then `special_tokens_map.json`, then the file with the vocabulary.
 fn names(files: &TextFiles<'_>) -> Result<Map<String, Value>, TextError> {
     let sources =
         [(TOKENIZER_CONFIG, files.tokenizer_config_json), (SPECIAL_TOKENS_MAP, files.special_tokens_map_json)];
@@ -103,10 +105,26 @@ fn names(files: &TextFiles<'_>) -> Result<Map<String, Value>, TextError> {
             }
         }
     }
-    for (name, token) in files.gguf.iter().flat_map(|gguf| &gguf.names) {
+    let own = files.gguf.iter().flat_map(|gguf| &gguf.names).chain(files.names.into_iter().flatten());
+    for (name, token) in own {
         names.entry(name.clone()).or_insert_with(|| token.clone());
     }
     Ok(names)
+}
+
+/// `add_bos_token` and `add_eos_token`, if one of them is there and no `tokenizer.json`, which says it itself.
+fn around(files: &TextFiles<'_>) -> Result<Option<[bool; 2]>, TextError> {
+    if files.names.is_none() {
+        return Ok(None);
+    }
+    let config = object(TOKENIZER_CONFIG, files.tokenizer_config_json)?;
+    let switch = |field: &'static str| match config.get(field) {
+        None | Some(Value::Null) => Ok(None),
+        Some(Value::Bool(is_on)) => Ok(Some(*is_on)),
+        Some(_) => Err(TextError::Field { file: TOKENIZER_CONFIG, field, expected: "true or false" }),
+    };
+    let switches = [switch("add_bos_token")?, switch("add_eos_token")?];
+    Ok(switches.iter().any(Option::is_some).then(|| switches.map(Option::unwrap_or_default)))
 }
 
 enum Named {
