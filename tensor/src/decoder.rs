@@ -127,10 +127,29 @@ pub struct Attention<W> {
     pub pairs: Pairs,
     /// The factor of every score.
     pub scale: f32,
+    /// Queries that are longer the later they come.
+    pub growth: Option<Growth>,
     /// Scores `s` become `cap · tanh(s / cap)`.
     pub soft_cap: Option<f32>,
     /// The positions that a row sees.
     pub sees: Sees,
+}
+
+/// The growth of queries with their position: the factor of one at position `p` is `1 + by · ln(1 + ⌊p / every⌋)`.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct Growth {
+    /// The factor of the logarithm.
+    pub by: f32,
+    /// Positions of one factor, at least one.
+    pub every: usize,
+}
+
+impl Growth {
+    /// The factor at a position.
+    #[must_use]
+    pub fn at(self, position: usize) -> f32 {
+        1.0 + self.by * (1.0 + (position / self.every.max(1)) as f32).ln()
+    }
 }
 
 /// The two numbers of a head that turn together.
@@ -437,6 +456,7 @@ impl<W> Attention<W> {
             rotation,
             pairs,
             scale,
+            growth,
             soft_cap,
             sees,
         } = self;
@@ -453,6 +473,7 @@ impl<W> Attention<W> {
             rotation: *rotation,
             pairs: *pairs,
             scale: *scale,
+            growth: *growth,
             soft_cap: *soft_cap,
             sees: *sees,
         })
@@ -472,6 +493,7 @@ impl<W> Attention<W> {
             rotation: _,
             pairs: _,
             scale: _,
+            growth: _,
             soft_cap: _,
             sees: _,
         } = self;

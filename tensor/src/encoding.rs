@@ -6,8 +6,8 @@
 //! bytes needs a new [`VERSION`].
 
 use crate::{
-    Activation, Attention, Body, Branch, Decoder, Dense, Experts, Layer, Linear, Norm, Pairs, Rope, RopeScaling,
-    Rotation, Rows, Sees, Slot, Yarn,
+    Activation, Attention, Body, Branch, Decoder, Dense, Experts, Growth, Layer, Linear, Norm, Pairs, Rope,
+    RopeScaling, Rotation, Rows, Sees, Slot, Yarn,
 };
 
 /// The first byte.
@@ -61,6 +61,8 @@ enum Fact {
     After = 5,
     SoftCap = 6,
     Activation = 7,
+    GrowthBy = 8,
+    GrowthEvery = 9,
 }
 
 /// Canonical bytes in the making.
@@ -290,6 +292,7 @@ impl Put for Attention<Slot> {
             rotation,
             pairs,
             scale,
+            growth,
             soft_cap,
             sees,
         } = self;
@@ -304,6 +307,10 @@ impl Put for Attention<Slot> {
             Pairs::Neighbours => 1,
         });
         scale.put(out);
+        if let Some(Growth { by, every }) = growth {
+            out.beside(Fact::GrowthBy, by);
+            out.beside(Fact::GrowthEvery, every);
+        }
         if let Some(cap) = soft_cap {
             out.beside(Fact::SoftCap, cap);
         }
@@ -359,6 +366,7 @@ mod tests {
             rotation: Some(0),
             pairs: Pairs::Halves,
             scale: 0.5,
+            growth: None,
             soft_cap: None,
             sees: Sees::All,
         };
@@ -410,7 +418,7 @@ mod tests {
     #[test]
     fn every_fact_has_bytes_of_its_own() {
         let scale = |decoder: &mut Decoder<Slot>, scaling| decoder.rotations[0].rope.scaling = scaling;
-        let changes: [Change; 36] = [
+        let changes: [Change; 39] = [
             |_| {},
             |it| it.vocab_size = 3,
             |it| it.hidden_size = 3,
@@ -432,6 +440,9 @@ mod tests {
             |it| attention(it).query_norm = Some(norm("norm of a head")),
             |it| attention(it).key_norm = Some(norm("norm of a head")),
             |it| attention(it).rotation = None,
+            |it| attention(it).growth = Some(Growth { by: 0.1, every: 16 }),
+            |it| attention(it).growth = Some(Growth { by: 0.2, every: 16 }),
+            |it| attention(it).growth = Some(Growth { by: 0.1, every: 32 }),
             |it| attention(it).soft_cap = Some(50.0),
             |it| attention(it).soft_cap = Some(30.0),
             |it| it.logit_cap = Some(50.0),

@@ -480,6 +480,10 @@ fn attend(
     if let Some(angles) = angles {
         (queries, keys) = (angles.rotate(&queries)?, angles.rotate(&keys)?);
     }
+    if let Some(growth) = attention.growth {
+        let factors: Vec<f32> = (segment.start..segment.end()).map(|position| growth.at(position)).collect();
+        queries = queries.broadcast_mul(&Tensor::from_vec(factors, (segment.rows(), 1, 1), &Device::Cpu)?)?;
+    }
     cache.write(segment, &keys, &values)?;
     let (keys, values) = cache.read(segment, attention)?;
     apply(&attention.output, &mix(attention, segment.start, &queries, &keys, &values)?)

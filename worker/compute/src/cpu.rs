@@ -299,6 +299,7 @@ impl CpuBackend {
             query_norm: body.query_norm.as_ref().map(head_norm),
             key_norm: body.key_norm.as_ref().map(head_norm),
             scale: body.scale,
+            growth: body.growth,
             width,
             angles: body.rotation.map_or(&[], |rotation| &arena.angles[rotation][..rows * width]),
             rows: &arena.rows,

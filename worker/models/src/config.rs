@@ -11,7 +11,7 @@ use super::config_error::{CONFIG_BYTES_MAX, ConfigError};
 use super::family::{AttentionBias, FAMILIES, Family, NormRule, SEEING, WindowRule};
 use super::fields::Fields;
 use super::known::{self, ADJACENT, DIVISORS, STACKED, WHOLE_NORMS};
-use tensor::{Activation, Format, HEAD_DIM_MAX, Rope, RopeScaling, Yarn};
+use tensor::{Activation, Format, Growth, HEAD_DIM_MAX, Rope, RopeScaling, Yarn};
 
 const VOCAB_MAX: usize = 1 << 22;
 const HIDDEN_MAX: usize = 1 << 17;
@@ -82,6 +82,8 @@ pub struct Config {
     pub embedding_scale: f32,
     /// The factor of scores.
     pub attention_scale: f32,
+    /// Queries that are longer the later they come.
+    pub query_growth: Option<Growth>,
     /// The soft cap of scores.
     pub attention_cap: Option<f32>,
     /// The soft cap of logits.
@@ -142,7 +144,7 @@ impl Config {
         let Self { family, vocab_size, hidden_size, intermediate_size, layers, heads, kv_heads, head_dim, .. } = self;
         let Self { max_position_embeddings, rms_norm_eps, tie_word_embeddings, query_key_value_bias, .. } = self;
         let Self { output_bias, mlp_bias, windows, rope, rope_adjacent_pairs, dtype: _, prefix: _, .. } = self;
-        let Self { activation, embedding_scale, attention_scale, attention_cap, logit_cap, .. } = self;
+        let Self { activation, embedding_scale, attention_scale, query_growth, attention_cap, logit_cap, .. } = self;
         let Self { norms_less_one: _, sliding_rope, rotary_width, rotated, rope_divisors, experts, .. } = self;
         let fields = [
             ("architectures", family.architecture == other.family.architecture),
@@ -163,6 +165,7 @@ impl Config {
             ("hidden_act", *activation == other.activation),
             ("the factor of embeddings", *embedding_scale == other.embedding_scale),
             ("query_pre_attn_scalar", *attention_scale == other.attention_scale),
+            (known::GROWTH, *query_growth == other.query_growth),
             ("attn_logit_softcapping", *attention_cap == other.attention_cap),
             ("final_logit_softcapping", *logit_cap == other.logit_cap),
             ("rope_parameters", (rope, sliding_rope) == (&other.rope, &other.sliding_rope)),
@@ -185,7 +188,8 @@ impl Config {
             fields.size("max_position_embeddings", POSITIONS_MAX, Some(defaults.max_position_embeddings))?;
         let configured_bias = fields.flag("attention_bias", false)?;
         let windows = windows(family, fields, layers)?;
-        let Ropes { full, sliding, width } = ropes(family, fields, &windows, max_position_embeddings, head_dim)?;
+        let Ropes { full, sliding, width, growth } =
+            ropes(family, fields, &windows, max_position_embeddings, head_dim)?;
         let cap = |name, absent| -> Result<Option<f32>, ConfigError> {
             Ok(of_family_alone(family, fields, name, [1e-3, SCALE_MAX], absent)?.map(|cap| cap as f32))
         };
@@ -216,6 +220,7 @@ impl Config {
                 Some(scalar) => scalar.powf(-0.5) as f32,
                 None => 1.0 / (head_dim as f32).sqrt(),
             },
+            query_growth: growth,
             attention_cap: cap("attn_logit_softcapping", defaults.attention_cap)?,
             logit_cap: cap("final_logit_softcapping", defaults.logit_cap)?,
             norms_less_one: family.norms == NormRule::Around && !fields.flag(WHOLE_NORMS, false)?,
@@ -287,7 +292,8 @@ fn text_part(fields: &Fields<'_>, map: &Map<String, Value>) -> Result<Option<Map
     text.remove("architectures");
     text.entry("model_type").or_insert_with(|| seeing.text_type.into());
     for name in ["tie_word_embeddings", "quantization_config", "dtype", "torch_dtype"] {
-        if let (None, Some(outer)) = (text.get(name), map.get(name)) {
+        // A null says nothing: it must not hide what is said beside the part.
+        if let (None | Some(Value::Null), Some(outer)) = (text.get(name), map.get(name)) {
             text.insert(name.to_owned(), outer.clone());
         }
     }
@@ -484,6 +490,7 @@ struct Ropes {
     sliding: Option<Rope>,
     /// Numbers of a head that turn.
     width: usize,
+    growth: Option<Growth>,
 }
 
 /// The rotations, in either spelling. Where both are there, `rope_scaling` wins, as in the reference.
@@ -501,7 +508,12 @@ fn ropes(
         flat => (flat.unwrap_or_else(Fields::nothing), None),
     };
     let width = rotary_width(family, fields, &full, head_dim)?;
-    let read = |parameters: &Fields<'_>, theta| rope(fields, parameters, theta, max_position, width);
+    let growth = family.grows.then(|| growth(&full)).transpose()?;
+    let read = |parameters: &Fields<'_>, theta| {
+        let rope = rope(fields, parameters, theta, max_position, width)?;
+        known::refuse_unknown_of_rotation(parameters, kind(parameters)?, family.grows)?;
+        Ok(rope)
+    };
     let defaults = &family.defaults;
     let theta = fields.number("rope_theta", 1.0, 1e18, Some(defaults.rope_theta))?;
     let own = match (&sliding, defaults.sliding_rope_theta) {
@@ -514,7 +526,25 @@ fn ropes(
     };
     let full = read(&full, theta)?;
     let sliding = own.filter(|own| *own != full && windows.iter().any(Option::is_some));
-    Ok(Ropes { full, sliding, width })
+    Ok(Ropes { full, sliding, width, growth })
+}
+
+/// The growth of queries that a rotation's parameters ask for.
+fn growth(parameters: &Fields<'_>) -> Result<Growth, ConfigError> {
+    Ok(Growth {
+        by: parameters.number(known::GROWTH, 0.0, SCALE_MAX, None)? as f32,
+        every: parameters.size("original_max_position_embeddings", POSITIONS_MAX, None)?,
+    })
+}
+
+/// The kind of a rotation, by its name of today.
+fn kind<'a>(parameters: &Fields<'a>) -> Result<&'a str, ConfigError> {
+    let kind = match parameters.text("rope_type")? {
+        Some(kind) => kind,
+        None => parameters.text("type")?.unwrap_or("default"),
+    };
+    // As the first configs of Phi-3 call it.
+    Ok(if kind == "su" { "longrope" } else { kind })
 }
 
 /// Numbers of a head that turn.
@@ -550,18 +580,12 @@ fn rope(
     width: usize,
 ) -> Result<Rope, ConfigError> {
     let theta = parameters.number("rope_theta", 1.0, 1e18, Some(default_theta))?;
-    let kind = match parameters.text("rope_type")? {
-        Some(kind) => kind,
-        None => parameters.text("type")?.unwrap_or("default"),
-    };
-    // As the first configs of Phi-3 call it.
-    let kind = if kind == "su" { "longrope" } else { kind };
     let original = || {
         let outer = fields.size("original_max_position_embeddings", POSITIONS_MAX, Some(max_position))?;
         parameters.size("original_max_position_embeddings", POSITIONS_MAX, Some(outer))
     };
     let factor = |default| parameters.number("factor", 1e-3, SCALE_MAX, default);
-    let scaling = match kind {
+    let scaling = match kind(parameters)? {
         "default" => RopeScaling::Default,
         "linear" => RopeScaling::Linear { factor: factor(None)? },
         "dynamic" => RopeScaling::Dynamic { factor: parameters.number("factor", 1.0, SCALE_MAX, None)? },
@@ -582,7 +606,6 @@ fn rope(
             return Err(ConfigError::Unsupported { what: "rope_type", name: super::fields::short(other), supported });
         }
     };
-    known::refuse_unknown_of_rotation(parameters, kind)?;
     check_rope(fields, theta, &scaling)?;
     Ok(Rope { theta, scaling })
 }

@@ -82,6 +82,7 @@ fn attention(config: &Config, stem: &str, layer: usize) -> Attention<Slot> {
         rotation: config.rotated[layer].then_some(own_rope),
         pairs: if config.rope_adjacent_pairs { Pairs::Neighbours } else { Pairs::Halves },
         scale: config.attention_scale,
+        growth: config.query_growth,
         soft_cap: config.attention_cap,
         sees: window.map_or(Sees::All, Sees::Window),
     }

@@ -129,6 +129,8 @@ pub struct Family {
     pub experts: Option<ExpertRule>,
     /// One layer in so many is not rotated, where the config does not say which.
     pub unrotated_every: Option<usize>,
+    /// True if queries grow with their position, as the rotation's parameters say.
+    pub grows: bool,
     /// Fields of its config beyond those of every family.
     pub reads: &'static [&'static str],
     /// Values of fields that the config may leave out.
@@ -198,6 +200,7 @@ const LLAMA: Family = Family {
     partial_rotary: false,
     experts: None,
     unrotated_every: None,
+    grows: false,
     reads: &[],
     defaults: LLAMA_DEFAULTS,
 };
@@ -224,7 +227,7 @@ const GEMMA2: Family = Family {
 };
 
 /// Every family, in the order error messages list them.
-pub(crate) static FAMILIES: [Family; 10] = [
+pub(crate) static FAMILIES: [Family; 11] = [
     LLAMA,
     Family {
         architecture: "MistralForCausalLM",
@@ -237,6 +240,25 @@ pub(crate) static FAMILIES: [Family; 10] = [
             kv_heads: Some(8),
             max_position_embeddings: 131_072,
             sliding_window: Some(4096),
+            ..LLAMA_DEFAULTS
+        },
+        ..LLAMA
+    },
+    Family {
+        architecture: "Ministral3ForCausalLM",
+        model_type: "ministral3",
+        attention_bias: AttentionBias::Never,
+        mlp_bias: false,
+        window: WindowRule::Always,
+        grows: true,
+        defaults: Defaults {
+            vocab_size: 131_072,
+            layers: 34,
+            intermediate_size: 14_336,
+            kv_heads: Some(8),
+            head_dim: Some(128),
+            max_position_embeddings: 262_144,
+            rope_theta: 1_000_000.0,
             ..LLAMA_DEFAULTS
         },
         ..LLAMA

@@ -202,10 +202,18 @@ pub(super) fn refuse_unknown_beside(fields: &Fields<'_>) -> Result<(), ConfigErr
     }
 }
 
-/// Refuses a field of a rotation that its kind does not have.
-pub(super) fn refuse_unknown_of_rotation(rotation: &Fields<'_>, kind: &str) -> Result<(), ConfigError> {
+/// The field of a rotation that says how queries grow.
+pub(super) const GROWTH: &str = "llama_4_scaling_beta";
+
+/// Fields of the rotation of a family whose queries grow; the length is that of the config itself.
+const OF_GROWTH: [&str; 2] = [GROWTH, "max_position_embeddings"];
+
+/// Refuses a field of a rotation that its kind does not have; in a family whose queries `grow`, it says how.
+pub(super) fn refuse_unknown_of_rotation(rotation: &Fields<'_>, kind: &str, grow: bool) -> Result<(), ConfigError> {
     let own = KINDS.iter().find(|(name, _)| *name == kind).map_or(&[][..], |(_, own)| own);
-    match rotation.set().find(|name| !OF_ROTATION.contains(name) && !own.contains(name)) {
+    let is_known =
+        |name: &str| OF_ROTATION.contains(&name) || own.contains(&name) || (grow && OF_GROWTH.contains(&name));
+    match rotation.set().find(|name| !is_known(name)) {
         Some(name) => Err(ConfigError::OfRotation { field: rotation.named(name), kind: kind.to_owned() }),
         None => Ok(()),
     }

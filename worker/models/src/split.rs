@@ -137,6 +137,7 @@ pub fn slices<'a>(
                     rotation: _,
                     pairs: _,
                     scale: _,
+                    growth: _,
                     soft_cap: _,
                     sees: _,
                 } = attention;

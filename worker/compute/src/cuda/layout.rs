@@ -372,6 +372,7 @@ impl Writer {
     fn attention(&mut self, body: &Attention<Weight>) -> Result<AttentionAt, Unsupported> {
         let Attention { heads, kv_heads, head_dim, query, key, value, query_norm, key_norm, output, .. } = body;
         refuse(body.soft_cap.is_some(), "soft caps of scores")?;
+        refuse(body.growth.is_some(), "queries that grow with their position")?;
         if head_room(*head_dim).is_none() || !head_dim.is_multiple_of(8) {
             return Err(Unsupported::Shape { what: "heads", found: *head_dim });
         }

@@ -7,7 +7,7 @@ use super::norm::rms_norm_row;
 use super::pool::{Pool, Shard};
 use super::tier::Instructions;
 use crate::step::Segment;
-use tensor::{Format, HEAD_DIM_MAX};
+use tensor::{Format, Growth, HEAD_DIM_MAX};
 
 pub(crate) use super::cached::BLOCK_TOKENS;
 
@@ -67,6 +67,8 @@ pub(crate) struct Rotation<'a> {
     pub(crate) key_norm: Option<HeadNorm<'a>>,
     /// Factor of rotated queries, and thereby of scores.
     pub(crate) scale: f32,
+    /// A further factor of queries, by position.
+    pub(crate) growth: Option<Growth>,
     /// Numbers of a head that turn, the first ones.
     pub(crate) width: usize,
     /// Cosines and sines of every row: (rows, 2, width / 2).
@@ -153,7 +155,9 @@ impl OfCached for OneRow<'_> {
     /// this slot of this block.
     #[inline(always)]
     unsafe fn run<V: Lanes, C: Cached>(self) {
-        let Rotation { heads: sizes, query_norm, key_norm, scale, width, angles, .. } = self.rotation;
+        let Rotation { heads: sizes, query_norm, key_norm, width, angles, rows, .. } = self.rotation;
+        let growth = self.rotation.growth.map_or(1.0, |growth| growth.at(rows[self.row].position));
+        let scale = self.rotation.scale * growth;
         let Heads { heads, kv_heads, head_dim, .. } = *sizes;
         // SAFETY: the caller vouches for rows of these shapes.
         unsafe {
@@ -163,8 +167,8 @@ impl OfCached for OneRow<'_> {
                 if let Some(norm) = query_norm {
                     rms_norm_row::<V>(query, norm.weight.as_ptr(), head_dim, norm.eps, query);
                 }
-                rotate_head::<V>(query, cosines, width / 2, *scale);
-                scale_rest::<V>(query.add(*width), head_dim - width, *scale);
+                rotate_head::<V>(query, cosines, width / 2, scale);
+                scale_rest::<V>(query.add(*width), head_dim - width, scale);
             }
             for head in 0..kv_heads {
                 let offset = (self.row * kv_heads + head) * head_dim;

@@ -93,6 +93,84 @@ fn todays_and_yesterdays_spellings_mean_the_same() {
     }
 }
 
+/// Every kind of quantization that is published, wherever a config says so, and one that nobody has named yet.
+#[test]
+fn quantized_weights_are_refused_by_the_name_of_their_method() {
+    let methods = [
+        "aqlm",
+        "auto-round",
+        "awq",
+        "bitnet",
+        "bitsandbytes",
+        "compressed-tensors",
+        "eetq",
+        "fbgemm_fp8",
+        "fp8",
+        "gptq",
+        "higgs",
+        "hqq",
+        "modelopt",
+        "mxfp4",
+        "quanto",
+        "spqr",
+        "torchao",
+        "vptq",
+        "of-tomorrow",
+    ];
+    for method in methods {
+        let quantized = json!({"quant_method": method, "bits": 4});
+        let seeing = |inside: Value, beside: Value| {
+            let text = json!({"model_type": "mistral", "quantization_config": inside});
+            json!({
+                "architectures": ["Mistral3ForConditionalGeneration"], "text_config": text, "quantization_config": beside,
+            })
+        };
+        for config in [
+            json!({"architectures": ["LlamaForCausalLM"], "quantization_config": quantized}),
+            seeing(quantized.clone(), Value::Null),
+            seeing(Value::Null, quantized.clone()),
+        ] {
+            let message = Config::parse(config.to_string().as_bytes()).expect_err(method).to_string();
+            assert!(message.contains(&format!("`{method}`")), "{message}");
+        }
+    }
+    let older = json!({"architectures": ["LlamaForCausalLM"], "compression_config": {"format": "pack-quantized"}});
+    let message = Config::parse(older.to_string().as_bytes()).expect_err("an older spelling").to_string();
+    assert!(message.contains("`compression_config`"), "{message}");
+}
+
+#[test]
+fn queries_that_grow_are_of_one_family_and_say_how() {
+    let rotation = json!({
+        "rope_type": "yarn", "rope_theta": 1e6, "factor": 16.0, "original_max_position_embeddings": 16_384,
+        "max_position_embeddings": 262_144, "beta_fast": 32.0, "beta_slow": 1.0, "mscale": 1.0, "mscale_all_dim": 1.0,
+        "llama_4_scaling_beta": 0.1,
+    });
+    let of = |architecture: &str, text: Option<&str>, rotation: &Value| {
+        let part = json!({"architectures": [architecture], "rope_parameters": rotation});
+        let config = match text {
+            None => part,
+            Some(kind) => json!({
+                "architectures": [architecture], "text_config": {"model_type": kind, "rope_parameters": rotation},
+            }),
+        };
+        Config::parse(config.to_string().as_bytes())
+    };
+    for (architecture, text) in
+        [("Ministral3ForCausalLM", None), ("Mistral3ForConditionalGeneration", Some("ministral3"))]
+    {
+        let growth = of(architecture, text, &rotation).expect("a config").query_growth.expect("queries grow");
+        assert_eq!([growth.at(0), growth.at(16_383)], [1.0, 1.0]);
+        assert_eq!(growth.at(3 * 16_384), 1.0 + 0.1 * 4.0_f32.ln());
+    }
+    let message = of("MistralForCausalLM", None, &rotation).expect_err("another family").to_string();
+    assert!(message.contains("llama_4_scaling_beta") || message.contains("max_position_embeddings"), "{message}");
+    let mut silent = rotation.clone();
+    silent.as_object_mut().expect("an object").remove("llama_4_scaling_beta");
+    let message = of("Ministral3ForCausalLM", None, &silent).expect_err("nothing said").to_string();
+    assert!(message.contains("llama_4_scaling_beta"), "{message}");
+}
+
 #[test]
 fn what_is_not_supported_is_named_with_what_is() {
     for (changes, named) in [
