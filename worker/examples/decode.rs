@@ -1,7 +1,9 @@
 //! Measures the `cpu` backend alone: decoding at batch 1 against the machine's read bandwidth, and
 //! prefill.
 //!
-//! `decode DIR [--threads N] [--depth 128] [--tokens 64] [--prefill 512] [--batch 0] [--tier NAME] [--quantization q8_0] [--json]`
+//! `decode MODEL [--threads N] [--depth 128] [--tokens 64] [--prefill 512] [--batch 0] [--tier NAME] [--quantization NAME] [--json]`
+//!
+//! The model is a directory or a GGUF file.
 //!
 //! Tiers are `portable`, `avx2`, `avx512`, `avx512bf16`, `neon` and `neonbf16`; the best of the machine otherwise.
 //!
@@ -15,7 +17,6 @@
 
 use std::num::NonZeroUsize;
 use std::ops::Range;
-use std::path::PathBuf;
 use std::process::ExitCode;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -24,10 +25,14 @@ use compute::Quantization;
 use compute::backend::{Backend, Generation, Input, Results, Segment, Step, StepTimes, Want};
 use compute::cpu::{CpuBackend, CpuOptions, KV_BLOCK_TOKENS, Tier};
 use compute::sampler::Choice;
-use loader::Weights;
+use loader::remote::Env;
+use loader::{Loader, LoaderConfig, OpenOptions, Weights};
 use models::Config;
+use policy::trust::{Trust, TrustConfig};
 use serde_json::json;
-use tensor::{Decoder, Format, Weight};
+use telemetry::metrics::Registry;
+use tensor::Decoder;
+use worker::doctor::bytes_per_token;
 
 /// Memory of our own to read.
 const BUFFER_BYTES: usize = 1 << 30;
@@ -39,7 +44,7 @@ const BATCH_STEPS: usize = 15;
 type Failure = Box<dyn std::error::Error>;
 
 struct Arguments {
-    folder: PathBuf,
+    model: String,
     threads: Option<NonZeroUsize>,
     depth: usize,
     tokens: usize,
@@ -51,9 +56,9 @@ struct Arguments {
 }
 
 fn arguments() -> Result<Arguments, Failure> {
-    let mut folder = None;
+    let mut model = None;
     let mut parsed = Arguments {
-        folder: PathBuf::new(),
+        model: String::new(),
         threads: None,
         depth: 128,
         tokens: 64,
@@ -79,17 +84,15 @@ fn arguments() -> Result<Arguments, Failure> {
             }
             "--quantization" => {
                 let name = value()?;
-                parsed.quantization = Some(match name.as_str() {
-                    "q8_0" => Quantization::Q8_0,
-                    _ => return Err(format!("no quantization {name}; q8_0 is one").into()),
-                });
+                let named = Quantization::ALL.into_iter().find(|quantization| quantization.name() == name);
+                parsed.quantization = Some(named.ok_or(format!("no quantization {name}"))?);
             }
             "--json" => parsed.json = true,
-            _ => folder = Some(PathBuf::from(word)),
+            _ => model = Some(word),
         }
     }
-    parsed.folder =
-        folder.ok_or("usage: decode DIR [--threads N] [--depth N] [--tokens N] [--prefill N] [--batch N] [--json]")?;
+    parsed.model =
+        model.ok_or("usage: decode MODEL [--threads N] [--depth N] [--tokens N] [--prefill N] [--batch N] [--json]")?;
     Ok(parsed)
 }
 
@@ -166,13 +169,31 @@ impl Run {
     }
 }
 
-fn measure(arguments: &Arguments) -> Result<(), Failure> {
-    let config = Config::parse(&std::fs::read(arguments.folder.join("config.json"))?)?;
+/// The decoder of a model, its weights, and the time that opening took.
+fn open(model: &str) -> Result<(Arc<Decoder>, Weights, Duration), Failure> {
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+    let mut config = LoaderConfig::default();
+    config.cache.enabled = false;
+    let loader = Loader::new(&config, Env::from_process(), &Registry::new())?;
     let begun = Instant::now();
-    let weights = Weights::open_dir(&arguments.folder)?;
-    let decoder = Arc::new(models::bind(&config, &weights)?);
-    let opened = begun.elapsed();
+    let mut probe = runtime.block_on(loader.probe(&model.parse()?))?;
+    let config = models::gguf::config_of(&mut probe)?.ok_or("no config.json and no GGUF file")?;
+    let verdict = Trust::new(&TrustConfig::default())?.decide(probe.evidence())?;
+    let load = runtime.block_on(loader.open(probe, &verdict, OpenOptions::default()))?;
+    runtime.block_on(load.arrived())?;
+    let weights = load.weights.clone();
+    let decoder = Arc::new(models::bind(&Config::parse(&config)?, &weights)?);
+    Ok((decoder, weights, begun.elapsed()))
+}
+
+fn measure(arguments: &Arguments) -> Result<(), Failure> {
+    let (decoder, weights, opened) = open(&arguments.model)?;
+    let before = resident_file_bytes();
     let mut run = start(arguments, &decoder)?;
+
+    // Of mapped weights only what was read is resident: what one token reads, seen from outside.
+    run.step(0, 1)?;
+    let touched = resident_file_bytes().saturating_sub(before);
 
     let mut prefills = Vec::new();
     for _ in 0..if arguments.prefill > 0 { 3 } else { 0 } {
@@ -185,7 +206,8 @@ fn measure(arguments: &Arguments) -> Result<(), Failure> {
     let [batch, choice] = if arguments.batch > 0 { run.batch(arguments.depth)? } else { [0.0; 2] };
 
     let kv_bytes = run.backend.limits().kv_block_bytes / KV_BLOCK_TOKENS * (arguments.depth + arguments.tokens / 2);
-    let bytes_per_token = weight_bytes_per_token(&decoder, arguments.quantization) + kv_bytes as f64;
+    let weights_per_token = bytes_per_token(&decoder, arguments.quantization) as f64;
+    let bytes_per_token = weights_per_token + kv_bytes as f64;
     let (mapped, own) = (median(&mut times.mapped_reads), median(&mut times.own_reads));
     let (bandwidth, step) = (mapped.max(own), median(&mut times.steps));
     let report = json!({
@@ -194,6 +216,8 @@ fn measure(arguments: &Arguments) -> Result<(), Failure> {
         "read_bandwidth_own_bytes_per_s": own.round(),
         "decode_tokens_per_s": 1.0 / step,
         "decode_bytes_per_token": bytes_per_token,
+        "weights_per_token_bytes": weights_per_token,
+        "first_token_touched_bytes": touched,
         "decode_bandwidth_fraction": bytes_per_token / step / bandwidth,
         "decode_step_min_ms": times.steps[0] * 1e3,
         "prefill_tokens": arguments.prefill,
@@ -266,24 +290,6 @@ fn print(report: &serde_json::Value, json: bool) {
     }
 }
 
-/// Every matrix once, and of the embedding table one row unless it is also the head.
-fn weight_bytes_per_token(decoder: &Decoder, quantization: Option<Quantization>) -> f64 {
-    let bytes = |weight: &Weight| match (quantization, weight.shape()) {
-        (Some(Quantization::Q8_0), &[rows, columns]) => {
-            rows * Format::Q8_0.row_bytes(columns).map_or(0, |bytes| bytes as usize)
-        }
-        _ => weight.bytes().len(),
-    };
-    let all: usize = decoder.tensors().into_iter().map(bytes).sum();
-    if quantization.is_some() {
-        // Blocks of Q8_0 for the head, besides which the table is read by the row: next to nothing.
-        return if decoder.head.is_some() { all - bytes(&decoder.embeddings) } else { all } as f64;
-    }
-    let table = decoder.embeddings.bytes().len();
-    let row = table / decoder.vocab_size;
-    (if decoder.head.is_some() { all - table + row } else { all + row }) as f64
-}
-
 fn median(values: &mut [f64]) -> f64 {
     values.sort_by(f64::total_cmp);
     values[values.len() / 2]
@@ -304,8 +310,17 @@ fn random_bytes() -> Vec<u8> {
 
 /// `VmHWM` of this process, in bytes; 0 where the system does not say.
 fn peak_resident_bytes() -> u64 {
+    status_bytes("VmHWM:")
+}
+
+/// Bytes of mapped files that this process has touched; 0 where the system does not say.
+fn resident_file_bytes() -> u64 {
+    status_bytes("RssFile:")
+}
+
+fn status_bytes(field: &str) -> u64 {
     let status = std::fs::read_to_string("/proc/self/status").unwrap_or_default();
-    let line = status.lines().find_map(|line| line.strip_prefix("VmHWM:"));
+    let line = status.lines().find_map(|line| line.strip_prefix(field));
     let kibibytes = line.and_then(|line| line.trim().trim_end_matches("kB").trim().parse::<u64>().ok());
     kibibytes.unwrap_or(0) * 1024
 }

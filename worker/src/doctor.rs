@@ -5,7 +5,7 @@
 use crate::config::WorkerConfig;
 use compute::cpu::Tier;
 use compute::memory::machine::available_bytes;
-use compute::{BackendKind, KindOptions, Model, Rows};
+use compute::{BackendKind, KindOptions, Model, Quantization, Rows};
 use loader::TensorInfo;
 use loader::header::HeaderError;
 use loader::probe::Probe;
@@ -170,7 +170,7 @@ impl Needs {
             quantization: config.quantization,
             ..KindOptions::default()
         };
-        needs.bytes_per_token = bytes_per_token(&decoder);
+        needs.bytes_per_token = bytes_per_token(&decoder, config.quantization);
         needs.tokens_per_s = machine.read_bytes_per_s / needs.bytes_per_token.max(1) as f64;
         let rows = Rows { max_rows: config.max_num_batched_tokens, max_logits_rows: config.max_num_seqs };
         let model = Model { vocab_size: decoder.vocab_size, decoder: Some(decoder) };
@@ -182,12 +182,16 @@ impl Needs {
     }
 }
 
-/// Bytes of weights that a token of one sequence reads: every layer's, of experts those that are chosen, and the head.
-fn bytes_per_token(decoder: &Decoder) -> u64 {
+/// Bytes of weights that a token of one sequence reads: every layer's, of experts those that are chosen, and the head; as
+/// they are after `quantization`.
+#[must_use]
+pub fn bytes_per_token(decoder: &Decoder, quantization: Option<Quantization>) -> u64 {
     let bytes = |weight: &Weight| {
         let numbers = weight.shape().last().copied().unwrap_or(1);
         let rows = weight.shape().iter().rev().skip(1).product::<usize>() as u64;
-        weight.format().row_bytes(numbers).unwrap_or_default().saturating_mul(rows)
+        let is_copied = weight.shape().len() == 2 && !weight.format().is_blocks();
+        let copy = quantization.filter(|_| is_copied).and_then(|quantization| quantization.of_rows(numbers));
+        copy.unwrap_or(weight.format()).row_bytes(numbers).unwrap_or_default().saturating_mul(rows)
     };
     let of_layer = |layer: &Layer<Weight>| {
         let all: u64 = layer.tensors().into_iter().map(bytes).sum();

@@ -333,9 +333,25 @@ fn fused_tiers_compute_the_same_bits() {
     }
 }
 
-/// Nats that Q8_0 may cost a token on average, over the square of the largest logit, which errors grow with: twice what
-/// was measured, 1e-5 to 2e-5 on these models and tiers.
-const Q8_0_LOSS: f64 = 4e-5;
+/// The error of logits that Q8_0 may make, over their spread about a row's mean, which is what a choice of tokens sees. The
+/// weights' own error is half of a hundredth; norms behind branches, as Gemma's, magnify it most, to 0.029.
+const Q8_0_ERROR: f64 = 0.035;
+
+/// √(Σ(Δ − its mean)² ÷ Σ(logit − its mean)²) over rows: a shift of a whole row changes no probability.
+fn error_of_logits(own: &[f32], found: &[f32], vocab: usize) -> f64 {
+    let spread = |row: &mut dyn Iterator<Item = f64>| {
+        let row: Vec<f64> = row.collect();
+        let mean = row.iter().sum::<f64>() / row.len() as f64;
+        row.iter().map(|number| (number - mean).powi(2)).sum::<f64>()
+    };
+    let rows = || own.chunks(vocab).zip(found.chunks(vocab));
+    let apart = |(own, found): (&[f32], &[f32])| {
+        spread(&mut own.iter().zip(found).map(|(own, found)| f64::from(*found) - f64::from(*own)))
+    };
+    let lost: f64 = rows().map(apart).sum();
+    let whole: f64 = rows().map(|(own, _)| spread(&mut own.iter().map(|number| f64::from(*number)))).sum();
+    (lost / whole).sqrt()
+}
 
 #[test]
 fn eight_bits_cost_next_to_nothing_and_the_same_in_any_company() {
@@ -344,10 +360,12 @@ fn eight_bits_cost_next_to_nothing_and_the_same_in_any_company() {
         let vocab = fixture.decoder.vocab_size;
         for tier in Tier::ALL.into_iter().filter(|tier| tier.is_available()) {
             let mut quantized = fixture.cpu_of(tier, KvCacheDtype::Auto, Some(Quantization::Q8_0));
-            let (mut loss, mut rows) = (0.0, 0);
+            let (mut loss, mut rows, mut worst) = (0.0, 0, 0.0_f64);
             for tokens in &fixture.sequences {
                 let found = forced(&mut quantized, tokens);
-                let own = log_probabilities(&forced(&mut fixture.cpu(tier, KvCacheDtype::Auto), tokens), vocab);
+                let plain = forced(&mut fixture.cpu(tier, KvCacheDtype::Auto), tokens);
+                worst = worst.max(error_of_logits(&plain, &found, vocab));
+                let own = log_probabilities(&plain, vocab);
                 let quantized = log_probabilities(&found, vocab);
                 loss += own.iter().zip(&quantized).map(|(own, found)| own.exp() * (own - found)).sum::<f64>();
                 rows += tokens.len();
@@ -359,10 +377,12 @@ fn eight_bits_cost_next_to_nothing_and_the_same_in_any_company() {
                 assert!(alone.iter().zip(&found).all(|(a, b)| a.to_bits() == b.to_bits()), "{}", fixture.name);
             }
             let loss = loss / rows as f64;
-            println!("{} {}: mean KL divergence {loss:.2e} nats", fixture.name, tier.name());
-            let largest = fixture.facts["max_abs_logit"].as_f64().expect("a number");
-            let bar = Q8_0_LOSS * largest * largest;
-            assert!(loss < bar, "{} {}: mean KL divergence {loss:.2e}, beyond {bar:.2e}", fixture.name, tier.name());
+            println!(
+                "{} {}: error of logits {worst:.4}, mean KL divergence {loss:.2e} nats",
+                fixture.name,
+                tier.name()
+            );
+            assert!(worst < Q8_0_ERROR, "{} {}: logits are {worst:.4} of their spread off", fixture.name, tier.name());
         }
         seen += 1;
     }

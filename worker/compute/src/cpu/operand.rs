@@ -5,7 +5,8 @@ use std::sync::Arc;
 
 use crate::kernels::formats::widen;
 use crate::kernels::linear::{Matrix, Projection, Then};
-use crate::kernels::stored::{Q8_0_NUMBERS, quantize, row_bytes};
+use crate::kernels::quantize::quantize;
+use crate::kernels::stored::row_bytes;
 use crate::kernels::tier::Instructions;
 use crate::kind::Quantization;
 use tensor::{Format, Linear, Packing, Weight};
@@ -20,10 +21,11 @@ pub(super) enum Operand {
     Vector(Vec<f32>),
 }
 
-/// A matrix of our own in Q8_0, (outputs, inputs).
+/// A matrix of our own in blocks, (outputs, inputs).
 pub(super) struct Quantized {
-    /// Rows of Q8_0.
+    /// Rows of blocks.
     pub(super) bytes: Vec<u8>,
+    format: Format,
     outputs: usize,
     inputs: usize,
     /// √(Σ(w − q)² / Σw²) over its numbers w and what became of them, q; 1 where that is no number.
@@ -50,12 +52,12 @@ impl Preparation {
     pub(super) fn prepare(self, weight: &Weight) -> Operand {
         // Others come with the kernels that read their scales.
         let Packing::Plain = weight.packing();
-        match weight.shape() {
-            &[outputs, inputs] if copied_bytes(weight, self.quantization) > 0 => {
-                Operand::Quantized(Arc::new(self.quantized(weight, outputs, inputs)))
+        match (weight.shape(), copied(weight, self.quantization)) {
+            (&[outputs, inputs], Some(format)) => {
+                Operand::Quantized(Arc::new(self.quantized(weight, format, outputs, inputs)))
             }
-            [_, _] => Operand::Matrix(weight.clone()),
-            shape => {
+            ([_, _], None) => Operand::Matrix(weight.clone()),
+            (shape, _) => {
                 let mut vector = vec![0.0; shape.iter().product()];
                 widen(self.on, weight.bytes(), weight.format(), &mut vector);
                 if weight.slot().less_one {
@@ -66,34 +68,37 @@ impl Preparation {
         }
     }
 
-    fn quantized(self, weight: &Weight, outputs: usize, inputs: usize) -> Quantized {
-        let format = weight.format();
-        let mut bytes = Vec::with_capacity(outputs * row_bytes(Format::Q8_0, inputs));
+    fn quantized(self, weight: &Weight, format: Format, outputs: usize, inputs: usize) -> Quantized {
+        let mut bytes = Vec::with_capacity(outputs * row_bytes(format, inputs));
         let (mut row, mut back) = (vec![0.0; inputs], vec![0.0; inputs]);
         let (mut lost, mut whole) = (0.0, 0.0);
-        for stored in weight.bytes().chunks(row_bytes(format, inputs).max(1)) {
-            widen(self.on, stored, format, &mut row);
+        for stored in weight.bytes().chunks(row_bytes(weight.format(), inputs).max(1)) {
+            widen(self.on, stored, weight.format(), &mut row);
             let at = bytes.len();
-            quantize(self.on, &row, &mut bytes);
-            widen(self.on, &bytes[at..], Format::Q8_0, &mut back);
+            quantize(self.on, format, &row, &mut bytes);
+            widen(self.on, &bytes[at..], format, &mut back);
             let (of_row, of_whole) = squares(&row, &back);
             lost += of_row;
             whole += of_whole;
         }
         let share: f64 = if whole > 0.0 { lost / whole } else { 0.0 };
         let relative_error = if (lost + whole).is_finite() { share.sqrt() } else { 1.0 };
-        Quantized { bytes, outputs, inputs, relative_error }
+        Quantized { bytes, format, outputs, inputs, relative_error }
+    }
+}
+
+/// The format of the copy that `quantization` makes of a tensor; none of one that stays in place.
+fn copied(weight: &Weight, quantization: Option<Quantization>) -> Option<Format> {
+    match weight.shape() {
+        &[_, inputs] if !weight.format().is_blocks() => quantization?.of_rows(inputs),
+        _ => None,
     }
 }
 
 /// Bytes of our own that `quantization` makes of a tensor: none of one that stays in place.
 pub(super) fn copied_bytes(weight: &Weight, quantization: Option<Quantization>) -> usize {
-    match (quantization, weight.shape()) {
-        (Some(Quantization::Q8_0), &[outputs, inputs])
-            if inputs.is_multiple_of(Q8_0_NUMBERS) && !weight.format().is_blocks() =>
-        {
-            outputs * row_bytes(Format::Q8_0, inputs)
-        }
+    match (weight.shape(), copied(weight, quantization)) {
+        (&[outputs, inputs], Some(format)) => outputs * row_bytes(format, inputs),
         _ => 0,
     }
 }
@@ -134,7 +139,7 @@ impl Operand {
 pub(super) fn matrix(operand: &Operand) -> Matrix<'_> {
     match operand {
         Operand::Matrix(weight) => Matrix::new(weight.bytes(), weight.format(), weight.shape()[0], weight.shape()[1]),
-        Operand::Quantized(own) => Matrix::new(&own.bytes, Format::Q8_0, own.outputs, own.inputs),
+        Operand::Quantized(own) => Matrix::new(&own.bytes, own.format, own.outputs, own.inputs),
         Operand::Vector(vector) => unreachable!("a vector of {} numbers is no matrix", vector.len()),
     }
 }

@@ -139,7 +139,7 @@ fn as_q8(weight: &Weight) -> Weight {
     let mut numbers = vec![0.0; shape.iter().product()];
     crate::kernels::formats::widen(on, weight.bytes(), format, &mut numbers);
     let mut bytes = Vec::new();
-    crate::kernels::stored::quantize(on, &numbers, &mut bytes);
+    crate::kernels::quantize::quantize(on, Format::Q8_0, &numbers, &mut bytes);
     let slot = tensor::Slot::new(weight.name(), shape);
     Weight::new(&slot, View::new(Format::Q8_0, shape, Arc::new(bytes))).expect("the same shape")
 }

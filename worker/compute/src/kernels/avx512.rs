@@ -100,6 +100,36 @@ impl<const DOTS: bool> Lanes for Avx512<DOTS> {
         }
     }
     #[inline(always)]
+    unsafe fn pick_both(table: __m512i, from: *const u8) -> [__m512i; 2] {
+        // SAFETY: the caller vouches for 32 bytes. Of an index five bits count: the fifth is set of low halves, and clear of
+        // high ones.
+        unsafe {
+            let words = _mm512_cvtepu8_epi16(_mm256_loadu_si256(from.cast()));
+            let (low, high) = (_mm512_or_si512(words, _mm512_set1_epi16(16)), _mm512_srli_epi16::<4>(words));
+            [_mm512_permutexvar_epi16(low, table), _mm512_permutexvar_epi16(high, table)]
+        }
+    }
+    #[inline(always)]
+    unsafe fn load_bits_two(low: Bits, high: Option<(Bits, u32)>, centre: i8) -> [Self; 2] {
+        // SAFETY: the caller vouches for 32 bytes each.
+        unsafe {
+            let some = |Bits { from, shift, mask }| {
+                let words = _mm256_srl_epi16(_mm256_loadu_si256(from.cast()), _mm_cvtsi32_si128(shift.cast_signed()));
+                _mm256_and_si256(words, _mm256_set1_epi8(mask.cast_signed()))
+            };
+            let codes = match high {
+                Some((bits, above)) => {
+                    let above = _mm256_sll_epi16(some(bits), _mm_cvtsi32_si128(above.cast_signed()));
+                    _mm256_or_si256(some(low), above)
+                }
+                None => some(low),
+            };
+            let codes = _mm256_sub_epi8(codes, _mm256_set1_epi8(centre));
+            let lanes = |half| Self(_mm512_cvtepi32_ps(_mm512_cvtepi8_epi32(half)));
+            [lanes(_mm256_castsi256_si128(codes)), lanes(_mm256_extracti128_si256::<1>(codes))]
+        }
+    }
+    #[inline(always)]
     unsafe fn tested(from: *const u8, mask: u8) -> u32 {
         // SAFETY: the caller vouches for 32 bytes.
         unsafe { _mm256_test_epi8_mask(_mm256_loadu_si256(from.cast()), _mm256_set1_epi8(mask.cast_signed())) }

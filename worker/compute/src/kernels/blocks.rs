@@ -33,6 +33,12 @@ pub(crate) trait Blocks: Copy + Send + Sync + 'static {
         // SAFETY: passed on.
         unsafe { V::round_pairs(Self::read(block, at, scales), Self::read(block, at + LANES, scales)) }
     }
+    /// The same twice, where a block has sixty-four numbers from `at` on, a multiple of that.
+    #[inline(always)]
+    unsafe fn pairs_two<V: Lanes>(block: *const u8, at: usize, scales: &Self::Scales) -> [V::Pairs; 2] {
+        // SAFETY: passed on.
+        unsafe { [Self::pairs::<V>(block, at, scales), Self::pairs::<V>(block, at + 2 * LANES, scales)] }
+    }
 }
 
 /// Rows of whole blocks.
@@ -78,6 +84,11 @@ impl<B: Blocks> Stored for In<B> {
     unsafe fn pairs<V: Lanes>(row: *const u8, at: usize, _: usize, scales: &B::Scales) -> V::Pairs {
         // SAFETY: passed on; rows are whole blocks, and blocks multiples of thirty-two.
         unsafe { B::pairs::<V>(Self::block(row, at), at % Self::NUMBERS, scales) }
+    }
+    #[inline(always)]
+    unsafe fn pairs_two<V: Lanes>(row: *const u8, at: usize, scales: &B::Scales) -> [V::Pairs; 2] {
+        // SAFETY: passed on; the caller asks for it of blocks of sixty-four numbers and more.
+        unsafe { B::pairs_two::<V>(Self::block(row, at), at % Self::NUMBERS, scales) }
     }
 }
 
@@ -206,9 +217,17 @@ macro_rules! halves {
                 }
             }
             #[inline(always)]
-            unsafe fn pairs<V: Lanes>(block: *const u8, _: usize, scales: &One) -> V::Pairs {
-                // SAFETY: sixteen bytes of the block.
-                unsafe { V::pick_halves(scales.table::<V>(&Self::TABLE), block.add(Self::FIRST), Self::fifth(block)) }
+            unsafe fn pairs<V: Lanes>(block: *const u8, _: usize, _: &One) -> V::Pairs {
+                // SAFETY: the scales, and sixteen bytes, of the block.
+                unsafe {
+                    // All lanes at once: a step that has been a number by itself would have to be spread again.
+                    let base = Self::BASE.map_or(V::splat(NOTHING), |at| V::splat_f16(block.add(at)));
+                    let numbers = |at| V::load(Self::TABLE.as_ptr().add(at)).mul_add(V::splat_f16(block), base);
+                    let low = numbers(0);
+                    // Without fifth bits both halves are alike.
+                    let high = if Self::FIFTH.is_some() { numbers(LANES) } else { low };
+                    V::pick_halves(V::round_pairs(low, high), block.add(Self::FIRST), Self::fifth(block))
+                }
             }
         }
     )*};
@@ -262,7 +281,7 @@ type Codes = (Bits, Option<(Bits, u32)>);
 /// Declares formats of [`SUPER`] numbers with a code of consecutive bits for each, from whose number `centre` is taken.
 /// A step holds for `run` numbers; `codes` are the places of the sixteen numbers of an index, `scales` the steps and bases.
 macro_rules! supers {
-    ($($(#[$doc:meta])* $name:ident, run $run:literal, centre $centre:literal, $scales:ident, $codes:ident, $pairs:path;)*) => {$(
+    ($($(#[$doc:meta])* $name:ident, run $run:literal, centre $centre:literal, $scales:ident, $codes:ident, $pairs:path $(, $pairs_two:path)?;)*) => {$(
         $(#[$doc])*
         #[derive(Clone, Copy)]
         pub(crate) struct $name;
@@ -291,31 +310,60 @@ macro_rules! supers {
                 // SAFETY: passed on.
                 unsafe { $pairs(block, at, scales) }
             }
+            $(#[inline(always)]
+            unsafe fn pairs_two<V: Lanes>(block: *const u8, at: usize, scales: &Many) -> [V::Pairs; 2] {
+                // SAFETY: passed on.
+                unsafe { $pairs_two(block, at, scales) }
+            })?
         }
     )*};
 }
 
 supers! {
     /// Two bits; scales and minimums of four bits for every sixteen.
-    Q2K, run 16, centre 0.0, q2_k_scales, q2_k_codes, rounded::<V, Self>;
+    Q2K, run 16, centre 0.0, q2_k_scales, q2_k_codes, q2_k_pairs::<V>;
     /// Three bits; scales of six bits for every sixteen.
-    Q3K, run 16, centre 4.0, q3_k_scales, q3_k_codes, rounded::<V, Self>;
+    Q3K, run 16, centre 4.0, q3_k_scales, q3_k_codes, q3_k_pairs::<V>;
     /// Four bits; scales and minimums of six bits for every thirty-two.
-    Q4K, run 32, centre 0.0, q4_k_scales, q4_k_codes, q4_k_pairs::<V>;
+    Q4K, run 32, centre 0.0, q4_k_scales, q4_k_codes, q4_k_pairs::<V>, q4_k_pairs_two::<V>;
     /// Five bits; scales and minimums of six bits for every thirty-two.
     Q5K, run 32, centre 0.0, q4_k_scales, q5_k_codes, q5_k_pairs::<V>;
     /// Six bits; scales of eight bits for every sixteen.
-    Q6K, run 16, centre 32.0, q6_k_scales, q6_k_codes, rounded::<V, Self>;
+    Q6K, run 16, centre 32.0, q6_k_scales, q6_k_codes, q6_k_pairs::<V>;
 }
 
-/// Every format can be read and rounded.
+/// Two runs of sixteen whose codes are those of 32 bytes, rounded.
 ///
 /// # Safety
-/// As for [`Blocks::pairs`].
+/// As for [`Blocks::pairs`]; the codes are in the block.
 #[inline(always)]
-unsafe fn rounded<V: Lanes, B: Blocks>(block: *const u8, at: usize, scales: &B::Scales) -> V::Pairs {
+unsafe fn rounded<V: Lanes>((low, high): Codes, centre: i8, runs: [One; 2]) -> V::Pairs {
     // SAFETY: passed on.
-    unsafe { V::round_pairs(B::read(block, at, scales), B::read(block, at + LANES, scales)) }
+    unsafe {
+        let [one, two] = V::load_bits_two(low, high, centre);
+        let number = |code: V, One { step, base }| code.mul_add(V::splat(step), V::splat(base));
+        V::round_pairs(number(one, runs[0]), number(two, runs[1]))
+    }
+}
+
+/// Declares the pairs of formats with a step for every sixteen numbers.
+macro_rules! rounded_pairs {
+    ($($name:ident, $codes:ident, centre $centre:literal;)*) => {$(
+        /// # Safety
+        /// As for [`Blocks::pairs`].
+        #[inline(always)]
+        unsafe fn $name<V: Lanes>(block: *const u8, at: usize, scales: &Many) -> V::Pairs {
+            let run = at / LANES;
+            // SAFETY: passed on.
+            unsafe { rounded::<V>($codes(block, run), $centre, [scales.at(run), scales.at(run + 1)]) }
+        }
+    )*};
+}
+
+rounded_pairs! {
+    q2_k_pairs, q2_k_codes, centre 0;
+    q3_k_pairs, q3_k_codes, centre 4;
+    q6_k_pairs, q6_k_codes, centre 32;
 }
 
 #[inline(always)]
@@ -405,6 +453,23 @@ unsafe fn q4_k_pairs<V: Lanes>(block: *const u8, at: usize, scales: &Many) -> V:
     unsafe {
         let table = scales.at(part).table::<V>(&TABLE);
         V::pick(table, block.add(16 + part / 2 * 32), part as u32 % 2 * 4, None)
+    }
+}
+
+/// Two runs at a time, whose codes are the halves of the same bytes: one table has the numbers of both.
+///
+/// # Safety
+/// As for [`Blocks::pairs`].
+#[inline(always)]
+unsafe fn q4_k_pairs_two<V: Lanes>(block: *const u8, at: usize, scales: &Many) -> [V::Pairs; 2] {
+    const CODES: [f32; 2 * LANES] = table(even(0), false);
+    let part = at / 32;
+    // SAFETY: thirty-two bytes of the block.
+    unsafe {
+        let codes = V::load(CODES.as_ptr());
+        let numbers = |One { step, base }: One| codes.mul_add(V::splat(step), V::splat(base));
+        let table = V::round_pairs(numbers(scales.at(part + 1)), numbers(scales.at(part)));
+        V::pick_both(table, block.add(16 + part / 2 * 32))
     }
 }
 

@@ -167,6 +167,19 @@ pub(crate) trait Lanes: Copy {
         let _ = (table, from, shift, fifth);
         no_dots()
     }
+    /// Twice thirty-two bf16 of a table, by the low halves of 32 bytes, which pick in its second half, and by their high
+    /// halves, which pick in its first.
+    #[inline(always)]
+    unsafe fn pick_both(table: Self::Pairs, from: *const u8) -> [Self::Pairs; 2] {
+        let _ = (table, from);
+        no_dots()
+    }
+    /// Bits of thirty-two bytes as whole numbers less `centre`, as [`Lanes::load_bits`] reads those of sixteen.
+    #[inline(always)]
+    unsafe fn load_bits_two(low: Bits, high: Option<(Bits, u32)>, centre: i8) -> [Self; 2] {
+        let _ = (low, high, centre);
+        no_dots()
+    }
     /// The same by the low halves of sixteen bytes, then by the high ones.
     #[inline(always)]
     unsafe fn pick_halves(table: Self::Pairs, from: *const u8, fifth: Option<u32>) -> Self::Pairs {

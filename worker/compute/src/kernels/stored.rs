@@ -4,14 +4,9 @@
 //! bf16 pairs, those of blocks are then rounded to bf16, which is finer than their own steps for all but the
 //! largest. It knows no file.
 
-use super::kernel::Kernel;
 use super::lanes::{Element, LANES, Lanes};
-use super::tier::Instructions;
 
 use tensor::Format;
-
-/// Numbers in a block of Q8_0.
-pub(crate) const Q8_0_NUMBERS: usize = Format::Q8_0.block().numbers;
 
 /// Bytes of a row of `inputs` numbers, which are whole blocks.
 #[inline]
@@ -53,6 +48,11 @@ pub(crate) trait Stored: Copy + Send + Sync + 'static {
     /// # Safety
     /// As for [`Stored::read`]; `V` and the format have dots; the row holds `left` numbers more.
     unsafe fn pairs<V: Lanes>(row: *const u8, at: usize, left: usize, scales: &Self::Scales) -> V::Pairs;
+    /// The same twice: sixty-four numbers from `at` on, a multiple of that, of a group that has so many.
+    ///
+    /// # Safety
+    /// As for [`Stored::pairs`].
+    unsafe fn pairs_two<V: Lanes>(row: *const u8, at: usize, scales: &Self::Scales) -> [V::Pairs; 2];
 }
 
 impl<E: Element> Stored for E {
@@ -84,41 +84,9 @@ impl<E: Element> Stored for E {
             if left >= 2 * LANES { V::load_pairs(from) } else { V::load_pairs_some(from, left) }
         }
     }
-}
-
-/// Appends `numbers`, whole blocks, to `out` as Q8_0: a block's scale is its largest magnitude over
-/// 127, in binary16, and bytes are to the nearest.
-///
-/// # Panics
-/// `numbers` are not whole blocks.
-pub(crate) fn quantize(on: Instructions, numbers: &[f32], out: &mut Vec<u8>) {
-    let (blocks, rest) = numbers.as_chunks::<Q8_0_NUMBERS>();
-    assert!(rest.is_empty(), "whole blocks of {Q8_0_NUMBERS}");
-    on.run(Quantize { blocks, out });
-}
-
-struct Quantize<'a> {
-    blocks: &'a [[f32; Q8_0_NUMBERS]],
-    out: &'a mut Vec<u8>,
-}
-
-impl Kernel for Quantize<'_> {
     #[inline(always)]
-    unsafe fn run<V: Lanes>(self) {
-        for block in self.blocks {
-            // SAFETY: a block holds two times sixteen numbers.
-            let (low, high) = unsafe { (V::load(block.as_ptr()), V::load(block.as_ptr().add(LANES))) };
-            // SAFETY: the caller vouches for the tier.
-            let largest = unsafe {
-                let magnitude = |lanes: V| lanes.max(V::zero().sub(lanes));
-                magnitude(low).max(magnitude(high)).largest()
-            };
-            let scale = half::f16::from_f32(largest / 127.0);
-            let step = scale.to_f32();
-            let inverse = if step > 0.0 { 1.0 / step } else { 0.0 };
-            self.out.extend(scale.to_bits().to_le_bytes());
-            // `as` saturates: a scale that binary16 rounded down would else make 128 of the largest.
-            self.out.extend(block.map(|number| ((number * inverse).round_ties_even() as i8).max(-127).cast_unsigned()));
-        }
+    unsafe fn pairs_two<V: Lanes>(row: *const u8, at: usize, scales: &()) -> [V::Pairs; 2] {
+        // SAFETY: passed on.
+        unsafe { [at, at + 2 * LANES].map(|at| Self::pairs::<V>(row, at, 2 * LANES, scales)) }
     }
 }

@@ -239,13 +239,7 @@ impl Dots {
         if S::IS_BLOCKS {
             // Of blocks several rows are packed, see `packed`.
             // SAFETY: passed on.
-            unsafe {
-                self.tile::<V, S, N, 1, 4>(
-                    output,
-                    0,
-                    self.weights.wrapping_add((output + N) * S::row_bytes(self.inputs)),
-                )
-            };
+            unsafe { self.tile_of_blocks::<V, S, N>(output) };
             return;
         }
         let tiles = rows.div_ceil(TILE_ROWS);
@@ -273,6 +267,50 @@ impl Dots {
                 };
                 row += tile_rows;
             }
+        }
+    }
+
+    /// One row's tile over blocks, which are unpacked in registers: the additions of [`Dots::tile`], two registers of pairs at a
+    /// time where a group has so many. The blocks of the next outputs are asked for meanwhile.
+    ///
+    /// # Safety
+    /// As for `rows`.
+    #[inline(always)]
+    unsafe fn tile_of_blocks<V: Lanes, S: Stored, const N: usize>(self, output: usize) {
+        let stride = S::row_bytes(self.inputs);
+        // SAFETY: the caller vouches for the pointers; rows are whole groups; prefetching is harmless.
+        unsafe {
+            let weights = self.weights.add(output * stride);
+            let mut sums = [V::zero(); N];
+            let mut scales = [S::Scales::default(); N];
+            for group in (0..self.inputs).step_by(S::GROUP) {
+                let x = self.x.add(2 * group);
+                for n in 0..N {
+                    let row = weights.add(n * stride);
+                    for line in (0..S::row_bytes(S::GROUP)).step_by(64) {
+                        V::prefetch(row.wrapping_add(N * stride + S::row_bytes(group) + line));
+                    }
+                    scales[n] = S::scales::<V>(row, group);
+                }
+                if S::GROUP.is_multiple_of(2 * PAIRS) {
+                    for at in (0..S::GROUP).step_by(2 * PAIRS) {
+                        let (one, two) = (V::load_pairs(x.add(2 * at)), V::load_pairs(x.add(2 * (at + PAIRS))));
+                        for n in 0..N {
+                            let pairs = S::pairs_two::<V>(weights.add(n * stride), group + at, &scales[n]);
+                            sums[n] = sums[n].dot(one, pairs[0]).dot(two, pairs[1]);
+                        }
+                    }
+                } else {
+                    for at in (0..S::GROUP).step_by(PAIRS) {
+                        let x = V::load_pairs(x.add(2 * at));
+                        for n in 0..N {
+                            let row = weights.add(n * stride);
+                            sums[n] = sums[n].dot(x, S::pairs::<V>(row, group + at, PAIRS, &scales[n]));
+                        }
+                    }
+                }
+            }
+            self.finish::<V, N>(output, 0, &sums);
         }
     }
 
