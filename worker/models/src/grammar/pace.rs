@@ -21,8 +21,9 @@ const TAILS_MAX: usize = 8;
 const FEW_MAX: usize = 512;
 /// Ways that are looked for at one token.
 const LOOKS_MAX: usize = 24;
-/// Tokens to spare, within free text, for what a token may add to its end.
-const SPARE_IN_TEXT: usize = 2;
+/// Tokens to spare, within free text, for what one of its tokens may add to its end: the rest of a character, or of an
+/// escape, a token for each byte.
+const SPARE_IN_TEXT: usize = 6;
 
 /// The pace of one walk.
 #[derive(Debug)]
@@ -35,13 +36,22 @@ pub struct Pace {
     look_at: usize,
     /// The most tokens by which the way has grown from one look to the next.
     growth: usize,
+    /// Ways that were found by way of tokens that may have come since.
+    branches: Vec<(u32, Vec<u32>)>,
     /// Tokens that have a byte, for the byte that was asked for last.
     having: Option<(u8, Vec<u32>)>,
 }
 
 impl Default for Pace {
     fn default() -> Self {
-        Self { way: VecDeque::new(), looked_at: usize::MAX, look_at: usize::MAX, growth: 0, having: None }
+        Self {
+            way: VecDeque::new(),
+            looked_at: usize::MAX,
+            look_at: usize::MAX,
+            growth: 0,
+            branches: Vec::new(),
+            having: None,
+        }
     }
 }
 
@@ -79,12 +89,20 @@ impl Pace {
         let before = self.way.len();
         let is_next = self.looked_at == left + 1;
         self.looked_at = left;
-        if is_next && previous.is_some() && self.way.front() == previous.as_ref() {
-            self.way.pop_front();
-            return Some(self.way.len());
+        let mut branches = std::mem::take(&mut self.branches).into_iter();
+        if let Some(token) = previous.filter(|_| is_next) {
+            if let Some((_, way)) = branches.find(|(first, _)| *first == token) {
+                self.way = way.into();
+            }
+            if self.way.front() == Some(&token) {
+                self.way.pop_front();
+                return Some(self.way.len());
+            }
         }
         let known = self.way.make_contiguous();
-        match (0..known.len().min(TAILS_MAX)).find(|&at| walk.takes(&known[at..])) {
+        // The shortest that will do.
+        let mut tails = (0..known.len().min(TAILS_MAX)).rev();
+        match tails.find(|&at| known.len() - at <= left && walk.takes(&known[at..])) {
             Some(at) => drop(self.way.drain(..at)),
             None => {
                 let Some(way) = walk.way(None, bytes_max(left)) else {
@@ -106,6 +124,7 @@ impl Pace {
     fn in_reach(&mut self, walk: &mut Walk, left: usize, allowed: &[u32]) -> Vec<u32> {
         let mut looks = 0;
         let known: Vec<u32> = self.way.iter().copied().collect();
+        let branches = &mut self.branches;
         let is_in_reach = |token: u32| {
             if known.first() == Some(&token) || walk.ends(token) {
                 return true;
@@ -118,7 +137,13 @@ impl Pace {
                 return true;
             }
             looks += 1;
-            looks <= LOOKS_MAX && walk.way(Some(token), bytes_max(left)).is_some_and(|way| way.len() <= left)
+            let way = if looks <= LOOKS_MAX { walk.way(Some(token), bytes_max(left)) } else { None };
+            let way = way.filter(|way| way.len() <= left);
+            // A later look may find another way, and a longer one.
+            way.is_some_and(|way| {
+                branches.push((token, way));
+                true
+            })
         };
         kept(allowed, is_in_reach)
     }
