@@ -82,7 +82,7 @@ pub(crate) enum Command {
     /// Writes a model of a real geometry with random weights, for benchmarks.
     #[command(after_help = "Example:  forebay synth-model --arch qwen3 --size 0.6b --out /tmp/qwen3-0.6b")]
     SynthModel(SynthArgs),
-    /// Measures a running server as a client would.
+    /// Measures a running server as a client would, and the screen of this program.
     #[command(subcommand)]
     Eval(EvalCommand),
     /// Shows the configuration in force, its documentation or its JSON Schema.
@@ -94,7 +94,7 @@ pub(crate) enum Command {
         after_help = "Example:  forebay support-bundle --url http://127.0.0.1:8081 --out bundle.tar"
     )]
     SupportBundle(BundleArgs),
-    /// Makes what the policy of a configuration holds: digests of keys.
+    /// Makes digests of keys for a configuration, and looks at bundles of rules before they serve.
     #[command(subcommand)]
     Policy(PolicyCommand),
     /// Makes certificates for trying TLS, and grants peers weights.
@@ -123,6 +123,8 @@ pub(crate) struct DoctorArgs {
 pub(crate) enum EvalCommand {
     /// Open-loop load: latencies counted from when each request should have been sent.
     Load(evals::load::LoadArgs),
+    /// Leaks of the screen: denied phrases in every spelling and place, however they are cut.
+    Safety(evals::safety::SafetyArgs),
 }
 
 /// An ID is a model's root or the beginning of one, or the URL it came from.
@@ -209,6 +211,48 @@ pub(crate) enum PolicyCommand {
     /// Prints the SHA-256 of an API key read from standard input, for `key_sha256`.
     #[command(after_help = "Example:  printf %s \"$KEY\" | forebay policy hash-key")]
     HashKey,
+    /// Compiles a bundle and prints its version and its numbers.
+    #[command(after_help = "Example:  forebay policy check ./rules")]
+    Check(RulesArgs),
+    /// Runs the cases of a bundle; fails where one becomes what it must not.
+    #[command(after_help = "Example:  forebay policy test ./rules")]
+    Test(RulesArgs),
+    /// Counts what a bundle makes of a file of requests, a JSON body a line; nothing is sent.
+    #[command(after_help = "Example:  forebay policy replay ./rules requests.jsonl")]
+    Replay {
+        #[command(flatten)]
+        bundle: RulesArgs,
+        /// The file of requests.
+        #[arg(value_name = "FILE")]
+        requests: PathBuf,
+    },
+    /// Counts the requests of a file that two bundles decide over differently.
+    #[command(after_help = "Example:  forebay policy diff ./rules ./new-rules requests.jsonl")]
+    Diff {
+        #[command(flatten)]
+        old: RulesArgs,
+        /// The other bundle's directory.
+        #[arg(value_name = "NEW")]
+        new: PathBuf,
+        /// The file of requests.
+        #[arg(value_name = "FILE")]
+        requests: PathBuf,
+    },
+    /// Says why a text or a request's JSON on standard input is denied, replaced or noted: the line of the list, how it was
+    /// read, and where.
+    #[command(after_help = "Example:  forebay policy explain ./rules < request.json")]
+    Explain(RulesArgs),
+}
+
+/// A bundle of rules.
+#[derive(Debug, Args)]
+pub(crate) struct RulesArgs {
+    /// The bundle's directory.
+    #[arg(value_name = "DIR")]
+    pub(crate) dir: PathBuf,
+    /// Prints one JSON object.
+    #[arg(long)]
+    pub(crate) json: bool,
 }
 
 #[derive(Debug, Subcommand)]

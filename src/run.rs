@@ -3,13 +3,13 @@
 use crate::chat::{Client, talk, tls_of};
 use crate::cli::{
     ChatArgs, Cli, Command, Common, ConfigCommand, EngineFlags, EvalCommand, ModelsArgs, PeersCommand, PeersFlags,
-    PolicyCommand, RouterArgs, SynthArgs, Target, TlsFlags, TrustFlags,
+    PolicyCommand, RouterArgs, RulesArgs, SynthArgs, Target, TlsFlags, TrustFlags,
 };
 use crate::config::{self, Config, Loaded, Setting};
 use crate::follow::Followed;
 use crate::progress::Progress;
 use crate::signals::Signals;
-use crate::{bundle, cache, config_docs, doctor, model, node, out, peers, secrets, serve};
+use crate::{bundle, cache, config_docs, doctor, model, node, out, peers, policy_bundle, safety, secrets, serve};
 use anyhow::{Context, anyhow, bail};
 use clap::CommandFactory;
 use std::io::Read;
@@ -32,7 +32,8 @@ pub(crate) fn run(cli: Cli) -> anyhow::Result<ExitCode> {
             let mut settings = with_listen("router", args.listen, engine_settings(&args.engine));
             settings.extend(trust_settings(&args.trust));
             settings.extend(tls_settings("router", &args.tls));
-            let config = load(&common, settings.clone())?;
+            let mut config = load(&common, settings.clone())?;
+            policy_bundle::load_into(&mut config.config.router.policy)?;
             let models = serve::sources(&args.models, true)?;
             let followed = followed(&common, settings);
             in_runtime(&config, serve::until_signal(serve::both(&config, models, Some(followed)), true))
@@ -44,7 +45,8 @@ pub(crate) fn run(cli: Cli) -> anyhow::Result<ExitCode> {
             if !args.workers.is_empty() {
                 settings.push(("router.workers".into(), toml::Value::from(args.workers).to_string()));
             }
-            let config = load(&common, settings.clone())?;
+            let mut config = load(&common, settings.clone())?;
+            policy_bundle::load_into(&mut config.config.router.policy)?;
             let followed = followed(&common, settings);
             in_runtime(&config, serve::until_signal(serve::router(&config, followed), true))
         }
@@ -99,12 +101,13 @@ pub(crate) fn run(cli: Cli) -> anyhow::Result<ExitCode> {
             out::text(&text)?;
             Ok(ExitCode::from(code))
         }
+        Command::Eval(EvalCommand::Safety(args)) => safety::command(&args),
         Command::Config(command) => show_config(&common, &command),
         Command::SupportBundle(args) => {
             let config = quiet(&common, Vec::new())?;
             to_its_end(&config, bundle::write(&config, &args))
         }
-        Command::Policy(PolicyCommand::HashKey) => hash_key(),
+        Command::Policy(command) => on_policy(command),
         Command::Peers(PeersCommand::Init(args)) => peers::init(&args).map(|()| ExitCode::SUCCESS),
         Command::Peers(PeersCommand::Grant(args)) => peers::grant(&args).map(|()| ExitCode::SUCCESS),
         Command::Completions { shell } => {
@@ -146,7 +149,12 @@ fn load(common: &Common, flags: Vec<Setting>) -> anyhow::Result<Configured> {
 /// The configuration of this command, to be read again while it runs.
 fn followed(common: &Common, flags: Vec<Setting>) -> Followed {
     let (file, common) = (common.config.clone(), common.clone());
-    Followed { file, read: Arc::new(move || Ok(load(&common, flags.clone())?.config)) }
+    let read = move || {
+        let mut config = load(&common, flags.clone())?.config;
+        policy_bundle::load_into(&mut config.router.policy)?;
+        Ok(config)
+    };
+    Followed { file, read: Arc::new(read) }
 }
 
 /// As `load`, for commands whose output is the point: they log warnings only, unless told.
@@ -329,13 +337,26 @@ fn show_config(common: &Common, command: &ConfigCommand) -> anyhow::Result<ExitC
             let Configured { config, warnings } = load(common, Vec::new())?;
             warnings.iter().for_each(|warning| out::remark(format_args!("warning: {warning}")));
             out::write(secrets::shown(&config)?.as_bytes())?;
-            let problems = config.problems();
+            let mut checked = config.clone();
+            policy_bundle::load_into(&mut checked.router.policy)?;
+            let problems = checked.problems();
             if !problems.is_empty() {
                 bail!("the configuration is wrong: {}", problems.join("; "));
             }
         }
     }
     Ok(ExitCode::SUCCESS)
+}
+
+fn on_policy(command: PolicyCommand) -> anyhow::Result<ExitCode> {
+    match command {
+        PolicyCommand::HashKey => hash_key(),
+        PolicyCommand::Check(RulesArgs { dir, json }) => policy_bundle::check(&dir, json),
+        PolicyCommand::Test(RulesArgs { dir, json }) => policy_bundle::test(&dir, json),
+        PolicyCommand::Replay { bundle, requests } => policy_bundle::replay(&bundle.dir, &requests, bundle.json),
+        PolicyCommand::Diff { old, new, requests } => policy_bundle::diff(&old.dir, &new, &requests, old.json),
+        PolicyCommand::Explain(RulesArgs { dir, json }) => policy_bundle::explain(&dir, json),
+    }
 }
 
 fn hash_key() -> anyhow::Result<ExitCode> {

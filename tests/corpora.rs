@@ -37,6 +37,7 @@ const TARGETS: [(&str, Claim); 25] = [
     ("said", fuzz::said),
     ("safetensors_header", fuzz::safetensors_header),
     ("scan", fuzz::scan),
+    ("screen", fuzz::screen),
     ("sse", fuzz::sse),
     ("tokenizer_forms", fuzz::tokenizer_forms),
 ];

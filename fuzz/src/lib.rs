@@ -31,6 +31,8 @@ mod peers;
 mod requests;
 #[path = "../../loader/tests/claims/response.rs"]
 mod responses;
+#[path = "../../policy/tests/claims/screen.rs"]
+mod screens;
 
 /// A client's certificate, read for its names.
 pub fn client_identity(data: &[u8]) {
@@ -40,6 +42,11 @@ pub fn client_identity(data: &[u8]) {
 /// A request to a node, for a file of the hub.
 pub fn hub_request(data: &[u8]) {
     hub::check(data);
+}
+
+/// A text that is screened, in a prompt and in an answer.
+pub fn screen(data: &[u8]) {
+    screens::check(data);
 }
 
 /// A whole safetensors file.

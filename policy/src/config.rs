@@ -1,6 +1,7 @@
 //! The configuration of policy, and its errors.
 
 use crate::usage::Use;
+use crate::version::BundleId;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use std::sync::Arc;
@@ -39,6 +40,55 @@ pub struct PolicyConfig {
     pub redact_list: RedactListConfig,
     /// Phrases whose presence in a prompt is noted, by label; at most 32 lists. Empty by default.
     pub annotate_lists: Vec<AnnotateConfig>,
+    /// Readings of a text besides the plain one, for all lists.
+    pub readings: ReadingsConfig,
+    /// Says in answers what the lists found, as Azure does: `prompt_filter_results`, and `content_filter_results` beside each
+    /// choice; where a deny list is active. Off by default: answers stay as workers wrote them.
+    pub filter_results: bool,
+    /// A directory with the lists and readings, in place of those here (`forebay policy check` looks at one). Absent by
+    /// default.
+    pub bundle: Option<String>,
+    /// A bundle on trial, which decides over a share of requests.
+    pub candidate: CandidateConfig,
+    /// The version of the bundle that the lists came from.
+    #[serde(skip)]
+    pub version: Option<BundleId>,
+}
+
+/// A bundle on trial.
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields, default)]
+pub struct CandidateConfig {
+    /// Its directory. Absent by default: the lists that are there decide over all.
+    pub bundle: Option<String>,
+    /// The share of requests, from 0 to 1, that it decides over in place of the others. A request that is sent again is
+    /// decided over by the same one. 0 by default.
+    pub share: f64,
+    /// Its rules, once it was read.
+    #[serde(skip)]
+    pub rules: Option<Box<PolicyConfig>>,
+}
+
+/// Readings of a text besides the plain one.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields, default)]
+pub struct ReadingsConfig {
+    /// Letters of other scripts as those of ASCII that they look like, and unseen characters as the ASCII that they
+    /// spell; in prompts and answers. On: a few Cyrillic letters get by any list of words otherwise. Off where a list has
+    /// short words and texts are of scripts that share letters with Latin: the Russian `сор` is the English `cop`.
+    pub lookalikes: bool,
+    /// Digits and signs as letters, in words that have letters too: `b0mb`, `$p4ce`; in prompts. On: it costs nothing where
+    /// no such word stands.
+    pub leetspeak: bool,
+    /// Base64, hexadecimal, and escapes of URLs, JSON, C and HTML as what they stand for, two layers deep; in prompts. On:
+    /// models read them.
+    pub encodings: bool,
+}
+
+impl Default for ReadingsConfig {
+    fn default() -> Self {
+        Self { lookalikes: true, leetspeak: true, encodings: true }
+    }
 }
 
 impl Default for PolicyConfig {
@@ -51,6 +101,11 @@ impl Default for PolicyConfig {
             deny_list: DenyListConfig::default(),
             redact_list: RedactListConfig::default(),
             annotate_lists: Vec::new(),
+            readings: ReadingsConfig::default(),
+            filter_results: false,
+            bundle: None,
+            candidate: CandidateConfig::default(),
+            version: None,
         }
     }
 }

@@ -8,23 +8,29 @@
 #![warn(clippy::disallowed_methods)]
 
 mod access;
+mod bundle;
 mod config;
+mod explain;
 mod guesses;
 mod key;
 mod limits;
 mod moment;
 mod peers;
 mod policy;
+mod rules;
 mod screen;
 mod secret;
 pub mod trust;
 mod usage;
+mod version;
 
 pub use access::Identified;
+pub use bundle::{Bundle, BundleError, Case, Expect};
 pub use config::{
-    AnnotateConfig, AnonymousConfig, ConfigError, DenyListConfig, LimitsConfig, ModelLimitsConfig, PolicyConfig,
-    RedactListConfig, TenantConfig, WrongKeysConfig,
+    AnnotateConfig, AnonymousConfig, CandidateConfig, ConfigError, DenyListConfig, LimitsConfig, ModelLimitsConfig,
+    PolicyConfig, ReadingsConfig, RedactListConfig, TenantConfig, WrongKeysConfig,
 };
+pub use explain::{Hit, Reading};
 pub use guesses::Client;
 pub use key::{KeyDigest, Presented, hash_key};
 pub use limits::{Cost, Limits, Needs, Of, Reached, Reservation, Rest};
@@ -35,3 +41,4 @@ pub use screen::{DenyList, DenyMatch, OutputScreen, PromptScreen, Release};
 pub use secret::Secret;
 pub use trust::{Trust, TrustConfig};
 pub use usage::Use;
+pub use version::BundleId;

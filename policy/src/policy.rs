@@ -9,13 +9,16 @@ use crate::guesses::{Client, Guesses};
 use crate::key::Presented;
 use crate::limits::{AllLimits, Cost, Limits, Needs, Reached, Reservation};
 use crate::moment::Moment;
-use crate::screen::{DenyList, Marks, OutputScreen, PromptScreen, Read};
+use crate::rules::{Rules, Share};
+use crate::screen::{DenyList, OutputScreen, PromptScreen};
 use crate::usage::Use;
+use crate::version::BundleId;
 use core::net::IpAddr;
 use std::sync::Arc;
 use std::time::Duration;
 use thiserror::Error;
 use wire::openai::endpoint::Endpoint;
+use wire::openai::filter::FilterResults;
 use wire::openai::scan::Scan;
 use wire::openai::splice::Edit;
 use wire::openai::{ApiError, ErrorKind};
@@ -27,8 +30,10 @@ pub struct Policy {
     guesses: Arc<Guesses>,
     limits: AllLimits,
     assumed_max_tokens: u64,
-    deny_list: Option<Arc<DenyList>>,
-    marks: Option<Marks>,
+    rules: Rules,
+    /// Rules on trial, and their share of requests.
+    candidate: Option<(Rules, Share)>,
+    tells_results: bool,
 }
 
 /// The facts of a decision.
@@ -51,6 +56,8 @@ pub struct Admitted {
     tenant: Arc<str>,
     deny_list: Option<Arc<DenyList>>,
     obligations: Vec<Obligation>,
+    version: Option<BundleId>,
+    tells_results: bool,
 }
 
 /// A condition of an admission, which whoever dispatches the request fulfils.
@@ -73,6 +80,22 @@ impl Admitted {
     #[must_use]
     pub fn obligations(&self) -> &[Obligation] {
         &self.obligations
+    }
+
+    /// The results of the filter over the prompt; `None` where answers do not tell them.
+    #[must_use]
+    pub fn prompt_results(&self) -> Option<FilterResults> {
+        let labels = self.obligations.iter().filter_map(|obligation| match obligation {
+            Obligation::Annotate(label) => Some(label.to_string()),
+            Obligation::Rewrite(_) => None,
+        });
+        self.tells_results.then(|| FilterResults::noted(labels))
+    }
+
+    /// The version of the bundle that it was decided by; `None` where the lists are no bundle's.
+    #[must_use]
+    pub const fn version(&self) -> Option<&BundleId> {
+        self.version.as_ref()
     }
 
     /// True if a list is active, so that the answer has to be screened.
@@ -237,9 +260,24 @@ impl Policy {
                 .map_or_else(|| Guesses::new(&config.wrong_keys).map(Arc::new), |old| Ok(Arc::clone(old)))?,
             limits: AllLimits::new(config, before.map(|before| &before.limits))?,
             assumed_max_tokens: config.assumed_max_tokens.into(),
-            deny_list: DenyList::new(&config.deny_list)?.map(Arc::new),
-            marks: Marks::new(config)?,
+            rules: Rules::new(config)?,
+            candidate: Rules::candidate(&config.candidate)?,
+            tells_results: config.filter_results,
         })
+    }
+
+    /// The version of the bundle that it decides over a body by; `None` where the lists are no bundle's.
+    #[must_use]
+    pub fn version(&self, body: &[u8]) -> Option<&BundleId> {
+        self.rules(body).version.as_ref()
+    }
+
+    /// The rules for a body: always the same ones for the same body.
+    fn rules(&self, body: &[u8]) -> &Rules {
+        match &self.candidate {
+            Some((candidate, share)) if share.has(body) => candidate,
+            _ => &self.rules,
+        }
     }
 
     /// Says who asks, before anything of the request's body is read. `client` is where the key comes
@@ -330,27 +368,29 @@ impl Policy {
     pub fn decide(&self, facts: &Facts<'_>) -> Result<Admitted, Rejection> {
         let Facts { who, endpoint, body, scan } = facts;
         let field = endpoint.prompt;
-        let needs_text = self.deny_list.is_some() || self.marks.as_ref().is_some_and(|marks| marks.redacts);
-        if needs_text && scan.token_ids() > 0 {
+        let rules = self.rules(body);
+        if rules.need_text() && scan.token_ids() > 0 {
             return Err(Rejection::PromptNotScreenable { field });
         }
-        let read = match (&self.marks, &self.deny_list) {
-            (Some(marks), _) => marks.read(body, scan),
-            (None, Some(list)) => list.read(body, scan),
-            (None, None) => Read::default(),
-        };
+        let read = rules.read(body, scan);
         if read.is_denied {
             return Err(Rejection::PromptBlocked { field });
         }
         if read.is_unplaceable {
             return Err(Rejection::PromptNotRedactable { field });
         }
-        let labels = self.marks.iter().flat_map(|marks| marks.labels(read.labels));
+        let labels = rules.marks.iter().flat_map(|marks| marks.labels(read.labels));
         let mut obligations: Vec<Obligation> = labels.cloned().map(Obligation::Annotate).collect();
         if !read.edits.is_empty() {
             obligations.push(Obligation::Rewrite(read.edits));
         }
-        Ok(Admitted { tenant: Arc::clone(&who.tenant), deny_list: self.deny_list.clone(), obligations })
+        Ok(Admitted {
+            tenant: Arc::clone(&who.tenant),
+            deny_list: rules.deny_list.clone(),
+            obligations,
+            version: rules.version.clone(),
+            tells_results: self.tells_results,
+        })
     }
 }
 
@@ -468,5 +508,67 @@ mod tests {
         ] {
             assert!(!is_denied(&policy, body), "{body}");
         }
+    }
+
+    #[test]
+    fn a_phrase_in_another_dress_is_refused_wherever_it_stands() {
+        let policy = policy(r#"{"deny_list":{"phrases":["red button","top"]}}"#);
+        let base64 = "cmVkIGJ1dHRvbiBwbGVhc2U=";
+        for body in [
+            r#"{"prompt":"r3d butt0n"}"#.to_owned(),
+            r#"{"messages":[{"role":"user","content":"the r3d"},{"role":"user","content":"butt0n now"}]}"#.to_owned(),
+            r#"{"messages":[{"role":"user","content":"the red"},{"role":"user","content":"butt0n now"}]}"#.to_owned(),
+            r#"{"messages":[{"role":"user","content":"the r3d"},{"role":"user","content":"button now"}]}"#.to_owned(),
+            r#"{"prompt":"r\u0435d butt0n"}"#.to_owned(),
+            r#"{"prompt":"+0p!"}"#.replace('+', "t"),
+            format!(r#"{{"prompt":"say {base64}"}}"#),
+            r#"{"prompt":"72 65 64 20 62 75 74 74 6f 6e"}"#.to_owned(),
+            r#"{"prompt":"red%20button"}"#.to_owned(),
+            r#"{"prompt":"&#114;ed button"}"#.to_owned(),
+            format!(r#"{{"messages":[{{"role":"user","content":[{{"type":"text","text":"{base64}"}}]}}]}}"#),
+            format!(r#"{{"messages":[],"tools":[{{"function":{{"name":"f","description":"{base64}"}}}}]}}"#),
+            r#"{"messages":[{"role":"assistant","tool_calls":[{"function":{"arguments":"{\"a\":\"r3d butt0n\"}"}}]}]}"#
+                .to_owned(),
+        ] {
+            assert!(is_denied(&policy, &body), "{body}");
+        }
+        for body in [
+            r#"{"prompt":"455 t0ps, 2 reds and buttons 4 u"}"#,
+            r#"{"prompt":"red%20buttons"}"#,
+            r#"{"messages":[{"role":"user","content":"r3d x"},{"role":"user","content":"butt0n now"}]}"#,
+            r#"{"prompt":"cmVkIHJvc2VzIHBsZWFzZSE="}"#,
+        ] {
+            assert!(!is_denied(&policy, body), "{body}");
+        }
+    }
+
+    #[test]
+    fn each_reading_can_be_turned_off() {
+        for (reading, prompt) in [("lookalikes", "r\u{435}d"), ("leetspeak", "r3d"), ("encodings", "r%65d")] {
+            let body = format!(r#"{{"prompt":"{prompt}"}}"#);
+            let with =
+                |on: bool| policy(&format!(r#"{{"deny_list":{{"phrases":["red"]}},"readings":{{"{reading}":{on}}}}}"#));
+            assert!(is_denied(&with(true), &body) && !is_denied(&with(false), &body), "{reading}");
+        }
+    }
+
+    #[test]
+    fn phrases_in_another_dress_are_replaced_where_they_stand() {
+        let policy =
+            policy(r#"{"redact_list":{"phrases":["red button"]},"annotate_lists":[{"label":"a","phrases":["top"]}]}"#);
+        let body = r#"{"prompt":"r3d butt0n, r\u0435d button; t0p, red button"}"#;
+        let admitted = decide(&policy, body).expect("admitted");
+        let [Obligation::Annotate(label), Obligation::Rewrite(edits)] = admitted.obligations() else {
+            panic!("{:?}", admitted.obligations());
+        };
+        let bytes = bytes::Bytes::from(body);
+        let rewritten = wire::openai::splice::splice(&bytes, edits).concat();
+        assert_eq!(
+            String::from_utf8(rewritten).expect("text"),
+            r#"{"prompt":"[redacted], [redacted]; t0p, [redacted]"}"#
+        );
+        assert_eq!(&**label, "a");
+        let encoded = decide(&policy, r#"{"prompt":"red%20button"}"#).expect_err("refused");
+        assert!(matches!(encoded, Rejection::PromptNotRedactable { .. }));
     }
 }

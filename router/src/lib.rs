@@ -48,3 +48,4 @@ mod worker;
 pub use app::Router;
 pub use check::{RouterError, check};
 pub use config::{HealthConfig, PickBy, PickConfig, RetryConfig, RouterConfig, UsageConfig};
+pub use screened::pass_stream;

@@ -38,6 +38,7 @@ impl Observed {
             forebay.tenant = Empty,
             forebay.worker = Empty,
             forebay.policy.annotations = Empty,
+            forebay.policy.version = Empty,
             http.response.status_code = Empty,
             error.type = Empty,
         );
@@ -64,6 +65,11 @@ impl Observed {
     /// Notes the labels that policy gave the prompt.
     pub(crate) fn annotated(&self, labels: &str) {
         self.span.record("forebay.policy.annotations", labels);
+    }
+
+    /// Notes the version of the rules that decided.
+    pub(crate) fn decided(&self, version: &str) {
+        self.span.record("forebay.policy.version", version);
     }
 
     /// Notes what is asked for.

@@ -5,16 +5,18 @@
 //! of each choice goes through a screen of its own (`choice`), and what nobody can read is left out.
 
 mod choice;
+mod padding;
 
 pub(crate) use choice::Garbage;
 
 use bytes::{Bytes, BytesMut};
 use choice::Choices;
+use padding::Padding;
 use policy::Admitted;
 use std::borrow::Cow;
 use wire::openai::channels::{Answer, ErrorClass, Found, all_texts, read_event, read_whole};
 use wire::openai::{ApiError, Usage};
-use wire::sse::{DONE, Event, Frame, encode_data};
+use wire::sse::{DONE, Event, Frame, Framer, encode_data};
 
 /// Bytes that may reach a client.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
@@ -72,6 +74,8 @@ pub(crate) struct Gate {
     listed: Option<Box<Choices>>,
     /// True if the count at a stream's end was asked for by us alone, so that it goes no further.
     keeps_usage: bool,
+    /// Makes a stream's events longer, where that was asked for.
+    padding: Option<Padding>,
 }
 
 /// A whole answer that passed.
@@ -88,7 +92,12 @@ impl Gate {
     /// The gate for an answer of so many choices.
     pub(crate) fn new(admitted: Admitted, choices: usize, keeps_usage: bool) -> Self {
         let listed = admitted.is_screened().then(|| Box::new(Choices::new(admitted, choices)));
-        Self { listed, keeps_usage }
+        Self { listed, keeps_usage, padding: None }
+    }
+
+    /// Pads the events of a stream; `seed` decides by what.
+    pub(crate) fn padded(self, seed: u64) -> Self {
+        Self { padding: Some(Padding::new(seed)), ..self }
     }
 
     /// How many choices it ended.
@@ -141,9 +150,13 @@ impl Gate {
                 return Ok(None);
             }
         }
+        let padding = &mut self.padding;
         let Some(choices) = &mut self.listed else {
             passed.has_text |= has_text;
-            out.raw(&frame.raw);
+            match padding {
+                Some(padding) if matches!(found, Found::Answer(_)) => out.data(&padding.pad(&event.data)),
+                _ => out.raw(&frame.raw),
+            }
             return Ok((found == Found::Done).then_some(End::Done));
         };
         let (part, end) = match found {
@@ -152,9 +165,9 @@ impl Gate {
             Found::Foreign | Found::Error(_) => return Ok(None),
         };
         passed.has_text |= part.has_text;
-        part.before.iter().for_each(|chunk| out.data(chunk));
+        part.before.iter().for_each(|chunk| out.data(&padded(padding, chunk.as_str().into())));
         if let Some(chunk) = part.chunk {
-            out.pass(chunk, event, frame, true);
+            out.pass(padded(padding, chunk), event, frame, true);
         }
         let end = end.or_else(|| choices.all_blocked().then_some(End::Blocked));
         match end {
@@ -197,6 +210,36 @@ impl Gate {
         self.listed.as_ref().is_some_and(|choices| choices.denies_any(texts))
     }
 }
+
+/// An event's data, longer where that is asked for.
+fn padded<'d>(padding: &mut Option<Padding>, data: Cow<'d, str>) -> Cow<'d, str> {
+    match padding {
+        Some(padding) => padding.pad(&data).into(),
+        None => data,
+    }
+}
+
+/// Passes the pieces of a streamed answer through the screen, as a relay does, up to where it ends; for trials of the
+/// screen without a network.
+#[must_use]
+pub fn pass_stream(admitted: Admitted, choices: usize, pieces: impl IntoIterator<Item = Bytes>) -> Bytes {
+    let mut gate = Gate::new(admitted, choices, false);
+    let mut framer = Framer::new(TRIAL_EVENT_BYTES_MAX);
+    let mut out = BytesMut::new();
+    for piece in pieces {
+        let mut frames = Vec::new();
+        let framed = framer.push(piece, &mut frames);
+        let passed = gate.frames(frames);
+        out.extend_from_slice(&passed.bytes.into_bytes());
+        if passed.end.is_some() || framed.is_err() {
+            break;
+        }
+    }
+    out.freeze()
+}
+
+/// The most bytes of an event on trial.
+const TRIAL_EVENT_BYTES_MAX: usize = 1 << 20;
 
 /// Bytes on their way out, copied only where there are several pieces.
 #[derive(Debug, Default)]

@@ -73,7 +73,7 @@ async fn answer(core: Arc<Core>, endpoint: &'static Endpoint, request: Request) 
 
 /// Everything from the pick to the beginning of the client's answer.
 async fn fulfil(core: Arc<Core>, asked: Asked, mut meter: Meter, span: tracing::Span) -> Response {
-    let Asked { settings, admitted, mut account, model, choices, call, slot, keeps_usage, explains } = asked;
+    let Asked { settings, admitted, mut account, model, choices, is_padded, call, slot, keeps_usage, explains } = asked;
     meter.observed.asked(call.is_stream, choices);
     account.sent();
     let config = &settings.config;
@@ -82,6 +82,7 @@ async fn fulfil(core: Arc<Core>, asked: Asked, mut meter: Meter, span: tracing::
             meter.observed.worker(&answer.ticket.worker.name);
             let why = answer.ticket.why;
             let gate = Gate::new(admitted, choices, keeps_usage);
+            let gate = if is_padded { gate.padded(rand::random()) } else { gate };
             let bounds = bounds(config);
             let offload = Arc::clone(&core.offload);
             let relay = Relay { answer, gate, meter, slot, account, bounds, offload, is_stream: call.is_stream, span };
@@ -135,6 +136,8 @@ struct Asked {
     account: Account,
     model: String,
     choices: usize,
+    /// True if the events of its stream are padded.
+    is_padded: bool,
     call: Call,
     slot: Slot,
     /// True if the worker was asked for a count of tokens that the client did not ask for.
@@ -182,7 +185,11 @@ async fn admit(
         meter.set_model(model);
     }
     told.limits = known.limits;
+    if let Some(version) = settings.policy.version(&body) {
+        meter.observed.decided(version.as_str());
+    }
     let Examination { scan, model, admitted, reservation, cost, usage_edit, choices, prefix } = result?;
+    let is_padded = scan.include_obfuscation(&body);
     let about = About {
         begun,
         request_id: parts.extensions.get::<RequestId>().map(|id| id.0.clone()).unwrap_or_default(),
@@ -212,7 +219,7 @@ async fn admit(
     telemetry::trace::inject(&mut headers);
     let load = load_of(body.len(), scan.max_tokens(), choices);
     let call = Call { path: endpoint.path(), is_stream: scan.stream(), load, prefix, headers, body };
-    Ok(Asked { settings, admitted, account, model, choices, call, slot, keeps_usage, explains })
+    Ok(Asked { settings, admitted, account, model, choices, is_padded, call, slot, keeps_usage, explains })
 }
 
 /// A request whose body was read.

@@ -13,6 +13,7 @@ mod counting;
 mod draft;
 pub mod endpoint;
 pub mod error;
+pub mod filter;
 pub mod generate;
 mod given;
 pub mod logprobs;

@@ -14,9 +14,12 @@
 //!   to the word, have no words for us: Hangul and kana have an edge before every syllable, so
 //!   that `가` is not found in `각`; Han, Thai, Lao, Khmer and Burmese have none.
 //!
-//! Not folded: look-alike letters of other scripts, accents, digits for letters, letters with
-//! something between them, text in another language or encoding (`docs/policy.md`).
+//! A text has a second shadow by what its characters look like (`looks`): letters of other scripts become those of ASCII
+//! that they look like, and characters that spell ASCII without being seen become it.
+//!
+//! Not folded: accents, letters with something between them, text in another language (`docs/policy.md`).
 
+use super::looks;
 use std::ops::RangeInclusive;
 use unicode_normalization::char::{
     canonical_combining_class, decompose_canonical, decompose_compatible, is_combining_mark,
@@ -33,6 +36,8 @@ pub(super) struct Folder {
     before: Before,
     /// Marks of the last character that wait for others, with their classes and offsets.
     marks: Vec<(u8, char, usize)>,
+    /// True if characters count as what they look like.
+    by_look: bool,
 }
 
 /// The class of the last visible character.
@@ -57,6 +62,32 @@ impl Before {
 }
 
 impl Folder {
+    /// A folder for which characters are what they look like.
+    pub(super) fn by_look() -> Self {
+        Self { by_look: true, ..Self::default() }
+    }
+
+    /// Stands where another folder stands.
+    pub(super) fn follow(&mut self, other: &Self) {
+        self.before = other.before;
+        self.marks.clone_from(&other.marks);
+    }
+
+    /// True if what follows is folded by both alike, as far as it is what it looks like.
+    pub(super) fn stands_as(&self, other: &Self) -> bool {
+        self.before == other.before && self.marks == other.marks
+    }
+
+    /// The shadow of a whole text.
+    pub(super) fn all(mut self, text: &str) -> Vec<u8> {
+        let mut folded = Vec::new();
+        for character in text.chars() {
+            self.push(character, 0, |byte, _| folded.push(byte));
+        }
+        self.finish(0, |byte, _| folded.push(byte));
+        folded
+    }
+
     /// True if nothing waits for what follows.
     pub(super) fn is_settled(&self) -> bool {
         self.marks.is_empty()
@@ -79,7 +110,10 @@ impl Folder {
 
     /// Hands the bytes that `character`, at offset `at`, adds to the shadow to `emit`, each with
     /// the offset of the character it came from.
+    #[inline]
     pub(super) fn push(&mut self, character: char, at: usize, mut emit: impl FnMut(u8, usize)) {
+        let spelled = if self.by_look { looks::spelled(character) } else { None };
+        let character = spelled.unwrap_or(character);
         if character.is_ascii_alphanumeric() {
             self.flush(&mut emit);
             self.turn(Before::Word, at, &mut emit);
@@ -153,6 +187,8 @@ impl Folder {
     }
 
     fn folded(&mut self, part: char, at: usize, emit: &mut impl FnMut(u8, usize)) {
+        let looks = if self.by_look { looks::letter(part) } else { None };
+        let part = looks.unwrap_or(part);
         if part.is_ascii() {
             return self.letter(part.to_ascii_lowercase(), at, emit);
         }

@@ -1,7 +1,8 @@
 //! Text within text: a tool call's arguments are JSON in a string. Whoever reads them unescapes
 //! once more, so a phrase may be hidden by an escape that is itself text here.
 
-use super::{Cursor, Phrases};
+use super::cursor::Cursor;
+use super::phrases::Phrases;
 
 /// Reads the characters that another unescaping makes of a text, however it is cut.
 #[derive(Debug)]
@@ -87,7 +88,7 @@ impl Inner {
 
     /// Where what may still become a phrase begins: also an escape of which more may come, which
     /// could make a character that begins one.
-    pub(super) fn unsettled(&self) -> Option<usize> {
+    pub(super) fn unsettled(&self, list: &Phrases) -> Option<usize> {
         let escape = match self.escape {
             Escape::None => None,
             Escape::Begun { at }
@@ -95,7 +96,7 @@ impl Inner {
             | Escape::High { at, .. }
             | Escape::HighBegun { at, .. } => Some(at),
         };
-        self.cursor.unsettled().into_iter().chain(escape).min()
+        self.cursor.unsettled(list).into_iter().chain(escape).min()
     }
 }
 

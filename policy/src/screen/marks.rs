@@ -1,8 +1,8 @@
 //! Phrases in prompts that do not refuse them: some are replaced before a worker sees them, some are
 //! noted by a label. They share one automaton with the denied ones, so a prompt is read once.
 
+use super::phrases::{Kind, LABELS_MAX, Phrases, add_phrases};
 use super::request::{Read, read};
-use super::{Kind, LABELS_MAX, Phrases, folded_phrases};
 use crate::config::{AnnotateConfig, ConfigError, PHRASES_MAX, PolicyConfig, RedactListConfig, check_name};
 use std::sync::Arc;
 use wire::openai::scan::Scan;
@@ -23,20 +23,20 @@ pub(crate) struct Marks {
 impl Marks {
     /// Compiles the lists; `None` where nothing is replaced or noted.
     pub(crate) fn new(config: &PolicyConfig) -> Result<Option<Self>, ConfigError> {
-        let PolicyConfig { deny_list, redact_list, annotate_lists, .. } = config;
-        let redacted = folded_phrases("redact_list.phrases", &redact_list.phrases)?;
+        let PolicyConfig { deny_list, redact_list, annotate_lists, readings, .. } = config;
         let labels = labels(annotate_lists)?;
-        if redacted.is_empty() && labels.is_empty() {
+        let redacts = !redact_list.phrases.is_empty();
+        if !redacts && labels.is_empty() {
             return Ok(None);
         }
-        let denied = folded_phrases("deny_list.phrases", &deny_list.phrases)?;
-        let redacts = !redacted.is_empty();
-        let mut phrases: Vec<(Vec<u8>, Kind)> = denied.into_iter().map(|folded| (folded, Kind::Denied)).collect();
-        phrases.extend(redacted.into_iter().map(|folded| (folded, Kind::Redacted)));
+        let mut phrases = Vec::new();
+        let mut add = |field: &str, list: &[String], kind| add_phrases(&mut phrases, field, list, kind, *readings);
+        add("deny_list.phrases", &deny_list.phrases, Kind::Denied)?;
+        add("redact_list.phrases", &redact_list.phrases, Kind::Redacted)?;
         for (number, list) in annotate_lists.iter().enumerate() {
-            let folded = folded_phrases(&format!("annotate_lists[{number}].phrases"), &list.phrases)?;
             #[expect(clippy::cast_possible_truncation, reason = "at most LABELS_MAX")]
-            phrases.extend(folded.into_iter().map(|folded| (folded, Kind::Labelled(number as u8))));
+            let label = Kind::Labelled(number as u8);
+            add(&format!("annotate_lists[{number}].phrases"), &list.phrases, label)?;
         }
         if phrases.len() > PHRASES_MAX {
             return Err(ConfigError::new(
@@ -44,7 +44,7 @@ impl Marks {
                 format!("and the other lists together have more than {PHRASES_MAX} phrases"),
             ));
         }
-        let phrases = Phrases::new("redact_list", phrases)?;
+        let phrases = Phrases::new("redact_list", phrases, *readings)?;
         check_replacement(redact_list, &phrases)?;
         Ok(Some(Self { phrases, replacement: redact_list.replacement.clone(), labels, redacts }))
     }

@@ -1,14 +1,17 @@
 //! One stream of text under a deny list: what may be shown now, and what must wait.
 
+use super::DenyList;
+use super::cursor::Cursor;
 use super::inner::Inner;
-use super::{Cursor, DenyList};
+use std::borrow::Cow;
 use std::sync::Arc;
 
 /// Text that a screen lets go.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
-pub struct Release {
-    /// Text that may be shown: it continues exactly where the last release ended.
-    pub text: String,
+pub struct Release<'t> {
+    /// Text that may be shown: it continues exactly where the last release ended. Borrowed where it is of the piece that
+    /// was just taken.
+    pub text: Cow<'t, str>,
     /// True if a phrase was found. Nothing is released after that.
     pub blocked: bool,
 }
@@ -43,29 +46,44 @@ impl OutputScreen {
     }
 
     /// Takes the next piece of text and releases what can no longer become a denied phrase.
-    pub fn push(&mut self, text: &str) -> Release {
+    pub fn push<'t>(&mut self, text: &'t str) -> Release<'t> {
         if self.blocked {
-            return Release { text: String::new(), blocked: true };
+            return Release { text: Cow::Borrowed(""), blocked: true };
+        }
+        if self.held.is_empty() && self.inner.is_none() && text.len() <= HELD_BYTES_MAX {
+            return self.push_alone(text);
         }
         self.held.push_str(text);
         if let Some(start) = self.read(text) {
             return self.block(start);
         }
-        let text = self.release_until(self.settled());
-        Release { text, blocked: false }
+        Release { text: self.release_until(self.settled()).into(), blocked: false }
+    }
+
+    /// The same where nothing is held: most text passes without a copy.
+    fn push_alone<'t>(&mut self, text: &'t str) -> Release<'t> {
+        let found = self.cursor.push(&self.list.0, text);
+        let until = found.unwrap_or_else(|| self.settled());
+        let (passed, kept) = text.split_at(until - self.released);
+        self.released = until;
+        self.blocked = found.is_some();
+        if !self.blocked {
+            self.held.push_str(kept);
+        }
+        Release { text: passed.into(), blocked: self.blocked }
     }
 
     /// Says that the text ends here and releases the rest, unless a phrase ends with it.
-    pub fn finish(&mut self) -> Release {
+    pub fn finish(&mut self) -> Release<'static> {
         if self.blocked {
-            return Release { text: String::new(), blocked: true };
+            return Release { text: Cow::Borrowed(""), blocked: true };
         }
         let end = self.cursor.position;
         let found = self.cursor.finish(&self.list.0, end);
         let inner = self.inner.as_mut().and_then(|inner| inner.finish(&self.list.0, end));
         match found.into_iter().chain(inner).min() {
             Some(start) => self.block(start),
-            None => Release { text: self.release_until(end), blocked: false },
+            None => Release { text: self.release_until(end).into(), blocked: false },
         }
     }
 
@@ -91,8 +109,9 @@ impl OutputScreen {
 
     /// How much of the text can no longer be part of a phrase: the bytes before this offset.
     fn settled(&self) -> usize {
-        let inner = self.inner.as_ref().and_then(Inner::unsettled);
-        self.cursor.unsettled().into_iter().chain(inner).min().unwrap_or(self.cursor.position)
+        let list = &self.list.0;
+        let inner = self.inner.as_ref().and_then(|inner| inner.unsettled(list));
+        self.cursor.unsettled(list).into_iter().chain(inner).min().unwrap_or(self.cursor.position)
     }
 
     /// True if text is held back.
@@ -101,17 +120,22 @@ impl OutputScreen {
         !self.held.is_empty()
     }
 
-    fn block(&mut self, start: usize) -> Release {
+    fn block(&mut self, start: usize) -> Release<'static> {
         self.blocked = true;
         let text = self.release_until(start);
         self.held = String::new();
-        Release { text, blocked: true }
+        Release { text: text.into(), blocked: true }
     }
 
     fn release_until(&mut self, offset: usize) -> String {
         debug_assert!(offset >= self.released, "a phrase never begins in released text");
         let count = offset.saturating_sub(self.released);
         self.released += count;
-        self.held.drain(..count).collect()
+        if count == self.held.len() {
+            return std::mem::take(&mut self.held);
+        }
+        let text = self.held[..count].to_owned();
+        self.held.drain(..count);
+        text
     }
 }

@@ -6,7 +6,9 @@
 //! began before. Where it holds nothing at a text's end, which is nearly always, a joint costs
 //! nothing.
 
-use super::{Cursor, DenyList, Marked, Phrases, Redacted};
+use super::DenyList;
+use super::cursor::{Cursor, Marked, Redacted};
+use super::phrases::Phrases;
 use std::ops::Range;
 
 /// How workers join texts.
@@ -65,15 +67,15 @@ impl<'l> PromptScreen<'l> {
         if alone.push(self.list, text).is_some() {
             return true;
         }
-        let mut marked = std::mem::take(&mut alone.run.marked);
+        let mut marked = alone.take_marked();
         for open in &mut self.open {
-            if open.is_none() && alone.unsettled().is_some() {
+            if open.is_none() && alone.unsettled(self.list).is_some() {
                 *open = Some(alone.clone());
             }
         }
         let end = alone.position;
         let is_denied = alone.finish(self.list, end).is_some();
-        marked.add(alone.run.marked);
+        marked.add(alone.take_marked());
         self.over.labels |= marked.labels;
         self.last = marked.redacted;
         is_denied
@@ -88,9 +90,9 @@ impl<'l> PromptScreen<'l> {
             if read_over(self.list, &mut joined, joiner, text) {
                 return true;
             }
-            self.over.note(std::mem::take(&mut joined.run.marked), joint);
+            self.over.note(joined.take_marked(), joint);
             // Still on something that began before this text: the next joint is to be read on from here.
-            *open = joined.reaches_before(joint).then_some(joined);
+            *open = joined.reaches_before(self.list, joint).then_some(joined);
         }
         false
     }
@@ -119,7 +121,10 @@ impl<'l> PromptScreen<'l> {
     /// The ranges of the text read last that are to be replaced: sorted and disjoint.
     pub(super) fn redacted(&mut self, text: &str) -> Vec<Range<usize>> {
         let mut ranges: Vec<Range<usize>> = Vec::with_capacity(self.last.len());
-        for phrase in std::mem::take(&mut self.last) {
+        let mut last = std::mem::take(&mut self.last);
+        // The two readings of a text each have an order of their own.
+        last.sort_by_key(|phrase| (phrase.last, !phrase.is_past));
+        for phrase in last {
             let mut range = phrase.range(text);
             // Phrases that overlap become one: all of them are to go.
             while let Some(before) = ranges.pop_if(|before| before.end > range.start) {
@@ -150,7 +155,7 @@ fn read_over(list: &Phrases, cursor: &mut Cursor, joiner: &str, text: &str) -> b
         return true;
     }
     for character in text.chars() {
-        if !cursor.reaches_before(joint) {
+        if !cursor.reaches_before(list, joint) {
             return false;
         }
         let at = cursor.position;
@@ -159,27 +164,20 @@ fn read_over(list: &Phrases, cursor: &mut Cursor, joiner: &str, text: &str) -> b
             return true;
         }
     }
-    if !cursor.reaches_before(joint) {
+    if !cursor.reaches_before(list, joint) {
         return false;
     }
     // The text may be the last one.
     let mut last = cursor.clone();
     let is_denied = last.finish(list, cursor.position).is_some();
-    cursor.run.marked = last.run.marked;
+    cursor.put_marked(last.take_marked());
     is_denied
 }
 
 impl Cursor {
     /// True if what may become a phrase began before `joint`.
-    fn reaches_before(&self, joint: usize) -> bool {
-        self.unsettled().is_some_and(|start| start < joint)
-    }
-}
-
-impl Marked {
-    fn add(&mut self, mut other: Self) {
-        self.labels |= other.labels;
-        self.redacted.append(&mut other.redacted);
+    fn reaches_before(&self, list: &Phrases, joint: usize) -> bool {
+        self.unsettled(list).is_some_and(|start| start < joint)
     }
 }
 

@@ -1,6 +1,10 @@
-//! A request's texts, read as a worker reads them: each alone, and over its joints to others.
+//! A request's texts, read as a worker reads them: each alone, and over its joints to others. And as a model may read
+//! them: letters in the dress of digits, and what is encoded.
 
-use super::{DenyList, Phrases, PromptScreen, REDACTIONS_MAX, fold};
+use super::cursor::REDACTIONS_MAX;
+use super::phrases::Phrases;
+use super::prompt::PromptScreen;
+use super::{DenyList, dress, encoded, fold, looks};
 use crate::config::PHRASE_BYTES_MAX;
 use bytes::Bytes;
 use std::borrow::Cow;
@@ -60,7 +64,7 @@ fn head<'b>(texts: impl IntoIterator<Item = Cow<'b, str>>) -> Vec<String> {
                 if !part.ends_with(' ') {
                     part.push(' ');
                 }
-            } else if !fold::is_invisible(character) {
+            } else if !fold::is_invisible(character) || looks::spelled(character).is_some() {
                 part.push(character);
                 room -= 1;
             }
@@ -109,6 +113,41 @@ fn loosened(arguments: &str) -> Option<String> {
 /// Visible characters that are beyond every phrase, even where some of them are marks that wait to be put in order.
 const HEAD_MAX: usize = PHRASE_BYTES_MAX + 64;
 
+/// The screens of texts that one worker reads one after the other.
+struct Screens<'l> {
+    plain: PromptScreen<'l>,
+    /// By reading: where its texts so far differ from the plain ones and may begin a phrase.
+    dressed: [Option<Box<PromptScreen<'l>>>; dress::READINGS],
+}
+
+impl<'l> Screens<'l> {
+    fn over(phrases: &'l Phrases) -> Self {
+        Self { plain: PromptScreen::over(phrases), dressed: [const { None }; dress::READINGS] }
+    }
+}
+
+/// A text whose digits and signs may be letters.
+struct Dressed<'t, 'l> {
+    text: &'t str,
+    /// Its readings; none where it has but one.
+    readings: Option<&'t [String; dress::READINGS]>,
+    /// The plain screen as it was before the text.
+    before: Option<PromptScreen<'l>>,
+}
+
+/// Makes ranges sorted and disjoint.
+fn merge(ranges: &mut Vec<Range<usize>>) {
+    ranges.sort_by_key(|range| (range.start, range.end));
+    let mut merged: Vec<Range<usize>> = Vec::with_capacity(ranges.len());
+    for range in ranges.drain(..) {
+        match merged.last_mut() {
+            Some(last) if range.start < last.end => last.end = last.end.max(range.end),
+            _ => merged.push(range),
+        }
+    }
+    *ranges = merged;
+}
+
 struct Reader<'a> {
     phrases: &'a Phrases,
     replacement: &'a str,
@@ -125,17 +164,17 @@ impl Reader<'_> {
     /// Reads the content of messages, or prompts.
     fn content(&mut self, content: &[TextSpan], beside: &[TextSpan]) -> bool {
         let body = self.body;
-        let mut screen = PromptScreen::over(self.phrases);
+        let mut screens = Screens::over(self.phrases);
         let (mut first, mut latest): (Option<PromptScreen<'_>>, Option<PromptScreen<'_>>) = (None, None);
         for item in content.chunk_by(|one, next| one.item == next.item) {
             let (number, role) = (item[0].item, item[0].role);
             for text in item {
-                if self.text(&mut screen, *text, text.joint == Joint::Continues) {
+                if self.text(&mut screens, *text, text.joint == Joint::Continues) {
                     return true;
                 }
             }
-            for name in of_item(beside, number).iter().take_while(|_| screen.is_open()) {
-                if self.goes_on(&screen, &[name.read(body)]) {
+            for name in of_item(beside, number).iter().take_while(|_| screens.plain.is_open()) {
+                if self.goes_on(&screens.plain, &[name.read(body)]) {
                     return true;
                 }
             }
@@ -146,11 +185,11 @@ impl Reader<'_> {
                 }
             }
             if role == TextRole::System {
-                let end = screen.is_open().then(|| screen.fork());
+                let end = screens.plain.is_open().then(|| screens.plain.fork());
                 if number == 0 { first = end } else { latest = end }
             }
         }
-        self.note(&screen);
+        self.note(&screens.plain);
         false
     }
 
@@ -169,27 +208,30 @@ impl Reader<'_> {
             let loose = (is_loose && text.role == TextRole::Arguments).then(|| loosened(&read)).flatten();
             loose.map_or(read, Cow::Owned)
         };
-        let mut screen = PromptScreen::over(self.phrases);
+        let mut screens = Screens::over(self.phrases);
         for item in beside.chunk_by(|one, next| one.item == next.item) {
             let mut of_content = None;
             for (place, text) in item.iter().enumerate() {
-                let is_denied =
-                    if is_loose { screen.denies(&reading(text), true) } else { self.text(&mut screen, *text, true) };
+                let is_denied = if is_loose {
+                    screens.plain.denies(&reading(text), true)
+                } else {
+                    self.text(&mut screens, *text, true)
+                };
                 if is_denied {
                     return true;
                 }
-                if !screen.is_open() {
+                if !screens.plain.is_open() {
                     continue;
                 }
                 let before = place.checked_sub(1).map(|before| reading(&item[before]));
                 let of_content = of_content
                     .get_or_insert_with(|| head(of_item(content, text.item).iter().map(|text| text.read(body))));
-                if self.goes_on(&screen, of_content) || self.goes_on(&screen, &head(before)) {
+                if self.goes_on(&screens.plain, of_content) || self.goes_on(&screens.plain, &head(before)) {
                     return true;
                 }
             }
         }
-        self.note(&screen);
+        self.note(&screens.plain);
         false
     }
 
@@ -208,17 +250,71 @@ impl Reader<'_> {
     }
 
     /// Reads one text, and once more unescaped where a worker may do so.
-    fn text(&mut self, screen: &mut PromptScreen<'_>, span: TextSpan, continues: bool) -> bool {
+    fn text(&mut self, screens: &mut Screens<'_>, span: TextSpan, continues: bool) -> bool {
         let text = span.read(self.body);
-        if screen.denies(&text, continues) {
+        let readings = if self.phrases.readings.leetspeak { dress::readings(&text) } else { None };
+        let before = readings.is_some().then(|| screens.plain.fork());
+        if screens.plain.denies(&text, continues) {
             return true;
         }
-        let redacted = screen.redacted(&text);
+        let mut redacted = screens.plain.redacted(&text);
+        let dressed = Dressed { text: &text, readings: readings.as_ref(), before };
+        if self.dressed(screens, &dressed, continues, &mut redacted) {
+            return true;
+        }
+        if self.phrases.readings.encodings && self.encoded(&text) {
+            return true;
+        }
         if self.hidden(span, &text, &redacted) {
             return true;
         }
         self.redact(span, &redacted);
         false
+    }
+
+    /// Reads a text as if its digits and signs were letters.
+    fn dressed<'l>(
+        &mut self,
+        screens: &mut Screens<'l>,
+        Dressed { text, readings, before }: &Dressed<'_, 'l>,
+        continues: bool,
+        redacted: &mut Vec<Range<usize>>,
+    ) -> bool {
+        if readings.is_none() && screens.dressed.iter().all(Option::is_none) {
+            return false;
+        }
+        let readings = readings.map(|readings| readings.each_ref().map(String::as_str));
+        let mut is_redacted = false;
+        for (number, screen) in screens.dressed.iter_mut().enumerate() {
+            let reading = readings.map_or(*text, |readings| readings[number]);
+            let is_first = readings.is_none_or(|readings| !readings[..number].contains(&reading));
+            let is_news = reading != *text && is_first;
+            let begun = || before.as_ref().filter(|_| is_news).map(|before| Box::new(before.fork()));
+            let Some(mut dressed) = screen.take().or_else(begun) else { continue };
+            if dressed.denies(reading, continues) {
+                return true;
+            }
+            let found = dressed.redacted(reading);
+            is_redacted |= !found.is_empty();
+            redacted.extend(found);
+            self.note(&dressed);
+            *screen = dressed.is_open().then_some(dressed);
+        }
+        if is_redacted {
+            merge(redacted);
+        }
+        false
+    }
+
+    /// Reads what a text may stand for. A phrase there cannot be replaced.
+    fn encoded(&mut self, text: &str) -> bool {
+        let (phrases, read) = (self.phrases, &mut self.read);
+        encoded::any_reading(text, &mut |decoded| {
+            let (is_denied, marked) = phrases.read_alone(decoded);
+            read.labels |= marked.labels;
+            read.is_unplaceable |= !marked.redacted.is_empty();
+            is_denied
+        })
     }
 
     fn redact(&mut self, span: TextSpan, redacted: &[Range<usize>]) {

@@ -1,7 +1,9 @@
 //! The deny list against a reference that looks at whole texts, slowly and plainly.
 
+use super::cursor::Cursor;
+use super::fold::{Folder, is_invisible, is_mark, is_word};
+use super::phrases::add_phrases;
 use super::*;
-use fold::{is_invisible, is_mark, is_word};
 use proptest::prelude::*;
 use std::sync::Arc;
 use unicode_normalization::char::{canonical_combining_class, decompose_compatible};
@@ -156,8 +158,26 @@ fn what_is_folded_meets_and_what_is_not_does_not() {
         ("カ", "ｶ", true),
         ("ガ", "ｶﾞ", true),
         ("ก", "มกร", true),
+        // Letters that look alike.
+        ("red", "r\u{435}d", true),
+        ("red", "R\u{415}D", true),
+        ("stop", "ЅТОР", true),
+        ("café", "caf\u{435}\u{301}", true),
+        ("naïve", "n\u{430}\u{457}ve", true),
+        ("вирус", "виpуc", true),
+        ("Вирус", "Bиpyc", true),
+        ("ВИРУС", "BИPYC", true),
+        ("cop", "сор", true),
+        ("bot", "вот", false),
+        ("вот", "bot", false),
+        ("вот", "BOT", false),
+        // Text that is not seen.
+        ("red", "\u{E0072}\u{E0065}\u{E0064}", true),
+        ("red", "a\u{E0020}\u{E0072}\u{E0065}\u{E0064}\u{E007F} b", true),
+        ("red", "👍\u{E0162}\u{E0155}\u{E0154} b", true),
+        ("red", "r\u{E0065}e\u{E0064}d", true),
+        ("red", "ar\u{E0065}\u{E0064}", false),
         // Not folded.
-        ("red", "r\u{435}d", false),
         ("red", "r3d", false),
         ("red", "r.e.d", false),
         ("red", "r e d", false),
@@ -249,8 +269,8 @@ fn holds_back_exactly_what_may_still_become_a_phrase() {
 fn nothing_follows_a_block() {
     let mut screen = OutputScreen::new(list(&["no"]), false);
     assert_eq!(screen.push("say no, "), Release { text: "say ".into(), blocked: true });
-    assert_eq!(screen.push("again"), Release { text: String::new(), blocked: true });
-    assert_eq!(screen.finish(), Release { text: String::new(), blocked: true });
+    assert_eq!(screen.push("again"), Release { text: "".into(), blocked: true });
+    assert_eq!(screen.finish(), Release { text: "".into(), blocked: true });
 }
 
 #[test]
@@ -258,7 +278,7 @@ fn a_flood_of_invisible_characters_is_blocked_rather_than_held() {
     let mut screen = OutputScreen::new(list(&["no"]), false);
     assert_eq!(screen.push("ok n"), Release { text: "ok ".into(), blocked: false });
     let flood = "\u{200b}".repeat(30_000);
-    assert_eq!(screen.push(&flood), Release { text: String::new(), blocked: true });
+    assert_eq!(screen.push(&flood), Release { text: "".into(), blocked: true });
     // Whether it is one depends on the text alone.
     let mut screen = OutputScreen::new(list(&["no"]), false);
     assert_eq!(screen.push(&format!("ok n{flood} more")), Release { text: "ok ".into(), blocked: true });
@@ -344,6 +364,11 @@ fn words() -> impl Strategy<Value = String> {
         "\u{b4}",
         "\u{338}",
         "=",
+        "r\u{435}d",
+        "r\u{435}",
+        "сор",
+        "ё",
+        "\u{E0072}\u{E0065}",
     ];
     prop::collection::vec(prop::sample::select(pieces.to_vec()), 0..24).prop_map(|pieces| pieces.concat())
 }
@@ -360,5 +385,40 @@ proptest! {
         let slowly = text.char_indices().find_map(|(at, character)| plain.character(&list.0, character, at));
         let slowly = slowly.or_else(|| plain.finish(&list.0, text.len()));
         prop_assert_eq!(list.find(&text).map(|found| found.start), slowly);
+    }
+}
+
+/// Few letters that look alike, and some that are not seen.
+fn lookalikes(least: usize, most: usize) -> impl Strategy<Value = String> {
+    let alphabet = "aocpаосрСОво бб.  e\u{301}ё\u{200b}\u{E0061}\u{E006F}\u{E0020}\u{E0151}毒";
+    let letters: Vec<char> = alphabet.chars().collect();
+    prop::collection::vec(prop::sample::select(letters), least..=most).prop_map(String::from_iter)
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(4_000))]
+
+    #[test]
+    fn a_text_is_blocked_if_either_of_its_shadows_holds_a_phrase(
+        phrases in prop::collection::vec(lookalikes(1, 4), 1..4),
+        text in lookalikes(0, 24),
+        cuts in prop::collection::vec(any::<prop::sample::Index>(), 0..6),
+    ) {
+        let mut patterns = Vec::new();
+        let readings = ReadingsConfig::default();
+        if add_phrases(&mut patterns, "phrases", &phrases, Kind::Denied, readings).is_err() { return Ok(()) }
+        let list = list(&phrases.iter().map(String::as_str).collect::<Vec<_>>());
+        let shadows = [Folder::default(), Folder::by_look()].map(|folder| folder.all(&text));
+        let holds = |(pattern, _): &(Vec<u8>, Kind)| {
+            shadows.iter().any(|shadow| shadow.windows(pattern.len()).any(|part| part == pattern))
+        };
+        let whole = screen(&list, &[&text]);
+        prop_assert_eq!(whole.1, patterns.iter().any(holds));
+        let places: Vec<usize> = text.char_indices().map(|(at, _)| at).chain([text.len()]).collect();
+        let mut at: Vec<usize> = cuts.iter().map(|cut| places[cut.index(places.len())]).collect();
+        at.extend([0, text.len()]);
+        at.sort_unstable();
+        let pieces: Vec<&str> = at.windows(2).map(|pair| &text[pair[0]..pair[1]]).collect();
+        prop_assert_eq!(screen(&list, &pieces), whole);
     }
 }

@@ -13,6 +13,7 @@ use policy::{Admitted, OutputScreen};
 use std::borrow::Cow;
 use std::collections::BTreeMap;
 use wire::openai::channels::{Answer, Channel, Choice, Edits, Envelope, Kind, all_texts};
+use wire::openai::filter::{DENY_LIST, FilterResults};
 
 /// The most channels of one choice: a text, its reasoning, and the names and arguments of 63 tool calls.
 const CHANNELS_MAX: usize = 128;
@@ -29,6 +30,9 @@ pub(crate) struct Choices {
     choices: BTreeMap<u32, State>,
     /// The last chunk without its choices, where text is held back.
     envelope: Option<Envelope>,
+    /// What the filter found in the prompt, where answers tell it, until it is told.
+    prompt_results: Option<FilterResults>,
+    tells_results: bool,
 }
 
 #[derive(Debug, Default)]
@@ -66,7 +70,9 @@ struct Changes {
 
 impl Choices {
     pub(super) fn new(admitted: Admitted, expected: usize) -> Self {
-        Self { admitted, expected, choices: BTreeMap::new(), envelope: None }
+        let prompt_results = admitted.prompt_results();
+        let tells_results = prompt_results.is_some();
+        Self { admitted, expected, choices: BTreeMap::new(), envelope: None, prompt_results, tells_results }
     }
 
     pub(super) fn blocked(&self) -> usize {
@@ -90,8 +96,10 @@ impl Choices {
         let Changes { mut edits, rests, has_text } = changes;
         let is_holding = self.choices.values().any(State::is_holding);
         let envelope = (is_holding || !rests.is_empty()).then(|| Envelope::of(answer, json));
+        let results = self.prompt_results.take();
+        let results = results.map(|results| Envelope::of(answer, json).prompt_filtered(&results));
         let before = envelope.iter().flat_map(|envelope| rests.iter().map(|rest| rest.to_chunk(envelope, None)));
-        let before = before.collect();
+        let before = results.into_iter().chain(before).collect();
         self.envelope = envelope.or(self.envelope.take());
         let is_empty = !answer.choices.is_empty() && !is_kept.contains(&true) && answer.usage.is_none();
         if is_kept.contains(&false) {
@@ -106,6 +114,9 @@ impl Choices {
         let mut changes = Changes::default();
         let is_kept = self.screen(answer, json, true, &mut changes)?;
         let mut edits = changes.edits;
+        if let Some(results) = self.prompt_results.take() {
+            edits.prompt_filtered(json, &results);
+        }
         if is_kept.contains(&false) {
             edits.keep(answer, &is_kept);
         }
@@ -121,7 +132,7 @@ impl Choices {
                 let release = screen.finish();
                 choice.is_blocked |= release.blocked;
                 let reason = release.blocked.then_some("content_filter");
-                let rest = Rest { choice: *index, channel: channel.clone(), text: release.text };
+                let rest = Rest { choice: *index, channel: channel.clone(), text: release.text.into_owned() };
                 part.before.push(rest.to_chunk(envelope, reason));
                 part.has_text = true;
                 if release.blocked {
@@ -187,6 +198,10 @@ impl Choices {
         if texts.is_blocked {
             changes.edits.finish(choice, "content_filter");
         }
+        if self.tells_results {
+            let results = if texts.is_blocked { FilterResults::filtered(DENY_LIST) } else { FilterResults::clean() };
+            changes.edits.filtered(choice, &results);
+        }
         Ok(true)
     }
 
@@ -241,7 +256,7 @@ impl State {
                     let release = screen.push(&came);
                     texts.is_moved |= screen.is_holding();
                     texts.is_blocked |= release.blocked;
-                    release.text
+                    release.text.into_owned()
                 }
                 None => {
                     texts.is_blocked = true;
@@ -274,7 +289,9 @@ impl State {
             }
             match choice.texts.iter().rposition(|text| text.channel == *channel) {
                 Some(place) => texts.passed[place].push_str(&release.text),
-                None => rests.push(Rest { choice: choice.index, channel: channel.clone(), text: release.text }),
+                None => {
+                    rests.push(Rest { choice: choice.index, channel: channel.clone(), text: release.text.into_owned() })
+                }
             }
         }
         rests

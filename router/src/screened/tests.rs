@@ -10,7 +10,7 @@ use std::collections::BTreeMap;
 use std::time::Duration;
 use wire::openai::scan::{Limits, scan};
 use wire::openai::{CHAT, channels::Kind};
-use wire::sse::{Decoder, Framer};
+use wire::sse::Decoder;
 
 /// How many answers are screened; `CASES=100000 cargo test -p forebay-router --release screened` screens more.
 const CASES: u64 = 3_000;
@@ -18,7 +18,10 @@ const CASES: u64 = 3_000;
 const PHRASES: [&str; 3] = ["ab", "a b c", "毒"];
 
 fn admitted() -> Admitted {
-    let config = json!({"deny_list": {"phrases": PHRASES}});
+    admitted_by(json!({"deny_list": {"phrases": PHRASES}}))
+}
+
+fn admitted_by(config: Value) -> Admitted {
     let policy = Policy::new(&serde_json::from_value(config).expect("a configuration")).expect("valid");
     let body = br#"{"model":"m","messages":[]}"#;
     let scan = scan(body, &CHAT, &Limits::default()).expect("a request");
@@ -62,22 +65,11 @@ fn read(bytes: &[u8]) -> Seen {
 }
 
 /// Passes a stream in pieces and returns what went out.
-fn pass(stream: &[u8], cuts: &[usize]) -> Vec<u8> {
-    let mut gate = Gate::new(admitted(), 2, false);
-    let mut framer = Framer::new(1 << 20);
-    let mut out = Vec::new();
+fn pass(stream: &[u8], cuts: &[usize]) -> Bytes {
     let mut at: Vec<usize> = cuts.iter().copied().chain([0, stream.len()]).collect();
     at.sort_unstable();
-    for pair in at.windows(2) {
-        let mut frames = Vec::new();
-        framer.push(Bytes::copy_from_slice(&stream[pair[0]..pair[1]]), &mut frames).expect("an event stream");
-        let passed = gate.frames(frames);
-        out.extend_from_slice(&passed.bytes.into_bytes());
-        if passed.end.is_some() {
-            break;
-        }
-    }
-    out
+    let stream = Bytes::copy_from_slice(stream);
+    pass_stream(admitted(), 2, at.windows(2).map(|pair| stream.slice(pair[0]..pair[1])))
 }
 
 fn text(rng: &mut StdRng) -> String {
@@ -139,5 +131,58 @@ fn what_passes_depends_on_the_text_and_not_on_its_cuts() {
             assert!(is_denied || went == came, "seed {seed}, choice {index}: {came:?} became {went:?}");
             assert!(went.iter().all(|(_, text)| !denies(text)), "seed {seed}, choice {index}: {went:?}");
         }
+    }
+}
+
+#[test]
+fn results_of_the_filter_are_told_in_azures_words() {
+    let config = json!({"deny_list": {"phrases": PHRASES}, "filter_results": true});
+    let event = |value: Value| format!("data: {value}\n\n");
+    let chunk = |text: &str| event(json!({"id": "c", "choices": [{"index": 0, "delta": {"content": text}}]}));
+    let stream = [chunk("fine "), chunk("ab "), event(json!("unread"))].concat();
+    let out = pass_stream(admitted_by(config.clone()), 1, [Bytes::from(stream)]);
+    let mut events: Vec<Value> = Vec::new();
+    Decoder::new(1 << 20)
+        .push(&out, |event| events.extend(serde_json::from_str::<Value>(&event.data).ok()))
+        .expect("an event stream");
+    let clean = json!({"custom_blocklists": {"filtered": false, "details": []}});
+    let filtered = json!({"custom_blocklists": {"filtered": true, "details": [{"id": "deny_list", "filtered": true}]}});
+    assert_eq!(events[0]["choices"], json!([]));
+    assert_eq!(events[0]["prompt_filter_results"], json!([{"prompt_index": 0, "content_filter_results": clean}]));
+    assert_eq!(events[1]["choices"][0]["content_filter_results"], clean);
+    assert_eq!(events[1]["choices"][0]["delta"]["content"], "fine ");
+    let last = &events[events.len() - 1]["choices"][0];
+    assert_eq!((&last["content_filter_results"], &last["finish_reason"]), (&filtered, &json!("content_filter")));
+
+    let whole = json!({"id": "c", "choices": [{"index": 0, "finish_reason": "stop", "message": {"content": "so ab"}}]});
+    let out = Gate::new(admitted_by(config), 1, false).whole(Bytes::from(whole.to_string())).expect("an answer");
+    let value: Value = serde_json::from_slice(&out.bytes.into_bytes()).expect("json");
+    assert_eq!(value["prompt_filter_results"][0]["content_filter_results"], clean);
+    assert_eq!(value["choices"][0]["content_filter_results"], filtered);
+    assert_eq!(value["choices"][0]["message"]["content"], "so ");
+}
+
+#[test]
+fn padded_streams_say_the_same_in_few_lengths() {
+    for phrases in [json!([]), json!(["ab"])] {
+        let texts = ["a", "bc", "déjà vu", "x", "a longer text than the others are"];
+        let event = |text: &str| {
+            format!("data: {}\n\n", json!({"id": "c", "choices": [{"index": 0, "delta": {"content": text}}]}))
+        };
+        let stream = texts.map(event).concat() + "data: [DONE]\n\n";
+        let mut framer = Framer::new(1 << 20);
+        let mut frames = Vec::new();
+        framer.push(Bytes::from(stream), &mut frames).expect("an event stream");
+        let admitted = admitted_by(json!({"deny_list": {"phrases": phrases}}));
+        let out = Gate::new(admitted, 1, false).padded(7).frames(frames).bytes.into_bytes();
+        let mut lengths = Vec::new();
+        Decoder::new(1 << 20)
+            .push(&out, |event| lengths.extend((!wire::sse::is_done(&event.data)).then_some(event.data.len())))
+            .expect("an event stream");
+        lengths.sort_unstable();
+        lengths.dedup();
+        assert!(lengths.len() <= 2, "{lengths:?}");
+        let said: String = read(&out).texts.into_values().collect();
+        assert_eq!(said, texts.concat());
     }
 }

@@ -1,5 +1,7 @@
-//! OpenAI's error object: `{"error":{"message","type","param","code"}}`, all four always present.
+//! OpenAI's error object: `{"error":{"message","type","param","code"}}`, all four always present. A prompt that was refused
+//! by a filter has Azure's `status` and `innererror` besides.
 
+use super::filter::{DENY_LIST, InnerError};
 use serde::{Deserialize, Serialize};
 use std::time::Duration;
 
@@ -161,12 +163,15 @@ impl ApiError {
     /// The JSON body.
     #[must_use]
     pub fn body(&self) -> ErrorBody {
+        let is_filtered = self.kind == ErrorKind::ContentFilter;
         ErrorBody {
             error: ErrorObject {
                 message: self.message.clone(),
                 r#type: self.kind.type_name().into(),
                 param: self.param.clone(),
                 code: self.kind.code().map(Into::into),
+                status: is_filtered.then(|| self.kind.status()),
+                innererror: is_filtered.then(|| InnerError::filtered(DENY_LIST)),
             },
         }
     }
@@ -207,4 +212,34 @@ pub struct ErrorObject {
     /// A stable word for programs.
     #[serde(default)]
     pub code: Option<String>,
+    /// The HTTP status, where a filter refused the prompt.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub status: Option<u16>,
+    /// What the filter found.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub innererror: Option<InnerError>,
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use serde_json::{Value, json};
+
+    #[test]
+    fn a_refused_prompt_is_told_in_azures_shape() {
+        let error = ApiError::new(ErrorKind::ContentFilter, "m").with_param("messages");
+        let body: Value = serde_json::from_str(&error.to_json()).expect("json");
+        let results =
+            json!({"custom_blocklists": {"filtered": true, "details": [{"id": "deny_list", "filtered": true}]}});
+        assert_eq!((&body["error"]["code"], &body["error"]["status"]), (&json!("content_filter"), &json!(400)));
+        let inner = &body["error"]["innererror"];
+        assert_eq!(inner["code"], "ResponsibleAIPolicyViolation");
+        assert_eq!((&inner["content_filter_result"], &inner["content_filter_results"]), (&results, &results));
+    }
+
+    #[test]
+    fn other_errors_have_four_members() {
+        let body: Value = serde_json::from_str(&ApiError::new(ErrorKind::Internal, "m").to_json()).expect("json");
+        assert_eq!(body["error"].as_object().map(serde_json::Map::len), Some(4));
+    }
 }

@@ -20,6 +20,7 @@ use super::endpoint::row::{Endpoint, Fate, Field, Kind, TextRole};
 use super::error::{ApiError, ErrorKind};
 use super::value::{integer, same};
 use lexer::{Fault, Leaf, Lexer, Problem};
+use serde_json::Value;
 use std::borrow::Cow;
 use std::ops::Range;
 use unknown::{Place, Unknown};
@@ -110,7 +111,7 @@ impl TextSpan {
     #[must_use]
     pub fn escape(self, text: &str) -> String {
         let quoted = |text: &str| {
-            let quoted = serde_json::Value::from(text).to_string();
+            let quoted = Value::from(text).to_string();
             quoted[1..quoted.len() - 1].to_owned()
         };
         if self.role == TextRole::Arguments { quoted(&quoted(text)) } else { quoted(text) }
@@ -168,6 +169,13 @@ impl Scan {
     #[must_use]
     pub fn refused(&self) -> Option<&str> {
         self.refused.as_deref()
+    }
+
+    /// True if a stream's events are to be padded: `stream_options.include_obfuscation`.
+    #[must_use]
+    pub fn include_obfuscation(&self, body: &[u8]) -> bool {
+        let options = self.field("stream_options").and_then(|span| serde_json::from_slice::<Value>(span.of(body)).ok());
+        options.is_some_and(|options| options["include_obfuscation"] == true)
     }
 
     /// The model asked for; `None` where none is named.

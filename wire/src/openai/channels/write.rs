@@ -2,6 +2,7 @@
 //! words.
 
 use super::{Answer, Channel, Choice, Holder, Step, Text};
+use crate::openai::filter::FilterResults;
 use crate::openai::scan::Span;
 use serde_json::{Value, json};
 use std::fmt::Write;
@@ -18,6 +19,21 @@ pub struct Edits {
 }
 
 impl Edits {
+    /// The bytes that a member without letters adds.
+    pub const OBFUSCATION_BYTES: usize = r#""obfuscation":"","#.len();
+
+    /// Adds a member to a chunk that means nothing and makes it longer.
+    pub fn obfuscate(&mut self, json: &str, letters: &str) {
+        self.first_member(json, format!("\"obfuscation\":\"{letters}\","));
+    }
+
+    /// Puts a member, with its comma, before all others of a document. An answer is an object, and has choices.
+    fn first_member(&mut self, json: &str, member: String) {
+        if let Some(at) = json.find('{').and_then(|at| u32::try_from(at + 1).ok()) {
+            self.edits.push((Span { start: at, end: at }, member));
+        }
+    }
+
     /// True if nothing is changed.
     #[must_use]
     pub fn is_empty(&self) -> bool {
@@ -46,6 +62,19 @@ impl Edits {
                 self.edits.push((at, format!("\"finish_reason\":{reason}{comma}")));
             }
         }
+    }
+
+    /// Says beside a choice what a filter found in it.
+    pub fn filtered(&mut self, choice: &Choice, results: &FilterResults) {
+        if !choice.is_empty {
+            let at = Span { start: choice.span.start + 1, end: choice.span.start + 1 };
+            self.edits.push((at, results.member() + ","));
+        }
+    }
+
+    /// Says beside an answer what a filter found in its prompt.
+    pub fn prompt_filtered(&mut self, json: &str, results: &FilterResults) {
+        self.first_member(json, results.prompt_member() + ",");
     }
 
     /// Leaves nothing of a choice but why it ended.
@@ -130,6 +159,15 @@ impl Envelope {
         };
         let length = u32::try_from(json.len()).unwrap_or(u32::MAX);
         Self { head: cut(0, answer.list.start), tail: cut(answer.list.end, length) }
+    }
+
+    /// A chunk without choices that says what a filter found in the prompt.
+    #[must_use]
+    pub fn prompt_filtered(&self, results: &FilterResults) -> String {
+        let json = format!("{}[]{}", self.head, self.tail);
+        let mut edits = Edits::default();
+        edits.prompt_filtered(&json, results);
+        edits.apply(&json)
     }
 
     /// A chunk that adds `text` to a channel of a choice, and ends the choice where `reason` says so.
