@@ -63,6 +63,25 @@ async fn extents_are_given_while_others_are_still_on_their_way() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn what_is_on_its_way_from_storage_is_claimed_before_it_is_here() {
+    let (running, model) = (start(|_| ()).await, Model::new(12));
+    let origin = model.origin(Faults { total_bytes_per_second: Some(12 << 20), ..Faults::default() });
+    let load = model.load_in_fleet(&origin).await;
+    let _sharing = running.seeder.offer().add(content(&load), Role::Loading);
+    let mut stream = Stream::open(&running.peer(), &model.path("have"), 13).await;
+    let (mut claimed, mut kept) = (BTreeSet::new(), 0);
+    while kept < 5 {
+        match stream.next().await.expect("goes on") {
+            Frame::Claim(new) => claimed.extend(new),
+            Frame::Unclaim(old) => claimed.retain(|extent| !old.contains(extent)),
+            Frame::Add(new) => kept += new.iter().filter(|extent| claimed.contains(extent)).count(),
+            Frame::State(_) | Frame::Full(_) => {}
+            Frame::Bye => panic!("it leaves"),
+        }
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn a_stream_says_that_it_lives() {
     let (running, model) = (start(|_| ()).await, Model::new(2));
     let _sharing = running.share(&model).await;

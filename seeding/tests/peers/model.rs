@@ -1,5 +1,6 @@
 //! A small model with a manifest, and the ways in which a process has it.
 
+use loader::peers::Peers;
 use loader::remote::Env;
 use loader::{Content, Load, Loader, LoaderConfig, OpenOptions, Proof};
 use std::collections::BTreeMap;
@@ -7,6 +8,7 @@ use std::path::Path;
 use std::sync::Arc;
 use telemetry::metrics::Registry;
 use testkit::origin::{Faults, Generated, Origin};
+use testkit::peer::{Fleet, fleet_of};
 use wire::digest::Digest;
 use wire::evidence::{Expected, Verdict};
 use wire::extent::EXTENT_BYTES;
@@ -89,15 +91,27 @@ impl Model {
     /// Begins to load it into memory, where nothing says what its bytes must be.
     pub(crate) async fn load_pinned(&self, origin: &Origin) -> Load {
         let verdict = Verdict { proof: Proof::Pinned, ..Verdict::trusted("a test") };
-        self.load_as(origin, None, &verdict).await.1
+        self.load_as(origin, None, &verdict, None).await.1
     }
 
     /// Begins to load it from a store, into the cache there or into memory.
     pub(crate) async fn load(&self, origin: &Origin, cache: Option<&Path>) -> (Loader, Load) {
-        self.load_as(origin, cache, &self.verdict()).await
+        self.load_as(origin, cache, &self.verdict(), None).await
     }
 
-    async fn load_as(&self, origin: &Origin, cache: Option<&Path>, verdict: &Verdict) -> (Loader, Load) {
+    /// Begins to load it into memory as a member of a fleet in which nobody else is.
+    pub(crate) async fn load_in_fleet(&self, origin: &Origin) -> Load {
+        let peers = fleet_of(&Fleet::new(), "new.test", Vec::new());
+        self.load_as(origin, None, &self.verdict(), Some(peers)).await.1
+    }
+
+    async fn load_as(
+        &self,
+        origin: &Origin,
+        cache: Option<&Path>,
+        verdict: &Verdict,
+        peers: Option<Peers>,
+    ) -> (Loader, Load) {
         let mut config = LoaderConfig::default();
         config.cache.enabled = cache.is_some();
         config.cache.root = cache.map(Path::to_owned);
@@ -106,7 +120,7 @@ impl Model {
         config.fetch.fetch_bytes = EXTENT_BYTES;
         let fetch = &mut config.fetch;
         (fetch.concurrency_start, fetch.concurrency_min, fetch.concurrency_max) = (1, 1, 1);
-        let loader = Loader::new(&config, Env::default(), &Registry::new()).expect("a loader");
+        let loader = Loader::beside(peers, &config, Env::default(), &Registry::new()).expect("a loader");
         let url = format!("{}/m/", origin.url()).parse().expect("a URL");
         let probe = loader.probe(&url).await.expect("a model");
         let load = loader.open(probe, verdict, OpenOptions::default()).await.expect("opens");
