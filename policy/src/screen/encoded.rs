@@ -94,8 +94,8 @@ fn may_hold_run(piece: &[u8; PIECE + AHEAD]) -> bool {
 #[inline]
 fn both(places: &[u8; PIECE + AHEAD], behind: usize) -> [u8; PIECE + AHEAD] {
     let mut out = [0; PIECE + AHEAD];
-    for at in 0..out.len() - behind {
-        out[at] = places[at] & places[at + behind];
+    for (out, (here, there)) in out.iter_mut().zip(places.iter().zip(&places[behind..])) {
+        *out = here & there;
     }
     out
 }
