@@ -26,6 +26,7 @@ struct Figures {
     worst: f64,
     origin: f64,
     quarter: f64,
+    used: (f64, f64),
     refused: f64,
     wasted: f64,
     state_bytes: usize,
@@ -44,6 +45,7 @@ fn figures(row: &Row) -> Figures {
         worst: runs.iter().map(|run| run.last).fold(0.0, f64::max),
         origin: median(&|run| run.origin),
         quarter: median(&|run| run.quarter),
+        used: (median(&|run| run.used.0), median(&|run| run.used.1)),
         refused: median(&|run| run.refused),
         wasted: median(&|run| run.wasted),
         state_bytes: runs.iter().map(|run| run.state_bytes).max().unwrap_or(0),
@@ -58,12 +60,14 @@ fn print(rows: &[Row]) {
         let begun = Instant::now();
         let of = figures(row);
         println!(
-            "{:<34} last {:.3} (worst {:.3}) origin/F {:.3} quarter {:.3} refused {:.2} wasted {:.4} state {} bad {} took {:.1?}",
+            "{:<34} last {:.3} (worst {:.3}) origin/F {:.3} quarter {:.3} links {:.2} {:.2} refused {:.2} wasted {:.4} state {} bad {} took {:.1?}",
             row.name,
             of.last,
             of.worst,
             of.origin,
             of.quarter,
+            of.used.0,
+            of.used.1,
             of.refused,
             of.wasted,
             of.state_bytes,
@@ -72,13 +76,16 @@ fn print(rows: &[Row]) {
         );
         let _ = write!(
             json,
-            "{}\"{}\": {{\"last\": {:.4}, \"worst\": {:.4}, \"origin\": {:.4}, \"quarter\": {:.4}, \"state_bytes\": {}}}",
+            "{}\"{}\": {{\"last\": {:.4}, \"worst\": {:.4}, \"origin\": {:.4}, \"quarter\": {:.4}, \"links\": [{:.3}, {:.3}], \
+             \"state_bytes\": {}}}",
             if json.is_empty() { "" } else { ", " },
             row.name,
             of.last,
             of.worst,
             of.origin,
             of.quarter,
+            of.used.0,
+            of.used.1,
             of.state_bytes
         );
     }
@@ -141,6 +148,10 @@ fn the_figures_of_the_bench() {
     }));
     rows.push(row("1 GiB/s, N = 16, spread 0.5", 1, |seed| {
         Setup::cold(16, 1024, GIB, seed).with(|s| (s.shares, s.spread_s) = (true, 0.5))
+    }));
+    // Kumar and Ross (2006): one seed and ten leechers, all with one rate; the least time is that of one link.
+    rows.push(row("Kumar-Ross, one seed, ten loads", 3, |seed| {
+        Setup::cold(10, 286, BENCH, seed).with(|s| (s.shares, s.origin, s.warm) = (true, None, vec![BENCH]))
     }));
     rows.push(row("400 Mbit/s, four warm of R / 4, N = 4", 3, |seed| {
         Setup::cold(4, 286, BENCH, seed).with(|s| (s.shares, s.warm) = (true, vec![BENCH / 4.0; 4]))

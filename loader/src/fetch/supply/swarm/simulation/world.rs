@@ -739,11 +739,17 @@ impl World {
         let mut quarters: Vec<u64> = counted.iter().filter_map(|node| node.quarter).collect();
         quarters.sort_unstable();
         let seconds = |nanos: u64| nanos as f64 / 1e9;
+        let size = f64::from(self.setup.extents) * EXTENT_BYTES as f64;
+        let used = |node: &&Node| Some(size / node.rate / seconds(node.done?.saturating_sub(node.began)));
+        let mut used: Vec<f64> = counted.iter().filter_map(used).collect();
+        used.sort_by(f64::total_cmp);
+        let used_at = |part: usize| used.get(used.len() / part).copied().unwrap_or(f64::NAN);
         let each = f64::from(self.setup.extents) * counted.len().max(1) as f64;
         let loading = || self.nodes.iter().enumerate().filter(|(_, node)| node.loads() && node.is_alive && node.is_on);
         Outcome {
             last: seconds(last.saturating_sub(if self.setup.faults.joining > 0 { 0 } else { begun })) / ideal,
             quarter: quarters.get(quarters.len() / 2).map_or(f64::NAN, |quarter| seconds(*quarter) / ideal),
+            used: (used_at(2), used_at(100)),
             origin: self.origin_extents as f64 / f64::from(self.setup.extents),
             refused: self.refused as f64 / each,
             wasted: self.wasted as f64 / each,
