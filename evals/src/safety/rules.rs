@@ -153,10 +153,10 @@ impl Dress {
             Self::Decomposed => rule.replace('é', "e\u{301}"),
             Self::Unseen => between(rule, rng, &['\u{200b}', '\u{ad}', '\u{2060}', '\u{fe0f}', '\u{e0001}', '\u{1}']),
             Self::Spaces => rule.replace(' ', ["  ", "\t", "\n\n", "\u{3000}", " \u{200b} "].choose(rng)?),
-            Self::Lookalikes => some(rule, rng, lookalike),
+            Self::Lookalikes => some(rule, rng, |_, letter| lookalike(letter)),
             Self::Tags => unseen(rule, 0xE0000)?,
             Self::Selectors => unseen(rule, 0xE0100 - 16)?,
-            Self::Escapes => some(rule, rng, |letter| Some(format!("\\u{:04x}", u32::from(letter)))),
+            Self::Escapes => some(rule, rng, |_, letter| Some(format!("\\u{:04x}", u32::from(letter)))),
             Self::Leet => some(rule, rng, leet),
             Self::Base64 => {
                 let text = sentence(rule);
@@ -219,14 +219,16 @@ fn between(rule: &str, rng: &mut StdRng, unseen: &[char]) -> String {
     worn
 }
 
-/// A rule with some of its letters changed, one at least where any can be.
-fn some(rule: &str, rng: &mut StdRng, change: impl Fn(char) -> Option<String>) -> String {
-    let places: Vec<usize> =
-        rule.char_indices().filter(|(_, letter)| change(*letter).is_some()).map(|(at, _)| at).collect();
+/// A rule with some of its letters changed, one at least where any can be. `change` is told what stands before a letter, too.
+fn some(rule: &str, rng: &mut StdRng, change: impl Fn(Option<char>, char) -> Option<String>) -> String {
+    let mut before = None;
+    let letters: Vec<(char, Option<String>)> =
+        rule.chars().map(|letter| (letter, change(before.replace(letter), letter))).collect();
+    let places: Vec<usize> = (0..letters.len()).filter(|place| letters[*place].1.is_some()).collect();
     let Some(first) = places.choose(rng).copied() else { return rule.to_owned() };
     let mut worn = String::new();
-    for (at, letter) in rule.char_indices() {
-        match change(letter).filter(|_| at == first || rng.random()) {
+    for (place, (letter, changed)) in letters.into_iter().enumerate() {
+        match changed.filter(|_| place == first || rng.random()) {
             Some(changed) => worn.push_str(&changed),
             None => worn.push(letter),
         }
@@ -263,7 +265,9 @@ fn lookalike(letter: char) -> Option<String> {
     Some(other.into())
 }
 
-fn leet(letter: char) -> Option<String> {
+/// A digit for a letter, behind the first one of its word: digits alone are no word in this dress.
+fn leet(before: Option<char>, letter: char) -> Option<String> {
+    before.filter(|before| before.is_alphanumeric())?;
     let digit = match letter {
         'a' => '4',
         'e' => '3',
