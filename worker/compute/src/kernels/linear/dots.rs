@@ -271,41 +271,43 @@ impl Dots {
     }
 
     /// One row's tile over blocks, which are unpacked in registers: the additions of [`Dots::tile`], two registers of pairs at a
-    /// time where a group has so many. The blocks of the next outputs are asked for meanwhile.
+    /// time where a group has so many. The blocks of the next outputs are asked for meanwhile, as many bytes as a step takes:
+    /// asked for at once they would not come beside the arithmetic.
     ///
     /// # Safety
     /// As for `rows`.
     #[inline(always)]
     unsafe fn tile_of_blocks<V: Lanes, S: Stored, const N: usize>(self, output: usize) {
         let stride = S::row_bytes(self.inputs);
+        let in_twos = S::GROUP.is_multiple_of(2 * PAIRS);
+        let step = if in_twos { 2 * PAIRS } else { PAIRS };
+        let bytes = N * S::row_bytes(step);
         // SAFETY: the caller vouches for the pointers; rows are whole groups; prefetching is harmless.
         unsafe {
             let weights = self.weights.add(output * stride);
+            let mut ahead = weights.wrapping_add(N * stride);
             let mut sums = [V::zero(); N];
             let mut scales = [S::Scales::default(); N];
             for group in (0..self.inputs).step_by(S::GROUP) {
-                let x = self.x.add(2 * group);
                 for n in 0..N {
-                    let row = weights.add(n * stride);
-                    for line in (0..S::row_bytes(S::GROUP)).step_by(64) {
-                        V::prefetch(row.wrapping_add(N * stride + S::row_bytes(group) + line));
-                    }
-                    scales[n] = S::scales::<V>(row, group);
+                    scales[n] = S::scales::<V>(weights.add(n * stride), group);
                 }
-                if S::GROUP.is_multiple_of(2 * PAIRS) {
-                    for at in (0..S::GROUP).step_by(2 * PAIRS) {
-                        let (one, two) = (V::load_pairs(x.add(2 * at)), V::load_pairs(x.add(2 * (at + PAIRS))));
+                for at in (group..group + S::GROUP).step_by(step) {
+                    for line in (0..bytes).step_by(64) {
+                        V::prefetch(ahead.wrapping_add(line));
+                    }
+                    ahead = ahead.wrapping_add(bytes);
+                    let one = V::load_pairs(self.x.add(2 * at));
+                    if in_twos {
+                        let two = V::load_pairs(self.x.add(2 * (at + PAIRS)));
                         for n in 0..N {
-                            let pairs = S::pairs_two::<V>(weights.add(n * stride), group + at, &scales[n]);
+                            let pairs = S::pairs_two::<V>(weights.add(n * stride), at, &scales[n]);
                             sums[n] = sums[n].dot(one, pairs[0]).dot(two, pairs[1]);
                         }
-                    }
-                } else {
-                    for at in (0..S::GROUP).step_by(PAIRS) {
-                        let x = V::load_pairs(x.add(2 * at));
+                    } else {
                         for n in 0..N {
-                            let row = weights.add(n * stride);
-                            sums[n] = sums[n].dot(x, S::pairs::<V>(row, group + at, PAIRS, &scales[n]));
+                            let pairs = S::pairs::<V>(weights.add(n * stride), at, PAIRS, &scales[n]);
+                            sums[n] = sums[n].dot(one, pairs);
                         }
                     }
                 }
