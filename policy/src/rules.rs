@@ -113,12 +113,11 @@ mod tests {
                 .expect("json");
         let rules: PolicyConfig = serde_json::from_str(r#"{"deny_list":{"phrases":["blue"]}}"#).expect("json");
         config.candidate.rules = Some(rules.into());
-        let (own, (candidate, share)) =
-            (Rules::new(&config).expect("own"), Rules::candidate(&config.candidate).expect("valid").expect("one"));
+        let own = Rules::new(&config).expect("own");
+        let (candidate, _) = Rules::candidate(&config.candidate).expect("valid").expect("one");
         let denies = |rules: &Rules, text| rules.deny_list.as_ref().is_some_and(|list| list.find(text).is_some());
         assert!(
             denies(&own, "red") && !denies(&own, "blue") && denies(&candidate, "blue") && !denies(&candidate, "red")
         );
-        assert!(share.has(b"x") == share.has(b"x"));
     }
 }
