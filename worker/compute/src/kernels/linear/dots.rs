@@ -292,6 +292,10 @@ impl Dots {
                 for n in 0..N {
                     scales[n] = S::scales::<V>(weights.add(n * stride), group);
                 }
+                if in_twos {
+                    // Kept in memory, from where a load spreads a scale to all lanes; of a register that takes a shuffle more.
+                    std::hint::black_box(&mut scales);
+                }
                 for at in (group..group + S::GROUP).step_by(step) {
                     for line in (0..bytes).step_by(64) {
                         V::prefetch(ahead.wrapping_add(line));
