@@ -31,7 +31,7 @@ pub use prompt::PromptScreen;
 pub(crate) use request::Read;
 
 use crate::config::{ConfigError, DenyListConfig, ReadingsConfig};
-use phrases::{Kind, Phrases, add_phrases};
+use phrases::{Kind, Patterns, Phrases, add_phrases};
 
 /// Where a phrase stands in a text.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -58,9 +58,9 @@ impl DenyList {
         if config.phrases.is_empty() {
             return Ok(None);
         }
-        let mut phrases = Vec::new();
+        let mut phrases = Patterns::default();
         add_phrases(&mut phrases, "deny_list.phrases", &config.phrases, Kind::Denied, readings)?;
-        Phrases::new("deny_list.phrases", phrases, readings).map(|phrases| Some(Self(phrases)))
+        Phrases::new("deny_list.phrases", &phrases, readings).map(|phrases| Some(Self(phrases)))
     }
 
     /// The phrase that decides over a whole text, if there is one.

@@ -1,7 +1,7 @@
 //! Phrases in prompts that do not refuse them: some are replaced before a worker sees them, some are
 //! noted by a label. They share one automaton with the denied ones, so a prompt is read once.
 
-use super::phrases::{Kind, LABELS_MAX, Phrases, add_phrases};
+use super::phrases::{Kind, LABELS_MAX, Patterns, Phrases, add_phrases};
 use super::request::{Read, read};
 use crate::config::{AnnotateConfig, ConfigError, PHRASES_MAX, PolicyConfig, RedactListConfig, check_name};
 use std::sync::Arc;
@@ -29,7 +29,7 @@ impl Marks {
         if !redacts && labels.is_empty() {
             return Ok(None);
         }
-        let mut phrases = Vec::new();
+        let mut phrases = Patterns::default();
         let mut add = |field: &str, list: &[String], kind| add_phrases(&mut phrases, field, list, kind, *readings);
         add("deny_list.phrases", &deny_list.phrases, Kind::Denied)?;
         add("redact_list.phrases", &redact_list.phrases, Kind::Redacted)?;
@@ -44,7 +44,7 @@ impl Marks {
                 format!("and the other lists together have more than {PHRASES_MAX} phrases"),
             ));
         }
-        let phrases = Phrases::new("redact_list", phrases, *readings)?;
+        let phrases = Phrases::new("redact_list", &phrases, *readings)?;
         check_replacement(redact_list, &phrases)?;
         Ok(Some(Self { phrases, replacement: redact_list.replacement.clone(), labels, redacts }))
     }

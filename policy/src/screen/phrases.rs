@@ -28,15 +28,12 @@ pub(super) struct Phrases {
 }
 
 impl Phrases {
-    /// Compiles folded phrases; `field` is where they come from.
-    pub(super) fn new(
-        field: &str,
-        phrases: Vec<(Vec<u8>, Kind)>,
-        readings: ReadingsConfig,
-    ) -> Result<Self, ConfigError> {
-        let (folded, kinds): (Vec<_>, Vec<_>) = phrases.into_iter().unzip();
+    /// Compiles patterns; `field` is where they come from.
+    pub(super) fn new(field: &str, patterns: &Patterns, readings: ReadingsConfig) -> Result<Self, ConfigError> {
+        let folded: Vec<&[u8]> = patterns.iter().map(|(folded, _)| folded).collect();
         let too_large = || ConfigError::new(field, "has more text than an automaton holds; remove phrases");
         let automaton = Automaton::new(&folded).ok_or_else(too_large)?;
+        let kinds = patterns.iter().map(|(_, kind)| kind).collect();
         Ok(Self { automaton, starts: Starts::new(&folded), kinds, readings })
     }
 
@@ -48,9 +45,34 @@ impl Phrases {
 
 const _: () = assert!(PHRASE_BYTES_MAX <= PATTERN_BYTES_MAX && PHRASE_BYTES_MAX.is_power_of_two());
 
+/// Folded phrases, each with its kind. They lie in one piece of memory, which goes back to the system as one.
+#[derive(Default)]
+pub(super) struct Patterns {
+    bytes: Vec<u8>,
+    /// By pattern: where it ends, and its kind.
+    ends: Vec<(usize, Kind)>,
+}
+
+impl Patterns {
+    fn push(&mut self, folded: &[u8], kind: Kind) {
+        self.bytes.extend_from_slice(folded);
+        self.ends.push((self.bytes.len(), kind));
+    }
+
+    /// How many there are.
+    pub(super) fn len(&self) -> usize {
+        self.ends.len()
+    }
+
+    pub(super) fn iter(&self) -> impl Iterator<Item = (&[u8], Kind)> {
+        let starts = std::iter::once(0).chain(self.ends.iter().map(|(end, _)| *end));
+        starts.zip(&self.ends).map(|(start, (end, kind))| (&self.bytes[start..*end], *kind))
+    }
+}
+
 /// Folds a list of phrases, and adds their patterns to `all`; `field` is where they come from.
 pub(super) fn add_phrases(
-    all: &mut Vec<(Vec<u8>, Kind)>,
+    all: &mut Patterns,
     field: &str,
     phrases: &[String],
     kind: Kind,
@@ -65,9 +87,9 @@ pub(super) fn add_phrases(
         let folded = folded_phrase(&format!("{field}[{index}]"), phrase)?;
         if readings.lookalikes && !phrase.is_ascii() {
             let looks = looks_of(phrase).into_iter().filter(|look| *look != folded);
-            all.extend(looks.filter(|look| look.len() <= PHRASE_BYTES_MAX).map(|look| (look, kind)));
+            looks.filter(|look| look.len() <= PHRASE_BYTES_MAX).for_each(|look| all.push(&look, kind));
         }
-        all.push((folded, kind));
+        all.push(&folded, kind);
     }
     Ok(())
 }

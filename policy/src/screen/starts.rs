@@ -28,7 +28,7 @@ pub(super) struct Starts {
 
 impl Starts {
     /// The beginnings of folded phrases.
-    pub(super) fn new(phrases: &[Vec<u8>]) -> Self {
+    pub(super) fn new<P: AsRef<[u8]>>(phrases: &[P]) -> Self {
         let mut stops = [false; 256];
         for (byte, stops) in (0..=u8::MAX).zip(&mut stops) {
             *stops = !is_plain(byte);
@@ -36,7 +36,7 @@ impl Starts {
         let bits = (phrases.len() * BITS_A_PHRASE).next_power_of_two().trailing_zeros().max(10);
         let mut starts = Self { stops, words: vec![0; 1 << (bits - 6)], shift: u64::BITS - bits };
         for phrase in phrases {
-            match phrase.split_first() {
+            match phrase.as_ref().split_first() {
                 Some((&EDGE, word)) => starts.add(word),
                 Some((&b' ', _)) => {
                     (b'\t'..=b'\r').chain([b' ']).for_each(|byte| starts.stops[usize::from(byte)] = true)

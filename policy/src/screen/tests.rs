@@ -404,12 +404,12 @@ proptest! {
         text in lookalikes(0, 24),
         cuts in prop::collection::vec(any::<prop::sample::Index>(), 0..6),
     ) {
-        let mut patterns = Vec::new();
+        let mut patterns = Patterns::default();
         let readings = ReadingsConfig::default();
         if add_phrases(&mut patterns, "phrases", &phrases, Kind::Denied, readings).is_err() { return Ok(()) }
         let list = list(&phrases.iter().map(String::as_str).collect::<Vec<_>>());
         let shadows = [Folder::default(), Folder::by_look()].map(|folder| folder.all(&text));
-        let holds = |(pattern, _): &(Vec<u8>, Kind)| {
+        let holds = |(pattern, _): (&[u8], Kind)| {
             shadows.iter().any(|shadow| shadow.windows(pattern.len()).any(|part| part == pattern))
         };
         let whole = screen(&list, &[&text]);
