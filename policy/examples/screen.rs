@@ -3,11 +3,9 @@
 
 #![expect(clippy::print_stdout, reason = "an example prints what it measures")]
 
-use policy::{DenyList, DenyListConfig, Facts, Moment, Policy, PolicyConfig, Presented};
+use policy::{DenyList, DenyListConfig};
 use std::hint::black_box;
-use std::time::{Duration, Instant};
-use wire::openai::COMPLETIONS;
-use wire::openai::scan::{Limits, scan};
+use std::time::Instant;
 
 const WORDS: [&str; 24] = [
     "the", "turbine", "stores", "water", "above", "weights", "map", "into", "memory", "token", "pool", "river", "of",
@@ -55,27 +53,6 @@ fn main() {
     measure("french", &near, &french);
     measure("clean_5000", &far(5_000), &english);
     measure("clean_100000", &far(100_000), &english);
-    decide("decide_5000", far(5_000), &english[..400_000]);
-}
-
-/// A whole decision over a prompt, its scan aside.
-fn decide(name: &str, phrases: Vec<String>, text: &str) {
-    let mut config = PolicyConfig::default();
-    config.deny_list.phrases = phrases;
-    let policy = Policy::new(&config).expect("valid");
-    let body = serde_json::json!({"model": "m", "prompt": text}).to_string();
-    let scan = scan(body.as_bytes(), &COMPLETIONS, &Limits::default()).expect("a body");
-    let who = policy.identify(Presented::Nothing, None, Moment(Duration::ZERO)).expect("anonymous");
-    let facts = Facts { who: &who, endpoint: &COMPLETIONS, body: body.as_bytes(), scan: &scan };
-    let mut best = f64::INFINITY;
-    for _ in 0..ROUNDS {
-        let begun = Instant::now();
-        assert!(black_box(policy.decide(black_box(&facts))).is_ok());
-        #[expect(clippy::cast_precision_loss, reason = "a text's length")]
-        let ns = begun.elapsed().as_nanos() as f64 / text.len() as f64;
-        best = best.min(ns);
-    }
-    println!("{name} {best:.2} ns/byte");
 }
 
 /// A word of three syllables that no language has.
