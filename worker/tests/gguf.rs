@@ -786,9 +786,18 @@ async fn a_model_in_several_files_says_what_one_file_does() {
         written(directory.path(), &part_name(at + 1), part);
         origin = origin.object(&format!("models/{}", part_name(at + 1)), part.bytes());
     }
+    // As some are split: the first file has the metadata alone.
+    let bare = tempfile::tempdir().expect("a directory");
+    let mut parts = in_parts(demo(), 3);
+    let first = std::mem::take(&mut parts[0].tensors);
+    parts[1].tensors.extend(first);
+    for (at, part) in parts.iter().enumerate() {
+        written(bare.path(), &part_name(at + 1), part);
+    }
     let origin = origin.start().expect("an origin");
     let folder = directory.path().display();
     for place in [
+        bare.path().display().to_string(),
         folder.to_string(),
         format!("{folder}/{}", part_name(1)),
         format!("{folder}/{}", part_name(3)),
