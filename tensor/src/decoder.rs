@@ -1,12 +1,14 @@
-//! A decoder as data: which tensors it has, in which order a step meets them, and the few numbers that differ.
+//! A decoder, or an encoder, as data: which tensors it has, in which order a step meets them, and the few numbers that
+//! differ.
 //!
 //! A family is written down as a [`Decoder`] and interpreters (backends) compute it; nothing here computes anything,
 //! and nothing knows a family's name or where bytes come from. A field or a variant comes with the interpreters that
 //! read it. Functions that enumerate fields take them apart without `..`, so that a new field does not compile until
 //! each of them has been thought of.
 //!
-//! The arithmetic every interpreter performs: embed and scale; for each branch of each layer norm the stream, apply the
-//! body, norm the result where the branch says so, add it to the stream; then the final norm, the head and its cap.
+//! The arithmetic every interpreter performs: embed, scale and add what goes with embeddings; for each branch of each
+//! layer norm the stream, apply the body, norm the result, add it to the stream and norm that, where the branch says so;
+//! then the final norm, the head and its cap.
 
 use std::convert::Infallible;
 
@@ -29,16 +31,116 @@ pub struct Decoder<W = Weight> {
     pub embeddings: W,
     /// The factor of embeddings.
     pub embedding_scale: f32,
+    /// Additions to embeddings, and the norm of the sum.
+    pub added: Added<W>,
     /// The distinct rotations, by which attention names its own.
     pub rotations: Vec<Rotation<W>>,
+    /// Embeddings of distances, which all attention of an encoder adds to its scores.
+    pub distances: Option<Distances<W>>,
     /// The layers, first to last.
     pub layers: Vec<Layer<W>>,
-    /// Before the head.
-    pub norm: Norm<W>,
-    /// Shape (vocab, hidden); none if the head is the embedding table.
-    pub head: Option<W>,
+    /// Before the head; none where layers end with a norm of their own.
+    pub norm: Option<Norm<W>>,
+    /// The end.
+    pub head: Head<W>,
     /// Logits `l` become `cap · tanh(l / cap)`.
     pub logit_cap: Option<f32>,
+}
+
+/// Additions of an encoder to embeddings; none in decoders.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Added<W> {
+    /// An embedding for each position.
+    pub positions: Option<Positions<W>>,
+    /// Shape (types, hidden): every token is of the first type.
+    pub types: Option<W>,
+    /// Of the sum.
+    pub norm: Option<Norm<W>>,
+}
+
+/// Learned embeddings of positions.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Positions<W> {
+    /// Shape (rows, hidden).
+    pub table: W,
+    /// The row of position 0.
+    pub first: usize,
+}
+
+/// The end of a model, behind its final norm.
+#[derive(Debug, Clone, PartialEq)]
+pub enum Head<W> {
+    /// Logits by the embedding table.
+    Tied,
+    /// Logits by a matrix of its own, (vocab, hidden).
+    Own(W),
+    /// There is none: hidden states are the result.
+    Nothing,
+    /// Scores of a few classes, of a whole sequence.
+    Classes(Box<Classes<W>>),
+}
+
+/// Scores of classes: `output(norm(activation(dense(row))))`, of one row for a sequence.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Classes<W> {
+    /// True if the row is the mean of all, rather than the first.
+    pub of_mean: bool,
+    /// Shape (hidden, hidden).
+    pub dense: Linear<W>,
+    /// The function of its result.
+    pub activation: Activation,
+    /// Of the function's result.
+    pub norm: Option<Norm<W>>,
+    /// Shape (classes, hidden).
+    pub output: Linear<W>,
+}
+
+/// Embeddings of how far apart two positions are (He et al. 2021, DeBERTa). For a query q at position i and a key k at j
+/// of the distance d the score is q·k + q·key(d) + k·query(d), with a layer's own projections of the distance's
+/// embedding, before it is scaled.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Distances<W> {
+    /// Shape (2 · span, hidden).
+    pub table: W,
+    /// Of the table's rows.
+    pub norm: Option<Norm<W>>,
+    /// The row of the distance 0.
+    pub span: usize,
+    /// Distances from half of the span on share rows, more of them the farther they are, up to this one; each has its own
+    /// row if none.
+    pub farthest: Option<usize>,
+}
+
+impl<W> Distances<W> {
+    /// The row of the distance from a query's position to a key's.
+    #[must_use]
+    pub fn row(&self, query: usize, key: usize) -> usize {
+        let (near, size) = (self.span / 2, query.abs_diff(key));
+        let steps = match self.farthest {
+            Some(farthest) if size > near => {
+                // In f32, as the reference rounds it.
+                #[expect(clippy::cast_precision_loss, reason = "positions")]
+                let [size, near_f, farthest] = [size as f32, near as f32, (farthest - 1) as f32];
+                let logs = (size / near_f).ln() / (farthest / near_f).ln();
+                #[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "a small whole number")]
+                let steps = (logs * (near_f - 1.0)).ceil() as usize;
+                steps + near
+            }
+            _ => size,
+        };
+        let row = if query >= key { self.span + steps } else { self.span.saturating_sub(steps) };
+        row.min(2 * self.span - 1)
+    }
+
+    /// The same with every tensor replaced.
+    ///
+    /// # Errors
+    /// The first error of `make`.
+    pub fn try_map<V, E>(&self, make: &mut impl FnMut(&W) -> Result<V, E>) -> Result<Distances<V>, E> {
+        let Self { table, norm, span, farthest } = self;
+        let table = make(table)?;
+        Ok(Distances { table, norm: Norm::try_map_some(norm.as_ref(), make)?, span: *span, farthest: *farthest })
+    }
 }
 
 /// One rotation of heads by position.
@@ -62,18 +164,20 @@ pub struct Layer<W> {
 /// A computation that reads the stream and adds to it.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Branch<W> {
-    /// Of the stream, before the body.
-    pub before: Norm<W>,
+    /// Of the stream, before the body; the body reads the stream itself if none.
+    pub before: Option<Norm<W>>,
     /// The computation.
     pub body: Body<W>,
     /// Of the result, before it is added.
     pub after: Option<Norm<W>>,
+    /// Of the stream, after the addition: the stream goes on as this.
+    pub joined: Option<Norm<W>>,
 }
 
 /// The computation of a branch.
 #[derive(Debug, Clone, PartialEq)]
 pub enum Body<W> {
-    /// Causal attention.
+    /// Attention.
     Attention(Attention<W>),
     /// A feed-forward part.
     Dense(Dense<W>),
@@ -81,13 +185,26 @@ pub enum Body<W> {
     Experts(Experts<W>),
 }
 
-/// A root mean square norm.
+/// A norm of rows.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Norm<W> {
+    /// The numbers that are normed.
+    pub of: Normed,
     /// Shape (width).
     pub weight: W,
+    /// Shape (width): added to the result.
+    pub bias: Option<W>,
     /// Added to the mean square.
     pub eps: f32,
+}
+
+/// The numbers whose mean square a norm brings to one.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Normed {
+    /// Those of the row.
+    Row,
+    /// Their differences from the row's mean.
+    Differences,
 }
 
 /// A matrix and, where there is one, its bias.
@@ -99,7 +216,7 @@ pub struct Linear<W> {
     pub bias: Option<W>,
 }
 
-/// Causal attention over the keys and values of a sequence. Queries and keys are normed per head where there are
+/// Attention over the keys and values of a sequence. Queries and keys are normed per head where there are
 /// norms, then rotated, then scored.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Attention<W> {
@@ -168,18 +285,39 @@ pub enum Sees {
     All,
     /// So many, its own included.
     Window(usize),
+    /// Those of the whole sequence, which is computed at once; nothing is kept of it.
+    BothWays,
+    /// The same, but at most so many positions away.
+    Around(usize),
 }
 
-/// The function of gates.
+impl Sees {
+    /// True if a row sees positions after its own.
+    #[must_use]
+    pub fn is_both_ways(self) -> bool {
+        match self {
+            Self::All | Self::Window(_) => false,
+            Self::BothWays | Self::Around(_) => true,
+        }
+    }
+}
+
+/// A function of single numbers.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Activation {
     /// x / (1 + e^-x).
     Silu,
-    /// The Gaussian error linear unit by its approximation with tanh.
+    /// The Gaussian error linear unit.
+    Gelu,
+    /// The same by its approximation with tanh.
     GeluTanh,
+    /// The larger of x and 0.
+    Relu,
+    /// The hyperbolic tangent.
+    Tanh,
 }
 
-/// `down(activation(gate) · up)`.
+/// `down(activation(gate) · up)`, or `down(activation(up))` without a gate.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Dense<W> {
     /// Its inner width.
@@ -187,7 +325,7 @@ pub struct Dense<W> {
     /// The function of gates.
     pub activation: Activation,
     /// Shape (width, hidden).
-    pub gate: Linear<W>,
+    pub gate: Option<Linear<W>>,
     /// Shape (width, hidden).
     pub up: Linear<W>,
     /// Shape (hidden, width).
@@ -233,7 +371,9 @@ impl<W> Decoder<W> {
             max_position,
             embeddings,
             embedding_scale,
+            added,
             rotations,
+            distances,
             layers,
             norm,
             head,
@@ -245,10 +385,12 @@ impl<W> Decoder<W> {
             max_position: *max_position,
             embeddings: make(embeddings)?,
             embedding_scale: *embedding_scale,
+            added: added.try_map(&mut make)?,
             rotations: rotations.iter().map(|rotation| rotation.try_map(&mut make)).collect::<Result<_, E>>()?,
+            distances: distances.as_ref().map(|distances| distances.try_map(&mut make)).transpose()?,
             layers: layers.iter().map(|layer| layer.try_map(&mut make)).collect::<Result<_, E>>()?,
-            norm: norm.try_map(&mut make)?,
-            head: head.as_ref().map(&mut make).transpose()?,
+            norm: Norm::try_map_some(norm.as_ref(), &mut make)?,
+            head: head.try_map(&mut make)?,
             logit_cap: *logit_cap,
         })
     }
@@ -262,27 +404,73 @@ impl<W> Decoder<W> {
             max_position: _,
             embeddings: _,
             embedding_scale: _,
+            added: _,
             rotations: _,
+            distances: _,
             layers,
-            norm,
-            head,
+            norm: _,
+            head: _,
             logit_cap: _,
         } = self;
         let layers = layers.iter().flat_map(Layer::tensors);
-        self.first_tensors().into_iter().chain(layers).chain([&norm.weight]).chain(head).collect()
+        let mut last = self.last_tensors();
+        if matches!(self.head, Head::Tied) {
+            // It came first.
+            last.pop();
+        }
+        self.first_tensors().into_iter().chain(layers).chain(last).collect()
     }
 
-    /// The tensors of [`Part::Embeddings`](crate::Part::Embeddings): the embedding table, and the divisors of rotations.
+    /// The tensors of [`Part::Embeddings`](crate::Part::Embeddings): the embedding table, what goes with it, and the
+    /// divisors of rotations.
     #[must_use]
     pub fn first_tensors(&self) -> Vec<&W> {
-        let divisors = self.rotations.iter().filter_map(|rotation| rotation.divisors.as_ref());
-        [&self.embeddings].into_iter().chain(divisors).collect()
+        let mut tensors = vec![&self.embeddings];
+        self.added.add_tensors(&mut tensors);
+        tensors.extend(self.rotations.iter().filter_map(|rotation| rotation.divisors.as_ref()));
+        if let Some(Distances { table, norm, span: _, farthest: _ }) = &self.distances {
+            tensors.push(table);
+            norm.iter().for_each(|norm| norm.add_tensors(&mut tensors));
+        }
+        tensors
     }
 
-    /// The matrix that makes logits: (vocab, hidden).
+    /// The tensors of [`Part::Head`](crate::Part::Head): the final norm's and those of the head, which are shared with the
+    /// embeddings where it is tied.
     #[must_use]
-    pub fn head(&self) -> &W {
-        self.head.as_ref().unwrap_or(&self.embeddings)
+    pub fn last_tensors(&self) -> Vec<&W> {
+        let mut tensors = Vec::new();
+        self.norm.iter().for_each(|norm| norm.add_tensors(&mut tensors));
+        match &self.head {
+            Head::Tied => tensors.push(&self.embeddings),
+            Head::Own(head) => tensors.push(head),
+            Head::Nothing => {}
+            Head::Classes(classes) => classes.add_tensors(&mut tensors),
+        }
+        tensors
+    }
+
+    /// The matrix that makes logits, (vocab, hidden); none of a model that makes none.
+    #[must_use]
+    pub fn logits(&self) -> Option<&W> {
+        match &self.head {
+            Head::Tied => Some(&self.embeddings),
+            Head::Own(head) => Some(head),
+            Head::Nothing | Head::Classes(_) => None,
+        }
+    }
+
+    /// Number of logits of a row; 0 of a model that makes none.
+    #[must_use]
+    pub fn logits_width(&self) -> usize {
+        if self.logits().is_some() { self.vocab_size } else { 0 }
+    }
+
+    /// True if its rows see those after them: a sequence is computed at once, and nothing is kept of it.
+    #[must_use]
+    pub fn is_encoder(&self) -> bool {
+        let mut attentions = self.attentions().peekable();
+        attentions.peek().is_some() && attentions.all(|attention| attention.sees.is_both_ways())
     }
 
     /// Its bodies of attention, first to last: each has keys and values of its own.
@@ -327,7 +515,9 @@ impl Decoder {
             max_position,
             embeddings,
             embedding_scale,
+            added,
             rotations,
+            distances,
             layers,
             norm,
             head,
@@ -338,13 +528,14 @@ impl Decoder {
             ("hidden_size", *hidden_size == theirs.hidden_size),
             ("num_hidden_layers", layers.len() == theirs.layers.len()),
             ("max_position_embeddings", *max_position == theirs.max_position),
-            ("rms_norm_eps", norm.eps.to_bits() == theirs.norm.eps.to_bits()),
             ("tie_word_embeddings", *head == theirs.head),
+            ("rms_norm_eps", *norm == theirs.norm),
             ("rope_parameters", *rotations == theirs.rotations),
+            ("relative_attention", *distances == theirs.distances),
             ("the factor of embeddings", *embedding_scale == theirs.embedding_scale),
             ("final_logit_softcapping", *logit_cap == theirs.logit_cap),
             ("the shape of its layers", *layers == theirs.layers),
-            ("the shape of its embeddings", (embeddings, norm) == (&theirs.embeddings, &theirs.norm)),
+            ("the shape of its embeddings", (embeddings, added) == (&theirs.embeddings, &theirs.added)),
         ];
         fields.into_iter().find(|(_, same)| !same).map(|(field, _)| field)
     }
@@ -374,14 +565,14 @@ impl<W> Layer<W> {
     pub fn tensors(&self) -> Vec<&W> {
         let Self { branches } = self;
         let mut tensors = Vec::new();
-        for Branch { before, body, after } in branches {
-            tensors.push(&before.weight);
+        for Branch { before, body, after, joined } in branches {
+            before.iter().for_each(|norm| norm.add_tensors(&mut tensors));
             match body {
                 Body::Attention(attention) => attention.add_tensors(&mut tensors),
                 Body::Dense(dense) => dense.add_tensors(&mut tensors),
                 Body::Experts(experts) => experts.add_tensors(&mut tensors),
             }
-            tensors.extend(after.as_ref().map(|norm| &norm.weight));
+            [after, joined].into_iter().flatten().for_each(|norm| norm.add_tensors(&mut tensors));
         }
         tensors
     }
@@ -389,15 +580,78 @@ impl<W> Layer<W> {
 
 impl<W> Branch<W> {
     fn try_map<V, E>(&self, make: &mut impl FnMut(&W) -> Result<V, E>) -> Result<Branch<V>, E> {
-        let Self { before, body, after } = self;
-        let before = before.try_map(make)?;
+        let Self { before, body, after, joined } = self;
+        let before = Norm::try_map_some(before.as_ref(), make)?;
         let body = match body {
             Body::Attention(attention) => Body::Attention(attention.try_map(make)?),
             Body::Dense(dense) => Body::Dense(dense.try_map(make)?),
             Body::Experts(experts) => Body::Experts(experts.try_map(make)?),
         };
-        let after = after.as_ref().map(|norm| norm.try_map(make)).transpose()?;
-        Ok(Branch { before, body, after })
+        let (after, joined) = (Norm::try_map_some(after.as_ref(), make)?, Norm::try_map_some(joined.as_ref(), make)?);
+        Ok(Branch { before, body, after, joined })
+    }
+}
+
+impl<W> Default for Added<W> {
+    /// Nothing.
+    fn default() -> Self {
+        Self { positions: None, types: None, norm: None }
+    }
+}
+
+impl<W> Added<W> {
+    /// The same with every tensor replaced.
+    ///
+    /// # Errors
+    /// The first error of `make`.
+    pub fn try_map<V, E>(&self, make: &mut impl FnMut(&W) -> Result<V, E>) -> Result<Added<V>, E> {
+        let Self { positions, types, norm } = self;
+        let positions = positions.as_ref().map(|Positions { table, first }| {
+            let table = make(table)?;
+            Ok::<_, E>(Positions { table, first: *first })
+        });
+        let positions = positions.transpose()?;
+        let types = types.as_ref().map(&mut *make).transpose()?;
+        Ok(Added { positions, types, norm: Norm::try_map_some(norm.as_ref(), make)? })
+    }
+
+    fn add_tensors<'a>(&'a self, tensors: &mut Vec<&'a W>) {
+        let Self { positions, types, norm } = self;
+        tensors.extend(positions.iter().map(|positions| &positions.table));
+        tensors.extend(types);
+        norm.iter().for_each(|norm| norm.add_tensors(tensors));
+    }
+}
+
+impl<W> Head<W> {
+    fn try_map<V, E>(&self, make: &mut impl FnMut(&W) -> Result<V, E>) -> Result<Head<V>, E> {
+        Ok(match self {
+            Self::Tied => Head::Tied,
+            Self::Own(head) => Head::Own(make(head)?),
+            Self::Nothing => Head::Nothing,
+            Self::Classes(classes) => Head::Classes(Box::new(classes.try_map(make)?)),
+        })
+    }
+}
+
+impl<W> Classes<W> {
+    /// The same with every tensor replaced.
+    ///
+    /// # Errors
+    /// The first error of `make`.
+    pub fn try_map<V, E>(&self, make: &mut impl FnMut(&W) -> Result<V, E>) -> Result<Classes<V>, E> {
+        let Self { of_mean, dense, activation, norm, output } = self;
+        let dense = dense.try_map(make)?;
+        let norm = Norm::try_map_some(norm.as_ref(), make)?;
+        Ok(Classes { of_mean: *of_mean, dense, activation: *activation, norm, output: output.try_map(make)? })
+    }
+
+    /// Appends its tensors, in execution order.
+    pub fn add_tensors<'a>(&'a self, tensors: &mut Vec<&'a W>) {
+        let Self { of_mean: _, dense, activation: _, norm, output } = self;
+        dense.add_tensors(tensors);
+        norm.iter().for_each(|norm| norm.add_tensors(tensors));
+        output.add_tensors(tensors);
     }
 }
 
@@ -411,8 +665,27 @@ impl<W> Rotation<W> {
 
 impl<W> Norm<W> {
     fn try_map<V, E>(&self, make: &mut impl FnMut(&W) -> Result<V, E>) -> Result<Norm<V>, E> {
-        let Self { weight, eps } = self;
-        Ok(Norm { weight: make(weight)?, eps: *eps })
+        let Self { of, weight, bias, eps } = self;
+        let (weight, bias) = (make(weight)?, bias.as_ref().map(make).transpose()?);
+        Ok(Norm { of: *of, weight, bias, eps: *eps })
+    }
+
+    /// The norm with its tensors replaced, where there is one.
+    ///
+    /// # Errors
+    /// The first error of `make`.
+    pub fn try_map_some<V, E>(
+        norm: Option<&Self>,
+        make: &mut impl FnMut(&W) -> Result<V, E>,
+    ) -> Result<Option<Norm<V>>, E> {
+        norm.map(|norm| norm.try_map(make)).transpose()
+    }
+
+    /// Appends its tensors.
+    pub fn add_tensors<'a>(&'a self, tensors: &mut Vec<&'a W>) {
+        let Self { of: _, weight, bias, eps: _ } = self;
+        tensors.push(weight);
+        tensors.extend(bias);
     }
 }
 
@@ -467,8 +740,8 @@ impl<W> Attention<W> {
             query: query.try_map(make)?,
             key: key.try_map(make)?,
             value: value.try_map(make)?,
-            query_norm: query_norm.as_ref().map(|norm| norm.try_map(make)).transpose()?,
-            key_norm: key_norm.as_ref().map(|norm| norm.try_map(make)).transpose()?,
+            query_norm: Norm::try_map_some(query_norm.as_ref(), make)?,
+            key_norm: Norm::try_map_some(key_norm.as_ref(), make)?,
             output: output.try_map(make)?,
             rotation: *rotation,
             pairs: *pairs,
@@ -500,7 +773,7 @@ impl<W> Attention<W> {
         for linear in [query, key, value] {
             linear.add_tensors(tensors);
         }
-        tensors.extend([query_norm, key_norm].into_iter().flatten().map(|norm| &norm.weight));
+        [query_norm, key_norm].into_iter().flatten().for_each(|norm| norm.add_tensors(tensors));
         output.add_tensors(tensors);
     }
 }
@@ -508,13 +781,14 @@ impl<W> Attention<W> {
 impl<W> Dense<W> {
     fn try_map<V, E>(&self, make: &mut impl FnMut(&W) -> Result<V, E>) -> Result<Dense<V>, E> {
         let Self { width, activation, gate, up, down } = self;
-        let (gate, up, down) = (gate.try_map(make)?, up.try_map(make)?, down.try_map(make)?);
+        let gate = gate.as_ref().map(|gate| gate.try_map(make)).transpose()?;
+        let (up, down) = (up.try_map(make)?, down.try_map(make)?);
         Ok(Dense { width: *width, activation: *activation, gate, up, down })
     }
 
     fn add_tensors<'a>(&'a self, tensors: &mut Vec<&'a W>) {
         let Self { width: _, activation: _, gate, up, down } = self;
-        for linear in [gate, up, down] {
+        for linear in gate.iter().chain([up, down]) {
             linear.add_tensors(tensors);
         }
     }

@@ -6,8 +6,8 @@
 //! bytes needs a new [`VERSION`].
 
 use crate::{
-    Activation, Attention, Body, Branch, Decoder, Dense, Experts, Growth, Layer, Linear, Norm, Pairs, Rope,
-    RopeScaling, Rotation, Rows, Sees, Slot, Yarn,
+    Activation, Added, Attention, Body, Branch, Classes, Decoder, Dense, Distances, Experts, Growth, Head, Layer,
+    Linear, Norm, Normed, Pairs, Positions, Rope, RopeScaling, Rotation, Rows, Sees, Slot, Yarn,
 };
 
 /// The first byte.
@@ -24,7 +24,9 @@ impl Decoder<Slot> {
             max_position,
             embeddings,
             embedding_scale,
+            added,
             rotations,
+            distances,
             layers,
             norm,
             head,
@@ -39,9 +41,13 @@ impl Decoder<Slot> {
         if *embedding_scale != 1.0 {
             out.beside(Fact::EmbeddingScale, embedding_scale);
         }
+        added.put(&mut out);
         rotations.put(&mut out);
+        if let Some(distances) = distances {
+            out.beside(Fact::Distances, distances);
+        }
         layers.put(&mut out);
-        norm.put(&mut out);
+        put_norm(norm.as_ref(), Fact::NoFinalNorm, &mut out);
         head.put(&mut out);
         if let Some(cap) = logit_cap {
             out.beside(Fact::LogitCap, cap);
@@ -63,6 +69,16 @@ enum Fact {
     Activation = 7,
     GrowthBy = 8,
     GrowthEvery = 9,
+    NoFinalNorm = 10,
+    Positions = 11,
+    Types = 12,
+    EmbeddingNorm = 13,
+    NormOfDifferences = 14,
+    NormBias = 15,
+    NotBefore = 16,
+    Joined = 17,
+    Ungated = 18,
+    Distances = 19,
 }
 
 /// Canonical bytes in the making.
@@ -144,6 +160,81 @@ impl<T: Put> Put for Option<T> {
         if let Some(one) = self {
             one.put(out);
         }
+    }
+}
+
+/// Appends a norm that nearly every decoder has; a fact where there is none.
+fn put_norm(norm: Option<&Norm<Slot>>, none: Fact, out: &mut Bytes) {
+    match norm {
+        Some(norm) => norm.put(out),
+        None => out.beside(none, &true),
+    }
+}
+
+impl Put for Added<Slot> {
+    fn put(&self, out: &mut Bytes) {
+        let Self { positions, types, norm } = self;
+        if let Some(Positions { table, first }) = positions {
+            out.beside(Fact::Positions, table);
+            out.beside(Fact::Positions, first);
+        }
+        if let Some(types) = types {
+            out.beside(Fact::Types, types);
+        }
+        if let Some(norm) = norm {
+            out.beside(Fact::EmbeddingNorm, norm);
+        }
+    }
+}
+
+impl Put for Distances<Slot> {
+    fn put(&self, out: &mut Bytes) {
+        let Self { table, norm, span, farthest } = self;
+        table.put(out);
+        norm.put(out);
+        span.put(out);
+        farthest.put(out);
+    }
+}
+
+impl Put for Head<Slot> {
+    fn put(&self, out: &mut Bytes) {
+        match self {
+            Self::Tied => out.push(0),
+            Self::Own(head) => {
+                out.push(1);
+                head.put(out);
+            }
+            Self::Nothing => out.push(2),
+            Self::Classes(classes) => {
+                out.push(3);
+                classes.put(out);
+            }
+        }
+    }
+}
+
+impl Put for Classes<Slot> {
+    fn put(&self, out: &mut Bytes) {
+        let Self { of_mean, dense, activation, norm, output } = self;
+        of_mean.put(out);
+        dense.put(out);
+        activation.put(out);
+        norm.put(out);
+        output.put(out);
+    }
+}
+
+impl Put for Activation {
+    fn put(&self, out: &mut Bytes) {
+        let number: usize = match self {
+            Self::Silu => 0,
+            Self::GeluTanh => 1,
+            Self::Gelu => 2,
+            Self::Relu => 3,
+            Self::Tanh => 4,
+        };
+        number.put(out);
     }
 }
 
@@ -229,8 +320,8 @@ impl Put for Layer<Slot> {
 
 impl Put for Branch<Slot> {
     fn put(&self, out: &mut Bytes) {
-        let Self { before, body, after } = self;
-        before.put(out);
+        let Self { before, body, after, joined } = self;
+        put_norm(before.as_ref(), Fact::NotBefore, out);
         match body {
             Body::Attention(attention) => {
                 out.push(0);
@@ -248,6 +339,9 @@ impl Put for Branch<Slot> {
         if let Some(norm) = after {
             out.beside(Fact::After, norm);
         }
+        if let Some(norm) = joined {
+            out.beside(Fact::Joined, norm);
+        }
     }
 }
 
@@ -263,9 +357,16 @@ impl Put for Experts<Slot> {
 
 impl Put for Norm<Slot> {
     fn put(&self, out: &mut Bytes) {
-        let Self { weight, eps } = self;
+        let Self { of, weight, bias, eps } = self;
         weight.put(out);
         eps.put(out);
+        match of {
+            Normed::Row => {}
+            Normed::Differences => out.beside(Fact::NormOfDifferences, &true),
+        }
+        if let Some(bias) = bias {
+            out.beside(Fact::NormBias, bias);
+        }
     }
 }
 
@@ -320,6 +421,11 @@ impl Put for Attention<Slot> {
                 out.push(1);
                 positions.put(out);
             }
+            Sees::BothWays => out.push(2),
+            Sees::Around(positions) => {
+                out.push(3);
+                positions.put(out);
+            }
         }
     }
 }
@@ -328,11 +434,13 @@ impl Put for Dense<Slot> {
     fn put(&self, out: &mut Bytes) {
         let Self { width, activation, gate, up, down } = self;
         width.put(out);
-        match activation {
-            Activation::Silu => {}
-            Activation::GeluTanh => out.beside(Fact::Activation, &1),
+        if *activation != Activation::Silu {
+            out.beside(Fact::Activation, activation);
         }
-        [gate, up, down].iter().for_each(|linear| linear.put(out));
+        if gate.is_none() {
+            out.beside(Fact::Ungated, &true);
+        }
+        gate.iter().chain([up, down]).for_each(|linear| linear.put(out));
     }
 }
 
@@ -349,7 +457,7 @@ mod tests {
     }
 
     fn norm(name: &str) -> Norm<Slot> {
-        Norm { weight: slot(name), eps: 1e-6 }
+        Norm { of: Normed::Row, weight: slot(name), bias: None, eps: 1e-6 }
     }
 
     fn decoder() -> Decoder<Slot> {
@@ -370,11 +478,11 @@ mod tests {
             soft_cap: None,
             sees: Sees::All,
         };
-        let (activation, gate) = (Activation::Silu, linear("gate"));
+        let (activation, gate) = (Activation::Silu, Some(linear("gate")));
         let dense = Dense { width: 2, activation, gate, up: linear("up"), down: linear("down") };
         let branches = vec![
-            Branch { before: norm("before"), body: Body::Attention(attention), after: None },
-            Branch { before: norm("between"), body: Body::Dense(dense), after: None },
+            Branch { before: Some(norm("before")), body: Body::Attention(attention), after: None, joined: None },
+            Branch { before: Some(norm("between")), body: Body::Dense(dense), after: None, joined: None },
         ];
         let rope = Rope { theta: 1e4, scaling: RopeScaling::Default };
         Decoder {
@@ -383,10 +491,12 @@ mod tests {
             max_position: 8,
             embeddings: slot("embeddings"),
             embedding_scale: 1.0,
+            added: Added::default(),
             rotations: vec![Rotation { rope, width: 2, divisors: None }],
+            distances: None,
             layers: vec![Layer { branches }],
-            norm: norm("norm"),
-            head: None,
+            norm: Some(norm("norm")),
+            head: Head::Tied,
             logit_cap: None,
         }
     }
@@ -405,6 +515,19 @@ mod tests {
         }
     }
 
+    fn final_norm(decoder: &mut Decoder<Slot>) -> &mut Norm<Slot> {
+        decoder.norm.as_mut().expect("a final norm")
+    }
+
+    fn distances(farthest: Option<usize>) -> Distances<Slot> {
+        Distances { table: slot("distances"), norm: None, span: 4, farthest }
+    }
+
+    fn classes() -> Classes<Slot> {
+        let (dense, output) = (linear("dense"), linear("output"));
+        Classes { of_mean: false, dense, activation: Activation::Tanh, norm: None, output }
+    }
+
     /// Makes several of the second branch.
     fn route(decoder: &mut Decoder<Slot>, chosen: usize, normalized: bool, count: usize) {
         let each = vec![dense(decoder).clone(); count];
@@ -418,7 +541,7 @@ mod tests {
     #[test]
     fn every_fact_has_bytes_of_its_own() {
         let scale = |decoder: &mut Decoder<Slot>, scaling| decoder.rotations[0].rope.scaling = scaling;
-        let changes: [Change; 39] = [
+        let changes: [Change; 62] = [
             |_| {},
             |it| it.vocab_size = 3,
             |it| it.hidden_size = 3,
@@ -429,8 +552,31 @@ mod tests {
             |it| it.embeddings.rows = Some(Rows { first: 2, of: 4 }),
             |it| it.rotations[0].width = 4,
             |it| it.rotations[0].rope.theta = 1e5,
-            |it| it.norm.eps = 1e-5,
-            |it| it.head = Some(slot("head")),
+            |it| final_norm(it).eps = 1e-5,
+            |it| final_norm(it).of = Normed::Differences,
+            |it| final_norm(it).bias = Some(slot("bias")),
+            |it| it.norm = None,
+            |it| it.head = Head::Own(slot("head")),
+            |it| it.head = Head::Nothing,
+            |it| it.head = Head::Classes(Box::new(classes())),
+            |it| it.head = Head::Classes(Box::new(Classes { of_mean: true, ..classes() })),
+            |it| it.head = Head::Classes(Box::new(Classes { norm: Some(norm("norm")), ..classes() })),
+            |it| it.head = Head::Classes(Box::new(Classes { activation: Activation::Gelu, ..classes() })),
+            |it| it.added.positions = Some(Positions { table: slot("positions"), first: 0 }),
+            |it| it.added.positions = Some(Positions { table: slot("positions"), first: 2 }),
+            |it| it.added.types = Some(slot("types")),
+            |it| it.distances = Some(distances(None)),
+            |it| it.distances = Some(distances(Some(8))),
+            |it| it.distances = Some(Distances { norm: Some(norm("norm")), ..distances(None) }),
+            |it| it.added.norm = Some(norm("embeddings")),
+            |it| it.layers[0].branches[0].before = None,
+            |it| it.layers[0].branches[0].joined = Some(norm("joined")),
+            |it| attention(it).sees = Sees::BothWays,
+            |it| attention(it).sees = Sees::Around(4),
+            |it| dense(it).gate = None,
+            |it| dense(it).activation = Activation::Gelu,
+            |it| dense(it).activation = Activation::Relu,
+            |it| dense(it).activation = Activation::Tanh,
             |it| drop(it.layers[0].branches.pop()),
             |it| it.layers.clear(),
             |it| attention(it).pairs = Pairs::Neighbours,
@@ -450,8 +596,8 @@ mod tests {
             |it| it.rotations[0].divisors = Some(slot("divisors")),
             |it| it.layers[0].branches[0].after = Some(norm("after")),
             |it| it.layers[0].branches[1].after = Some(norm("after")),
-            |it| it.norm.weight.less_one = true,
-            |it| it.layers[0].branches[0].before.weight.less_one = true,
+            |it| final_norm(it).weight.less_one = true,
+            |it| it.layers[0].branches[0].before.iter_mut().for_each(|norm| norm.weight.less_one = true),
             |it| dense(it).activation = Activation::GeluTanh,
             |it| dense(it).width = 3,
             |it| route(it, 1, false, 1),

@@ -15,8 +15,8 @@ mod view;
 mod weight;
 
 pub use decoder::{
-    Activation, Attention, Body, Branch, Decoder, Dense, Experts, Growth, HEAD_DIM_MAX, Layer, Linear, Norm, Pairs,
-    Rotation, Sees, Widths,
+    Activation, Added, Attention, Body, Branch, Classes, Decoder, Dense, Distances, Experts, Growth, HEAD_DIM_MAX,
+    Head, Layer, Linear, Norm, Normed, Pairs, Positions, Rotation, Sees, Widths,
 };
 pub use format::{Block, Format};
 pub use part::{Location, Part};

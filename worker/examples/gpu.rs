@@ -19,7 +19,7 @@ use compute::sampler::Choice;
 use compute::{Built, DeviceChoice, Model, Rows, Sizes};
 use models::Config;
 use serde_json::{Value, json};
-use tensor::{Decoder, Format, Slot, View, Weight};
+use tensor::{Decoder, Format, Head, Slot, View, Weight};
 
 type Failure = Box<dyn std::error::Error>;
 
@@ -177,7 +177,7 @@ impl Run {
 /// Bytes of weights that a step reads: every matrix, and rows of an embedding table that is not the head.
 fn weight_bytes(decoder: &Decoder) -> usize {
     let all: usize = decoder.tensors().iter().map(|weight| weight.bytes().len()).sum();
-    if decoder.head.is_some() { all - decoder.embeddings.bytes().len() } else { all }
+    if matches!(decoder.head, Head::Own(_)) { all - decoder.embeddings.bytes().len() } else { all }
 }
 
 /// Floating-point operations of the layers' matrices for one token; the head computes one row of a prompt, and attention

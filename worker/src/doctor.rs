@@ -198,12 +198,13 @@ pub fn bytes_per_token(decoder: &Decoder, quantization: Option<Quantization>) ->
         let unread = layer.branches.iter().map(|branch| match &branch.body {
             Body::Experts(Experts { chosen, each, .. }) => {
                 let of = |linear: &Linear<Weight>| bytes(&linear.weight);
-                let one = |Dense { gate, up, down, .. }: &Dense<Weight>| of(gate) + of(up) + of(down);
+                let one =
+                    |Dense { gate, up, down, .. }: &Dense<Weight>| gate.iter().chain([up, down]).map(of).sum::<u64>();
                 each.iter().skip(*chosen).map(one).sum()
             }
             Body::Attention(_) | Body::Dense(_) => 0,
         });
         all - unread.sum::<u64>()
     };
-    decoder.layers.iter().map(of_layer).sum::<u64>() + bytes(decoder.head())
+    decoder.layers.iter().map(of_layer).sum::<u64>() + decoder.last_tensors().into_iter().map(bytes).sum::<u64>()
 }

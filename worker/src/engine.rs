@@ -39,7 +39,7 @@ pub use meters::Meters;
 pub use options::{BesideDecodes, EngineOptions, FaultOptions};
 pub use prefix::{BlockName, CacheSalt, Identity};
 pub use recorder::StepRecord;
-pub use sequence::{Cancel, Event, FinishReason, SequenceParams, Submission};
+pub use sequence::{Cancel, Event, FinishReason, Pooled, SequenceParams, Submission};
 
 use capacity::Capacity;
 use compute::backend::{Backend, Generation, InstallError, Limits, Part, Prepared};

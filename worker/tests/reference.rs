@@ -278,7 +278,7 @@ fn fused(decoder: &Decoder) -> Decoder {
     for (layer, branch) in layers.flat_map(|(number, layer)| layer.branches.iter_mut().map(move |one| (number, one))) {
         let (name, linears) = match &mut branch.body {
             Body::Attention(body) => ("qkv_proj", vec![&mut body.query, &mut body.key, &mut body.value]),
-            Body::Dense(body) => ("gate_up_proj", vec![&mut body.gate, &mut body.up]),
+            Body::Dense(body) => ("gate_up_proj", body.gate.iter_mut().chain([&mut body.up]).collect()),
             Body::Experts(_) => continue,
         };
         let (weights, biases): (Vec<_>, Vec<_>) =

@@ -23,6 +23,7 @@ pub use crate::error::{InstallError, StepError};
 pub use crate::prepared::{Prepared, QuantizationLoss};
 pub use crate::results::{NotFinite, Outcome, Results, StepTimes};
 pub use crate::step::{Input, Picked, Pooling, Segment, Step, Want};
+use tensor::{Decoder, Head};
 pub use tensor::{Generation, Location, Part};
 
 /// A backend's sizes. Constant over its life.
@@ -44,8 +45,37 @@ pub struct Limits {
     pub kv_block_bytes: usize,
     /// Numbers of a hidden state.
     pub hidden_size: usize,
+    /// Results that the model makes beside hidden states.
+    pub makes: Makes,
+    /// True if a sequence is computed in one step, and nothing is kept of it: its blocks are room for that step.
+    pub is_whole: bool,
+    /// True if it sums hidden states.
+    pub sums: bool,
     /// Number of steps that may be in flight: 1, or [`DEPTH_MAX`].
     pub depth: usize,
+}
+
+/// Results of a model beside hidden states.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Makes {
+    /// Logits of every row: it generates.
+    Logits,
+    /// Scores of so many classes.
+    Classes(usize),
+    /// Nothing.
+    Nothing,
+}
+
+impl Makes {
+    /// The results of a model.
+    #[must_use]
+    pub fn of<W>(model: &Decoder<W>, outputs: impl Fn(&W) -> usize) -> Self {
+        match &model.head {
+            Head::Tied | Head::Own(_) => Self::Logits,
+            Head::Nothing => Self::Nothing,
+            Head::Classes(classes) => Self::Classes(outputs(&classes.output.weight)),
+        }
+    }
 }
 
 /// The most steps in flight: one that is computed and one that waits for it. Only the token that a sequence chooses
@@ -151,6 +181,18 @@ fn check_segment(limits: &Limits, segment: &Segment<'_>) -> Result<(), StepError
         && let Some(token) = tokens.iter().find(|&&token| token as usize >= limits.vocab_size)
     {
         return broken(format!("token {token} of {}", limits.vocab_size));
+    }
+    let is_made = match segment.want {
+        Want::Hidden(Pooling::Sum) => limits.sums,
+        Want::Nothing | Want::Hidden(_) => true,
+        Want::Token(_) | Want::Scores { .. } => limits.makes == Makes::Logits,
+        Want::Classes => matches!(limits.makes, Makes::Classes(_)),
+    };
+    if !is_made {
+        return broken(format!("results that the model does not make: it makes {:?}", limits.makes));
+    }
+    if limits.is_whole && segment.start > 0 {
+        return broken(format!("a sequence in parts, from position {} on", segment.start));
     }
     if segment.picked().scored > segment.rows() {
         return broken(format!("scores of {} rows of {}", segment.picked().scored, segment.rows()));

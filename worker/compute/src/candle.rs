@@ -15,17 +15,17 @@ use candle_core::{D, DType, Device, Result, Tensor};
 use thiserror::Error;
 
 use crate::backend::{
-    Backend, Generation, Input, InstallError, Limits, Location, Logits, Part, Prepared, QuantizationLoss, Segment,
-    Step, StepError, check,
+    Backend, Generation, Input, InstallError, Limits, Location, Logits, Makes, Part, Pooling, Prepared,
+    QuantizationLoss, Segment, Step, StepError, Want, check,
 };
 use crate::kind::{BuildError, Built, Kind, Model, Rows, Sizes};
-use crate::memory::Need;
+use crate::memory::{self, Need};
 use crate::results::{self, Outbox, Results, StepTimes};
 use crate::routing::Routing;
 use crate::sampler::Scratch;
 use tensor::{
-    Activation, Attention, Body, Branch, Decoder, Dense, Experts, Format, Linear, Norm, Pairs, Rotation, Sees, Weight,
-    Widths,
+    Activation, Added, Attention, Body, Branch, Classes, Decoder, Dense, Distances, Experts, Format, Head, Linear,
+    Norm, Normed, Pairs, Positions, Rotation, Sees, Weight, Widths,
 };
 
 /// Duration of one wait for weights.
@@ -70,14 +70,15 @@ impl Kind for Candle {
         // Of a layer the feed-forward part is the widest, and of a step the logits; tensors live for an operation or two.
         let widest = 4 * (hidden + queries + inner);
         let activations = rows.max_rows.saturating_mul(widest);
-        let logits = rows.max_logits_rows.saturating_mul(2 * decoder.vocab_size);
+        let logits = rows.max_logits_rows.saturating_mul(2 * decoder.logits_width());
         let f32s = |count: usize| (count as u64).saturating_mul(size_of::<f32>() as u64);
         Need {
             copies_bytes: f32s(numbers),
             activation_bytes: f32s(activations.saturating_add(logits)),
             kv_block_bytes: f32s(kv_block_numbers(decoder)),
             kv_block_tokens: BLOCK_TOKENS,
-            positions: decoder.max_position,
+            positions: memory::positions(decoder, rows.max_rows),
+            kv_blocks_max: memory::kv_blocks_max(decoder, rows.max_rows, rows.max_logits_rows, BLOCK_TOKENS),
         }
     }
 
@@ -185,6 +186,9 @@ impl CandleBackend {
             kv_blocks: options.kv_blocks,
             kv_block_bytes: kv_block_numbers(decoder) * size_of::<f32>(),
             hidden_size: decoder.hidden_size,
+            makes: Makes::of(decoder, |weight| weight.shape()[0]),
+            is_whole: decoder.is_encoder(),
+            sums: true,
             depth: 1,
         };
         let caches = decoder.attentions().map(cache).collect();
@@ -200,23 +204,33 @@ impl CandleBackend {
         let angles: Vec<Angles> =
             decoder.rotations.iter().map(|rotation| Angles::new(rotation, segment)).collect::<Result<_>>()?;
         let tokens = Tensor::new(tokens, &Device::Cpu)?;
-        let mut stream = (decoder.embeddings.index_select(&tokens, 0)? * f64::from(decoder.embedding_scale))?;
+        let embedded = (decoder.embeddings.index_select(&tokens, 0)? * f64::from(decoder.embedding_scale))?;
+        let mut stream = added(&decoder.added, segment, embedded)?;
+        let distances = decoder.distances.as_ref().map(normed_distances).transpose()?;
         let mut caches = caches.iter_mut();
-        for Branch { before, body, after } in decoder.layers.iter().flat_map(|layer| &layer.branches) {
-            let normed = rms_norm(&stream, before)?;
+        for Branch { before, body, after, joined } in decoder.layers.iter().flat_map(|layer| &layer.branches) {
+            let normed = normed(&stream, before.as_ref())?;
             let mut result = match body {
                 Body::Attention(attention) => {
                     let cache = caches.next().expect("a cache for each");
                     let angles = attention.rotation.map(|rotation| &angles[rotation]);
-                    attend(attention, angles, cache, segment, &normed)?
+                    let far = decoder.distances.as_ref().zip(distances.as_ref());
+                    attend(attention, (angles, far), cache, segment, &normed)?
                 }
                 Body::Dense(dense) => feed_forward(dense, &normed)?,
                 Body::Experts(experts) => routed(experts, &normed)?,
             };
-            if let Some(norm) = after {
-                result = rms_norm(&result, norm)?;
+            result = self::normed(&result, after.as_ref())?;
+            stream = self::normed(&(stream + result)?, joined.as_ref())?;
+        }
+        match (segment.want, &decoder.head) {
+            (Want::Hidden(Pooling::Sum), _) => {
+                return normed(&stream, decoder.norm.as_ref())?.sum_keepdim(0).map(Some);
             }
-            stream = (stream + result)?;
+            (Want::Classes, Head::Classes(classes)) => {
+                return classify(classes, &normed(&stream, decoder.norm.as_ref())?).map(Some);
+            }
+            _ => {}
         }
         let picked = segment.picked();
         let rows: Vec<u32> =
@@ -225,12 +239,10 @@ impl CandleBackend {
             return Ok(None);
         }
         let stream = stream.index_select(&Tensor::new(rows, &Device::Cpu)?, 0)?;
-        let normed = rms_norm(&stream, &self.decoder.norm)?;
-        if results::wants_hidden(segment) {
-            return Ok(Some(normed));
-        }
-        let logits = normed.matmul(&self.decoder.head().t()?)?;
-        capped(logits, self.decoder.logit_cap).map(Some)
+        let normed = normed(&stream, decoder.norm.as_ref())?;
+        let Some(head) = decoder.logits().filter(|_| !results::wants_hidden(segment)) else { return Ok(Some(normed)) };
+        let logits = normed.matmul(&head.t()?)?;
+        capped(logits, decoder.logit_cap).map(Some)
     }
 
     fn compute(&mut self, segments: &[Segment<'_>]) -> std::result::Result<(), StepError> {
@@ -267,8 +279,11 @@ impl Backend for CandleBackend {
         let mut results = self.outbox.begin();
         let (mut rest, vocabulary) = (&self.rows[..], self.limits.vocab_size);
         for segment in step.segments {
-            let is_hidden = results::wants_hidden(segment);
-            let width = if is_hidden { self.limits.hidden_size } else { vocabulary };
+            let (width, is_hidden) = match (segment.want, self.limits.makes) {
+                (Want::Classes, Makes::Classes(classes)) => (classes, true),
+                _ if results::wants_hidden(segment) => (self.limits.hidden_size, true),
+                _ => (vocabulary, false),
+            };
             let own;
             (own, rest) = rest.split_at(segment.picked().count() * width);
             results.outcomes.push(if is_hidden {
@@ -344,12 +359,42 @@ fn capped(x: Tensor, cap: Option<f32>) -> Result<Tensor> {
 
 fn feed_forward(dense: &Dense<Tensor>, x: &Tensor) -> Result<Tensor> {
     let Dense { width: _, activation, gate, up, down } = dense;
-    let gate = apply(gate, x)?;
-    let gate = match activation {
-        Activation::Silu => gate.silu()?,
-        Activation::GeluTanh => gate.gelu()?,
+    let up = apply(up, x)?;
+    let inner = match gate {
+        Some(gate) => (activated(*activation, &apply(gate, x)?)? * up)?,
+        None => activated(*activation, &up)?,
     };
-    apply(down, &(gate * apply(up, x)?)?)
+    apply(down, &inner)
+}
+
+fn activated(activation: Activation, x: &Tensor) -> Result<Tensor> {
+    match activation {
+        Activation::Silu => x.silu(),
+        Activation::Gelu => x.gelu_erf(),
+        Activation::GeluTanh => x.gelu(),
+        Activation::Relu => x.relu(),
+        Activation::Tanh => x.tanh(),
+    }
+}
+
+/// Embeddings of a segment's tokens, with what goes with them.
+fn added(added: &Added<Tensor>, segment: &Segment<'_>, mut embedded: Tensor) -> Result<Tensor> {
+    let Added { positions, types, norm } = added;
+    if let Some(types) = types {
+        embedded = embedded.broadcast_add(&types.narrow(0, 0, 1)?)?;
+    }
+    if let Some(Positions { table, first }) = positions {
+        embedded = (embedded + table.narrow(0, first + segment.start, segment.rows())?)?;
+    }
+    normed(&embedded, norm.as_ref())
+}
+
+/// Scores of classes, (1, classes), of a sequence's rows.
+fn classify(classes: &Classes<Tensor>, rows: &Tensor) -> Result<Tensor> {
+    let Classes { of_mean, dense, activation, norm, output } = classes;
+    let row = if *of_mean { rows.mean_keepdim(0)? } else { rows.narrow(0, 0, 1)? };
+    let inner = activated(*activation, &apply(dense, &row)?)?;
+    apply(output, &normed(&inner, norm.as_ref())?)
 }
 
 /// Every row through its own experts, one after the other.
@@ -378,10 +423,19 @@ fn apply(linear: &Linear<Tensor>, x: &Tensor) -> Result<Tensor> {
     }
 }
 
-/// Over the last dimension.
-fn rms_norm(x: &Tensor, Norm { weight, eps }: &Norm<Tensor>) -> Result<Tensor> {
+/// Over the last dimension, where there is a norm.
+fn normed(x: &Tensor, norm: Option<&Norm<Tensor>>) -> Result<Tensor> {
+    let Some(Norm { of, weight, bias, eps }) = norm else { return Ok(x.clone()) };
+    let x = match of {
+        Normed::Row => x.clone(),
+        Normed::Differences => x.broadcast_sub(&x.mean_keepdim(D::Minus1)?)?,
+    };
     let mean_square = x.sqr()?.mean_keepdim(D::Minus1)?;
-    x.broadcast_div(&(mean_square + f64::from(*eps))?.sqrt()?)?.broadcast_mul(weight)
+    let normed = x.broadcast_div(&(mean_square + f64::from(*eps))?.sqrt()?)?.broadcast_mul(weight)?;
+    match bias {
+        Some(bias) => normed.broadcast_add(bias),
+        None => Ok(normed),
+    }
 }
 
 /// Cosines and sines of a segment's rows: (rows, 1, width / 2).
@@ -458,25 +512,21 @@ fn slot(segment: &Segment<'_>, position: usize) -> usize {
 /// Attention over the normed stream (rows, hidden); the result is added to the stream.
 fn attend(
     attention: &Attention<Tensor>,
-    angles: Option<&Angles>,
+    (angles, far): (Option<&Angles>, Option<(&Distances<Tensor>, &Tensor)>),
     cache: &mut Cache,
     segment: &Segment<'_>,
-    normed: &Tensor,
+    x: &Tensor,
 ) -> Result<Tensor> {
     let heads = |x: &Tensor, count| x.reshape((segment.rows(), count, attention.head_dim));
-    let mut queries = heads(&apply(&attention.query, normed)?, attention.heads)?;
-    let mut keys = heads(&apply(&attention.key, normed)?, attention.kv_heads)?;
-    let values = heads(&apply(&attention.value, normed)?, attention.kv_heads)?;
+    let mut queries = heads(&apply(&attention.query, x)?, attention.heads)?;
+    let mut keys = heads(&apply(&attention.key, x)?, attention.kv_heads)?;
+    let values = heads(&apply(&attention.value, x)?, attention.kv_heads)?;
     match attention.pairs {
         Pairs::Halves => {}
         Pairs::Neighbours => (queries, keys) = (halves(&queries)?, halves(&keys)?),
     }
-    if let Some(norm) = &attention.query_norm {
-        queries = rms_norm(&queries, norm)?;
-    }
-    if let Some(norm) = &attention.key_norm {
-        keys = rms_norm(&keys, norm)?;
-    }
+    queries = normed(&queries, attention.query_norm.as_ref())?;
+    keys = normed(&keys, attention.key_norm.as_ref())?;
     if let Some(angles) = angles {
         (queries, keys) = (angles.rotate(&queries)?, angles.rotate(&keys)?);
     }
@@ -484,9 +534,42 @@ fn attend(
         let factors: Vec<f32> = (segment.start..segment.end()).map(|position| growth.at(position)).collect();
         queries = queries.broadcast_mul(&Tensor::from_vec(factors, (segment.rows(), 1, 1), &Device::Cpu)?)?;
     }
+    let far = far.map(|(distances, table)| far_scores(attention, distances, table, &queries, &keys)).transpose()?;
     cache.write(segment, &keys, &values)?;
     let (keys, values) = cache.read(segment, attention)?;
-    apply(&attention.output, &mix(attention, segment.start, &queries, &keys, &values)?)
+    apply(&attention.output, &mix(attention, segment.start, &queries, &keys, &values, far)?)
+}
+
+/// The table of distances, normed.
+fn normed_distances(distances: &Distances<Tensor>) -> Result<Tensor> {
+    normed(&distances.table, distances.norm.as_ref())
+}
+
+/// The part of scores that depends on distances, (heads, rows, rows), of queries and keys (rows, heads, head_dim).
+fn far_scores(
+    attention: &Attention<Tensor>,
+    distances: &Distances<Tensor>,
+    table: &Tensor,
+    queries: &Tensor,
+    keys: &Tensor,
+) -> Result<Tensor> {
+    let (rows, heads, head_dim) = queries.dims3()?;
+    let of =
+        |linear: &Linear<Tensor>| apply(linear, table)?.reshape((table.dim(0)?, heads, head_dim))?.to_vec3::<f32>();
+    let (far_keys, far_queries) = (of(&attention.key)?, of(&attention.query)?);
+    let (queries, keys) = (queries.to_vec3::<f32>()?, keys.to_vec3::<f32>()?);
+    let dot = |one: &[f32], other: &[f32]| one.iter().zip(other).map(|(one, other)| one * other).sum::<f32>();
+    let mut scores = Vec::with_capacity(heads * rows * rows);
+    for head in 0..heads {
+        for query in 0..rows {
+            for key in 0..rows {
+                let far = distances.row(query, key);
+                let score = dot(&queries[query][head], &far_keys[far][head]);
+                scores.push((score + dot(&keys[key][head], &far_queries[far][head])) * attention.scale);
+            }
+        }
+    }
+    Tensor::from_vec(scores, (heads, rows, rows), &Device::Cpu)
 }
 
 /// Queries (rows, heads, head_dim) over keys and values (kv_heads, positions, head_dim) give
@@ -497,6 +580,7 @@ fn mix(
     queries: &Tensor,
     keys: &Tensor,
     values: &Tensor,
+    far: Option<Tensor>,
 ) -> Result<Tensor> {
     let (rows, positions) = (queries.dim(0)?, keys.dim(1)?);
     let Attention { heads, kv_heads, head_dim, .. } = *attention;
@@ -504,7 +588,10 @@ fn mix(
     // Query heads that share a key head lie side by side: (kv_heads, group · rows, head_dim).
     let queries = queries.transpose(0, 1)?.reshape((kv_heads, group * rows, head_dim))?;
     let scores = (queries.matmul(&keys.transpose(1, 2)?.contiguous()?)? * f64::from(attention.scale))?;
-    let scores = capped(scores, attention.soft_cap)?.reshape((kv_heads, group, rows, positions))?;
+    let mut scores = capped(scores, attention.soft_cap)?.reshape((kv_heads, group, rows, positions))?;
+    if let Some(far) = far {
+        scores = (scores + far.unsqueeze(1)?)?;
+    }
     let scores = scores.broadcast_add(&mask(start, rows, positions, attention.sees)?)?;
     let shares = scores.broadcast_sub(&scores.max_keepdim(D::Minus1)?)?.exp()?;
     let shares = shares.broadcast_div(&shares.sum_keepdim(D::Minus1)?)?;
@@ -517,11 +604,12 @@ fn mix(
 fn mask(start: usize, rows: usize, positions: usize, sees: Sees) -> Result<Tensor> {
     let visible = |row: usize, seen: usize| {
         let position = start + row;
-        seen <= position
-            && match sees {
-                Sees::All => true,
-                Sees::Window(window) => position < seen + window,
-            }
+        match sees {
+            Sees::All => seen <= position,
+            Sees::Window(window) => seen <= position && position < seen + window,
+            Sees::BothWays => true,
+            Sees::Around(away) => position.abs_diff(seen) <= away,
+        }
     };
     let hidden = |row, seen| if visible(row, seen) { 0.0 } else { f32::NEG_INFINITY };
     let mask: Vec<f32> = (0..rows).flat_map(|row| (0..positions).map(move |seen| hidden(row, seen))).collect();

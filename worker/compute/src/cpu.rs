@@ -18,23 +18,27 @@ use std::sync::Arc;
 use std::time::Instant;
 
 use self::arena::Arena;
-use self::operand::{Operand, matrix};
+use self::operand::{Operand, matrix, row_norm};
 use self::options::{instructions, kv_float, threads};
 use crate::backend::{
-    Backend, Generation, Input, InstallError, Limits, Location, Logits, Part, Prepared, Segment, Step, StepError, check,
+    Backend, Generation, Input, InstallError, Limits, Location, Logits, Makes, Part, Pooling, Prepared, Segment, Step,
+    StepError, Want, check,
 };
+use crate::kernels::apart::{Apart, attend_apart};
 use crate::kernels::attention::{Attention, attend};
 use crate::kernels::buffer::Buffer;
 use crate::kernels::cap::soft_cap;
 use crate::kernels::linear::{Inputs, Matrix, Projection, Then, project, project_gated};
-use crate::kernels::norm::{add_normed, rms_norm};
+use crate::kernels::norm::{add_normed, norm, norm_in_place};
 use crate::kernels::pool::Pool;
 use crate::kernels::rotate::{BLOCK_TOKENS, HeadNorm, Heads, Rotation, Row, part_pairs, rotate_and_store};
 use crate::kernels::stream;
 use crate::kernels::tier::Instructions;
 use crate::results::{self, Outbox, Results, StepTimes};
 use crate::sampler::Scratch;
-use tensor::{Body, Branch, Decoder, Dense, Format, Linear, Norm, Pairs, Sees};
+use tensor::{
+    Activation, Added, Body, Branch, Classes, Decoder, Dense, Distances, Format, Linear, Norm, Pairs, Positions,
+};
 
 pub(crate) use self::kind::Cpu;
 pub use self::options::{CpuError, CpuOptions, KV_BLOCK_TOKENS};
@@ -159,8 +163,8 @@ impl CpuBackend {
         for layer in 0..model.source().layers.len() {
             self.location.enter(Some(Part::Layer(layer)));
             model.need(Part::Layer(layer), wanted)?;
-            for Branch { before, body, after } in &model.layer(layer).branches {
-                let norms = Norms { before, after: after.as_ref() };
+            for Branch { before, body, after, joined } in &model.layer(layer).branches {
+                let norms = Norms { before: before.as_ref(), after: after.as_ref(), joined: joined.as_ref() };
                 match body {
                     Body::Attention(body) => self.attention(norms, body, &mut kv_at, segments),
                     Body::Dense(body) => self.dense(norms, body),
@@ -188,6 +192,8 @@ impl CpuBackend {
             results.outcomes.push(if results::wants_hidden(segment) {
                 let width = limits.hidden_size;
                 results::hidden(&arena.normed_picked[rows.start * width..rows.end * width])
+            } else if let (Want::Classes, Makes::Classes(width)) = (segment.want, limits.makes) {
+                results::hidden(&arena.logits[rows.start * width..rows.end * width])
             } else {
                 let width = limits.vocab_size;
                 let logits = &arena.logits[rows.start * width..rows.end * width];
@@ -236,8 +242,46 @@ impl CpuBackend {
                 row += 1;
             }
         }
+        self.add_to_embeddings(row);
+        let model = &self.models[self.current].1;
         for index in 0..model.source().rotations.len() {
             self.turn(index, segments);
+        }
+        self.embed_distances();
+    }
+
+    /// Fills in the embeddings of distances, where there are any.
+    fn embed_distances(&mut self) {
+        let Some(Distances { table, norm, .. }) = self.models[self.current].1.distances() else { return };
+        let (table, hidden, arena) = (matrix(table), self.limits.hidden_size, &mut self.arena);
+        for (index, row) in arena.distances.chunks_exact_mut(hidden).enumerate() {
+            table.widen_row(self.instructions, index, row);
+        }
+        if let Some(norm) = norm {
+            norm_in_place(&mut self.pool, self.instructions, row_norm(norm), &mut arena.distances);
+        }
+    }
+
+    /// Adds what goes with embeddings to so many rows.
+    fn add_to_embeddings(&mut self, rows: usize) {
+        let Added { positions, types, norm } = self.models[self.current].1.added();
+        let (hidden, on, arena) = (self.limits.hidden_size, self.instructions, &mut self.arena);
+        let room = &mut arena.normed[..hidden];
+        let mut add = |table: &Operand, index: usize, row: &mut [f32]| {
+            matrix(table).widen_row(on, index, room);
+            row.iter_mut().zip(&*room).for_each(|(sum, number)| *sum += number);
+        };
+        let stream = &mut arena.stream[..rows * hidden];
+        for (Row { position, .. }, row) in arena.rows.iter().zip(stream.chunks_exact_mut(hidden)) {
+            if let Some(types) = types {
+                add(types, 0, row);
+            }
+            if let Some(Positions { table, first }) = positions {
+                add(table, first + position, row);
+            }
+        }
+        if let Some(norm) = norm {
+            norm_in_place(&mut self.pool, on, row_norm(norm), stream);
         }
     }
 
@@ -275,13 +319,13 @@ impl CpuBackend {
         let rows = arena.rows.len();
         let stream = &mut arena.stream[..rows * hidden];
         let normed = &mut arena.normed[..rows * hidden];
-        rms_norm(pool, on, stream, norms.before.weight.vector(), norms.before.eps, normed);
+        let x = norms.begin(pool, on, stream, normed);
         let queries = &mut arena.queries[..rows * body.query_width()];
         let keys = &mut arena.keys[..rows * body.key_width()];
         let values = &mut arena.values[..rows * body.key_width()];
         let set = |linear, out| operand::projection(linear, out, Then::Set);
         let mut projections = [set(&body.query, queries), set(&body.key, keys), set(&body.value, values)];
-        let mut inputs = Inputs { x: normed, rows, room: arena.rounded.as_mut_slice() };
+        let mut inputs = Inputs { x, rows, room: arena.rounded.as_mut_slice() };
         project(pool, on, &mut inputs, &mut projections);
         match body.pairs {
             Pairs::Halves => {}
@@ -290,9 +334,31 @@ impl CpuBackend {
             }
         }
 
+        if let Some(distances) = self.models[self.current].1.distances() {
+            let rows_of = arena.distances.len() / hidden;
+            let keys_of = operand::projection(&body.key, &mut arena.distance_keys, Then::Set);
+            let queries_of = operand::projection(&body.query, &mut arena.distance_queries, Then::Set);
+            let mut inputs = Inputs { x: &arena.distances, rows: rows_of, room: arena.rounded.as_mut_slice() };
+            project(pool, on, &mut inputs, &mut [keys_of, queries_of]);
+            let mixed = &mut arena.mixed[..rows * body.query_width()];
+            let scores = Apart {
+                head_dim: body.head_dim,
+                scale: body.scale,
+                rows: &arena.rows,
+                queries,
+                keys,
+                values,
+                distance_keys: &arena.distance_keys,
+                distance_queries: &arena.distance_queries,
+            };
+            attend_apart(pool, on, &scores, &|query, key| distances.row(query, key), mixed);
+            let mut inputs = Inputs { x: mixed, rows, room: arena.rounded.as_mut_slice() };
+            return norms.join(pool, on, &mut inputs, &body.output, normed, stream);
+        }
         let bytes = heads.block_bytes() * self.limits.kv_blocks;
         let storage = &mut self.storage.as_mut_slice()[*kv_at..][..bytes];
-        *kv_at += bytes;
+        // Of a sequence that is computed at once nothing is kept: the next layer takes the same place.
+        *kv_at += if self.limits.is_whole { 0 } else { bytes };
         let width = body.rotation.map_or(0, |rotation| self.models[self.current].1.source().rotations[rotation].width);
         let rotation = Rotation {
             heads,
@@ -306,12 +372,8 @@ impl CpuBackend {
             segments,
         };
         rotate_and_store(pool, on, &rotation, queries, keys, values, storage);
-        let window = match body.sees {
-            Sees::All => None,
-            Sees::Window(positions) => Some(positions),
-        };
-        let soft_cap = body.soft_cap;
-        let attention = Attention { heads, window, soft_cap, rows: &arena.rows, segments, queries, storage };
+        let (sees, soft_cap) = (body.sees, body.soft_cap);
+        let attention = Attention { heads, sees, soft_cap, rows: &arena.rows, segments, queries, storage };
         let mixed = &mut arena.mixed[..rows * body.query_width()];
         attend(pool, on, &attention, mixed);
         let mut inputs = Inputs { x: mixed, rows, room: arena.rounded.as_mut_slice() };
@@ -325,11 +387,11 @@ impl CpuBackend {
         let rows = arena.rows.len();
         let stream = &mut arena.stream[..rows * hidden];
         let normed = &mut arena.normed[..rows * hidden];
-        rms_norm(pool, on, stream, norms.before.weight.vector(), norms.before.eps, normed);
+        let x = norms.begin(pool, on, stream, normed);
         let inner = &mut arena.inner[..rows * body.width];
-        let (gate, up) = (operand::parts(&body.gate), operand::parts(&body.up));
         let room = arena.rounded.as_mut_slice();
-        project_gated(pool, on, &mut Inputs { x: normed, rows, room }, gate, up, body.activation, inner);
+        let sides = (body.gate.as_ref(), &body.up);
+        inside(pool, on, &mut Inputs { x, rows, room }, sides, body.activation, inner);
         norms.join(pool, on, &mut Inputs { x: inner, rows, room }, &body.down, normed, stream);
     }
 
@@ -344,17 +406,89 @@ impl CpuBackend {
         let picked = &arena.picked[..rows * hidden];
         let normed = &mut arena.normed_picked[..rows * hidden];
         let (pool, on) = (&mut self.pool, self.instructions);
-        rms_norm(pool, on, picked, model.norm().weight.vector(), model.norm().eps, normed);
+        match model.norm() {
+            Some(of) => norm(pool, on, row_norm(of), picked, normed),
+            None => normed.copy_from_slice(picked),
+        }
+        self.pool_rows(segments);
         if segments.iter().all(results::wants_hidden) {
             return;
         }
+        let model = &self.models[self.current].1;
+        let Some(head) = model.logits() else { return self.classify(rows) };
+        let (pool, arena) = (&mut self.pool, &mut self.arena);
+        let normed = &arena.normed_picked[..rows * hidden];
         let out = &mut arena.logits[..rows * vocab];
-        let head: Matrix<'_> = matrix(model.head());
+        let head: Matrix<'_> = matrix(head);
         let mut inputs = Inputs { x: normed, rows, room: arena.rounded.as_mut_slice() };
         project(pool, on, &mut inputs, &mut [Projection { matrix: head, bias: None, out, then: Then::Set }]);
         if let Some(cap) = model.source().logit_cap {
             soft_cap(pool, on, cap, &mut arena.logits[..rows * vocab]);
         }
+    }
+
+    /// Puts sums, and means, of a segment's rows in the place of its last row, and for classes the first where that counts.
+    fn pool_rows(&mut self, segments: &[Segment<'_>]) {
+        let model = &self.models[self.current].1;
+        let of_mean = model.classes().map(|classes| classes.of_mean);
+        let (hidden, arena) = (self.limits.hidden_size, &mut self.arena);
+        let (mut first, mut to) = (0, 0);
+        for segment in segments {
+            let (rows, picked) = (first..first + segment.rows(), to);
+            (first, to) = (rows.end, to + segment.picked().count());
+            let (used, factor) = match (segment.want, of_mean) {
+                (Want::Hidden(Pooling::Sum), _) => (rows, 1.0),
+                #[expect(clippy::cast_precision_loss, reason = "a number of rows")]
+                (Want::Classes, Some(true)) => (rows.clone(), 1.0 / rows.len() as f32),
+                (Want::Classes, Some(false)) => (rows.start..rows.start + 1, 1.0),
+                _ => continue,
+            };
+            let normed = &mut arena.normed[..used.len() * hidden];
+            let stream = &arena.stream[used.start * hidden..used.end * hidden];
+            match model.norm() {
+                Some(of) => norm(&mut self.pool, self.instructions, row_norm(of), stream, normed),
+                None => normed.copy_from_slice(stream),
+            }
+            let sum = &mut arena.normed_picked[picked * hidden..][..hidden];
+            sum.fill(0.0);
+            for row in normed.chunks_exact(hidden) {
+                sum.iter_mut().zip(row).for_each(|(sum, number)| *sum += number);
+            }
+            sum.iter_mut().for_each(|number| *number *= factor);
+        }
+    }
+
+    /// The scores of classes of so many rows.
+    fn classify(&mut self, rows: usize) {
+        let Some(Classes { of_mean: _, dense, activation, norm, output }) = self.models[self.current].1.classes()
+        else {
+            return;
+        };
+        let (hidden, pool, on, arena) = (self.limits.hidden_size, &mut self.pool, self.instructions, &mut self.arena);
+        let (x, inner) = (&arena.normed_picked[..rows * hidden], &mut arena.picked[..rows * hidden]);
+        let mut inputs = Inputs { x, rows, room: arena.rounded.as_mut_slice() };
+        project(pool, on, &mut inputs, &mut [operand::projection(dense, inner, Then::Activate(*activation))]);
+        if let Some(norm) = norm {
+            norm_in_place(pool, on, row_norm(norm), inner);
+        }
+        let out = &mut arena.logits[..rows * matrix(&output.weight).outputs()];
+        let mut inputs = Inputs { x: inner, rows, room: arena.rounded.as_mut_slice() };
+        project(pool, on, &mut inputs, &mut [operand::projection(output, out, Then::Set)]);
+    }
+}
+
+/// The inside of a feed-forward part: `activation(gate) · up`, or `activation(up)`.
+fn inside(
+    pool: &mut Pool,
+    on: Instructions,
+    inputs: &mut Inputs<'_>,
+    (gate, up): (Option<&Linear<Operand>>, &Linear<Operand>),
+    activation: Activation,
+    out: &mut [f32],
+) {
+    match gate {
+        Some(gate) => project_gated(pool, on, inputs, operand::parts(gate), operand::parts(up), activation, out),
+        None => project(pool, on, inputs, &mut [operand::projection(up, out, Then::Activate(activation))]),
     }
 }
 
@@ -362,12 +496,28 @@ impl CpuBackend {
 #[derive(Clone, Copy)]
 struct Norms<'a> {
     /// Of the stream.
-    before: &'a Norm<Operand>,
+    before: Option<&'a Norm<Operand>>,
     /// Of the result.
     after: Option<&'a Norm<Operand>>,
+    /// Of the stream, when the result was added.
+    joined: Option<&'a Norm<Operand>>,
 }
 
 impl Norms<'_> {
+    /// The rows that a branch reads: the stream, or the stream normed into `room`.
+    fn begin<'x>(self, pool: &mut Pool, on: Instructions, stream: &'x [f32], room: &'x mut [f32]) -> &'x [f32] {
+        let Some(before) = self.before else { return stream };
+        norm(pool, on, row_norm(before), stream, room);
+        room
+    }
+
+    /// Norms the stream, when the result was added.
+    fn finish(self, pool: &mut Pool, on: Instructions, stream: &mut [f32]) {
+        if let Some(joined) = self.joined {
+            norm_in_place(pool, on, row_norm(joined), stream);
+        }
+    }
+
     /// Adds a branch's last projection to the stream; where its result is normed first, it goes through `room`.
     fn join(
         self,
@@ -378,11 +528,14 @@ impl Norms<'_> {
         room: &mut [f32],
         stream: &mut [f32],
     ) {
-        let Some(Norm { weight, eps }) = self.after else {
-            return project(pool, on, inputs, &mut [operand::projection(last, stream, Then::Add)]);
-        };
-        project(pool, on, inputs, &mut [operand::projection(last, room, Then::Set)]);
-        add_normed(pool, on, room, weight.vector(), *eps, stream);
+        match self.after {
+            None => project(pool, on, inputs, &mut [operand::projection(last, stream, Then::Add)]),
+            Some(after) => {
+                project(pool, on, inputs, &mut [operand::projection(last, room, Then::Set)]);
+                add_normed(pool, on, row_norm(after), room, stream);
+            }
+        }
+        self.finish(pool, on, stream);
     }
 }
 
@@ -472,8 +625,11 @@ fn limits(decoder: &Decoder, kv_float: Format, options: &CpuOptions) -> Limits {
         max_logits_rows: options.max_logits_rows,
         kv_block_tokens: BLOCK_TOKENS,
         kv_blocks: options.kv_blocks,
-        kv_block_bytes: decoder.attentions().map(|body| heads(body, kv_float).block_bytes()).sum(),
+        kv_block_bytes: usize::try_from(need::kv_block_bytes(decoder, kv_float)).unwrap_or(usize::MAX),
         hidden_size: decoder.hidden_size,
+        makes: Makes::of(decoder, |weight| weight.shape()[0]),
+        is_whole: decoder.is_encoder(),
+        sums: true,
         depth: 1,
     }
 }

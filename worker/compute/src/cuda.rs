@@ -36,7 +36,7 @@ use self::launches::Recorder;
 use self::outputs::Outputs;
 use self::weights::{Accelerator, Resident};
 use crate::backend::{
-    Backend, Generation, Input, InstallError, Limits, Location, Logits, Part, Prepared, Results, Segment, Step,
+    Backend, Generation, Input, InstallError, Limits, Location, Logits, Makes, Part, Prepared, Results, Segment, Step,
     StepError, StepTimes, check,
 };
 use crate::kind::{Kind, Rows, Sizes};
@@ -147,6 +147,9 @@ impl CudaBackend {
             kv_blocks,
             kv_block_bytes: usize::try_from(kv_block_bytes).unwrap_or(usize::MAX),
             hidden_size: decoder.hidden_size,
+            makes: Makes::Logits,
+            is_whole: false,
+            sums: false,
             depth: DEPTH,
         };
         let outputs = Outputs::of(&limits);

@@ -15,6 +15,7 @@
 
 #![expect(unsafe_code, reason = "std::arch intrinsics and disjoint writes from several threads")]
 
+pub(crate) mod apart;
 pub(crate) mod attention;
 #[cfg(target_arch = "x86_64")]
 mod avx2;

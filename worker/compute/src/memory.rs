@@ -10,6 +10,7 @@ pub mod take;
 
 pub use split::{Demand, split};
 
+use tensor::Decoder;
 use thiserror::Error;
 
 /// The KV storage where nobody asks for a size: what vLLM takes on CPUs.
@@ -28,6 +29,8 @@ pub struct Need {
     pub kv_block_tokens: usize,
     /// The longest sequence the model was made for, in tokens.
     pub positions: usize,
+    /// The KV blocks beyond which more are of no use, where a step alone uses them.
+    pub kv_blocks_max: Option<u64>,
 }
 
 impl Need {
@@ -35,6 +38,22 @@ impl Need {
     fn blocks_of(&self, tokens: usize) -> u64 {
         tokens.div_ceil(self.kv_block_tokens.max(1)) as u64
     }
+}
+
+/// The longest sequence of a model in steps of such a size: one that is computed at once is no longer than a step.
+pub(crate) fn positions<W>(decoder: &Decoder<W>, max_rows: usize) -> usize {
+    if decoder.is_encoder() { decoder.max_position.min(max_rows) } else { decoder.max_position }
+}
+
+/// The KV blocks beyond which more are of no use: of an encoder those of the largest step, so many sequences that each may
+/// leave a part of its last one empty.
+pub(crate) fn kv_blocks_max<W>(
+    decoder: &Decoder<W>,
+    max_rows: usize,
+    sequences: usize,
+    block_tokens: usize,
+) -> Option<u64> {
+    decoder.is_encoder().then(|| (max_rows.div_ceil(block_tokens) + sequences) as u64)
 }
 
 /// Memory of a model's weights.
@@ -176,7 +195,8 @@ pub fn plan(need: &Need, mapped_bytes: u64, options: &MemoryOptions) -> Result<M
     let derived = sequence_bytes.saturating_mul(options.max_num_seqs as u64).min(KV_BYTES_DEFAULT.max(block_bytes));
     let wanted = if options.budget_bytes.is_some() { u64::MAX } else { derived };
     let kv_bytes = options.kv_cache_bytes.unwrap_or_else(|| wanted.min(left.unwrap_or(u64::MAX)));
-    let kv_blocks = usize::try_from(kv_bytes / block_bytes).unwrap_or(usize::MAX).min(u32::MAX as usize);
+    let useful = need.kv_blocks_max.unwrap_or(u64::MAX).min(u32::MAX.into());
+    let kv_blocks = usize::try_from((kv_bytes / block_bytes).min(useful)).unwrap_or(usize::MAX);
     let kv_bytes = kv_blocks as u64 * block_bytes;
     if let Some(budget_bytes) = bound.filter(|_| left.is_some_and(|left| kv_bytes.max(1) > left)) {
         return Err(MemoryError::OverBudget { weights, arena_bytes, kv_bytes, budget_bytes });

@@ -21,7 +21,7 @@ pub struct Outcome {
     pub token: Option<Chosen>,
     /// Log probabilities of the tokens asked about.
     pub scores: Vec<Logprobs>,
-    /// Hidden states, row by row.
+    /// Hidden states, row by row; or scores of classes.
     pub hidden: Vec<f32>,
 }
 
@@ -55,7 +55,7 @@ pub(crate) fn outcome(
     };
     let mut outcome = Outcome::default();
     match segment.want {
-        Want::Nothing | Want::Hidden(_) => {}
+        Want::Nothing | Want::Hidden(_) | Want::Classes => {}
         Want::Token(then) => outcome.token = Some(choose(then, scratch)),
         Want::Scores { next, top, then } => {
             let rows = logits.chunks_exact(vocabulary).zip(next);
@@ -76,7 +76,7 @@ pub(crate) fn hidden(states: &[f32]) -> Result<Outcome, NotFinite> {
 
 /// True if a segment wants hidden states rather than logits.
 pub(crate) fn wants_hidden(segment: &Segment<'_>) -> bool {
-    matches!(segment.want, Want::Hidden(Pooling::Every | Pooling::Last))
+    matches!(segment.want, Want::Hidden(Pooling::Every | Pooling::First | Pooling::Last | Pooling::Sum))
 }
 
 /// True if no number is NaN or infinity. One pass without a branch, since it is made over every row that is sampled.

@@ -5,8 +5,8 @@
 //! them: a scheduler that mixes blocks up gets different text, not silence.
 
 use crate::backend::{
-    Backend, Generation, Input, InstallError, Limits, Location, Part, Prepared, QuantizationLoss, Segment, Step,
-    StepError, check,
+    Backend, Generation, Input, InstallError, Limits, Location, Makes, Part, Pooling, Prepared, QuantizationLoss,
+    Segment, Step, StepError, Want, check,
 };
 use crate::kind::{BuildError, Built, Kind, Model, Rows, Sizes};
 use crate::memory::Need;
@@ -70,6 +70,7 @@ impl Kind for Scripted {
             kv_block_bytes: (BLOCK_TOKENS * size_of::<u32>()) as u64,
             kv_block_tokens: BLOCK_TOKENS,
             positions: POSITIONS,
+            kv_blocks_max: None,
         }
     }
 
@@ -89,6 +90,9 @@ impl Kind for Scripted {
             kv_blocks: sizes.kv_blocks,
             kv_block_bytes: BLOCK_TOKENS * size_of::<u32>(),
             hidden_size: HIDDEN_SIZE,
+            makes: Makes::Logits,
+            is_whole: false,
+            sums: true,
             depth: 1,
         };
         let options = ScriptedOptions { limits, step: self.step, row: Duration::ZERO };
@@ -193,12 +197,13 @@ impl ScriptedBackend {
         let is_hidden = results::wants_hidden(segment);
         let width = if is_hidden { self.options.limits.hidden_size } else { self.options.limits.vocab_size };
         let picked = segment.picked();
+        let is_sum = matches!(segment.want, Want::Hidden(Pooling::Sum));
         self.rows.clear();
         for (row, &token) in tokens.iter().enumerate() {
             let position = segment.start + row;
             let slot = self.slot(segment, position);
             self.memory[slot] = token;
-            if picked.contains(row, tokens.len()) {
+            if is_sum || picked.contains(row, tokens.len()) {
                 let hash = self.history(generation, segment, position);
                 let begin = self.rows.len();
                 self.rows.resize(begin + width, 0.0);
@@ -206,6 +211,9 @@ impl ScriptedBackend {
             }
         }
         let vocabulary = self.options.limits.vocab_size;
+        if is_sum {
+            self.rows = sums(&self.rows, width);
+        }
         Ok(if is_hidden {
             results::hidden(&self.rows)
         } else {
@@ -293,6 +301,15 @@ fn fill(logits: &mut [f32], hash: u64) {
     }
 }
 
+/// The sum of rows.
+fn sums(rows: &[f32], width: usize) -> Vec<f32> {
+    let mut sum = vec![0.0; width];
+    for row in rows.chunks_exact(width) {
+        sum.iter_mut().zip(row).for_each(|(sum, number)| *sum += number);
+    }
+    sum
+}
+
 /// A hidden state: numbers from 0 to 1.
 fn spread(state: &mut [f32], hash: u64) {
     for (at, number) in (0_u64..).zip(state) {
@@ -305,7 +322,6 @@ fn spread(state: &mut [f32], hash: u64) {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::backend::{Pooling, Want};
     use crate::sampler::Choice;
 
     fn deep(depth: usize) -> ScriptedBackend {
@@ -318,6 +334,9 @@ mod tests {
             kv_blocks: 16,
             kv_block_bytes: 16,
             hidden_size: 8,
+            makes: Makes::Logits,
+            is_whole: false,
+            sums: true,
             depth,
         };
         ScriptedBackend::new(ScriptedOptions { limits, step: Duration::ZERO, row: Duration::ZERO })

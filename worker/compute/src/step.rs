@@ -45,6 +45,8 @@ pub enum Want<'a> {
     },
     /// Hidden states after the final norm.
     Hidden(Pooling),
+    /// Scores of the classes that a model has, of a whole sequence.
+    Classes,
 }
 
 /// Selection of hidden states. Means are left to the caller: a prompt may be computed in several steps.
@@ -52,8 +54,12 @@ pub enum Want<'a> {
 pub enum Pooling {
     /// Those of every row.
     Every,
+    /// That of the first row.
+    First,
     /// That of the last row.
     Last,
+    /// The sum of those of every row.
+    Sum,
 }
 
 /// One step.
@@ -87,7 +93,11 @@ impl Segment<'_> {
         let rows = self.rows();
         match self.want {
             Want::Nothing => Picked { scored: 0, last: false },
-            Want::Token(_) | Want::Hidden(Pooling::Last) => Picked { scored: 0, last: true },
+            Want::Hidden(Pooling::First) => Picked { scored: 1, last: false },
+            // A sum, of a segment of classes as well, takes the place of the last row.
+            Want::Token(_) | Want::Hidden(Pooling::Last | Pooling::Sum) | Want::Classes => {
+                Picked { scored: 0, last: true }
+            }
             Want::Hidden(Pooling::Every) => Picked { scored: rows, last: false },
             Want::Scores { next, then, .. } => Picked { scored: next.len(), last: then.is_some() && next.len() < rows },
         }

@@ -3,6 +3,7 @@
 //! It knows safetensors' names and shapes through the loader, and no arithmetic.
 
 use std::collections::{HashMap, HashSet};
+use std::convert::Infallible;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -11,7 +12,8 @@ use thiserror::Error;
 
 use crate::config::Config;
 use crate::describe::describe;
-use tensor::{ArrivalError, Decoder, Format, Slot, Storage, View, Weight};
+use crate::split::spellings;
+use tensor::{ArrivalError, Decoder, Format, Head, Slot, Storage, View, Weight};
 
 /// Errors of joining tensors with a config.
 #[derive(Debug, Error)]
@@ -83,10 +85,29 @@ fn join<'a>(
     names: impl Iterator<Item = &'a str>,
     view: impl Fn(&str) -> Option<View>,
 ) -> Result<Decoder, BindError> {
-    let described = describe(config);
+    let names: HashSet<&str> = names.collect();
+    let described = as_spelled(config, describe(config), &names);
     let decoder = described.try_map(|slot| fill(slot, view(&slot.name)))?;
-    refuse_extras(config, &described, names)?;
+    refuse_extras(config, &described, names.into_iter())?;
     Ok(decoder)
+}
+
+/// The same by the names that the files have; without a head where they are of a model without one.
+fn as_spelled(config: &Config, mut described: Decoder<Slot>, names: &HashSet<&str>) -> Decoder<Slot> {
+    let spelled = |slot: &Slot| {
+        let found = spellings(config, &slot.name).into_iter().find(|name| names.contains(name.as_str()));
+        Slot { name: found.unwrap_or_else(|| slot.name.clone()), ..slot.clone() }
+    };
+    let is_bare = !names.contains(described.embeddings.name.as_str());
+    if let Head::Own(head) = &described.head
+        && is_bare
+        && !names.contains(head.name.as_str())
+    {
+        described.head = Head::Nothing;
+    }
+    match described.try_map(|slot| Ok::<_, Infallible>(spelled(slot))) {
+        Ok(described) => described,
+    }
 }
 
 /// So many bytes that are not there.
@@ -151,8 +172,18 @@ fn refuse_extras<'a>(
     let tied = config.tie_word_embeddings;
     // Divisors for shorter sequences than the model allows, or for longer ones.
     let is_other_divisor = |name: &str| config.rope_divisors.is_some() && name.starts_with("rope_factors_");
+    let unread = config.family.encoder.map(|rule| (rule.level, rule.unread));
+    let is_of_another_end = |name: &str| {
+        unread.is_some_and(|(level, unread)| {
+            let bare = name.strip_prefix(level).unwrap_or(name);
+            unread.iter().any(|part| bare.starts_with(part))
+        })
+    };
     let is_left_out = |name: &str| {
-        is_leftover(name, tied) || is_other_divisor(name) || (!config.prefix.is_empty() && is_of_images(name))
+        is_of_another_end(name)
+            || is_leftover(name, tied)
+            || is_other_divisor(name)
+            || (!config.prefix.is_empty() && is_of_images(name))
     };
     let mut extras: Vec<&str> = names.filter(|name| !known.contains(name) && !is_left_out(name)).collect();
     extras.sort_unstable();

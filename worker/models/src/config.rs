@@ -5,10 +5,14 @@
 //! yesterday's spellings are read (`rope_parameters` / `rope_theta` + `rope_scaling`, `dtype` /
 //! `torch_dtype`); what we cannot compute is an error that names it. It knows no tensor.
 
+mod encoder;
+
+pub use encoder::{ClassHead, Encoder, LearnedPositions, RelativePositions};
+
 use serde_json::{Map, Value};
 
 use super::config_error::{CONFIG_BYTES_MAX, ConfigError};
-use super::family::{AttentionBias, FAMILIES, Family, NormRule, SEEING, WindowRule};
+use super::family::{self, AttentionBias, Ending, Family, NormRule, SEEING, WindowRule};
 use super::fields::Fields;
 use super::known::{self, ADJACENT, DIVISORS, STACKED, WHOLE_NORMS};
 use tensor::{Activation, Format, Growth, HEAD_DIM_MAX, Rope, RopeScaling, Yarn};
@@ -104,6 +108,10 @@ pub struct Config {
     pub experts: Option<RoutedParts>,
     /// The level that the names of tensors are at, in a model that sees: empty, or ending in a dot.
     pub prefix: &'static str,
+    /// The end of the model.
+    pub ending: Ending,
+    /// Further facts of an encoder; none of decoders.
+    pub encoder: Option<Encoder>,
     /// True if the pairs of the rotation are neighbouring rows of queries and keys, as llama.cpp's converter orders those of
     /// Llama, rather than the two halves of a head.
     pub rope_adjacent_pairs: bool,
@@ -131,10 +139,13 @@ impl Config {
     }
 
     fn of_fields(fields: &Fields<'_>, prefix: &'static str) -> Result<Self, ConfigError> {
-        let family = family(fields)?;
+        let (family, ending) = family(fields)?;
         refuse_what_we_cannot_compute(family, fields)?;
         known::refuse_unknown(fields, family.reads)?;
-        Ok(Self { prefix, ..Self::of_family(family, fields)? })
+        match &family.encoder {
+            None => Ok(Self { prefix, ending, ..Self::of_family(family, fields)? }),
+            Some(rule) => encoder::config(family, rule, fields, ending),
+        }
     }
 
     /// The first field in which two configs differ as far as a computation is concerned.
@@ -146,6 +157,7 @@ impl Config {
         let Self { output_bias, mlp_bias, windows, rope, rope_adjacent_pairs, dtype: _, prefix: _, .. } = self;
         let Self { activation, embedding_scale, attention_scale, query_growth, attention_cap, logit_cap, .. } = self;
         let Self { norms_less_one: _, sliding_rope, rotary_width, rotated, rope_divisors, experts, .. } = self;
+        let Self { ending, encoder, .. } = self;
         let fields = [
             ("architectures", family.architecture == other.family.architecture),
             ("vocab_size", *vocab_size == other.vocab_size),
@@ -173,6 +185,7 @@ impl Config {
             ("no_rope_layers", *rotated == other.rotated),
             ("num_experts", *experts == other.experts),
             ("rope_freqs", *rope_divisors == other.rope_divisors),
+            ("architectures", (ending, encoder) == (&other.ending, &other.encoder)),
             ("the order of rotated pairs", *rope_adjacent_pairs == other.rope_adjacent_pairs),
         ];
         fields.into_iter().find(|(_, same)| !same).map(|(field, _)| field)
@@ -231,6 +244,8 @@ impl Config {
             experts: experts(family, fields, layers)?,
             rope_divisors: fields.text(DIVISORS)?.map(super::fields::short),
             prefix: "",
+            ending: Ending::Logits,
+            encoder: None,
             windows,
             rope_adjacent_pairs: fields.flag(ADJACENT, false)?,
             dtype: dtype(fields),
@@ -301,24 +316,25 @@ fn text_part(fields: &Fields<'_>, map: &Map<String, Value>) -> Result<Option<Map
 }
 
 /// The family, from `architectures` or, where that is missing, from `model_type`.
-fn family(fields: &Fields<'_>) -> Result<&'static Family, ConfigError> {
+fn family(fields: &Fields<'_>) -> Result<(&'static Family, Ending), ConfigError> {
     let unsupported = |what, name: String| ConfigError::Unsupported {
         what,
         name,
         supported: {
             let seeing = SEEING.iter().map(|seeing| seeing.architecture);
-            FAMILIES.iter().map(|family| family.architecture).chain(seeing).collect::<Vec<_>>().join(", ")
+            family::all().map(|family| family.architecture).chain(seeing).collect::<Vec<_>>().join(", ")
         },
     };
     match fields.get("architectures") {
         Some(Value::Array(names)) if !names.is_empty() => {
-            let known = |name: &Value| FAMILIES.iter().find(|family| name.as_str() == Some(family.architecture));
+            let known = |name: &Value| family::all().find_map(|family| Some((family, family.ending(name.as_str()?)?)));
             let shown = || names.iter().map(|name| name.as_str().unwrap_or("?")).collect::<Vec<_>>().join(", ");
             names.iter().find_map(known).ok_or_else(|| unsupported("architecture", super::fields::short(&shown())))
         }
         Some(Value::Array(_)) | None => {
             let name = fields.text("model_type")?.ok_or_else(|| fields.wrong("architectures", "a list of names"))?;
-            let known = FAMILIES.iter().find(|family| family.model_type == name);
+            let known = family::all().find(|family| family.model_type == name);
+            let known = known.map(|family| (family, family.usual_ending()));
             known.ok_or_else(|| unsupported("model_type", super::fields::short(name)))
         }
         Some(_) => Err(fields.wrong("architectures", "a list of names")),
@@ -425,10 +441,10 @@ fn windows(family: &Family, fields: &Fields<'_>, layers: usize) -> Result<Vec<Op
         WindowRule::Never => false,
         WindowRule::Always => true,
         WindowRule::Switched => fields.flag("use_sliding_window", false)?,
-        WindowRule::Alternating(_) => true,
+        WindowRule::Alternating(_) | WindowRule::AllButEvery(_) => true,
     };
     let sliding = sliding_layers(fields, layers)?;
-    let name = "sliding_window";
+    let name = if let WindowRule::AllButEvery(_) = family.window { "local_attention" } else { "sliding_window" };
     if !on || fields.is_null(name) {
         let wants = family.window == WindowRule::Never && sliding.is_some_and(|sliding| sliding.contains(&true));
         return if wants { Err(wrong_layers(fields, family, false)) } else { Ok(vec![None; layers]) };
@@ -437,6 +453,11 @@ fn windows(family: &Family, fields: &Fields<'_>, layers: usize) -> Result<Vec<Op
         None if fields.get(name).is_none() => return Ok(vec![None; layers]),
         default => Some(fields.size(name, POSITIONS_MAX, default)?),
     };
+    if let WindowRule::AllButEvery(every) = family.window {
+        let every = fields.size("global_attn_every_n_layers", LAYERS_MAX, Some(every))?;
+        let slides = |layer: usize| sliding.as_ref().map_or(!layer.is_multiple_of(every), |it| it[layer]);
+        return Ok((0..layers).map(|layer| window.filter(|_| slides(layer))).collect());
+    }
     if let WindowRule::Alternating(every) = family.window {
         let written =
             ["sliding_window_pattern", "_sliding_window_pattern"].into_iter().find(|it| fields.get(it).is_some());

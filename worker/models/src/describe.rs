@@ -1,17 +1,23 @@
-//! From a config to a description of its decoder: which tensors, under which names, of which shapes.
+//! From a config to a description of its decoder or encoder: which tensors, under which names, of which shapes.
 //!
 //! It knows the names that `transformers` gives to the tensors of the families in `family`, and no byte.
 
+mod encoder;
+
 use tensor::{
-    Attention, Body, Branch, Decoder, Dense, Experts, Layer, Linear, Norm, Pairs, Rotation, Rows, Sees, Slot,
+    Added, Attention, Body, Branch, Decoder, Dense, Experts, Head, Layer, Linear, Norm, Normed, Pairs, Rotation, Rows,
+    Sees, Slot,
 };
 
 use crate::config::{Config, RoutedParts};
-use crate::family::{ExpertRule, NormRule, Projections};
+use crate::family::{Ending, ExpertRule, NormRule, Projections};
 
-/// The decoder of this config, each tensor a name and a shape.
+/// The model of this config, each tensor a name and a shape.
 #[must_use]
 pub fn describe(config: &Config) -> Decoder<Slot> {
+    if let (Some(rule), Some(encoder)) = (&config.family.encoder, &config.encoder) {
+        return encoder::describe(config, rule, encoder);
+    }
     let embedding = [config.vocab_size, config.hidden_size];
     let prefix = config.prefix;
     Decoder {
@@ -20,10 +26,16 @@ pub fn describe(config: &Config) -> Decoder<Slot> {
         max_position: config.max_position(),
         embeddings: Slot::new(&format!("{prefix}model.embed_tokens.weight"), &embedding),
         embedding_scale: config.embedding_scale,
+        added: Added::default(),
         rotations: rotations(config),
+        distances: None,
         layers: (0..config.layers).map(|index| layer(config, index)).collect(),
-        norm: norm(config, &format!("{prefix}model.norm"), config.hidden_size),
-        head: (!config.tie_word_embeddings).then(|| Slot::new(&format!("{prefix}lm_head.weight"), &embedding)),
+        norm: Some(norm(config, &format!("{prefix}model.norm"), config.hidden_size)),
+        head: match config.ending {
+            Ending::Logits if config.tie_word_embeddings => Head::Tied,
+            Ending::Logits => Head::Own(Slot::new(&format!("{prefix}lm_head.weight"), &embedding)),
+            Ending::States | Ending::Classes => Head::Nothing,
+        },
         logit_cap: config.logit_cap,
     }
 }
@@ -45,10 +57,15 @@ fn layer(config: &Config, index: usize) -> Layer<Slot> {
         (Some(parts), Some(rule)) if parts.layers[index] => Body::Experts(experts(config, parts, &rule, &stem)),
         _ => Body::Dense(dense(config, &stem)),
     };
-    let branch =
-        |before: &str, body, after: Option<&str>| Branch { before: norm(before), body, after: after.map(norm) };
+    let branch = |before: &str, body, after: Option<&str>| Branch {
+        before: Some(norm(before)),
+        body,
+        after: after.map(norm),
+        joined: None,
+    };
     let branches = match config.family.norms {
-        NormRule::Before => {
+        // The latter are of encoders.
+        NormRule::Before | NormRule::Joined | NormRule::BeforeAllButFirst => {
             vec![branch("input_layernorm", attention, None), branch("post_attention_layernorm", dense, None)]
         }
         NormRule::Around => vec![
@@ -97,7 +114,7 @@ fn dense(config: &Config, stem: &str) -> Dense<Slot> {
     Dense {
         width,
         activation: config.activation,
-        gate: inner("mlp.gate_proj", 0),
+        gate: Some(inner("mlp.gate_proj", 0)),
         up: inner("mlp.up_proj", width),
         down: apart(stem, "mlp.down_proj", [hidden, width], config.mlp_bias),
     }
@@ -126,7 +143,7 @@ fn experts(config: &Config, parts: &RoutedParts, rule: &ExpertRule, stem: &str) 
         Dense {
             width,
             activation: config.activation,
-            gate: linear(gate, [width, hidden]),
+            gate: Some(linear(gate, [width, hidden])),
             up: linear(up, [width, hidden]),
             down: linear(down, [hidden, width]),
         }
@@ -137,7 +154,7 @@ fn experts(config: &Config, parts: &RoutedParts, rule: &ExpertRule, stem: &str) 
 
 fn norm(config: &Config, stem: &str, width: usize) -> Norm<Slot> {
     let weight = Slot { less_one: config.norms_less_one, ..Slot::new(&format!("{stem}.weight"), &[width]) };
-    Norm { weight, eps: config.rms_norm_eps }
+    Norm { of: Normed::Row, weight, bias: None, eps: config.rms_norm_eps }
 }
 
 /// A matrix of its own, or rows of one that the family stores for several.

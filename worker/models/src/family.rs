@@ -1,8 +1,12 @@
-//! The families of decoders there are, as data: the facts that set one apart from the others.
+//! The families of models there are, as data: the facts that set one apart from the others.
 //!
 //! A family is a row of this table, not code of its own. It knows no tensor and no kernel.
 //! Default sizes are those of the `transformers` configuration classes: a published `config.json`
 //! may leave out whatever equals them.
+
+pub mod encoder;
+
+pub use encoder::EncoderRule;
 
 use tensor::Activation;
 
@@ -24,6 +28,10 @@ pub enum NormRule {
     Before,
     /// Of its input and of its result; all are stored less one.
     Around,
+    /// Of the sum that its result is added to.
+    Joined,
+    /// Of its input, but not of that of the first layer's attention: embeddings are normed.
+    BeforeAllButFirst,
 }
 
 /// The matrices that queries, keys and values are rows of, and gates and ups.
@@ -44,8 +52,10 @@ pub enum WindowRule {
     Always,
     /// Where `use_sliding_window`: those that `layer_types` names, or from `max_window_layers` on.
     Switched,
-    /// Those that `layer_types` names, or all but every so manieth.
+    /// Those that `layer_types` names, or all but every so manieth, the last of so many.
     Alternating(usize),
+    /// The same, the first of so many.
+    AllButEvery(usize),
 }
 
 /// Values of fields that a family's `config.json` may leave out.
@@ -100,13 +110,16 @@ pub struct ExpertRule {
     pub names: [&'static str; 3],
 }
 
-/// One family of decoders.
+/// One family of decoders or encoders.
 #[derive(Debug, PartialEq)]
 pub struct Family {
-    /// The name in the config's `architectures`.
+    /// The name in the config's `architectures`: of decoders that with a head that makes logits, of encoders that of the
+    /// encoder alone.
     pub architecture: &'static str,
     /// The name in the config's `model_type`.
     pub model_type: &'static str,
+    /// Further facts of an encoder; none of decoders.
+    pub encoder: Option<EncoderRule>,
     /// Biases of the attention projections.
     pub attention_bias: AttentionBias,
     /// True if the config's `mlp_bias` counts.
@@ -189,6 +202,7 @@ const GEMMA_DEFAULTS: Defaults = Defaults {
 const LLAMA: Family = Family {
     architecture: "LlamaForCausalLM",
     model_type: "llama",
+    encoder: None,
     attention_bias: AttentionBias::Configured,
     mlp_bias: true,
     query_key_norm: false,
@@ -226,8 +240,8 @@ const GEMMA2: Family = Family {
     ..LLAMA
 };
 
-/// Every family, in the order error messages list them.
-pub(crate) static FAMILIES: [Family; 11] = [
+/// Every family of decoders, in the order error messages list them.
+static FAMILIES: [Family; 11] = [
     LLAMA,
     Family {
         architecture: "MistralForCausalLM",
@@ -393,6 +407,55 @@ pub(crate) static FAMILIES: [Family; 11] = [
         ..LLAMA
     },
 ];
+
+/// The end of a model, by the ending of its architecture's name.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Ending {
+    /// It makes logits.
+    Logits,
+    /// Hidden states are its result.
+    States,
+    /// It scores classes.
+    Classes,
+}
+
+/// The endings of architectures' names.
+const ENDINGS: [(&str, Ending); 4] = [
+    ("ForCausalLM", Ending::Logits),
+    ("ForMaskedLM", Ending::States),
+    ("ForSequenceClassification", Ending::Classes),
+    ("Model", Ending::States),
+];
+
+impl Family {
+    /// Its name without an ending.
+    fn stem(&self) -> &'static str {
+        let ending = ENDINGS.iter().find_map(|(ending, _)| self.architecture.strip_suffix(ending));
+        ending.unwrap_or(self.architecture)
+    }
+
+    /// Its ending, if this is one of its architectures.
+    pub(crate) fn ending(&self, architecture: &str) -> Option<Ending> {
+        let named = architecture.strip_prefix(self.stem())?;
+        let (_, ending) = ENDINGS.iter().find(|(ending, _)| named == *ending)?;
+        let is_known = match (ending, self.encoder) {
+            (Ending::Logits, encoder) => encoder.is_none(),
+            (Ending::States, encoder) => encoder.is_some() || named == "Model",
+            (Ending::Classes, encoder) => encoder.is_some(),
+        };
+        is_known.then_some(*ending)
+    }
+
+    /// The ending where a config names no architecture.
+    pub(crate) fn usual_ending(&self) -> Ending {
+        if self.encoder.is_some() { Ending::States } else { Ending::Logits }
+    }
+}
+
+/// Every family there is, decoders first.
+pub(crate) fn all() -> impl Iterator<Item = &'static Family> {
+    FAMILIES.iter().chain(&encoder::ENCODERS)
+}
 
 /// A model that sees: the text part of its config, and its tensors' names, are one level down. Its images are refused.
 #[derive(Debug)]

@@ -60,7 +60,7 @@ const READ: [&str; 35] = [
 
 /// Fields that change nothing here: of training, of how Python runs or stores a model, of tasks and of generation
 /// (whose place is `generation_config.json`).
-const HARMLESS: [&str; 87] = [
+const HARMLESS: [&str; 89] = [
     "_attn_implementation",
     "_attn_implementation_autoset",
     "_attn_implementation_internal",
@@ -95,8 +95,10 @@ const HARMLESS: [&str; 87] = [
     "is_decoder",
     "is_encoder_decoder",
     "is_llama_config",
+    "is_matryoshka",
     "label2id",
     "length_penalty",
+    "matryoshka_dimensions",
     "max_length",
     "max_new_tokens",
     "max_sequence_length",

@@ -10,6 +10,7 @@ pub mod config;
 mod config_error;
 pub mod demo;
 mod describe;
+pub mod embedding;
 pub mod family;
 mod fields;
 pub mod gguf;

@@ -13,17 +13,35 @@ use thiserror::Error;
 
 use crate::config::Config;
 use crate::describe::describe;
-use tensor::{Attention, Body, Branch, Decoder, Dense, Experts, Format, Layer, Linear, Rows, Slot};
+use tensor::{
+    Added, Attention, Body, Branch, Decoder, Dense, Distances, Experts, Format, Head, Layer, Linear, Norm, Rows, Slot,
+};
 
 /// The names of a model's tensors in the order in which a step first reads them: embeddings,
 /// layers by number, final norm, head. A tied head is the embeddings, so it comes first.
 #[must_use]
 pub fn order(config: &Config) -> Vec<String> {
-    let mut names: Vec<String> = describe(config).tensors().into_iter().map(|slot| slot.name.clone()).collect();
+    let described = describe(config);
+    // A file has one spelling of each.
+    let mut names: Vec<String> = described.tensors().iter().flat_map(|slot| spellings(config, &slot.name)).collect();
     // Several slots may be rows of one tensor.
     let mut seen = HashSet::new();
     names.retain(|name| seen.insert(name.clone()));
     names
+}
+
+/// The names that a tensor of a config has in published files: its own; that in a file of the model without its head;
+/// that of norms in the first releases.
+pub(crate) fn spellings(config: &Config, name: &str) -> Vec<String> {
+    let level = config.family.encoder.map_or("model.", |rule| rule.level);
+    let bare = if config.prefix.is_empty() { name.strip_prefix(level) } else { None };
+    let names = [Some(name), bare].into_iter().flatten();
+    let spelled = names.flat_map(|name| {
+        let older = [("LayerNorm.weight", "LayerNorm.gamma"), ("LayerNorm.bias", "LayerNorm.beta")];
+        let older = older.iter().find_map(|(now, before)| Some(format!("{}{before}", name.strip_suffix(now)?)));
+        [Some(name.to_owned()), older].into_iter().flatten()
+    });
+    spelled.collect()
 }
 
 /// Errors of splitting a model.
@@ -109,19 +127,39 @@ pub fn slices<'a>(
         max_position: _,
         embeddings,
         embedding_scale: _,
+        added,
         rotations,
+        distances,
         layers,
         norm,
         head,
         logit_cap: _,
     } = &described;
     rotations.iter().filter_map(|rotation| rotation.divisors.as_ref()).for_each(|slot| put(slot, Slice::Whole));
-    for table in [embeddings].into_iter().chain(head) {
-        put(table, Slice::Rows(vocab.clone()));
+    if let Some(Distances { table, norm, span: _, farthest: _ }) = distances {
+        let mut tensors = vec![table];
+        norm.iter().for_each(|norm| norm.add_tensors(&mut tensors));
+        tensors.into_iter().for_each(|slot| put(slot, Slice::Whole));
     }
-    put(&norm.weight, Slice::Whole);
-    for Branch { before, body, after } in layers.iter().flat_map(|Layer { branches }| branches) {
-        [Some(before), after.as_ref()].into_iter().flatten().for_each(|norm| put(&norm.weight, Slice::Whole));
+    let Added { positions, types, norm: embedding_norm } = added;
+    let tables = positions.iter().map(|positions| &positions.table).chain(types);
+    tables.for_each(|table| put(table, Slice::Whole));
+    put(embeddings, Slice::Rows(vocab.clone()));
+    let mut whole = Vec::new();
+    [embedding_norm, norm].into_iter().flatten().for_each(|norm| norm.add_tensors(&mut whole));
+    match head {
+        Head::Tied | Head::Nothing => {}
+        Head::Own(head) => put(head, Slice::Rows(vocab.clone())),
+        Head::Classes(classes) => classes.add_tensors(&mut whole),
+    }
+    whole.into_iter().for_each(|slot| put(slot, Slice::Whole));
+    let whole_norm = |norm: &Norm<Slot>, put: &mut dyn FnMut(&Slot, Slice)| {
+        let mut tensors = Vec::new();
+        norm.add_tensors(&mut tensors);
+        tensors.into_iter().for_each(|slot| put(slot, Slice::Whole));
+    };
+    for Branch { before, body, after, joined } in layers.iter().flat_map(|Layer { branches }| branches) {
+        [before, after, joined].into_iter().flatten().for_each(|norm| whole_norm(norm, &mut put));
         match body {
             Body::Attention(attention) => {
                 let Attention {
@@ -141,7 +179,7 @@ pub fn slices<'a>(
                     soft_cap: _,
                     sees: _,
                 } = attention;
-                [query_norm, key_norm].into_iter().flatten().for_each(|norm| put(&norm.weight, Slice::Whole));
+                [query_norm, key_norm].into_iter().flatten().for_each(|norm| whole_norm(norm, &mut put));
                 parts.put([(q, &query), (k, &kv), (v, &kv)], (output, &query), &mut put)?;
             }
             Body::Dense(dense) => parts.dense(dense, &mut put)?,
@@ -186,7 +224,8 @@ impl Parts<'_> {
     fn dense(&self, dense: &Dense<Slot>, put: &mut impl FnMut(&Slot, Slice)) -> Result<(), SplitError> {
         let Dense { width, activation: _, gate, up, down } = dense;
         let inner = share("intermediate_size", *width, self.rank, self.of)?;
-        self.put([(gate, &inner), (up, &inner)], (down, &inner), put)
+        let outputs = gate.iter().chain([up]).map(|linear| (linear, &inner));
+        self.put(outputs, (down, &inner), put)
     }
 }
 

@@ -189,7 +189,7 @@ pub(super) fn message(panic: &(dyn Any + Send)) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use compute::backend::{Generation, Input, InstallError, Limits, Location, Prepared, Segment, Want};
+    use compute::backend::{Generation, Input, InstallError, Limits, Location, Makes, Prepared, Segment, Want};
     use compute::sampler::{Choice, Chosen, Logprobs};
     use proptest::prelude::*;
     use std::sync::Arc;
@@ -214,6 +214,9 @@ mod tests {
                 kv_blocks: 64,
                 kv_block_bytes: 1,
                 hidden_size: 1,
+                makes: Makes::Logits,
+                is_whole: false,
+                sums: true,
                 depth: 1,
             };
             Self { limits, bad, in_flight: None, tries: 0 }

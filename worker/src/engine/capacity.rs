@@ -53,8 +53,9 @@ impl Capacity {
     /// The capacity of a backend of these limits under these options.
     pub(super) fn of(limits: &Limits, options: &EngineOptions) -> Self {
         let held = limits.kv_blocks.saturating_mul(limits.kv_block_tokens);
+        let of_step = if limits.is_whole { limits.max_rows } else { usize::MAX };
         Self {
-            positions: options.max_model_len.min(limits.max_position).min(held),
+            positions: options.max_model_len.min(limits.max_position).min(held).min(of_step),
             blocks: limits.kv_blocks,
             block_tokens: limits.kv_block_tokens,
             rows: limits.max_rows,

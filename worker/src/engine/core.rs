@@ -79,7 +79,11 @@ impl<R: Reader> Core<R> {
         Self {
             pool: BlockPool::new(limits.kv_blocks),
             capacity: Capacity::of(&limits, &options),
-            options,
+            // Of a sequence that is computed at once nothing is kept.
+            options: EngineOptions {
+                enable_prefix_caching: options.enable_prefix_caching && !limits.is_whole,
+                ..options
+            },
             limits,
             begun: now,
             arrivals: 0,
@@ -99,7 +103,7 @@ impl<R: Reader> Core<R> {
         let since_begin = now.saturating_duration_since(self.begun);
         let order = Order::new(since_begin, self.arrivals, ask.priority, self.options.priority_level);
         self.arrivals += 1;
-        self.enqueue(Sequence::new(ask, order, self.capacity.positions, now));
+        self.enqueue(Sequence::new(ask, order, self.capacity.positions, self.limits.is_whole, now));
     }
 
     fn enqueue(&mut self, sequence: Sequence<R>) {
@@ -211,14 +215,16 @@ impl<R: Reader> Core<R> {
 
     fn budget(&self) -> Budget {
         let limits = &self.limits;
+        // Sequences that are over in one step take no seat for longer.
+        let seqs = if limits.is_whole { limits.max_logits_rows } else { self.options.max_num_seqs };
         Budget {
             rows: limits.max_rows,
             beside_decodes: self.options.beside_decodes,
             logits_rows: limits.max_logits_rows,
             free_blocks: self.pool.free(),
             whole: self.capacity,
-            seats: self.options.max_num_seqs.saturating_sub(self.running.len() - self.paused()),
-            runs: self.options.max_num_seqs,
+            seats: seqs.saturating_sub(self.running.len() - self.paused()),
+            runs: seqs,
         }
     }
 

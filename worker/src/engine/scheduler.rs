@@ -69,10 +69,23 @@ pub(super) struct Running {
     pub(super) blocks: usize,
     /// The part of those without a holder: they stop being free when it starts.
     pub(super) revived: usize,
-    /// True if each row needs logits (the prompt's log probabilities are wanted).
-    pub(super) all_logits: bool,
+    /// The rows of results that it needs.
+    pub(super) results: Rows,
+    /// True if it is computed in one step.
+    pub(super) is_whole: bool,
     /// True if its reader has no room.
     pub(super) is_paused: bool,
+}
+
+/// Rows of results of a sequence.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Rows {
+    /// One, for its last token.
+    Last,
+    /// One in every step.
+    Each,
+    /// One for every token.
+    Every,
 }
 
 /// The resources of a step.
@@ -226,20 +239,26 @@ fn take(plan: &mut Plan, budget: &mut Budget, index: usize, sequence: &Running, 
 /// The number of pending tokens that fit the step; `None` when not even one does.
 fn chunk(sequence: &Running, budget: &Budget, allowance: Option<&Allowance>) -> Option<usize> {
     let mut tokens = sequence.pending.min(budget.rows);
-    if let Some(allowance) = allowance {
+    if let Some(allowance) = allowance.filter(|_| !sequence.is_whole) {
         tokens = tokens.min(allowance.tokens(sequence));
     }
-    if sequence.all_logits {
-        tokens = tokens.min(budget.logits_rows);
-    } else if tokens == sequence.pending && budget.logits_rows == 0 {
+    match sequence.results {
+        Rows::Every => tokens = tokens.min(budget.logits_rows),
+        Rows::Each if budget.logits_rows == 0 => return None,
         // Its last row wants logits: leave it for the next step.
-        tokens = tokens.saturating_sub(1);
+        Rows::Last if tokens == sequence.pending && budget.logits_rows == 0 => tokens = tokens.saturating_sub(1),
+        Rows::Each | Rows::Last => {}
     }
-    (tokens > 0).then_some(tokens)
+    let is_part = sequence.is_whole && tokens < sequence.pending;
+    (tokens > 0 && !is_part).then_some(tokens)
 }
 
 fn logits_rows(sequence: &Running, tokens: usize) -> usize {
-    if sequence.all_logits { tokens } else { usize::from(tokens == sequence.pending) }
+    match sequence.results {
+        Rows::Every => tokens,
+        Rows::Each => 1,
+        Rows::Last => usize::from(tokens == sequence.pending),
+    }
 }
 
 fn blocks_needed(sequence: &Running, tokens: usize, block_tokens: usize) -> usize {
@@ -255,7 +274,16 @@ mod tests {
 
     fn sequence(pending: usize, computed: usize) -> Running {
         let blocks = computed.div_ceil(BLOCK);
-        Running { pending, computed, to_compute: pending, blocks, revived: 0, all_logits: false, is_paused: false }
+        Running {
+            pending,
+            computed,
+            to_compute: pending,
+            blocks,
+            revived: 0,
+            results: Rows::Last,
+            is_whole: false,
+            is_paused: false,
+        }
     }
 
     fn plan(running: &[Running], waiting: &[Running], budget: Budget) -> Plan {
@@ -357,13 +385,27 @@ mod tests {
         assert_eq!(plan.runs.iter().map(|run| run.index).collect::<Vec<_>>(), [1]);
     }
 
+    #[test]
+    fn a_whole_sequence_is_computed_in_one_step_or_waits_for_the_next() {
+        let encoded = |pending| Running { is_whole: true, results: Rows::Each, ..sequence(pending, 0) };
+        let waiting = [encoded(6), encoded(3), encoded(4), encoded(1)];
+        let found = plan(&[], &waiting, budget(10, 100));
+        assert_eq!(
+            found.runs.iter().map(|run| run.tokens).collect::<Vec<_>>(),
+            [6, 3],
+            "the third is too long for the rest"
+        );
+        let beside = Budget { beside_decodes: beside(2, 2), ..budget(10, 100) };
+        let found = plan(&[], &[encoded(1), encoded(7)], beside);
+        assert_eq!(found.runs.iter().map(|run| run.tokens).collect::<Vec<_>>(), [1, 7], "none of them decodes");
+        let one_row = Budget { logits_rows: 1, ..budget(10, 100) };
+        assert_eq!(plan(&[], &[encoded(1), encoded(2)], one_row).runs.len(), 1, "a row of results each");
+    }
+
     fn any_sequence() -> impl Strategy<Value = Running> {
-        (1_usize..40, 0_usize..40, any::<bool>(), prop::bool::weighted(0.2)).prop_map(
-            |(pending, computed, all_logits, is_paused)| Running {
-                all_logits,
-                is_paused,
-                ..sequence(pending, computed)
-            },
+        let results = prop_oneof![Just(Rows::Last), Just(Rows::Each), Just(Rows::Every)];
+        (1_usize..40, 0_usize..40, results, prop::bool::weighted(0.2)).prop_map(
+            |(pending, computed, results, is_paused)| Running { results, is_paused, ..sequence(pending, computed) },
         )
     }
 

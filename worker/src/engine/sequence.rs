@@ -41,6 +41,21 @@ pub struct SequenceParams {
     pub guide: Option<Box<dyn Guide>>,
     /// Number of alternatives to report for each token of the prompt; `None` for no report.
     pub prompt_logprobs: Option<usize>,
+    /// States of the prompt that are wanted, rather than tokens after it.
+    pub pooled: Option<Pooled>,
+}
+
+/// The use of the states of a prompt.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Pooled {
+    /// That of the first token.
+    First,
+    /// That of the last one.
+    Last,
+    /// The mean of all.
+    Mean,
+    /// Scores of the model's classes.
+    Classes,
 }
 
 /// A flag that ends one sequence within a step; it counts as finished, not as abandoned.
@@ -76,6 +91,8 @@ pub enum Event {
     },
     /// The end of a sequence that generates nothing (`max_tokens` 0).
     PromptDone,
+    /// States of the whole prompt, pooled; the end of a sequence that wants them.
+    Pooled(Vec<f32>),
     /// The sequence was ended by a failure; the text says which.
     Failed(String),
     /// No token is left that the request allows; the text says why.

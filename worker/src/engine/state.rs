@@ -5,9 +5,9 @@ use super::blocks::Named;
 use super::order::Order;
 use super::prefix::{CacheSalt, Key, Prefix};
 use super::reader::{Reader, Reading};
-use super::scheduler::Running;
-use super::sequence::{Event, FinishReason, SequenceParams};
-use compute::backend::{DEPTH_MAX, Generation, Input, Outcome, Segment, Want};
+use super::scheduler::{Rows, Running};
+use super::sequence::{Event, FinishReason, Pooled, SequenceParams};
+use compute::backend::{DEPTH_MAX, Generation, Input, Outcome, Pooling, Segment, Want};
 use compute::sampler::{Choice, Chosen, History, Logprobs, PendingMask};
 use std::collections::VecDeque;
 use std::time::{Duration, Instant};
@@ -27,6 +27,10 @@ pub(super) struct Request<R> {
 pub(super) struct Sequence<R> {
     pub(super) reader: R,
     params: SequenceParams,
+    /// True if it is computed in one step.
+    is_whole: bool,
+    /// The states that were computed of it so far, pooled.
+    pooled: Vec<f32>,
     /// The mask of the next token, of a sequence with a guide that was admitted.
     mask: Option<PendingMask>,
     salt: CacheSalt,
@@ -94,8 +98,10 @@ pub(super) struct Life {
 }
 
 impl<R: Reader> Sequence<R> {
-    pub(super) fn new(ask: Request<R>, order: Order, length_max: usize, now: Instant) -> Self {
+    pub(super) fn new(ask: Request<R>, order: Order, length_max: usize, is_whole: bool, now: Instant) -> Self {
         Self {
+            is_whole,
+            pooled: Vec::new(),
             reader: ask.reader,
             params: ask.params,
             mask: None,
@@ -147,7 +153,12 @@ impl<R: Reader> Sequence<R> {
             to_compute: self.tokens.len() - self.found,
             blocks: self.blocks.len(),
             revived: 0,
-            all_logits: self.is_scored(),
+            results: match self.params.pooled {
+                Some(Pooled::First | Pooled::Mean | Pooled::Classes) => Rows::Each,
+                None if self.is_scored() => Rows::Every,
+                Some(Pooled::Last) | None => Rows::Last,
+            },
+            is_whole: self.is_whole,
             is_paused: self.paused_since.is_some(),
         }
     }
@@ -161,9 +172,9 @@ impl<R: Reader> Sequence<R> {
     }
 
     /// Number of blocks that it may take from the cache, at most: the last token is always computed,
-    /// since something follows from it, and so is a prompt of which every position is scored.
+    /// since something follows from it, and so is a prompt of which every position counts.
     pub(super) fn skippable(&self, block_tokens: usize) -> usize {
-        if self.is_scored() {
+        if self.is_scored() || self.params.pooled.is_some_and(|pooled| pooled != Pooled::Last) {
             return 0;
         }
         (self.tokens.len().saturating_sub(1) / block_tokens).min(self.prefixes.len())
@@ -194,6 +205,15 @@ impl<R: Reader> Sequence<R> {
     /// The result wanted of its next `tokens`.
     fn want(&self, tokens: usize) -> Want<'_> {
         let end = self.launched + tokens;
+        if let Some(pooled) = self.params.pooled {
+            return match pooled {
+                Pooled::Mean => Want::Hidden(Pooling::Sum),
+                Pooled::First if self.launched == 0 => Want::Hidden(Pooling::First),
+                Pooled::Last if end == self.tokens.len() => Want::Hidden(Pooling::Last),
+                Pooled::Classes => Want::Classes,
+                Pooled::First | Pooled::Last => Want::Nothing,
+            };
+        }
         let choice = (end == self.length()).then(|| self.choice());
         match (self.params.prompt_logprobs, choice) {
             (Some(top), then) if self.is_scored() => {
@@ -259,6 +279,7 @@ impl<R: Reader> Sequence<R> {
     pub(super) fn preempt(&mut self) {
         self.flights.clear();
         (self.launched, self.computed, self.found, self.registered) = (0, 0, 0, 0);
+        self.pooled.clear();
     }
 
     /// The reason to end it, if its reader wants no more.
@@ -289,6 +310,10 @@ impl<R: Reader> Sequence<R> {
         let first = self.computed;
         self.computed += tokens;
         self.launched = self.launched.max(self.computed);
+        if self.params.pooled.is_some() {
+            self.pool(outcome.hidden);
+            return false;
+        }
         if !outcome.scores.is_empty() {
             self.report_prompt(first, outcome.scores);
         }
@@ -313,6 +338,26 @@ impl<R: Reader> Sequence<R> {
         self.send(Event::Token { id, logprobs, finish });
         self.end = self.end.or(finish.map(End::Finished));
         true
+    }
+
+    /// Adds the states of a part of the prompt; sends what has become of them when all of it was computed.
+    fn pool(&mut self, states: Vec<f32>) {
+        if self.pooled.is_empty() {
+            self.pooled = states;
+        } else {
+            self.pooled.iter_mut().zip(states).for_each(|(sum, state)| *sum += state);
+        }
+        if self.computed < self.tokens.len() {
+            return;
+        }
+        let mut pooled = std::mem::take(&mut self.pooled);
+        if self.params.pooled == Some(Pooled::Mean) {
+            #[expect(clippy::cast_precision_loss, reason = "a number of tokens")]
+            let count = self.tokens.len() as f32;
+            pooled.iter_mut().for_each(|number| *number /= count);
+        }
+        self.send(Event::Pooled(pooled));
+        self.end = self.end.or(Some(End::Finished(FinishReason::Stop)));
     }
 
     /// Reports how likely the tokens of the prompt were that follow the positions from `first` on.

@@ -223,7 +223,7 @@ impl Choice {
                 }
                 return Ok(Piece::default());
             }
-            Event::PromptDone | Event::Token { .. } => self.take_echo(),
+            Event::PromptDone | Event::Pooled(_) | Event::Token { .. } => self.take_echo(),
         };
         let mut raw = match event {
             Event::Token { id, logprobs, finish } => self.take_token(id, logprobs, finish),

@@ -116,13 +116,13 @@ pub(super) fn submit(
 }
 
 /// A request's priority: its own, or that of its tier.
-fn priority(model: &ServerModel, sampling: &Sampling) -> i64 {
+pub(super) fn priority(model: &ServerModel, sampling: &Sampling) -> i64 {
     let of_tier = if model.engine.has_priorities() { sampling.tier_priority } else { 0 };
     if sampling.priority == 0 { of_tier } else { sampling.priority }
 }
 
 /// Refuses a priority that would have no effect, as vLLM does.
-fn check_priority(model: &ServerModel, sampling: &Sampling) -> Result<(), ApiError> {
+pub(super) fn check_priority(model: &ServerModel, sampling: &Sampling) -> Result<(), ApiError> {
     if sampling.priority == 0 || model.engine.has_priorities() {
         return Ok(());
     }
@@ -132,7 +132,7 @@ fn check_priority(model: &ServerModel, sampling: &Sampling) -> Result<(), ApiErr
 }
 
 /// The salt of a request's prefixes: its tenant, as a router names it in whatever bytes, and its own `cache_salt`.
-fn salt(headers: &HeaderMap, sampling: &Sampling) -> CacheSalt {
+pub(super) fn salt(headers: &HeaderMap, sampling: &Sampling) -> CacheSalt {
     let tenant = headers.get(CACHE_SALT).map(|value| value.as_bytes().escape_ascii().to_string());
     CacheSalt::new(&tenant.unwrap_or_default(), &sampling.cache_salt)
 }
@@ -149,7 +149,7 @@ fn check_bias(model: &ServerModel, sampling: &Sampling) -> Result<(), ApiError> 
     }
 }
 
-fn refused(error: SubmitError, param: &str) -> ApiError {
+pub(super) fn refused(error: SubmitError, param: &str) -> ApiError {
     match error {
         SubmitError::Misfit(misfit @ Misfit::Length { .. }) => {
             ApiError::new(ErrorKind::ContextLengthExceeded, misfit.to_string()).with_param(param)
@@ -224,5 +224,6 @@ fn params(model: &ServerModel, sampling: &Sampling, seed: u64, max_tokens: usize
         stop_ids,
         guide: None,
         prompt_logprobs: logprobs.filter(|_| echo).max(sampling.prompt_logprobs.map(|count| count as usize)),
+        pooled: None,
     }
 }

@@ -1,7 +1,7 @@
 //! An engine as tests start it, what they ask it, and what they read: shared by the tests of company, failures, weights
 //! that arrive and weights that are replaced.
 
-use compute::backend::{Backend, Limits};
+use compute::backend::{Backend, Limits, Makes};
 use compute::sampler::Params;
 use std::time::{Duration, Instant};
 use telemetry::metrics::Registry;
@@ -27,6 +27,9 @@ pub(crate) fn limits(kv_blocks: usize, max_rows: usize) -> Limits {
         kv_blocks,
         kv_block_bytes: 16,
         hidden_size: 4,
+        makes: Makes::Logits,
+        is_whole: false,
+        sums: true,
         depth: 1,
     }
 }
@@ -58,7 +61,15 @@ pub(crate) fn start(backend: Box<dyn Backend>, options: EngineOptions) -> Engine
 /// `max_tokens` tokens, whatever they are; greedy.
 pub(crate) fn greedy(max_tokens: usize) -> SequenceParams {
     let sampling = Params { temperature: 0.0, ..Params::default() };
-    SequenceParams { sampling, max_tokens, min_tokens: 0, stop_ids: Vec::new(), guide: None, prompt_logprobs: None }
+    SequenceParams {
+        sampling,
+        max_tokens,
+        min_tokens: 0,
+        stop_ids: Vec::new(),
+        guide: None,
+        prompt_logprobs: None,
+        pooled: None,
+    }
 }
 
 /// The same, drawn with a seed, so that what sequences say can be told apart.

@@ -53,11 +53,16 @@ pub(super) struct Arena {
     pub(super) routing: Routing,
     /// Of each of the decoder's rotations: cosines and sines, (R, 2, width / 2).
     pub(super) angles: Vec<Vec<f32>>,
+    /// Embeddings of distances, normed, (rows, hidden).
+    pub(super) distances: Vec<f32>,
+    /// A layer's keys and queries of them, (rows, kv_heads · head_dim) each.
+    pub(super) distance_keys: Vec<f32>,
+    pub(super) distance_queries: Vec<f32>,
     /// The wanted rows of the stream, (L, hidden).
     pub(super) picked: Vec<f32>,
     /// The same, normalised, (L, hidden).
     pub(super) normed_picked: Vec<f32>,
-    /// (L, vocab).
+    /// Logits, (L, vocab), or scores of classes, (L, classes).
     pub(super) logits: Vec<f32>,
     /// Room for the rows of any projection rounded to bf16, where the tier wants that.
     pub(super) rounded: Buffer,
@@ -72,11 +77,12 @@ impl Arena {
     ///
     /// # Errors
     /// The system has no address space to give.
-    pub(super) fn new<W>(decoder: &Decoder<W>, limits: &Limits) -> io::Result<Self> {
+    pub(super) fn new(decoder: &Decoder, limits: &Limits) -> io::Result<Self> {
         let (rows, logits_rows) = (limits.max_rows, limits.max_logits_rows);
         let zeros = |rows: usize, width: usize| vec![0f32; rows * width];
         let (hidden, Widths { queries, keys, inner, experts }) = (decoder.hidden_size, decoder.widths());
         let routed = if experts > 0 { hidden } else { 0 };
+        let distances = decoder.distances.as_ref().map_or(0, |distances| 2 * distances.span);
         let largest = Rows { max_rows: rows, max_logits_rows: logits_rows };
         let rounded = need::rounded_bytes(decoder, largest);
         Ok(Self {
@@ -96,9 +102,12 @@ impl Arena {
             routes: Vec::new(),
             routing: Routing::default(),
             angles: decoder.rotations.iter().map(|rotation| zeros(rows, rotation.width)).collect(),
+            distances: zeros(distances, hidden),
+            distance_keys: zeros(distances, keys),
+            distance_queries: zeros(distances, keys),
             picked: zeros(logits_rows, hidden),
             normed_picked: zeros(logits_rows, hidden),
-            logits: zeros(logits_rows, decoder.vocab_size),
+            logits: zeros(logits_rows, need::results_width(decoder)),
             rounded: Buffer::zeroed(usize::try_from(rounded).unwrap_or(usize::MAX))?,
             written: vec![0; limits.kv_blocks],
             step: 0,
@@ -139,6 +148,9 @@ impl Arena {
             routes: _,
             routing: _,
             angles,
+            distances,
+            distance_keys,
+            distance_queries,
             picked,
             normed_picked,
             logits,
@@ -147,7 +159,7 @@ impl Arena {
             step: _,
         } = self;
         let alone = [stream, normed, queries, keys, values, mixed, inner, picked, normed_picked, logits];
-        let of_experts = [scores, gathered, results, sum];
+        let of_experts = [scores, gathered, results, sum, distances, distance_keys, distance_queries];
         let numbers = alone.into_iter().chain(of_experts).chain(angles).map(Vec::len);
         numbers.sum::<usize>() * need::ACTIVATION_BYTES + rounded
     }

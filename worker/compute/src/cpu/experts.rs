@@ -5,10 +5,10 @@
 
 use super::arena::{Arena, Route};
 use super::operand::{self, Operand, matrix};
-use super::{CpuBackend, Norms};
-use crate::kernels::linear::{Inputs, Projection, Then, project, project_gated};
-use crate::kernels::norm::{add_normed, rms_norm};
-use tensor::{Dense, Experts, Norm};
+use super::{CpuBackend, Norms, inside};
+use crate::kernels::linear::{Inputs, Projection, Then, project};
+use crate::kernels::norm::{add_normed, norm};
+use tensor::{Dense, Experts};
 
 impl CpuBackend {
     /// A branch of experts: reads the stream and adds to it.
@@ -17,7 +17,10 @@ impl CpuBackend {
         let (pool, on, arena) = (&mut self.pool, self.instructions, &mut self.arena);
         let rows = arena.rows.len();
         let normed = &mut arena.normed[..rows * hidden];
-        rms_norm(pool, on, &arena.stream[..rows * hidden], norms.before.weight.vector(), norms.before.eps, normed);
+        match norms.before {
+            Some(before) => norm(pool, on, operand::row_norm(before), &arena.stream[..rows * hidden], normed),
+            None => normed.copy_from_slice(&arena.stream[..rows * hidden]),
+        }
         let scores = &mut arena.scores[..rows * body.each.len()];
         let router = Projection { matrix: matrix(&body.router), bias: None, out: scores, then: Then::Set };
         project(pool, on, &mut Inputs { x: normed, rows, room: arena.rounded.as_mut_slice() }, &mut [router]);
@@ -31,7 +34,7 @@ impl CpuBackend {
             }
             let (inner, rows) = (&mut arena.inner[..group.len() * width], group.len());
             let mut inputs = Inputs { x, rows, room: arena.rounded.as_mut_slice() };
-            project_gated(pool, on, &mut inputs, operand::parts(gate), operand::parts(up), *activation, inner);
+            inside(pool, on, &mut inputs, (gate.as_ref(), up), *activation, inner);
             let results = &mut arena.results[..rows * hidden];
             let mut inputs = Inputs { x: inner, rows, room: arena.rounded.as_mut_slice() };
             project(pool, on, &mut inputs, &mut [operand::projection(down, results, Then::Set)]);
@@ -43,8 +46,9 @@ impl CpuBackend {
         let (sum, stream) = (&arena.sum[..rows * hidden], &mut arena.stream[..rows * hidden]);
         match norms.after {
             None => stream.iter_mut().zip(sum).for_each(|(stream, sum)| *stream += sum),
-            Some(Norm { weight, eps }) => add_normed(pool, on, sum, weight.vector(), *eps, stream),
+            Some(after) => add_normed(pool, on, operand::row_norm(after), sum, stream),
         }
+        norms.finish(pool, on, stream);
     }
 }
 

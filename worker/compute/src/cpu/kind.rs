@@ -7,7 +7,7 @@ use super::{CpuBackend, need};
 use crate::backend::Prepared;
 use crate::kernels::tier::Tier;
 use crate::kind::{BuildError, Built, Kind, KvCacheDtype, Model, Quantization, Rows, Sizes};
-use crate::memory::Need;
+use crate::memory::{self, Need};
 use std::num::NonZeroUsize;
 use std::sync::Arc;
 
@@ -71,7 +71,8 @@ impl Kind for Cpu {
             activation_bytes: need::activation_bytes(decoder, rows),
             kv_block_bytes: need::kv_block_bytes(decoder, float),
             kv_block_tokens: KV_BLOCK_TOKENS,
-            positions: decoder.max_position,
+            positions: memory::positions(decoder, rows.max_rows),
+            kv_blocks_max: memory::kv_blocks_max(decoder, rows.max_rows, rows.max_logits_rows, KV_BLOCK_TOKENS),
         }
     }
 

@@ -5,11 +5,12 @@ use std::sync::Arc;
 
 use crate::kernels::formats::widen;
 use crate::kernels::linear::{Matrix, Projection, Then};
+use crate::kernels::norm::RowNorm;
 use crate::kernels::quantize::quantize;
 use crate::kernels::stored::row_bytes;
 use crate::kernels::tier::Instructions;
 use crate::kind::Quantization;
-use tensor::{Format, Linear, Packing, Weight};
+use tensor::{Format, Linear, Norm, Packing, Weight};
 
 /// A tensor, ready to compute with.
 pub(super) enum Operand {
@@ -147,6 +148,12 @@ pub(super) fn matrix(operand: &Operand) -> Matrix<'_> {
 /// A matrix and its bias.
 pub(super) fn parts(linear: &Linear<Operand>) -> (Matrix<'_>, Option<&[f32]>) {
     (matrix(&linear.weight), linear.bias.as_ref().map(Operand::vector))
+}
+
+/// A norm as kernels take it.
+pub(super) fn row_norm(norm: &Norm<Operand>) -> RowNorm<'_> {
+    let bias = norm.bias.as_ref().map(Operand::vector);
+    RowNorm { of: norm.of, weight: norm.weight.vector(), bias, eps: norm.eps }
 }
 
 /// A matrix, its bias and where its outputs go.

@@ -5,6 +5,7 @@
 //! where building is work (quantizing) and not to be done in a step.
 
 use std::collections::BTreeMap;
+use std::convert::Infallible;
 use std::fmt;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, OnceLock};
@@ -16,7 +17,7 @@ use super::operand::{Operand, Preparation, Quantized};
 use super::options::{self, CpuError, CpuOptions, instructions};
 use crate::arrival;
 use crate::backend::{QuantizationLoss, StepError};
-use tensor::{Decoder, Format, Layer, Norm, Part, Rotation, Weight};
+use tensor::{Added, Classes, Decoder, Distances, Format, Head, Layer, Norm, Part, Rotation, Weight};
 
 /// One model's operands.
 pub struct Staged {
@@ -27,17 +28,21 @@ pub struct Staged {
     tail: OnceLock<Tail>,
 }
 
-/// The embedding table and the frequencies of rotations.
+/// The embedding table, what goes with it, and the frequencies of rotations.
 struct Start {
     embeddings: Operand,
+    added: Added<Operand>,
+    distances: Option<Distances<Operand>>,
     /// Of each of the decoder's rotations, (width / 2).
     frequencies: Vec<Vec<f32>>,
 }
 
-/// The final norm and the matrix that makes logits.
+/// The final norm and the head.
 struct Tail {
-    norm: Norm<Operand>,
-    head: Operand,
+    norm: Option<Norm<Operand>>,
+    /// The matrix that makes logits.
+    logits: Option<Operand>,
+    classes: Option<Classes<Operand>>,
 }
 
 /// Copies of matrices by their tensor's name and their first row in it, each with the place of the bytes that it was
@@ -168,6 +173,16 @@ impl Staged {
         &self.start().embeddings
     }
 
+    /// The additions to embeddings, which a step has needed.
+    pub(super) fn added(&self) -> &Added<Operand> {
+        &self.start().added
+    }
+
+    /// Embeddings of distances, which a step has needed.
+    pub(super) fn distances(&self) -> Option<&Distances<Operand>> {
+        self.start().distances.as_ref()
+    }
+
     /// The frequencies of each of the decoder's rotations, (width / 2), which a step has needed.
     pub(super) fn frequencies(&self) -> &[Vec<f32>] {
         &self.start().frequencies
@@ -179,13 +194,18 @@ impl Staged {
     }
 
     /// The final norm, which a step has needed.
-    pub(super) fn norm(&self) -> &Norm<Operand> {
-        &self.tail().norm
+    pub(super) fn norm(&self) -> Option<&Norm<Operand>> {
+        self.tail().norm.as_ref()
     }
 
     /// The matrix that makes logits, which a step has needed.
-    pub(super) fn head(&self) -> &Operand {
-        &self.tail().head
+    pub(super) fn logits(&self) -> Option<&Operand> {
+        self.tail().logits.as_ref()
+    }
+
+    /// The head that scores classes, which a step has needed.
+    pub(super) fn classes(&self) -> Option<&Classes<Operand>> {
+        self.tail().classes.as_ref()
     }
 
     fn start(&self) -> &Start {
@@ -213,7 +233,7 @@ impl Staged {
         match part {
             Part::Embeddings => self.source.first_tensors(),
             Part::Layer(number) => self.source.layers[number].tensors(),
-            Part::Head => vec![&self.source.norm.weight, self.source.head()],
+            Part::Head => self.source.last_tensors(),
         }
     }
 
@@ -222,7 +242,7 @@ impl Staged {
         match part {
             Part::Embeddings => self.start.get().iter().map(|start| &start.embeddings).collect(),
             Part::Layer(number) => self.layers[number].get().map(Layer::tensors).unwrap_or_default(),
-            Part::Head => self.tail.get().map(|tail| vec![&tail.norm.weight, &tail.head]).unwrap_or_default(),
+            Part::Head => self.tail.get().map(Tail::tensors).unwrap_or_default(),
         }
     }
 
@@ -258,6 +278,10 @@ impl Staged {
                 self.start.get_or_init(|| Start {
                     // A step reads a few rows of it.
                     embeddings: self.how.in_place().prepare(&source.embeddings),
+                    added: infallible(source.added.try_map(&mut |weight| Ok(self.how.in_place().prepare(weight)))),
+                    distances: source.distances.as_ref().map(|distances| {
+                        infallible(distances.try_map(&mut |weight| Ok(self.how.in_place().prepare(weight))))
+                    }),
                     frequencies: source.rotations.iter().map(|rotation| self.frequencies_of(rotation)).collect(),
                 });
             }
@@ -265,12 +289,34 @@ impl Staged {
                 self.layers[number].get_or_init(|| source.layers[number].map(&mut make));
             }
             Part::Head => {
+                let mut make = |weight: &Weight| Ok(make(weight));
                 self.tail.get_or_init(|| Tail {
-                    norm: Norm { weight: make(&source.norm.weight), eps: source.norm.eps },
-                    head: make(source.head()),
+                    norm: infallible(Norm::try_map_some(source.norm.as_ref(), &mut make)),
+                    logits: infallible(source.logits().map(&mut make).transpose()),
+                    classes: match &source.head {
+                        Head::Classes(classes) => Some(infallible(classes.try_map(&mut make))),
+                        Head::Tied | Head::Own(_) | Head::Nothing => None,
+                    },
                 });
             }
         }
+    }
+}
+
+impl Tail {
+    /// Its operands in the order of [`Decoder::last_tensors`].
+    fn tensors(&self) -> Vec<&Operand> {
+        let mut tensors = Vec::new();
+        self.norm.iter().for_each(|norm| norm.add_tensors(&mut tensors));
+        tensors.extend(&self.logits);
+        self.classes.iter().for_each(|classes| classes.add_tensors(&mut tensors));
+        tensors
+    }
+}
+
+fn infallible<T>(made: Result<T, Infallible>) -> T {
+    match made {
+        Ok(made) => made,
     }
 }
 

@@ -13,7 +13,7 @@ use crate::kernels::allocations;
 use crate::kind::Rows;
 use crate::sampler::{Choice, Params};
 use models::{Config, bind};
-use tensor::{View, Weight};
+use tensor::{Head, View, Weight};
 
 const FIXTURES: [&str; 4] = ["qwen2_sliding", "qwen3_bf16", "mistral_f16", "llama_yarn"];
 
@@ -223,7 +223,11 @@ fn poisoned(decoder: &Arc<Decoder>, token: usize) -> Arc<Decoder> {
     let view = View::new(table.format(), table.shape(), Arc::new(bytes));
     let embeddings = Weight::new(table.slot(), view).expect("it fits");
     // The poison is in the input alone, not in everybody's logits.
-    Arc::new(Decoder { embeddings, head: Some(decoder.head().clone()), ..Decoder::clone(decoder) })
+    Arc::new(Decoder {
+        embeddings,
+        head: Head::Own(decoder.logits().expect("a head").clone()),
+        ..Decoder::clone(decoder)
+    })
 }
 
 #[test]

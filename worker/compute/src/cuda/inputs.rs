@@ -185,7 +185,8 @@ impl Builder {
             Want::Nothing => (0, 0, None),
             Want::Token(then) => (0, 0, Some(then)),
             Want::Scores { next, top, then } => (next.len(), top, then.filter(|_| segment.picked().last)),
-            Want::Hidden(_) => (0, 0, None),
+            // Its limits say that it scores no classes.
+            Want::Hidden(_) | Want::Classes => (0, 0, None),
         };
         let is_ours = top <= TOP_MAX && then.is_none_or(|then| is_for_the_device(&then));
         let rows = begin..begin + segment.picked().count();

@@ -76,6 +76,7 @@ impl Kind for Cuda {
             kv_block_bytes: arena::kv_block_bytes(&**decoder, BLOCK_TOKENS),
             kv_block_tokens: BLOCK_TOKENS,
             positions: decoder.max_position,
+            kv_blocks_max: None,
         }
     }
 

@@ -4,7 +4,8 @@
 //! other, gate and up in turns of eight rows. It knows no device.
 
 use tensor::{
-    Activation, Attention, Body, Branch, Decoder, Dense, Format, Linear, Norm, Pairs, Part, Rotation, Sees, Weight,
+    Activation, Added, Attention, Body, Branch, Decoder, Dense, Format, Head, Linear, Norm, Normed, Pairs, Part,
+    Rotation, Sees, Weight,
 };
 use thiserror::Error;
 
@@ -328,7 +329,9 @@ impl Writer {
             max_position: _,
             embeddings,
             embedding_scale,
+            added: Added { positions, types, norm: embedding_norm },
             rotations,
+            distances,
             layers,
             norm,
             head,
@@ -336,6 +339,8 @@ impl Writer {
         } = decoder;
         refuse(*embedding_scale != 1.0, "scaled embeddings")?;
         refuse(logit_cap.is_some(), "soft caps of logits")?;
+        let has_added = positions.is_some() || types.is_some() || embedding_norm.is_some();
+        refuse(has_added || distances.is_some() || decoder.is_encoder(), "encoders")?;
         let divided = |rotation: &Rotation<Weight>| rotation.divisors.is_some();
         refuse(rotations.iter().any(divided), "divisors of rotations")?;
         let turned = |body: &Attention<Weight>| body.rotation.map(|index| rotations[index].width);
@@ -349,19 +354,28 @@ impl Writer {
             at.push(layer.branches.iter().map(|branch| self.branch(branch)).collect::<Result<Vec<_>, _>>()?);
             uploads.push(std::mem::take(&mut self.uploads));
         }
-        let norm = self.norm(norm);
-        let head = head.as_ref().map_or(Ok(embeddings), |head| self.matrix(&[head], false))?;
+        let norm = self.some_norm(norm.as_ref())?;
+        let head = match head {
+            Head::Tied => embeddings,
+            Head::Own(head) => self.matrix(&[head], false)?,
+            Head::Nothing | Head::Classes(_) => {
+                return Err(Unsupported::Feature { what: "models that make no logits" });
+            }
+        };
         uploads.push(std::mem::take(&mut self.uploads));
         Ok(Layout { embeddings, layers: at, norm, head, uploads, bytes: self.at })
     }
 
-    fn branch(&mut self, Branch { before, body, after }: &Branch<Weight>) -> Result<BranchAt, Unsupported> {
-        refuse(after.is_some(), "norms of a branch's result")?;
-        let before = self.norm(before);
+    fn branch(&mut self, Branch { before, body, after, joined }: &Branch<Weight>) -> Result<BranchAt, Unsupported> {
+        refuse(after.is_some() || joined.is_some(), "norms of a branch's result")?;
+        let before = self.some_norm(before.as_ref())?;
         let body = match body {
             Body::Attention(attention) => BodyAt::Attention(self.attention(attention)?),
             Body::Dense(Dense { width: _, activation, gate, up, down }) => {
                 refuse(*activation != Activation::Silu, "gates by another function than SiLU")?;
+                let Some(gate) = gate else {
+                    return Err(Unsupported::Feature { what: "feed-forward parts without a gate" });
+                };
                 BodyAt::Dense { gated: self.linear(&[gate, up], true)?, down: self.linear(&[down], false)? }
             }
             Body::Experts(_) => return Err(Unsupported::Feature { what: "routed experts" }),
@@ -384,8 +398,8 @@ impl Writer {
             kv_heads: *kv_heads,
             dim: *head_dim,
             projections: self.linear(&[query, key, value], false)?,
-            query_norm: query_norm.as_ref().map(|norm| self.norm(norm)),
-            key_norm: key_norm.as_ref().map(|norm| self.norm(norm)),
+            query_norm: query_norm.as_ref().map(|norm| self.norm(norm)).transpose()?,
+            key_norm: key_norm.as_ref().map(|norm| self.norm(norm)).transpose()?,
             output: self.linear(&[output], false)?,
             // `decoder` refuses heads without one.
             rotation: body.rotation.unwrap_or_default(),
@@ -394,6 +408,7 @@ impl Writer {
             window: match body.sees {
                 Sees::All => 0,
                 Sees::Window(positions) => positions,
+                Sees::BothWays | Sees::Around(_) => return Err(Unsupported::Feature { what: "encoders" }),
             },
         })
     }
@@ -432,9 +447,14 @@ impl Writer {
         Ok(matrix)
     }
 
-    fn norm(&mut self, Norm { weight, eps }: &Norm<Weight>) -> NormAt {
+    fn some_norm(&mut self, norm: Option<&Norm<Weight>>) -> Result<NormAt, Unsupported> {
+        norm.map_or(Err(Unsupported::Feature { what: "branches without a norm" }), |norm| self.norm(norm))
+    }
+
+    fn norm(&mut self, Norm { of, weight, bias, eps }: &Norm<Weight>) -> Result<NormAt, Unsupported> {
+        refuse(*of != Normed::Row || bias.is_some(), "layer norms")?;
         let width = weight.shape()[0];
-        NormAt { weight: self.vector(vec![(Some(weight.clone()), width)], false), eps: *eps }
+        Ok(NormAt { weight: self.vector(vec![(Some(weight.clone()), width)], false), eps: *eps })
     }
 
     fn vector(&mut self, parts: Vec<(Option<Weight>, usize)>, are_in_turns: bool) -> Vector {

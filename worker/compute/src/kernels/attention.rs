@@ -1,4 +1,4 @@
-//! Causal attention of a step's rows over paged keys and values.
+//! Attention of a step's rows over paged keys and values.
 //!
 //! Softmax is computed online (Milakov and Gimelshein 2018), block of sixteen positions by block,
 //! in order of position; blocks begin at multiples of sixteen. That split never depends on the
@@ -14,7 +14,7 @@ use super::pool::{Pool, Shard};
 use super::rotate::{Heads, Row};
 use super::tier::Instructions;
 use crate::step::Segment;
-use tensor::HEAD_DIM_MAX;
+use tensor::{HEAD_DIM_MAX, Sees};
 
 /// The most queries in a tile, where registers hold as many sums.
 const TILE: usize = 8;
@@ -29,8 +29,8 @@ const TASK_ROWS: usize = 8;
 pub(crate) struct Attention<'a> {
     /// Sizes.
     pub(crate) heads: Heads,
-    /// Positions that a row sees, itself included; all if none.
-    pub(crate) window: Option<usize>,
+    /// The positions that a row sees.
+    pub(crate) sees: Sees,
     /// Scores `s` become `cap · tanh(s / cap)`.
     pub(crate) soft_cap: Option<f32>,
     /// The rows; those of a segment are consecutive.
@@ -117,13 +117,19 @@ impl Task<'_> {
         let row = self.first + index / group_heads;
         let head = self.kv_head * group_heads + index % group_heads;
         let offset = (row * heads + head) * head_dim;
-        let position = self.attention.rows[row].position;
-        let first = self.attention.window.map_or(0, |window| (position + 1).saturating_sub(window));
+        let Row { segment, position } = self.attention.rows[row];
+        let end = self.attention.segments[segment].end();
+        let sees = match self.attention.sees {
+            Sees::All => (0, position),
+            Sees::Window(window) => ((position + 1).saturating_sub(window), position),
+            Sees::BothWays => (0, end - 1),
+            Sees::Around(away) => (position.saturating_sub(away), (position + away).min(end - 1)),
+        };
         Query {
             query: self.attention.queries.as_ptr().wrapping_add(offset),
             prepared: std::ptr::null(),
             out: self.out.wrapping_add(offset),
-            sees: (first, position),
+            sees,
         }
     }
 

@@ -59,6 +59,11 @@ impl<'a> Matrix<'a> {
         Self { bytes, format, outputs, inputs }
     }
 
+    /// Its rows.
+    pub(crate) fn outputs(&self) -> usize {
+        self.outputs
+    }
+
     /// Widens row `index` into `out` (inputs).
     pub(crate) fn widen_row(&self, instructions: Instructions, index: usize, out: &mut [f32]) {
         let row_bytes = row_bytes(self.format, self.inputs);
@@ -129,6 +134,8 @@ pub(crate) enum Then {
     Set,
     /// It is added to what was there.
     Add,
+    /// A function of it replaces what was there.
+    Activate(Activation),
 }
 
 /// One matrix of a region, and where its outputs go.
@@ -262,6 +269,11 @@ impl Kernel for Plain<'_> {
                 let to = out.pointer().add(row * matrix.outputs + first);
                 let part = Part::new(on, matrix, bias, x, rounded, row, first..first + count);
                 Part { add: then == Then::Add, ..part }.rows::<V>(tile_rows, to, matrix.outputs);
+                if let Then::Activate(activation) = then {
+                    for tile_row in 0..tile_rows {
+                        activate::<V>(activation, to.add(tile_row * matrix.outputs), count);
+                    }
+                }
             }
             row += tile_rows;
         }
@@ -319,12 +331,23 @@ unsafe fn gate_times<V: Lanes>(activation: Activation, gates: *mut f32, ups: *co
         // SAFETY: the caller vouches for `count` numbers.
         unsafe {
             let (gate, up) = (V::load_some(gates.add(at), some), V::load_some(ups.add(at), some));
-            let gate = match activation {
-                Activation::Silu => gate.silu(),
-                Activation::GeluTanh => gate.gelu(),
-            };
-            gate.mul(up).store_some(gates.add(at), some);
+            gate.activate(activation).mul(up).store_some(gates.add(at), some);
         }
+        at += LANES;
+    }
+}
+
+/// Replaces numbers by a function of them.
+///
+/// # Safety
+/// As for [`Lanes`]; there are `count` numbers.
+#[inline(always)]
+unsafe fn activate<V: Lanes>(activation: Activation, numbers: *mut f32, count: usize) {
+    let mut at = 0;
+    while at < count {
+        let some = LANES.min(count - at);
+        // SAFETY: the caller vouches for `count` numbers.
+        unsafe { V::load_some(numbers.add(at), some).activate(activation).store_some(numbers.add(at), some) };
         at += LANES;
     }
 }

@@ -1,51 +1,72 @@
-//! Root mean square norms of rows: `weight · x / √(mean(x²) + eps)`, put somewhere or added to it.
+//! Norms of rows: `weight · x / √(mean(x²) + eps) + bias`, put somewhere or added to it, of the numbers themselves or of
+//! their differences from the row's mean.
 
 use super::kernel::Kernel;
 use super::lanes::{LANES, Lanes};
 use super::pool::{Pool, Shard};
 use super::tier::Instructions;
+use tensor::Normed;
 
 /// Rows a task takes; a step with fewer is done by the caller alone.
 const TASK_ROWS: usize = 8;
 
-/// Normalises rows of `weight.len()` numbers from `x` into `out`.
+/// A norm of rows.
+#[derive(Clone, Copy)]
+pub(crate) struct RowNorm<'a> {
+    /// The numbers that are normed.
+    pub(crate) of: Normed,
+    /// Shape (width).
+    pub(crate) weight: &'a [f32],
+    /// Shape (width).
+    pub(crate) bias: Option<&'a [f32]>,
+    /// Added to the mean square.
+    pub(crate) eps: f32,
+}
+
+/// Norms rows from `x` into `out`.
 ///
 /// # Panics
 /// The lengths do not fit.
-pub(crate) fn rms_norm(pool: &mut Pool, on: Instructions, x: &[f32], weight: &[f32], eps: f32, out: &mut [f32]) {
-    norm_rows::<false>(pool, on, x, weight, eps, out);
+pub(crate) fn norm(pool: &mut Pool, on: Instructions, norm: RowNorm<'_>, x: &[f32], out: &mut [f32]) {
+    assert_eq!(x.len(), out.len(), "as many numbers");
+    norm_rows::<false>(pool, on, norm, x.as_ptr(), out);
 }
 
-/// Adds normalised rows of `weight.len()` numbers to `out`.
+/// Norms rows where they are.
 ///
 /// # Panics
 /// The lengths do not fit.
-pub(crate) fn add_normed(pool: &mut Pool, on: Instructions, x: &[f32], weight: &[f32], eps: f32, out: &mut [f32]) {
-    norm_rows::<true>(pool, on, x, weight, eps, out);
+pub(crate) fn norm_in_place(pool: &mut Pool, on: Instructions, norm: RowNorm<'_>, rows: &mut [f32]) {
+    norm_rows::<false>(pool, on, norm, rows.as_ptr(), rows);
 }
 
-fn norm_rows<const ADD: bool>(pool: &mut Pool, on: Instructions, x: &[f32], weight: &[f32], eps: f32, out: &mut [f32]) {
-    let width = weight.len();
-    assert!(x.len() == out.len() && x.len().is_multiple_of(width), "whole rows of {width}");
-    let rows = x.len() / width;
-    let out = Shard::of(out);
+/// Adds normed rows to `out`.
+///
+/// # Panics
+/// The lengths do not fit.
+pub(crate) fn add_normed(pool: &mut Pool, on: Instructions, norm: RowNorm<'_>, x: &[f32], out: &mut [f32]) {
+    assert_eq!(x.len(), out.len(), "as many numbers");
+    norm_rows::<true>(pool, on, norm, x.as_ptr(), out);
+}
+
+/// The rows at `x` are as many as those of `out`, or they are those.
+fn norm_rows<const ADD: bool>(pool: &mut Pool, on: Instructions, norm: RowNorm<'_>, x: *const f32, out: &mut [f32]) {
+    let width = norm.weight.len();
+    assert!(out.len().is_multiple_of(width), "whole rows of {width}");
+    assert!(norm.bias.is_none_or(|bias| bias.len() == width), "a bias per number");
+    let rows = out.len() / width;
+    let (x, out) = (Shard::at(x.cast_mut()), Shard::of(out));
     pool.run(rows.div_ceil(TASK_ROWS), &|task| {
         let first = task * TASK_ROWS;
         let rows = TASK_ROWS.min(rows - first);
-        on.run(Norm::<'_, ADD> {
-            x: &x[first * width..],
-            weight,
-            eps,
-            rows,
-            out: out.pointer().wrapping_add(first * width),
-        });
+        let (x, out) = (x.pointer().wrapping_add(first * width), out.pointer().wrapping_add(first * width));
+        on.run(Norm::<'_, ADD> { x, norm, rows, out });
     });
 }
 
 struct Norm<'a, const ADD: bool> {
-    x: &'a [f32],
-    weight: &'a [f32],
-    eps: f32,
+    x: *const f32,
+    norm: RowNorm<'a>,
     rows: usize,
     out: *mut f32,
 }
@@ -53,12 +74,19 @@ struct Norm<'a, const ADD: bool> {
 impl<const ADD: bool> Kernel for Norm<'_, ADD> {
     #[inline(always)]
     unsafe fn run<V: Lanes>(self) {
-        let width = self.weight.len();
+        let RowNorm { of, weight, bias, eps } = self.norm;
+        let (width, weight) = (weight.len(), weight.as_ptr());
         for row in 0..self.rows {
-            // SAFETY: `rms_norm` has checked the lengths; no other task has these rows.
+            // SAFETY: `norm_rows` has checked the lengths; no other task has these rows.
             unsafe {
-                let (x, out) = (self.x.as_ptr().add(row * width), self.out.add(row * width));
-                norm_row::<V, ADD>(x, self.weight.as_ptr(), width, self.eps, out);
+                let (x, out) = (self.x.add(row * width), self.out.add(row * width));
+                match of {
+                    Normed::Row => norm_row::<V, ADD>(x, weight, width, eps, out),
+                    Normed::Differences => layer_norm_row::<V, ADD>(x, weight, width, eps, out),
+                }
+                if let Some(bias) = bias {
+                    add_row::<V>(bias.as_ptr(), width, out);
+                }
             }
         }
     }
@@ -72,6 +100,68 @@ impl<const ADD: bool> Kernel for Norm<'_, ADD> {
 pub(super) unsafe fn rms_norm_row<V: Lanes>(x: *const f32, weight: *const f32, width: usize, eps: f32, out: *mut f32) {
     // SAFETY: passed on.
     unsafe { norm_row::<V, false>(x, weight, width, eps, out) }
+}
+
+/// Adds a bias to one row.
+///
+/// # Safety
+/// As for [`Lanes`]; both hold `width` numbers.
+#[inline(always)]
+unsafe fn add_row<V: Lanes>(bias: *const f32, width: usize, out: *mut f32) {
+    let mut at = 0;
+    while at < width {
+        let count = LANES.min(width - at);
+        // SAFETY: the caller vouches for `width` numbers.
+        unsafe {
+            let (lanes, out) = (V::load_some(bias.add(at), count), out.add(at));
+            V::load_some(out, count).add(lanes).store_some(out, count);
+        }
+        at += LANES;
+    }
+}
+
+/// The differences of one row's numbers from their mean, normed, put into `out` or added to it.
+///
+/// # Safety
+/// As for [`rms_norm_row`].
+#[inline(always)]
+unsafe fn layer_norm_row<V: Lanes, const ADD: bool>(
+    x: *const f32,
+    weight: *const f32,
+    width: usize,
+    eps: f32,
+    out: *mut f32,
+) {
+    // SAFETY: the caller vouches for `width` numbers.
+    unsafe {
+        let mut sum = V::zero();
+        let mut at = 0;
+        while at < width {
+            sum = sum.add(V::load_some(x.add(at), LANES.min(width - at)));
+            at += LANES;
+        }
+        let mean = V::splat(sum.sum() / width as f32);
+        let mut squares = V::zero();
+        at = 0;
+        while at < width {
+            let count = LANES.min(width - at);
+            let apart = V::load_some(x.add(at), count).sub(mean);
+            // Lanes beyond the row are no differences.
+            let apart = if count == LANES { apart } else { apart.only(0, count, 0.0) };
+            squares = apart.mul_add(apart, squares);
+            at += LANES;
+        }
+        let scale = V::splat(1.0 / (squares.sum() / width as f32 + eps).sqrt());
+        at = 0;
+        while at < width {
+            let count = LANES.min(width - at);
+            let (lanes, weight) = (V::load_some(x.add(at), count), V::load_some(weight.add(at), count));
+            let normed = lanes.sub(mean).mul(scale).mul(weight);
+            let out = out.add(at);
+            if ADD { V::load_some(out, count).add(normed) } else { normed }.store_some(out, count);
+            at += LANES;
+        }
+    }
 }
 
 /// One row, put into `out` or added to it.

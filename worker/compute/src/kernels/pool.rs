@@ -271,6 +271,11 @@ impl<T> Shard<T> {
         Self(slice.as_mut_ptr())
     }
 
+    /// At a pointer.
+    pub(crate) fn at(pointer: *mut T) -> Self {
+        Self(pointer)
+    }
+
     /// The pointer.
     pub(crate) fn pointer(self) -> *mut T {
         self.0

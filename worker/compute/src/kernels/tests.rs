@@ -7,14 +7,14 @@ use super::formats::widen;
 use super::kernel::Kernel;
 use super::lanes::{LANES, Lanes};
 use super::linear::{Inputs, Matrix, Projection, Then, project, project_gated, rounded_bytes};
-use super::norm::rms_norm;
+use super::norm::{RowNorm, add_normed, norm, norm_in_place};
 use super::pool::Pool;
 use super::quantize::quantize;
 use super::rotate::{BLOCK_TOKENS, Heads, Rotation, Row, rotate_and_store};
 use super::tier::{Instructions, Tier};
 use crate::candle::blocks;
 use crate::step::{Input, Segment, Want};
-use tensor::{Activation, Format};
+use tensor::{Activation, Format, Normed, Sees};
 
 const FLOATS: [Format; 3] = Format::VECTORS;
 const FORMATS: &[Format] = &Format::MATRICES;
@@ -398,16 +398,56 @@ proptest! {
     }
 
     #[test]
-    fn norms_match_f64_on_every_tier(width in 1..100usize, rows in 1..20usize, seed in any::<u64>()) {
-        let (x, weight) = (noise(seed, rows * width), noise(seed ^ 1, width));
+    fn norms_match_f64_on_every_tier(
+        width in 1..100usize, rows in 1..20usize, of_differences: bool, has_bias: bool, seed in any::<u64>(),
+    ) {
+        let (x, weight, bias) = (noise(seed, rows * width), noise(seed ^ 1, width), noise(seed ^ 2, width));
+        let of = if of_differences { Normed::Differences } else { Normed::Row };
+        let by = RowNorm { of, weight: &weight, bias: has_bias.then_some(&bias), eps: 1e-5 };
         for on in instructions() {
+            let mut pool = Pool::new(2).expect("threads start");
             let mut out = vec![0.0; rows * width];
-            rms_norm(&mut Pool::new(2).expect("threads start"), on, &x, &weight, 1e-5, &mut out);
-            for (x, out) in x.chunks(width).zip(out.chunks(width)) {
-                let mean = x.iter().map(|&x| f64::from(x) * f64::from(x)).sum::<f64>() / width as f64;
-                for ((&x, &weight), &found) in x.iter().zip(&weight).zip(out) {
-                    let expected = f64::from(x) / (mean + 1e-5).sqrt() * f64::from(weight);
-                    prop_assert!((f64::from(found) - expected).abs() <= expected.abs() * 1e-6 + 1e-7);
+            norm(&mut pool, on, by, &x, &mut out);
+            let mut in_place = x.clone();
+            norm_in_place(&mut pool, on, by, &mut in_place);
+            prop_assert_eq!(bits(&in_place), bits(&out));
+            let mut added = x.clone();
+            add_normed(&mut pool, on, by, &x, &mut added);
+            for ((x, out), added) in x.chunks(width).zip(out.chunks(width)).zip(added.chunks(width)) {
+                let mean = if of_differences { x.iter().map(|&x| f64::from(x)).sum::<f64>() / width as f64 } else { 0.0 };
+                let apart = |x: f32| f64::from(x) - mean;
+                let square = x.iter().map(|&x| apart(x) * apart(x)).sum::<f64>() / width as f64;
+                for at in 0..width {
+                    let bias = if has_bias { f64::from(bias[at]) } else { 0.0 };
+                    let scaled = f64::from(weight[at]) / (square + 1e-5).sqrt();
+                    let expected = apart(x[at]) * scaled + bias;
+                    // A difference is off by the rounding of the numbers and of their mean.
+                    let allowed = expected.abs() * 1e-6 + scaled.abs() * 3e-7 + 3e-7;
+                    prop_assert!((f64::from(out[at]) - expected).abs() <= allowed, "{} not {}", out[at], expected);
+                    prop_assert!((f64::from(added[at]) - f64::from(x[at]) - expected).abs() <= allowed + 1e-6);
+                }
+            }
+        }
+    }
+
+    #[test]
+    fn functions_match_f64_on_every_tier(width in 1..40usize, scale in 0.1..8f32, seed in any::<u64>()) {
+        let numbers: Vec<f32> = noise(seed, width).iter().map(|number| number * scale).collect();
+        // A matrix that changes nothing but the function.
+        let unit: Vec<f32> = (0..width * width).map(|at| if at / width == at % width { 1.0 } else { 0.0 }).collect();
+        let bytes: Vec<u8> = unit.iter().flat_map(|number| number.to_le_bytes()).collect();
+        for on in instructions() {
+            for (activation, expected) in FUNCTIONS {
+                let mut out = vec![0.0; width];
+                let matrix = Matrix::new(&bytes, Format::F32, width, width);
+                let mut room = vec![0; rounded_bytes(1, width)];
+                let mut inputs = Inputs { x: &numbers, rows: 1, room: &mut room };
+                let then = Then::Activate(activation);
+                let projection = Projection { matrix, bias: None, out: &mut out, then };
+                project(&mut Pool::new(1).expect("no thread to start"), on, &mut inputs, &mut [projection]);
+                for (x, found) in numbers.iter().zip(&out) {
+                    let expected = expected(f64::from(*x));
+                    prop_assert!((f64::from(*found) - expected).abs() <= 1e-6 * (1.0 + x.abs() as f64), "{:?} of {}: {} not {}", activation, x, found, expected);
                 }
             }
         }
@@ -416,7 +456,7 @@ proptest! {
     #[test]
     fn attention_matches_f64_on_every_tier(
         float in 0..3usize, shape in 0..5usize, start in 0..40usize, rows in 1..20usize,
-        window in prop::option::of(1..40usize), seed in any::<u64>(),
+        sees in sight(), seed in any::<u64>(),
     ) {
         let (heads, kv_heads, head_dim) = [(4, 2, 16), (3, 1, 20), (5, 5, 6), (7, 1, 64), (8, 1, 32)][shape];
         let sizes = Heads { heads, kv_heads, head_dim, float: FLOATS[float] };
@@ -430,17 +470,17 @@ proptest! {
             };
             let queries = &meant[start * heads * head_dim..];
             let mut pool = Pool::new(2).expect("threads start");
-            let found = filled.attend(&mut pool, on, start, rows, window);
+            let found = filled.attend(&mut pool, on, start, rows, sees);
             for row in 0..rows {
                 for head in 0..heads {
                     let at = (row * heads + head) * head_dim;
-                    let expected = filled.naive(&queries[at..][..head_dim], start + row, head, window);
+                    let expected = filled.naive(&queries[at..][..head_dim], start + row, head, sees);
                     for (found, expected) in found[at..][..head_dim].iter().zip(expected) {
                         prop_assert!((f64::from(*found) - expected).abs() < allowed, "{:?}: {} not {}", on, found, expected);
                     }
                 }
             }
-            let alone = filled.attend(&mut pool, on, start + rows - 1, 1, window);
+            let alone = filled.attend(&mut pool, on, start + rows - 1, 1, sees);
             prop_assert_eq!(bits(&alone), bits(&found[(rows - 1) * heads * head_dim..]));
         }
     }
@@ -468,14 +508,45 @@ fn fused_tiers_have_these_bits_on_every_kind_of_processor() {
         }
         let mut normed = vec![0.0; rows * inputs];
         let mut pool = Pool::new(2).expect("threads start");
-        rms_norm(&mut pool, on, &noise(3, rows * inputs), &noise(4, inputs), 1e-5, &mut normed);
+        let by = RowNorm { of: Normed::Row, weight: &noise(4, inputs), bias: None, eps: 1e-5 };
+        norm(&mut pool, on, by, &noise(3, rows * inputs), &mut normed);
         take(&normed);
         for float in FLOATS {
             let sizes = Heads { heads: 4, kv_heads: 2, head_dim: 20, float };
-            take(&Filled::new(on, sizes, 45, 5).attend(&mut pool, on, 30, 15, Some(35)));
+            take(&Filled::new(on, sizes, 45, 5).attend(&mut pool, on, 30, 15, Sees::Window(35)));
         }
         assert_eq!(hasher.finalize().to_hex().as_str(), FINGERPRINT, "{on:?}");
     }
+}
+
+/// Functions of single numbers, in f64.
+const FUNCTIONS: [(Activation, fn(f64) -> f64); 5] = [
+    (Activation::Silu, |x| x / (1.0 + (-x).exp())),
+    (Activation::Gelu, |x| x / 2.0 * (1.0 + erf(x / 2f64.sqrt()))),
+    (Activation::GeluTanh, |x| {
+        x / 2.0 * (1.0 + ((2.0 / std::f64::consts::PI).sqrt() * (x + 0.044_715 * x.powi(3))).tanh())
+    }),
+    (Activation::Relu, |x| x.max(0.0)),
+    (Activation::Tanh, f64::tanh),
+];
+
+/// The error function by a series whose terms all have one sign.
+fn erf(x: f64) -> f64 {
+    let (mut term, mut sum) = (x, x);
+    for n in 1..300 {
+        term *= 2.0 * x * x / f64::from(2 * n + 1);
+        sum += term;
+    }
+    sum * 2.0 / std::f64::consts::PI.sqrt() * (-x * x).exp()
+}
+
+fn sight() -> impl Strategy<Value = Sees> {
+    prop_oneof![
+        Just(Sees::All),
+        (1..40usize).prop_map(Sees::Window),
+        Just(Sees::BothWays),
+        (0..30usize).prop_map(Sees::Around),
+    ]
 }
 
 /// One layer's storage with some positions written (the rest is not a number), unrotated.
@@ -530,7 +601,7 @@ impl Filled {
         self.values = stored(self.sizes.float, &self.values).1;
     }
 
-    fn attend(&self, pool: &mut Pool, on: Instructions, start: usize, rows: usize, window: Option<usize>) -> Vec<f32> {
+    fn attend(&self, pool: &mut Pool, on: Instructions, start: usize, rows: usize, sees: Sees) -> Vec<f32> {
         let width = self.sizes.heads * self.sizes.head_dim;
         let tokens = vec![0; rows];
         let segments = [Segment { input: Input::Tokens(&tokens), start, blocks: &self.blocks, want: Want::Nothing }];
@@ -538,7 +609,7 @@ impl Filled {
         let mut out = vec![f32::NAN; rows.len() * width];
         let attention = Attention {
             heads: self.sizes,
-            window,
+            sees,
             soft_cap: None,
             rows: &rows,
             segments: &segments,
@@ -549,10 +620,16 @@ impl Filled {
         out
     }
 
-    fn naive(&self, query: &[f32], position: usize, head: usize, window: Option<usize>) -> Vec<f64> {
+    fn naive(&self, query: &[f32], position: usize, head: usize, sees: Sees) -> Vec<f64> {
         let Heads { heads, kv_heads, head_dim, .. } = self.sizes;
         let kv_head = head / (heads / kv_heads);
-        let first = window.map_or(0, |window| (position + 1).saturating_sub(window));
+        let end = self.keys.len() / (kv_heads * head_dim);
+        let seen = match sees {
+            Sees::All => 0..position + 1,
+            Sees::Window(window) => (position + 1).saturating_sub(window)..position + 1,
+            Sees::BothWays => 0..end,
+            Sees::Around(away) => position.saturating_sub(away)..end.min(position + away + 1),
+        };
         let at = |numbers: &[f32], position: usize| -> Vec<f64> {
             let offset = (position * kv_heads + kv_head) * head_dim;
             numbers[offset..][..head_dim].iter().map(|&number| f64::from(number)).collect()
@@ -560,9 +637,9 @@ impl Filled {
         let score = |position| -> f64 {
             query.iter().zip(at(&self.keys, position)).map(|(&q, k)| f64::from(q) * k).sum::<f64>().exp()
         };
-        let total: f64 = (first..=position).map(score).sum();
+        let total: f64 = seen.clone().map(score).sum();
         let mut mixed = vec![0.0; head_dim];
-        for position in first..=position {
+        for position in seen {
             let share = score(position) / total;
             for (mixed, value) in mixed.iter_mut().zip(at(&self.values, position)) {
                 *mixed += share * value;

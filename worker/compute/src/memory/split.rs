@@ -21,7 +21,8 @@ impl Demand {
     pub fn of(need: &Need, mapped_bytes: u64, options: &MemoryOptions) -> Self {
         let length = options.max_model_len.unwrap_or(usize::MAX).min(need.positions);
         let sequence = need.blocks_of(length).saturating_mul(need.kv_block_bytes);
-        let all = sequence.saturating_mul(options.max_num_seqs as u64).max(1);
+        let useful = need.kv_blocks_max.map_or(u64::MAX, |blocks| blocks.saturating_mul(need.kv_block_bytes));
+        let all = sequence.saturating_mul(options.max_num_seqs as u64).min(useful).max(1);
         Self {
             weights: WeightsMemory { mapped_bytes, copies_bytes: need.copies_bytes },
             arena_bytes: need.activation_bytes,

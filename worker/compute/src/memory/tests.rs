@@ -5,7 +5,14 @@ use super::*;
 const ARENA: u64 = 12_345;
 
 fn need() -> Need {
-    Need { copies_bytes: 0, activation_bytes: ARENA, kv_block_bytes: BLOCK, kv_block_tokens: 16, positions: 256 }
+    Need {
+        copies_bytes: 0,
+        activation_bytes: ARENA,
+        kv_block_bytes: BLOCK,
+        kv_block_tokens: 16,
+        positions: 256,
+        kv_blocks_max: None,
+    }
 }
 
 fn options() -> MemoryOptions {

@@ -57,7 +57,10 @@ fn binds_what_the_config_describes() {
         let config = config(tied);
         let decoder = bound(&config, &listing(&config)).expect("a model");
         assert_eq!(decoder.tensors().len(), 2 + usize::from(!tied) + 2 * 11);
-        assert_eq!(decoder.head().name(), if tied { "model.embed_tokens.weight" } else { "lm_head.weight" });
+        assert_eq!(
+            decoder.logits().expect("a head").name(),
+            if tied { "model.embed_tokens.weight" } else { "lm_head.weight" }
+        );
         assert_eq!(decoder.attentions().nth(1).expect("two layers").query.weight.shape(), [16, 8]);
     }
 }

@@ -5,9 +5,9 @@ use super::super::options::FaultOptions;
 use super::super::prefix::BlockName;
 use super::super::prefix::CacheSalt;
 use super::super::reader::Reading;
-use super::super::sequence::{FinishReason, SequenceParams};
+use super::super::sequence::{FinishReason, Pooled, SequenceParams};
 use super::*;
-use compute::backend::{Backend, Step};
+use compute::backend::{Backend, Makes, Step};
 use compute::sampler::{Mask, Params, PendingMask, splitmix64};
 use compute::scripted::{ScriptedBackend, ScriptedOptions, other_script};
 use proptest::prelude::*;
@@ -19,6 +19,7 @@ use std::rc::Rc;
 #[derive(Debug)]
 struct Log {
     tokens: Vec<u32>,
+    pooled: Vec<f32>,
     reported: usize,
     cached: usize,
     finish: Option<FinishReason>,
@@ -31,8 +32,9 @@ struct Listener(Rc<RefCell<Log>>);
 
 impl Listener {
     fn new() -> Self {
-        let (tokens, reported, cached, finish, reading) = (Vec::new(), 0, 0, None, Reading::Ready);
-        Self(Rc::new(RefCell::new(Log { tokens, reported, cached, finish, has_failed: false, reading })))
+        let (tokens, pooled, reported, cached) = (Vec::new(), Vec::new(), 0, 0);
+        let (finish, has_failed, reading) = (None, false, Reading::Ready);
+        Self(Rc::new(RefCell::new(Log { tokens, pooled, reported, cached, finish, has_failed, reading })))
     }
 
     fn set(&self, reading: Reading) {
@@ -60,6 +62,10 @@ impl Reader for Listener {
             Event::Cached(tokens) => log.cached = tokens,
             Event::PromptLogprobs(entries) => log.reported += entries.len(),
             Event::PromptDone => log.finish = Some(FinishReason::Length),
+            Event::Pooled(states) => {
+                log.pooled = states;
+                log.finish = Some(FinishReason::Stop);
+            }
             Event::Failed(_) | Event::Stuck(_) => log.has_failed = true,
             Event::Token { id, finish, .. } => {
                 log.tokens.push(id);
@@ -119,6 +125,9 @@ impl Simulation {
             kv_blocks: sizes.kv_blocks,
             kv_block_bytes: 16,
             hidden_size: 4,
+            makes: Makes::Logits,
+            is_whole: false,
+            sums: true,
             depth: sizes.depth,
         };
         let options = EngineOptions {
@@ -371,6 +380,7 @@ fn ask(prompt: Vec<u32>, seed: u64, max_tokens: usize) -> Request<Listener> {
         stop_ids: vec![],
         guide: seed.is_multiple_of(4).then(|| Box::new(Some7th(seed)) as Box<dyn Guide>),
         prompt_logprobs: None,
+        pooled: None,
     };
     Request { prompt, params, priority: 0, salt: CacheSalt::default(), reader: Listener::new() }
 }
@@ -563,6 +573,41 @@ fn a_sequence_whose_guide_fails_ends_before_a_token_that_nobody_allowed() {
         simulation.finish();
         assert!(lost.0.borrow().has_failed && lost.tokens().len() == 1, "{:?}", lost.tokens());
         assert_eq!(other.tokens(), alone(vec![1, 2], 1, 9));
+    }
+}
+
+/// A prompt whose states are wanted.
+fn pooled(prompt: Vec<u32>, pooled: Pooled) -> Request<Listener> {
+    let mut asked = ask(prompt, 1, 0);
+    asked.params.pooled = Some(pooled);
+    asked
+}
+
+#[test]
+fn pooled_states_are_their_own_in_any_company_and_shortage_and_whatever_was_cached() {
+    let kinds = [Pooled::First, Pooled::Last, Pooled::Mean];
+    for (kv_blocks, depth) in [(400, 1), (60, 1), (60, 2)] {
+        let mut simulation = Simulation::new(&Sizes { kv_blocks, max_rows: 16, depth, ..ROOMY });
+        let mut all = Vec::new();
+        for number in 0..40_u64 {
+            let prompt = prompt(number % 3, 30, 40, number);
+            let kind = kinds[number as usize % 3];
+            all.push((prompt.clone(), kind, simulation.submit(pooled(prompt.clone(), kind))));
+            simulation.submit(ask(prompt, number, 30));
+            simulation.turn();
+        }
+        simulation.finish();
+        for (prompt, kind, found) in all {
+            let mut simulation = Simulation::new(&Sizes { caches: false, max_rows: 400, ..ROOMY });
+            let alone = simulation.submit(pooled(prompt, kind));
+            simulation.finish();
+            let (found, alone) = (found.0.borrow().pooled.clone(), alone.0.borrow().pooled.clone());
+            assert_eq!(found.len(), 4, "{kind:?}");
+            let apart = found.iter().zip(&alone).map(|(one, other)| (one - other).abs()).fold(0.0, f32::max);
+            // A mean's sum goes by the parts that the prompt was computed in.
+            let allowed = if kind == Pooled::Mean { 1e-6 } else { 0.0 };
+            assert!(apart <= allowed, "{kind:?}: {found:?} not {alone:?}");
+        }
     }
 }
 

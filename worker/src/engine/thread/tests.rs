@@ -4,7 +4,7 @@ use super::super::prefix::CacheSalt;
 use super::super::sequence::{Cancel, SequenceParams};
 use super::*;
 use crate::allocations;
-use compute::backend::Limits;
+use compute::backend::{Limits, Makes};
 use compute::sampler::Params;
 use compute::scripted::{ScriptedBackend, ScriptedOptions};
 use telemetry::metrics::Registry;
@@ -20,6 +20,9 @@ fn backend(depth: usize) -> Box<dyn Backend> {
         kv_blocks: 100,
         kv_block_bytes: 64,
         hidden_size: 4,
+        makes: Makes::Logits,
+        is_whole: false,
+        sums: true,
         depth,
     };
     Box::new(ScriptedBackend::new(ScriptedOptions { limits, step: Duration::ZERO, row: Duration::ZERO }))
@@ -46,6 +49,7 @@ fn submission(seed: u64, events: &mpsc::Sender<(u32, super::super::Event)>) -> S
         stop_ids: Vec::new(),
         guide: None,
         prompt_logprobs: None,
+        pooled: None,
     };
     let (events, salt, cancel) = (events.clone(), CacheSalt::default(), Cancel::default());
     Submission { prompt: vec![1, 2, 3], params, index: 0, priority: 0, salt, events, cancel }
