@@ -13,12 +13,14 @@ use std::path::{Path, PathBuf};
 type Claim = fn(&[u8]);
 
 /// Every target with its claim.
-const TARGETS: [(&str, Claim); 25] = [
+const TARGETS: [(&str, Claim); 28] = [
     ("cache_journal", fuzz::cache_journal),
     ("channels", fuzz::channels),
     ("chat_request", fuzz::chat_request),
     ("client_identity", fuzz::client_identity),
     ("completion_request", fuzz::completion_request),
+    ("embedding_files", fuzz::embedding_files),
+    ("embeddings_request", fuzz::embeddings_request),
     ("fleet_members", fuzz::fleet_members),
     ("form", fuzz::form),
     ("frames", fuzz::frames),

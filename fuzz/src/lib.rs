@@ -89,6 +89,16 @@ pub fn completion_request(data: &[u8]) {
     requests::completion_request(data);
 }
 
+/// The body of a request for embeddings.
+pub fn embeddings_request(data: &[u8]) {
+    requests::embeddings_request(data);
+}
+
+/// The files that say how a model's embeddings are made.
+pub fn embedding_files(data: &[u8]) {
+    model_text::check_embedding(data);
+}
+
 /// A request's body, as router and worker scan it.
 pub fn scan(data: &[u8]) {
     requests::scanned(data);

@@ -2,6 +2,7 @@
 
 use loader::gguf;
 use models::Config;
+use models::embedding::{Embedder, EmbeddingFiles};
 use models::gguf::{config_json, text, tokenizer};
 use models::template::ChatTemplate;
 use models::tokenizer::{TextFiles, Tokenizer};
@@ -32,6 +33,23 @@ pub(crate) fn check(bytes: &[u8]) {
         chat_template_jinja: template.as_deref(),
         ..TextFiles::new(TOKENIZER.as_bytes())
     });
+}
+
+/// The files of `sentence-transformers`, and `config.json`: what is accepted makes finite numbers of finite ones.
+pub(crate) fn check_embedding(bytes: &[u8]) {
+    let mut files = bytes.split(|byte| *byte == BETWEEN).map(Some);
+    let mut next = || files.next().flatten().filter(|file| !file.is_empty());
+    let (modules_json, pooling_json, sentence_json, config_json) = (next(), next(), next(), next());
+    let files = EmbeddingFiles { modules_json, pooling_json, sentence_json, config_json: config_json.unwrap_or(b"{}") };
+    for is_encoder in [false, true] {
+        let Ok(embedder) = Embedder::parse(&files, is_encoder) else { continue };
+        assert!(embedder.max_tokens != Some(0) && embedder.allows(8, 8) && !embedder.allows(9, 8));
+        for state in [[0.0_f32; 8], [1e-30; 8], [-3.0; 8]] {
+            let mut state = state.to_vec();
+            embedder.finish(&mut state, (1..8).find(|dimensions| embedder.allows(*dimensions, 8)));
+            assert!(state.iter().all(|number| number.is_finite()), "{state:?}");
+        }
+    }
 }
 
 /// A whole GGUF file: what is accepted of it as a config is one, and its text is text.

@@ -31,7 +31,7 @@ const SINGLE: &str = "model.safetensors";
 
 /// The small files that a model may have, as Hugging Face publishes them, and what a load makes of
 /// each. This is the only list of them.
-const SMALL_FILES: [(&str, Role); 13] = [
+const SMALL_FILES: [(&str, Role); 16] = [
     ("config.json", Role::Settings),
     ("generation_config.json", Role::Settings),
     ("tokenizer.json", Role::Settings),
@@ -40,6 +40,9 @@ const SMALL_FILES: [(&str, Role); 13] = [
     ("chat_template.json", Role::Settings),
     ("special_tokens_map.json", Role::Settings),
     ("added_tokens.json", Role::Settings),
+    ("modules.json", Role::Settings),
+    ("1_Pooling/config.json", Role::Settings),
+    ("sentence_bert_config.json", Role::Settings),
     (INDEX, Role::Settings),
     ("vocab.json", Role::Companion),
     ("merges.txt", Role::Companion),

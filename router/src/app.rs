@@ -15,7 +15,7 @@ use crate::meter::{Metrics, Slots};
 use crate::offload::Offload;
 use crate::reload;
 use crate::reload_status::{ReloadStatus, Reloads};
-use crate::serve::{chat, completions};
+use crate::serve::{chat, completions, embeddings};
 use crate::strikes::Digester;
 use crate::support;
 use crate::view::Views;
@@ -109,6 +109,7 @@ impl Router {
         let routes = axum::Router::new()
             .route("/v1/chat/completions", post(chat))
             .route("/v1/completions", post(completions))
+            .route("/v1/embeddings", post(embeddings))
             .route("/v1/models", get(models))
             .route("/v1/models/{*id}", get(model))
             .route("/livez", get(|| async { "ok" }))

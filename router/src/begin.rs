@@ -12,7 +12,8 @@ use http::header::{CONTENT_ENCODING, CONTENT_TYPE};
 use http_body_util::BodyExt;
 use listen::Share;
 use std::time::Duration;
-use wire::openai::channels::{ErrorClass, Fault, Found, read_event, read_whole};
+use wire::openai::channels::{ErrorClass, Fault, Found, Whole, read_event, read_whole};
+use wire::openai::endpoint::Answers;
 use wire::sse::{Decoder, Event};
 
 /// Bounds for what is read.
@@ -43,7 +44,7 @@ pub(crate) enum Beginning {
 pub(crate) async fn begin(
     headers: &HeaderMap,
     body: UpstreamBody,
-    is_stream: bool,
+    (is_stream, answers): (bool, Answers),
     bounds: Bounds,
     share: Share,
     offload: &Offload,
@@ -54,7 +55,7 @@ pub(crate) async fn begin(
     }
     match kind(headers) {
         Kind::Events if is_stream => first_event(body, bounds).await,
-        Kind::Json => whole(body, bounds, share, offload).await,
+        Kind::Json => whole(body, answers, bounds, share, offload).await,
         Kind::Events => Beginning::Nothing(Transport::Unreadable, "the worker streamed an answer that was not to be"),
         Kind::Other => Beginning::Nothing(Transport::Unreadable, "the worker's answer is neither JSON nor a stream"),
     }
@@ -79,15 +80,15 @@ fn kind(headers: &HeaderMap) -> Kind {
     }
 }
 
-async fn whole(body: UpstreamBody, bounds: Bounds, share: Share, offload: &Offload) -> Beginning {
+async fn whole(body: UpstreamBody, answers: Answers, bounds: Bounds, share: Share, offload: &Offload) -> Beginning {
     let worker = body.worker();
     let bytes = match read_shared(body, bounds.answer_bytes_max, bounds.idle, share).await {
         Ok(bytes) => bytes,
         Err(cause) => return Beginning::Nothing(cause.transport(), why(&cause)),
     };
     let read = bytes.clone();
-    match offload.run(bytes.len(), move || read_whole(&read)).await {
-        Ok(Found::Error(fault)) => error(&bytes, &fault),
+    match offload.run(bytes.len(), move || read_whole(&read, answers)).await {
+        Ok(Whole::Error(fault)) => error(&bytes, &fault),
         Ok(_) => Beginning::Whole(UpstreamBody::whole(bytes, worker)),
         Err(_) => Beginning::Nothing(Transport::Unreadable, "invalid answer from the worker"),
     }

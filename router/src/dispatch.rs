@@ -213,7 +213,9 @@ impl Dispatch<'_> {
         }
         let share = self.core.memory.share();
         let offload = &self.core.offload;
-        match begin::begin(&parts.headers, body, self.call.is_stream, self.bounds, share, offload).await {
+        match begin::begin(&parts.headers, body, (self.call.is_stream, self.call.answers), self.bounds, share, offload)
+            .await
+        {
             Beginning::Stream(body) => {
                 clean_answer_headers(&mut parts.headers);
                 Ok(Answer { response: Response::from_parts(parts, body), ticket })

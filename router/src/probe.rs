@@ -73,7 +73,7 @@ enum Verdict {
     Unknown,
 }
 
-/// Asks for one token.
+/// Asks for one token, or one embedding.
 async fn probe(core: &Core, member: &Member, model: &str, path: &'static str) -> Verdict {
     let successes = member.pair.successes();
     let mut request = Request::new(Full::new(body(path, model)));
@@ -118,10 +118,10 @@ fn judge(outcome: Outcome, answered_others: bool) -> Verdict {
 }
 
 fn body(path: &str, model: &str) -> Bytes {
-    let body = if path == "/v1/completions" {
-        json!({"model": model, "prompt": "ok", "max_tokens": 1})
-    } else {
-        json!({"model": model, "messages": [{"role": "user", "content": "ok"}], "max_tokens": 1})
+    let body = match path {
+        "/v1/completions" => json!({"model": model, "prompt": "ok", "max_tokens": 1}),
+        "/v1/embeddings" => json!({"model": model, "input": "ok"}),
+        _ => json!({"model": model, "messages": [{"role": "user", "content": "ok"}], "max_tokens": 1}),
     };
     body.to_string().into()
 }

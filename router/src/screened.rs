@@ -14,7 +14,8 @@ use choice::Choices;
 use padding::Padding;
 use policy::Admitted;
 use std::borrow::Cow;
-use wire::openai::channels::{Answer, ErrorClass, Found, all_texts, read_event, read_whole};
+use wire::openai::channels::{self, Answer, ErrorClass, Found, all_texts, read_event, read_whole};
+use wire::openai::endpoint::Answers;
 use wire::openai::{ApiError, Usage};
 use wire::sse::{DONE, Event, Frame, Framer, encode_data};
 
@@ -72,6 +73,8 @@ pub(crate) enum End {
 pub(crate) struct Gate {
     /// Where a list is active; else bytes pass as they are.
     listed: Option<Box<Choices>>,
+    /// The shape of an answer.
+    answers: Answers,
     /// True if the count at a stream's end was asked for by us alone, so that it goes no further.
     keeps_usage: bool,
     /// Makes a stream's events longer, where that was asked for.
@@ -90,9 +93,9 @@ pub(crate) struct Whole {
 
 impl Gate {
     /// The gate for an answer of so many choices.
-    pub(crate) fn new(admitted: Admitted, choices: usize, keeps_usage: bool) -> Self {
+    pub(crate) fn new(admitted: Admitted, choices: usize, (answers, keeps_usage): (Answers, bool)) -> Self {
         let listed = admitted.is_screened().then(|| Box::new(Choices::new(admitted, choices)));
-        Self { listed, keeps_usage, padding: None }
+        Self { listed, answers, keeps_usage, padding: None }
     }
 
     /// Pads the events of a stream; `seed` decides by what.
@@ -181,7 +184,12 @@ impl Gate {
 
     /// Passes an answer that is not streamed.
     pub(crate) fn whole(&mut self, body: Bytes) -> Result<Whole, Garbage> {
-        let Ok(Found::Answer(answer)) = read_whole(&body) else { return Err(Garbage) };
+        let answer = match read_whole(&body, self.answers) {
+            Ok(channels::Whole::Answer(answer)) => answer,
+            // Vectors are no text; what stands beside them may be.
+            Ok(channels::Whole::Vectors { count: _, usage }) => return Ok(Whole { usage, ..self.error_body(body)? }),
+            Ok(channels::Whole::Error(_)) | Err(_) => return Err(Garbage),
+        };
         let text_bytes = answer.choices.iter().flat_map(|choice| &choice.texts).map(|text| text.raw.len()).sum();
         let usage = answer.usage;
         let bytes = match &mut self.listed {
@@ -197,7 +205,7 @@ impl Gate {
         Ok(Whole { bytes, usage, text_bytes })
     }
 
-    /// Passes the body of an error. Under a list one that quotes a denied phrase does not.
+    /// Passes a body without choices, as of an error. Under a list one that quotes a denied phrase does not.
     pub(crate) fn error_body(&self, body: Bytes) -> Result<Whole, Garbage> {
         if self.denies_any(&all_texts(&body)) {
             return Err(Garbage);
@@ -223,7 +231,7 @@ fn padded<'d>(padding: &mut Option<Padding>, data: Cow<'d, str>) -> Cow<'d, str>
 /// screen without a network.
 #[must_use]
 pub fn pass_stream(admitted: Admitted, choices: usize, pieces: impl IntoIterator<Item = Bytes>) -> Bytes {
-    let mut gate = Gate::new(admitted, choices, false);
+    let mut gate = Gate::new(admitted, choices, (Answers::Choices, false));
     let mut framer = Framer::new(TRIAL_EVENT_BYTES_MAX);
     let mut out = BytesMut::new();
     for piece in pieces {

@@ -30,13 +30,19 @@ use wire::headers::{
     RATELIMIT_REMAINING_REQUESTS, RATELIMIT_REMAINING_TOKENS, RATELIMIT_RESET_REQUESTS, RATELIMIT_RESET_TOKENS,
     SHOULD_RETRY,
 };
+use wire::openai::endpoint::Answers;
 use wire::openai::scan::{Limits as ScanLimits, Scan, scan};
 use wire::openai::splice::{Edit, splice};
-use wire::openai::{ApiError, CHAT, COMPLETIONS, Endpoint, ask_for_usage};
+use wire::openai::{ApiError, CHAT, COMPLETIONS, EMBEDDINGS, Endpoint, ask_for_usage};
 
 /// `POST /v1/chat/completions`.
 pub(crate) async fn chat(State(core): State<Arc<Core>>, request: Request) -> Response {
     answer(core, &CHAT, request).await
+}
+
+/// `POST /v1/embeddings`.
+pub(crate) async fn embeddings(State(core): State<Arc<Core>>, request: Request) -> Response {
+    answer(core, &EMBEDDINGS, request).await
 }
 
 /// `POST /v1/completions`.
@@ -81,7 +87,7 @@ async fn fulfil(core: Arc<Core>, asked: Asked, mut meter: Meter, span: tracing::
         Ok(answer) => {
             meter.observed.worker(&answer.ticket.worker.name);
             let why = answer.ticket.why;
-            let gate = Gate::new(admitted, choices, keeps_usage);
+            let gate = Gate::new(admitted, choices, (call.answers, keeps_usage));
             let gate = if is_padded { gate.padded(rand::random()) } else { gate };
             let bounds = bounds(config);
             let offload = Arc::clone(&core.offload);
@@ -218,7 +224,8 @@ async fn admit(
     }
     telemetry::trace::inject(&mut headers);
     let load = load_of(body.len(), scan.max_tokens(), choices);
-    let call = Call { path: endpoint.path(), is_stream: scan.stream(), load, prefix, headers, body };
+    let (path, answers) = (endpoint.path(), endpoint.answers);
+    let call = Call { path, is_stream: scan.stream(), answers, load, prefix, headers, body };
     Ok(Asked { settings, admitted, account, model, choices, is_padded, call, slot, keeps_usage, explains })
 }
 
@@ -282,7 +289,11 @@ impl Known {
             return Err(ApiError::model_not_found(&model));
         }
         let choices = choices(&scan);
-        let cost = estimate(&scan, choices, policy.assumed_max_tokens());
+        let assumed = match endpoint.answers {
+            Answers::Choices => policy.assumed_max_tokens(),
+            Answers::Vectors => 0,
+        };
+        let cost = estimate(&scan, choices, assumed);
         let needs = policy.needs(who, &model, cost);
         let reservation = policy.lease(&needs, core.now()).map_err(|rejection| {
             self.limits = rejection.limits().unwrap_or_default();

@@ -24,6 +24,8 @@ use std::time::Duration;
 use thiserror::Error;
 use tokio::time::{Instant, Sleep, sleep_until};
 use wire::headers::KEYS;
+use wire::openai::ENDPOINTS;
+use wire::openai::endpoint::Answers;
 
 /// The largest list of models or status we read.
 pub(crate) const MODELS_BYTES_MAX: usize = 1 << 20;
@@ -32,9 +34,6 @@ const CLOSED_UNUSED_WITHIN: Duration = Duration::from_secs(2);
 /// How often a silent worker's health is looked at again.
 const STUCK_LOOKS: Duration = Duration::from_millis(500);
 
-/// The paths that requests are relayed to, the same at the worker as here.
-const PATHS: [&str; 2] = ["/v1/chat/completions", "/v1/completions"];
-
 /// A request as every worker would get it.
 #[derive(Debug, Clone)]
 pub(crate) struct Call {
@@ -42,6 +41,8 @@ pub(crate) struct Call {
     pub(crate) path: &'static str,
     /// True if the client asked for a stream.
     pub(crate) is_stream: bool,
+    /// The shape of answers.
+    pub(crate) answers: Answers,
     /// The load that it is to a worker.
     pub(crate) load: u32,
     /// The hash of what its prompt begins with, where workers are picked by it.
@@ -66,7 +67,7 @@ impl Call {
 
 /// A path as one bit; 0 for paths that are not relayed.
 pub(crate) fn endpoint_bit(path: &str) -> u8 {
-    PATHS.iter().position(|known| *known == path).map_or(0, |at| 1 << at)
+    ENDPOINTS.iter().position(|known| known.path() == path).map_or(0, |at| 1 << at)
 }
 
 /// How long a worker may be silent.

@@ -4,6 +4,8 @@
 mod discovered;
 #[path = "router/edges.rs"]
 mod edges;
+#[path = "router/embeddings.rs"]
+mod embeddings;
 #[path = "router/fleet.rs"]
 mod fleet;
 #[path = "router/harness.rs"]

@@ -457,6 +457,9 @@ pub const WORKER_PREFIX_HITS: Def = Def::counter(
     "Prompt tokens that were found in the prefix cache and not computed",
     &["model"],
 );
+/// Embeddings.
+pub const WORKER_EMBEDDINGS: Def =
+    Def::counter("forebay_worker_embeddings_total", "Embeddings that were answered, one for each input", &["model"]);
 /// Blocks of the prefix cache.
 pub const WORKER_PREFIX_BLOCKS: Def = Def::gauge(
     "forebay_worker_prefix_cache_blocks",

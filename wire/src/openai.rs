@@ -11,6 +11,7 @@ mod complaint;
 pub mod completion;
 mod counting;
 mod draft;
+pub mod embeddings;
 pub mod endpoint;
 pub mod error;
 pub mod filter;
@@ -30,7 +31,8 @@ pub mod usage;
 mod value;
 
 pub use counting::ask_for_usage;
-pub use endpoint::{CHAT, COMPLETIONS, ENDPOINTS, Endpoint};
+pub use embeddings::{Embed, parse_embed};
+pub use endpoint::{CHAT, COMPLETIONS, EMBEDDINGS, ENDPOINTS, Endpoint};
 pub use error::{ApiError, ErrorKind};
 pub use generate::{Generate, parse};
 pub use message::{ChatMessage, template_messages};

@@ -8,7 +8,8 @@ use proptest::collection::vec;
 use proptest::prelude::*;
 use proptest::sample::select;
 use serde_json::{Value, json};
-use wire::openai::channels::{Found, Kind, read_event, read_whole};
+use wire::openai::channels::{Found, Kind, Whole, read_event, read_whole};
+use wire::openai::endpoint::Answers;
 use wire::sse::Event;
 
 /// Names that mean something in an answer, and some that do not.
@@ -192,14 +193,15 @@ fn what_is_no_answer_is_refused() {
         "<html>",
         "data: {}",
     ] {
-        assert!(read_whole(whole.as_bytes()).is_err(), "{whole}");
+        assert!(read_whole(whole.as_bytes(), Answers::Choices).is_err(), "{whole}");
     }
     for whole in [
         r#"{"choices":[{"message":{"content":null,"tool_calls":[]}}]}"#,
         "\u{feff}{\"choices\":[{\"text\":\"\"}]}",
         r#" {"choices":[{"index":null,"text":"x"}],"usage":{"total_tokens":2.0}} "#,
     ] {
-        assert!(matches!(read_whole(whole.as_bytes()), Ok(Found::Answer(_))), "{whole}");
+        let found = read_whole(whole.as_bytes(), Answers::Choices);
+        assert!(matches!(found, Ok(Whole::Answer(_))), "{whole}");
     }
     let deep = format!(r#"{{"choices":[{{"delta":{{"x":{}1{}}}}}]}}"#, "[".repeat(100), "]".repeat(100));
     assert!(read_event(&Event { event: String::new(), data: deep }).is_err());
@@ -237,4 +239,31 @@ fn errors_and_ends_are_found_in_every_shape() {
     assert_eq!(event("ping", r#"{"type":"ping"}"#), Ok(Found::Foreign));
     assert_eq!(event("note", "not json"), Ok(Found::Foreign));
     assert!(event("", r#"{"type":"ping"}"#).is_err() && event("message", "x").is_err());
+}
+
+#[test]
+fn vectors_are_numbers_or_those_in_base64_and_nothing_else_is_an_answer() {
+    let read = |body: &str| read_whole(body.as_bytes(), Answers::Vectors);
+    let one = r#"{"object":"list","data":[{"object":"embedding","index":0,"embedding":[1,-0.5e-3]}],"model":"m"}"#;
+    assert_eq!(read(one), Ok(Whole::Vectors { count: 1, usage: None }));
+    let counted = one.replace(r#""model""#, r#""usage":{"prompt_tokens":7,"total_tokens":7},"model""#);
+    assert_eq!(read(&counted), Ok(Whole::Vectors { count: 1, usage: Some(Usage::new(7, 0)) }));
+    let two = r#"{"data":[{"embedding":"AACAPg=="},{"embedding":[[1],[2]]}]}"#;
+    assert_eq!(read(two), Ok(Whole::Vectors { count: 2, usage: None }));
+    for body in [
+        "{}",
+        r#"{"data":[]}"#,
+        r#"{"data":{"embedding":[1]}}"#,
+        r#"{"data":[1]}"#,
+        r#"{"data":[{"index":0}]}"#,
+        r#"{"data":[{"embedding":["words"]}]}"#,
+        r#"{"data":[{"embedding":""}]}"#,
+        r#"{"data":[{"embedding":{"a":1}}]}"#,
+        r#"{"data":[{"embedding":[1]}]"#,
+        r#"{"choices":[{"index":0,"text":"a"}]}"#,
+    ] {
+        assert!(read(body).is_err(), "{body}");
+    }
+    assert!(matches!(read(r#"{"error":{"message":"m","type":"t","code":503}}"#), Ok(Whole::Error(_))));
+    assert!(read_whole(one.as_bytes(), Answers::Choices).is_err());
 }

@@ -129,6 +129,7 @@ proptest! {
     fn any_bytes_are_a_request_or_refused(body in vec(any::<u8>(), 0..100)) {
         claims::chat_request(&body);
         claims::completion_request(&body);
+        claims::embeddings_request(&body);
         claims::scanned(&body);
         claims::model_list(&body);
     }
@@ -175,6 +176,7 @@ proptest! {
     fn any_json_is_a_request_or_refused(body in json()) {
         claims::chat_request(body.to_string().as_bytes());
         claims::completion_request(body.to_string().as_bytes());
+        claims::embeddings_request(body.to_string().as_bytes());
     }
 
     #[test]
@@ -185,6 +187,13 @@ proptest! {
     #[test]
     fn completions_with_any_field_beside_are_screened_in_full_or_refused(body in completion()) {
         claims::completion_request(body.to_string().as_bytes());
+    }
+
+    #[test]
+    fn embeddings_with_any_field_beside_are_screened_in_full_or_refused(body in completion()) {
+        let mut body = body;
+        body["input"] = body["prompt"].take();
+        claims::embeddings_request(body.to_string().as_bytes());
     }
 
     #[test]
@@ -209,5 +218,6 @@ fn deep_nesting_is_refused_without_recursion() {
         let body = open.repeat(200_000);
         claims::chat_request(body.as_bytes());
         claims::completion_request(body.as_bytes());
+        claims::embeddings_request(body.as_bytes());
     }
 }

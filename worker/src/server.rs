@@ -11,6 +11,7 @@ mod app;
 mod chat;
 mod choice;
 mod completion;
+mod embed;
 mod generate;
 mod handle;
 mod health;
@@ -36,6 +37,7 @@ use illness::Illness;
 use listen::{Bodies, Drain, HttpMeters};
 use loader::Loader;
 use models::calls::Format;
+use models::embedding::Embedder;
 use models::template::ChatTemplate;
 use models::thoughts::Marks;
 use models::tokenizer::Tokenizer;
@@ -84,6 +86,8 @@ pub(crate) struct ServerModel {
     pub(crate) tokenizer: Arc<Tokenizer>,
     pub(crate) template: Option<ChatTemplate>,
     pub(crate) structures: Arc<Structures>,
+    /// The making of its embeddings, or why it has none.
+    pub(crate) embedder: Result<Embedder, String>,
     /// The format of its calls of tools.
     pub(crate) calls: &'static Format,
     /// The marks of its thoughts, if it has any.

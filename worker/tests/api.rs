@@ -12,6 +12,8 @@ mod worker_process;
 mod answers;
 #[path = "api/cache.rs"]
 mod cache;
+#[path = "api/embeddings.rs"]
+mod embeddings;
 #[path = "api/errors.rs"]
 mod errors;
 #[path = "api/life.rs"]

@@ -3,7 +3,8 @@
 //! Knows no socket and no clock, so that every way in which a stream can go wrong is a unit test.
 
 use super::event::{Outcome, RequestEvent};
-use wire::openai::channels::{Answer, Found, error_message, read_event, read_whole};
+use wire::openai::channels::{Answer, Found, Whole, error_message, read_event, read_whole};
+use wire::openai::endpoint::Answers;
 use wire::sse::{Decoder, Event};
 
 /// The most bytes of one server-sent event: far beyond any chunk, small beside the machine.
@@ -97,10 +98,10 @@ fn take_answer(now_ns: u64, answer: Answer, event: &mut RequestEvent) {
 
 /// Takes an answer that was not streamed, whole since `now_ns`.
 pub(super) fn take_whole(now_ns: u64, body: &[u8], event: &mut RequestEvent) -> Result<(), Fault> {
-    match read_whole(body) {
-        Ok(Found::Answer(answer)) => take_answer(now_ns, answer, event),
-        Ok(Found::Error(error)) => return Err(Fault(Outcome::InvalidBody, error.message)),
-        Ok(Found::Done | Found::Foreign) => {}
+    match read_whole(body, Answers::Choices) {
+        Ok(Whole::Answer(answer)) => take_answer(now_ns, answer, event),
+        Ok(Whole::Error(error)) => return Err(Fault(Outcome::InvalidBody, error.message)),
+        Ok(Whole::Vectors { .. }) => {}
         Err(problem) => return Err(Fault(Outcome::InvalidBody, problem.to_string())),
     }
     match event.finish_reason {

@@ -8,6 +8,7 @@ use rand::{Rng, SeedableRng};
 use serde_json::{Value, json};
 use std::collections::BTreeMap;
 use std::time::Duration;
+use wire::openai::endpoint::Answers;
 use wire::openai::scan::{Limits, scan};
 use wire::openai::{CHAT, channels::Kind};
 use wire::sse::Decoder;
@@ -155,7 +156,9 @@ fn results_of_the_filter_are_told_in_azures_words() {
     assert_eq!((&last["content_filter_results"], &last["finish_reason"]), (&filtered, &json!("content_filter")));
 
     let whole = json!({"id": "c", "choices": [{"index": 0, "finish_reason": "stop", "message": {"content": "so ab"}}]});
-    let out = Gate::new(admitted_by(config), 1, false).whole(Bytes::from(whole.to_string())).expect("an answer");
+    let out = Gate::new(admitted_by(config), 1, (Answers::Choices, false))
+        .whole(Bytes::from(whole.to_string()))
+        .expect("an answer");
     let value: Value = serde_json::from_slice(&out.bytes.into_bytes()).expect("json");
     assert_eq!(value["prompt_filter_results"][0]["content_filter_results"], clean);
     assert_eq!(value["choices"][0]["content_filter_results"], filtered);
@@ -174,7 +177,7 @@ fn padded_streams_say_the_same_in_few_lengths() {
         let mut frames = Vec::new();
         framer.push(Bytes::from(stream), &mut frames).expect("an event stream");
         let admitted = admitted_by(json!({"deny_list": {"phrases": phrases}}));
-        let out = Gate::new(admitted, 1, false).padded(7).frames(frames).bytes.into_bytes();
+        let out = Gate::new(admitted, 1, (Answers::Choices, false)).padded(7).frames(frames).bytes.into_bytes();
         let mut lengths = Vec::new();
         Decoder::new(1 << 20)
             .push(&out, |event| lengths.extend((!wire::sse::is_done(&event.data)).then_some(event.data.len())))

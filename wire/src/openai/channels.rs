@@ -32,6 +32,22 @@ pub enum Found {
     Foreign,
 }
 
+/// The content of an answer that is not streamed.
+#[derive(Debug, Clone, PartialEq)]
+pub enum Whole {
+    /// Choices.
+    Answer(Answer),
+    /// Vectors, which hold no text.
+    Vectors {
+        /// How many.
+        count: usize,
+        /// Tokens, where they were counted.
+        usage: Option<Usage>,
+    },
+    /// An error, in any shape that is published.
+    Error(Fault),
+}
+
 /// A chunk of a streamed answer, or a whole answer.
 #[derive(Debug, Clone, Default, PartialEq)]
 pub struct Answer {

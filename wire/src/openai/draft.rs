@@ -1,6 +1,7 @@
 //! A request under construction, as the fields of a body fill it in.
 
 use super::error::ApiError;
+use super::given::Given;
 use super::message::ChatMessage;
 use super::prompt::Prompt;
 use super::sampling::Sampling;
@@ -46,6 +47,29 @@ pub enum Opening {
     Continue,
 }
 
+/// The most numbers of an embedding.
+pub(super) const DIMENSIONS_MAX: u32 = 1 << 17;
+
+/// The form of numbers in an answer.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub enum Encoding {
+    /// A list of numbers.
+    #[default]
+    Float,
+    /// Little-endian binary32 in base64.
+    Base64,
+}
+
+impl Encoding {
+    pub(super) fn read(given: Given<'_>) -> Result<Self, ApiError> {
+        match given.json::<String>()?.as_str() {
+            "float" => Ok(Self::Float),
+            "base64" => Ok(Self::Base64),
+            _ => Err(given.wrong("\"float\" or \"base64\"")),
+        }
+    }
+}
+
 /// A request under construction; the setters of [`Field`](super::endpoint::Field) fill it.
 #[derive(Debug, Default)]
 pub struct Draft {
@@ -70,6 +94,10 @@ pub struct Draft {
     pub(super) top_logprobs: Option<u32>,
     pub(super) best_of: Option<u32>,
     pub(super) has_stream_options: bool,
+    /// The form of numbers of an embedding, and how many.
+    pub(super) encoding: Encoding,
+    pub(super) dimensions: Option<u32>,
+    pub(super) has_no_special_tokens: bool,
     pub(super) output: Output,
 }
 

@@ -5,15 +5,17 @@
 
 mod chat;
 mod completions;
+mod embeddings;
 mod fields;
 mod reference;
 pub(super) mod row;
 
 pub use chat::CHAT;
 pub use completions::COMPLETIONS;
+pub use embeddings::EMBEDDINGS;
 pub(super) use fields::{MESSAGE, PART, STREAM_OPTIONS};
 pub use reference::{fields as reference, openapi};
-pub use row::{Endpoint, ErrorShape, Fate, Field, Kind, Replay, Setter, TextRole};
+pub use row::{Answers, Endpoint, ErrorShape, Fate, Field, Kind, Replay, Setter, TextRole};
 
 /// All endpoints that generate, embed or rank.
-pub static ENDPOINTS: &[&Endpoint] = &[&CHAT, &COMPLETIONS];
+pub static ENDPOINTS: &[&Endpoint] = &[&CHAT, &COMPLETIONS, &EMBEDDINGS];

@@ -66,6 +66,11 @@ pub fn parse(body: &[u8], scan: &Scan, endpoint: &Endpoint) -> Result<Generate, 
     if !(1..=N_MAX).contains(&scan.n()) {
         return Err(ApiError::invalid("n", format!("`n` must be between 1 and {N_MAX}, not {}", scan.n())));
     }
+    fill(body, scan)?.finish(endpoint)
+}
+
+/// Fills a draft with the fields that the scan found.
+pub(super) fn fill(body: &[u8], scan: &Scan) -> Result<Draft, ApiError> {
     if let Some(path) = scan.refused() {
         return Err(ApiError::unsupported(path, format!("`{path}` is not supported yet; leave it out")));
     }
@@ -81,7 +86,7 @@ pub fn parse(body: &[u8], scan: &Scan, endpoint: &Endpoint) -> Result<Generate, 
             set(&mut draft, Given { name: field.name, raw: span.of(body) })?;
         }
     }
-    draft.finish(endpoint)
+    Ok(draft)
 }
 
 impl Draft {

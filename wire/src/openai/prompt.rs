@@ -1,4 +1,4 @@
-//! Prompts of a completion: texts, or token ids.
+//! Prompts of a completion, or inputs to embed: texts, or token ids.
 
 use super::error::ApiError;
 use super::given::Given;
@@ -69,7 +69,8 @@ pub(super) fn prompts(given: Given<'_>) -> Result<Vec<Prompt>, ApiError> {
         _ => vec![given.json::<Ids>()?.into()],
     };
     if prompts.is_empty() || prompts.iter().any(|prompt| matches!(prompt, Prompt::Tokens(ids) if ids.is_empty())) {
-        return Err(ApiError::invalid("prompt", "`prompt` must not be an empty list"));
+        let name = given.name;
+        return Err(ApiError::invalid(name, format!("`{name}` must not be an empty list")));
     }
     Ok(prompts)
 }

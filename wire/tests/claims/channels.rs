@@ -1,14 +1,16 @@
 //! Claims about any answer, whoever made it up: used by the property tests and by the fuzzer.
 
 use bytes::Bytes;
-use wire::openai::channels::{Answer, Edits, Envelope, Found, all_texts, error_message, read_event, read_whole};
+use wire::openai::channels::{Answer, Edits, Envelope, Found, Whole, all_texts, error_message, read_event, read_whole};
+use wire::openai::endpoint::Answers;
 use wire::sse::{Event, Framer};
 
 /// Bytes as the body of a whole answer, and as the data of an event.
 pub(crate) fn answer(data: &[u8]) {
     _ = all_texts(data);
     _ = error_message(data);
-    let whole = read_whole(data);
+    let whole = read_whole(data, Answers::Choices);
+    _ = read_whole(data, Answers::Vectors);
     let Ok(json) = std::str::from_utf8(data) else {
         assert!(whole.is_err(), "an answer is text");
         return;
@@ -18,8 +20,8 @@ pub(crate) fn answer(data: &[u8]) {
     if let Ok(Found::Answer(answer)) = &found {
         chunk(answer, json);
     }
-    if matches!(whole, Ok(Found::Answer(_))) {
-        assert_eq!(found, whole, "a whole answer is read as a chunk is");
+    if let Ok(Whole::Answer(answer)) = whole {
+        assert_eq!(found, Ok(Found::Answer(answer)), "a whole answer is read as a chunk is");
     }
 }
 

@@ -9,7 +9,9 @@ use wire::openai::generate::{Generate, Input};
 use wire::openai::models::{Model, ModelList};
 use wire::openai::prompt::Prompt;
 use wire::openai::scan::{Limits, Scan};
-use wire::openai::{ApiError, CHAT, COMPLETIONS, Endpoint, Sampling, parse, scan as scan_body};
+use wire::openai::{
+    ApiError, CHAT, COMPLETIONS, EMBEDDINGS, Endpoint, Sampling, parse, parse_embed, scan as scan_body,
+};
 use wire::sse::{Decoder, Event, SseError, encode_data};
 
 /// A body that is accepted is a chat within every limit, and the scan has seen all that the model will read.
@@ -37,6 +39,27 @@ pub(crate) fn completion_request(body: &[u8]) {
     let mut token_ids = 0;
     for prompt in prompts {
         match prompt {
+            Prompt::Text(text) => screened(body, &found, text),
+            Prompt::Tokens(ids) => token_ids += ids.len(),
+        }
+    }
+    assert_eq!(found.token_ids() as usize, token_ids, "unscreened tokens go unnoticed");
+}
+
+/// The same for embeddings.
+pub(crate) fn embeddings_request(body: &[u8]) {
+    let result = scan_body(body, &EMBEDDINGS, &Limits::default())
+        .and_then(|found| parse_embed(body, &found, &EMBEDDINGS).map(|request| (found, request)));
+    let (found, request) = match result {
+        Ok(read) => read,
+        Err(error) => return refusal(&error),
+    };
+    assert!((1..=2048).contains(&request.inputs.len()));
+    assert_eq!(found.prompts() as usize, request.inputs.len());
+    assert!(request.dimensions != Some(0) && request.truncate_prompt_tokens != Some(0));
+    let mut token_ids = 0;
+    for input in &request.inputs {
+        match input {
             Prompt::Text(text) => screened(body, &found, text),
             Prompt::Tokens(ids) => token_ids += ids.len(),
         }

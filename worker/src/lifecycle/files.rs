@@ -7,6 +7,7 @@ use loader::Probe;
 use super::error::ModelError;
 use super::instead::Instead;
 use models::demo;
+use models::embedding::EmbeddingFiles;
 use models::gguf::{self, GgufText};
 use models::tokenizer::TextFiles;
 use models::tokenizer_json::{self, Forms, MERGES_TXT, TEKKEN_JSON, TOKENIZER_MODEL, VOCAB_JSON, Written};
@@ -29,6 +30,8 @@ pub(super) struct Files {
     added_tokens: Option<Bytes>,
     chat_template_jinja: Option<Cow<'static, str>>,
     chat_template_json: Option<Bytes>,
+    /// `sentence-transformers`' files: `modules.json`, `1_Pooling/config.json`, `sentence_bert_config.json`.
+    modules: [Option<Bytes>; 3],
     /// A GGUF file's metadata beside its vocabulary.
     gguf: Option<GgufText>,
 }
@@ -85,6 +88,7 @@ impl Files {
             added_tokens: may("added_tokens.json"),
             chat_template_jinja: template.map(|bytes| String::from_utf8_lossy(bytes).into_owned().into()),
             chat_template_json: may("chat_template.json"),
+            modules: ["modules.json", "1_Pooling/config.json", "sentence_bert_config.json"].map(may),
             gguf,
         }
     }
@@ -103,6 +107,12 @@ impl Files {
             gguf: self.gguf.as_ref(),
             names: self.names.as_ref(),
         }
+    }
+
+    /// Those that say how embeddings are made.
+    pub(super) fn embedding(&self) -> EmbeddingFiles<'_> {
+        let [modules_json, pooling_json, sentence_json] = self.modules.each_ref().map(Option::as_deref);
+        EmbeddingFiles { modules_json, pooling_json, sentence_json, config_json: &self.config }
     }
 
     /// A digest of all that makes tokens of a text, and text of tokens: tokenizer, special tokens and chat template.

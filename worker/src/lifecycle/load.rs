@@ -11,6 +11,7 @@ use loader::{Load, LoadError, OpenOptions, Probe, Weights};
 use telemetry::names;
 use tokio::task::{JoinHandle, spawn_blocking};
 use tracing::{Instrument, info_span};
+use wire::Chain;
 use wire::digest::Digest;
 use wire::evidence::Verdict;
 use wire::status::{ModelDigests, ModelPhase};
@@ -35,6 +36,7 @@ use compute::Model;
 use compute::backend::Generation;
 use compute::memory::Demand;
 use models::demo;
+use models::embedding::Embedder;
 use models::gguf;
 use models::template::ChatTemplate;
 use models::tokenizer::Tokenizer;
@@ -126,7 +128,8 @@ pub(super) async fn look(context: &Context, source: &ModelSource) -> Result<Look
     let (files, config) = (Arc::clone(&found.files), found.config.clone());
     let text = spawn_blocking({
         let files = Arc::clone(&files);
-        move || read_text(&files)
+        let is_encoder = config.encoder.is_some();
+        move || read_text(&files, is_encoder)
     });
     // Side by side with the tokenizer, which on a near disk takes longer than everything else.
     let opened = if context.kind.reads_weights() {
@@ -212,19 +215,25 @@ pub(super) fn note_digest(context: &Context, name: &str, weights: Option<&Arrive
 pub(super) struct Text {
     pub(super) tokenizer: Tokenizer,
     pub(super) template: Option<ChatTemplate>,
+    /// The making of its embeddings, or why it has none.
+    pub(super) embedder: Result<Embedder, String>,
     took: Duration,
 }
 
 /// Reads tokenizer and template. Blocks.
-pub(super) fn read_text(files: &Files) -> Result<Text, ModelError> {
+pub(super) fn read_text(files: &Files, is_encoder: bool) -> Result<Text, ModelError> {
     let begun = Instant::now();
+    let embedder = Embedder::parse(&files.embedding(), is_encoder).map_err(|error| Chain(&error).to_string());
+    if let Err(fault) = &embedder {
+        tracing::warn!(%fault, "embeddings of this model will be refused");
+    }
     let files = files.text();
     let tokenizer = Tokenizer::parse(&files).map_err(ModelError::Text)?;
     let template = ChatTemplate::parse(&files, &tokenizer);
     if let Some(fault) = template.as_ref().and_then(ChatTemplate::fault) {
         tracing::warn!(%fault, "chat completions of this model will be refused");
     }
-    Ok(Text { tokenizer, template, took: begun.elapsed() })
+    Ok(Text { tokenizer, template, embedder, took: begun.elapsed() })
 }
 
 struct Facts {
@@ -285,6 +294,7 @@ fn serve(
         calls: config.calls_of(text.template.as_ref()),
         thoughts: config.thoughts_of(text.template.as_ref()),
         template: text.template,
+        embedder: text.embedder,
         structures,
         created_unix_s: now_unix_s(),
         proof: facts.proof.clone(),

@@ -104,7 +104,8 @@ async fn carry_out(context: &Arc<Context>, name: &str, found: Found, old: Arc<Re
     let (files, config) = (Arc::clone(&found.files), found.config.clone());
     let text = spawn_blocking({
         let files = Arc::clone(&files);
-        move || read_text(&files)
+        let is_encoder = config.encoder.is_some();
+        move || read_text(&files, is_encoder)
     });
     let weights = match &old.weights {
         None => None,
@@ -142,6 +143,7 @@ async fn carry_out(context: &Arc<Context>, name: &str, found: Found, old: Arc<Re
         calls: context.config.calls_of(text.template.as_ref()),
         thoughts: context.config.thoughts_of(text.template.as_ref()),
         template: text.template,
+        embedder: text.embedder,
         structures,
         created_unix_s: now_unix_s(),
         proof,

@@ -3,6 +3,7 @@
 use super::chat::ChatWriter;
 use super::choice::PreparedPrompt;
 use super::completion::CompletionWriter;
+use super::embed::embed;
 use super::generate::{Generation, apart, submit};
 use super::observed::Observed;
 use super::plan::{begun, plan};
@@ -11,6 +12,7 @@ use super::{Server, ServerModel};
 use axum::body::Body;
 use axum::response::Response;
 use bytes::Bytes;
+use compute::backend::Makes;
 use http::HeaderMap;
 use listen::Access;
 use models::calls::in_words;
@@ -19,6 +21,7 @@ use serde_json::{Map, Value};
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 use tracing::Instrument;
+use wire::openai::endpoint::Answers;
 use wire::openai::generate::{Input, Opening, Output};
 use wire::openai::scan::Limits;
 use wire::openai::tools::{Tool, ToolChoice};
@@ -39,12 +42,34 @@ pub(super) async fn handle(
     let observed = Observed::begin(endpoint, &id, &headers, access);
     let span = observed.span.clone();
     let answered = async move {
+        if endpoint.answers == Answers::Vectors {
+            return embedded(endpoint, &server, &headers, body, observed).await;
+        }
         match begin(endpoint, &server, &id, &headers, body, &observed).await {
             Ok(begun) => begun.answer(server.comment_interval, observed).await,
             Err(error) => failed(observed, &error),
         }
     };
     answered.instrument(span).await
+}
+
+/// Answers a request for embeddings.
+async fn embedded(
+    endpoint: &'static Endpoint,
+    server: &Server,
+    headers: &HeaderMap,
+    body: Body,
+    mut observed: Observed,
+) -> Response {
+    let answered = async {
+        refuse_when_ending(server)?;
+        let body = server.bodies.read(headers, body).await?;
+        embed(endpoint, server, headers, body, &mut observed).await
+    };
+    match answered.await {
+        Ok((response, model, ignored)) => annotate(response, &model, &ignored),
+        Err(error) => failed(observed, &error),
+    }
 }
 
 /// A request whose sequences the engine has.
@@ -71,6 +96,10 @@ async fn begin(
     let model = server.model(request.model.as_deref())?;
     observed.model(&model.id);
     observed.asked(&request);
+    if model.engine.limits().makes != Makes::Logits {
+        let message = "this model makes no text; it is served at /v1/embeddings";
+        return Err(ApiError::unsupported("model", message));
+    }
     let (request, prompts) = apart({
         let model = Arc::clone(&model);
         // What is truncated may be as long as it likes.

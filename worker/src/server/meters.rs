@@ -1,7 +1,7 @@
 //! Metrics of a model's requests, labels resolved once: vLLM's that the engine cannot know, since it knows sequences
 //! alone.
 
-use prometheus::Histogram;
+use prometheus::{Histogram, IntCounter};
 use telemetry::metrics::Registry;
 use telemetry::names;
 
@@ -11,6 +11,7 @@ pub(crate) struct RequestMeters {
     choices: Histogram,
     max_tokens: Histogram,
     longest: Histogram,
+    embeddings: IntCounter,
 }
 
 impl RequestMeters {
@@ -21,6 +22,7 @@ impl RequestMeters {
             choices: histogram(&names::VLLM_REQUEST_N),
             max_tokens: histogram(&names::VLLM_REQUEST_MAX_TOKENS),
             longest: histogram(&names::VLLM_REQUEST_MAX_GENERATION_TOKENS),
+            embeddings: registry.counter(&names::WORKER_EMBEDDINGS).with_label_values(&[model]),
         }
     }
 
@@ -28,6 +30,11 @@ impl RequestMeters {
     pub(super) fn asked(&self, choices: u32, max_tokens: usize) {
         self.choices.observe(f64::from(choices));
         self.max_tokens.observe(f64::from(u32::try_from(max_tokens).unwrap_or(u32::MAX)));
+    }
+
+    /// Counts embeddings that were answered.
+    pub(super) fn embedded(&self, count: usize) {
+        self.embeddings.inc_by(count as u64);
     }
 
     /// Observes a prompt whose choices have finished, the longest of them with so many tokens.

@@ -167,7 +167,8 @@ pub fn all_texts(body: &[u8]) -> Vec<String> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::openai::channels::{Found, read_whole};
+    use crate::openai::channels::{Whole, read_whole};
+    use crate::openai::endpoint::Answers;
 
     #[test]
     fn an_errors_class_is_read_from_any_published_shape() {
@@ -188,8 +189,8 @@ mod tests {
             (json!({"error": {"code": "context_length_exceeded"}}), ErrorClass::Request),
             (json!({"choices": [{"index": 0, "error": {"code": 429, "message": "m"}}]}), ErrorClass::Overloaded),
         ] {
-            let found = read_whole(error.to_string().as_bytes());
-            assert!(matches!(&found, Ok(Found::Error(fault)) if fault.class == expected), "{error}: {found:?}");
+            let found = read_whole(error.to_string().as_bytes(), Answers::Choices);
+            assert!(matches!(&found, Ok(Whole::Error(fault)) if fault.class == expected), "{error}: {found:?}");
         }
     }
 

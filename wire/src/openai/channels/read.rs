@@ -1,10 +1,13 @@
 //! From the JSON of an answer to its channels.
 
 use super::error::{Clues, fault_of_text};
-use super::{Answer, Channel, Choice, Found, Holder, Kind, NotAnAnswer, Step, Text};
+use super::{Answer, Channel, Choice, Found, Holder, Kind, NotAnAnswer, Step, Text, Whole};
+use crate::openai::endpoint::Answers;
 use crate::openai::scan::lexer::{Fault as LexerFault, Leaf, Lexer, Problem};
 use crate::openai::scan::{Span, unescape};
+use crate::openai::usage::Usage;
 use crate::sse::{Event, is_done};
+use serde::Deserialize;
 use std::borrow::Cow;
 
 /// The deepest nesting of an answer: published ones reach 8.
@@ -35,20 +38,56 @@ pub fn read_event(event: &Event) -> Result<Found, NotAnAnswer> {
     }
 }
 
-/// Reads an answer that is not streamed: `Found::Answer` or `Found::Error`.
+/// Reads an answer of some shape that is not streamed.
 ///
 /// # Errors
-/// It is not JSON, or has no whole choices.
-pub fn read_whole(body: &[u8]) -> Result<Found, NotAnAnswer> {
+/// It is not JSON, or has no whole choices, or no vectors.
+pub fn read_whole(body: &[u8], shape: Answers) -> Result<Whole, NotAnAnswer> {
     let (answer, clues) = read(body)?;
     if clues.is_error() {
-        return Ok(Found::Error(clues.fault(body)));
+        return Ok(Whole::Error(clues.fault(body)));
+    }
+    if shape == Answers::Vectors {
+        return read_vectors(body);
     }
     let answer = answer.ok_or(NotAnAnswer("has no `choices`"))?;
     if answer.choices.is_empty() || !answer.choices.iter().all(|choice| choice.is_whole) {
         return Err(NotAnAnswer("has no `choices` with a `message` or `text`"));
     }
-    Ok(Found::Answer(answer))
+    Ok(Whole::Answer(answer))
+}
+
+/// The count of tokens beside vectors.
+#[derive(Deserialize)]
+struct Prompted {
+    prompt_tokens: u32,
+}
+
+/// Counts the vectors of an answer.
+fn read_vectors(json: &[u8]) -> Result<Whole, NotAnAnswer> {
+    let mut reader = Reader { lexer: Lexer::lenient(json, DEPTH_MAX), clues: Clues::default() };
+    let (mut vectors, mut usage) = (None, None);
+    reader.members(|reader, name, _| {
+        match name {
+            "data" if reader.lexer.peek() == b'[' => {
+                let mut count = 0;
+                reader.items(|reader, _| {
+                    count += 1;
+                    reader.vector()
+                })?;
+                vectors = Some(count);
+            }
+            "usage" => {
+                let span = reader.skip()?;
+                let counted = serde_json::from_slice(reader.lexer.bytes(span)).ok();
+                usage = counted.map(|Prompted { prompt_tokens }| Usage::new(prompt_tokens, 0));
+            }
+            _ => _ = reader.skip()?,
+        }
+        Ok(())
+    })?;
+    let count = vectors.filter(|count| *count > 0).ok_or(NotAnAnswer("has no `data` with vectors"))?;
+    Ok(Whole::Vectors { count, usage })
 }
 
 /// Reads a document: its answer where it has choices, and what tells of an error.
@@ -115,6 +154,33 @@ impl<'b> Reader<'b> {
         self.lexer.end()?;
         self.clues.has_choices = has_choices;
         Ok((has_choices.then_some(answer), self.clues))
+    }
+
+    /// One vector: numbers, or those in base64.
+    fn vector(&mut self) -> Read {
+        if self.lexer.peek() != b'{' {
+            return self.lexer.fault(Problem::Kind("has a vector that is no object"));
+        }
+        let mut is_there = false;
+        self.members(|reader, name, _| {
+            if name != "embedding" {
+                return reader.skip().map(|_| ());
+            }
+            reader.lexer.peek();
+            let is_list = reader.lexer.peek() == b'[';
+            let mut is_right = true;
+            reader.lexer.walk(|leaf, raw| {
+                is_right &= match leaf {
+                    Leaf::Number => is_list,
+                    Leaf::Text => !is_list && !raw.is_empty(),
+                    Leaf::Name => false,
+                };
+                Ok(())
+            })?;
+            is_there = is_right;
+            Ok(())
+        })?;
+        if is_there { Ok(()) } else { self.lexer.fault(Problem::Kind("has a vector without numbers")) }
     }
 
     fn choice(&mut self, position: u32) -> Read<Choice> {

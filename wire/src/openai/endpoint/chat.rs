@@ -1,7 +1,7 @@
 //! The row of `POST /v1/chat/completions`.
 
-use super::fields::{GENERATION, HINTS, STRUCTURE, UNDONE, honoured, ignored, refused, refused_text};
-use super::row::{Endpoint, ErrorShape, Field, Kind, Replay, TextRole};
+use super::fields::{GENERATION, HINTS, PLACE, STRUCTURE, UNDONE, honoured, ignored, refused, refused_text};
+use super::row::{Answers, Endpoint, ErrorShape, Field, Kind, Replay, TextRole};
 use crate::openai::sampling::TOP_LOGPROBS_MAX;
 use crate::openai::{message, tools};
 
@@ -12,10 +12,11 @@ pub static CHAT: Endpoint = Endpoint {
     prompt: "messages",
     logprobs: "top_logprobs",
     id_prefix: "chatcmpl",
-    fields: &[FIELDS, GENERATION, STRUCTURE, HINTS, UNDONE],
+    fields: &[FIELDS, GENERATION, PLACE, STRUCTURE, HINTS, UNDONE],
     max_tokens: None,
     errors: ErrorShape::OpenAi,
     replay: Replay::Once,
+    answers: Answers::Choices,
 };
 
 static FIELDS: &[Field] = &[

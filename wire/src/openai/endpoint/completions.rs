@@ -1,7 +1,7 @@
 //! The row of `POST /v1/completions`.
 
-use super::fields::{GENERATION, HINTS, STRUCTURE, UNDONE, honoured, refused, refused_text};
-use super::row::{Endpoint, ErrorShape, Field, Kind, Replay, TextRole};
+use super::fields::{GENERATION, HINTS, PLACE, STRUCTURE, UNDONE, honoured, refused, refused_text};
+use super::row::{Answers, Endpoint, ErrorShape, Field, Kind, Replay, TextRole};
 use crate::openai::prompt;
 use crate::openai::sampling::N_MAX;
 
@@ -16,11 +16,12 @@ pub static COMPLETIONS: Endpoint = Endpoint {
     prompt: "prompt",
     logprobs: "logprobs",
     id_prefix: "cmpl",
-    fields: &[FIELDS, GENERATION, STRUCTURE, HINTS, UNDONE],
+    fields: &[FIELDS, GENERATION, PLACE, STRUCTURE, HINTS, UNDONE],
     // OpenAI's default.
     max_tokens: Some(16),
     errors: ErrorShape::OpenAi,
     replay: Replay::Once,
+    answers: Answers::Choices,
 };
 
 static FIELDS: &[Field] = &[

@@ -107,6 +107,10 @@ pub(super) static GENERATION: &[Field] = &[
         draft.output.token_ids = given.boolean();
         Ok(())
     }),
+];
+
+/// Fields of every endpoint that the engine has a queue for.
+pub(super) static PLACE: &[Field] = &[
     // A tier is a priority, where the engine has any.
     honoured("service_tier", Kind::Text, |draft, given| {
         draft.tier_priority = sampling::service_tier(given);

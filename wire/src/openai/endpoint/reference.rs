@@ -1,7 +1,7 @@
 //! Rows as words and as a description for machines: the tables of `docs/semantics.md`, and OpenAPI.
 
 use super::ENDPOINTS;
-use super::row::{Endpoint, Fate, Field, Kind};
+use super::row::{Answers, Endpoint, Fate, Field, Kind};
 use serde_json::{Map, Value, json};
 use std::fmt::Write;
 
@@ -77,6 +77,13 @@ fn operation(endpoint: &Endpoint) -> Value {
         .map(|field| (field.name.to_owned(), or_null(schema(field.kind))))
         .collect();
     let answer = json!({"$ref": format!("#/components/schemas/{}", endpoint.name)});
+    let (description, content) = match endpoint.answers {
+        Answers::Choices => (
+            "The answer, whole or as a stream of events",
+            json!({"application/json": {"schema": answer}, "text/event-stream": {"schema": {"type": "string"}}}),
+        ),
+        Answers::Vectors => ("The answer", json!({"application/json": {"schema": answer}})),
+    };
     json!({
         "operationId": endpoint.name,
         "requestBody": {"required": true, "content": {"application/json": {"schema": {
@@ -85,10 +92,7 @@ fn operation(endpoint: &Endpoint) -> Value {
             "required": [endpoint.prompt],
         }}}},
         "responses": {
-            "200": {"description": "The answer, whole or as a stream of events", "content": {
-                "application/json": {"schema": answer},
-                "text/event-stream": {"schema": {"type": "string"}},
-            }},
+            "200": {"description": description, "content": content},
             "default": failure(),
         },
     })
@@ -174,10 +178,25 @@ fn schemas() -> Value {
         json!({"message": text, "type": text, "param": maybe_text, "code": maybe_text}),
         json!(["message", "type", "param", "code"]),
     );
+    let embedding = object(
+        json!({
+            "object": {"const": "embedding"}, "index": count,
+            "embedding": {"anyOf": [{"type": "array", "items": {"type": "number"}}, text]},
+        }),
+        json!(["object", "index", "embedding"]),
+    );
+    let embeddings = object(
+        json!({
+            "object": {"const": "list"}, "data": {"type": "array", "items": embedding}, "model": text,
+            "usage": object(json!({"prompt_tokens": count, "total_tokens": count}), json!(["prompt_tokens", "total_tokens"])),
+        }),
+        json!(["object", "data", "model", "usage"]),
+    );
     let model = object(json!({"id": text, "object": {"const": "model"}}), json!(["id", "object"]));
     json!({
         "chat": answer("chat.completion", chat),
         "text_completion": answer("text_completion", completion),
+        "embeddings": embeddings,
         "Error": object(json!({"error": error}), json!(["error"])),
         "Models": object(json!({"object": {"const": "list"}, "data": {"type": "array", "items": model}}), json!(["object", "data"])),
         "Version": object(json!({"version": text}), json!(["version"])),

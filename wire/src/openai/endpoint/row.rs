@@ -25,6 +25,8 @@ pub struct Endpoint {
     pub errors: ErrorShape,
     /// True if a request may be sent again that may have begun elsewhere.
     pub replay: Replay,
+    /// The shape of its answers.
+    pub answers: Answers,
 }
 
 impl Endpoint {
@@ -141,6 +143,15 @@ pub enum TextRole {
 pub enum ErrorShape {
     /// `{"error":{"message","type","param","code"}}`.
     OpenAi,
+}
+
+/// The shape of answers.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Answers {
+    /// `choices` with texts, whole or as a stream.
+    Choices,
+    /// `data` with vectors of numbers.
+    Vectors,
 }
 
 /// How often a request may be sent.
