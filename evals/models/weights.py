@@ -74,10 +74,20 @@ def tokenizer(reader):
                       "merges": value(reader, "tokenizer.ggml.merges")}}
 
 
-def packaged(package):
-    """The GGUF file that an installed package carries."""
+def root(package):
+    """The folder of an installed package."""
     import importlib.util
 
-    root = Path(importlib.util.find_spec(package).origin).parent
-    [path] = sorted(root.rglob("*.gguf"))
+    return Path(importlib.util.find_spec(package).origin).parent
+
+
+def packaged(package):
+    """The GGUF file that an installed package carries."""
+    [path] = sorted(root(package).rglob("*.gguf"))
     return path
+
+
+def directory(package):
+    """The directory in the layout of Hugging Face that an installed package carries."""
+    [path] = sorted(root(package).rglob("model.safetensors"))
+    return path.parent
