@@ -294,7 +294,7 @@ pub enum Sees {
 impl Sees {
     /// True if a row sees positions after its own.
     #[must_use]
-    pub fn is_both_ways(self) -> bool {
+    pub(crate) fn is_both_ways(self) -> bool {
         match self {
             Self::All | Self::Window(_) => false,
             Self::BothWays | Self::Around(_) => true,
@@ -528,8 +528,8 @@ impl Decoder {
             ("hidden_size", *hidden_size == theirs.hidden_size),
             ("num_hidden_layers", layers.len() == theirs.layers.len()),
             ("max_position_embeddings", *max_position == theirs.max_position),
-            ("tie_word_embeddings", *head == theirs.head),
             ("rms_norm_eps", *norm == theirs.norm),
+            ("tie_word_embeddings", *head == theirs.head),
             ("rope_parameters", *rotations == theirs.rotations),
             ("relative_attention", *distances == theirs.distances),
             ("the factor of embeddings", *embedding_scale == theirs.embedding_scale),

@@ -8,6 +8,7 @@ use proptest::collection::vec;
 use proptest::prelude::*;
 use proptest::sample::select;
 use serde_json::{Value, json};
+use wire::openai::Usage;
 use wire::openai::channels::{Found, Kind, Whole, read_event, read_whole};
 use wire::openai::endpoint::Answers;
 use wire::sse::Event;

@@ -294,7 +294,7 @@ async fn bad_requests_never_reach_a_worker() {
         (Method::POST, path, r#"{"model":"nobody"}"#, 404, Some("model")),
         (Method::POST, path, &" ".repeat(2_000), 413, None),
         (Method::GET, path, "", 405, None),
-        (Method::POST, "/v1/embeddings", "{}", 404, None),
+        (Method::POST, "/v1/responses", "{}", 404, None),
         (Method::GET, "/v1/models/nobody", "", 404, Some("model")),
     ] {
         let reply = front.send(method, path, &[], body.as_bytes().to_vec()).await;

@@ -46,6 +46,7 @@ static FIELDS: &[Field] = &[
         draft.truncate_prompt_tokens = Some(u32::try_from(most).unwrap_or(u32::MAX));
         if most == 0 { Err(given.wrong("-1 or at least 1")) } else { Ok(()) }
     }),
+    Field { kind: Kind::Bool, ..refused("stream", &["false"]) },
     refused("normalize", &["true"]),
     refused("use_activation", &["true"]),
     refused("embed_dtype", &["\"float32\""]),

@@ -122,6 +122,7 @@ pub(super) fn config(
         embedding_scale: 1.0,
         // Of a score that is a sum of three.
         attention_scale: 1.0 / ((if has_distances { 3 * head_dim } else { head_dim }) as f32).sqrt(),
+        query_growth: turns.growth,
         attention_cap: None,
         logit_cap: None,
         norms_less_one: false,
@@ -208,7 +209,12 @@ fn distances(fields: &Fields<'_>, rows: usize) -> Result<RelativePositions, Conf
 }
 
 fn no_turns(head_dim: usize) -> Ropes {
-    Ropes { full: Rope { theta: 10_000.0, scaling: RopeScaling::Default }, sliding: None, width: head_dim }
+    Ropes {
+        full: Rope { theta: 10_000.0, scaling: RopeScaling::Default },
+        sliding: None,
+        width: head_dim,
+        growth: None,
+    }
 }
 
 fn activation(fields: &Fields<'_>, name: &str, default: Activation) -> Result<Activation, ConfigError> {

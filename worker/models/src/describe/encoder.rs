@@ -86,6 +86,7 @@ impl Writer<'_> {
             rotation: config.rotated[index].then_some(own_rope),
             pairs: Pairs::Halves,
             scale: config.attention_scale,
+            growth: config.query_growth,
             soft_cap: None,
             sees: config.windows[index].map_or(Sees::BothWays, Sees::Around),
         }
