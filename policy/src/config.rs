@@ -170,7 +170,7 @@ limited! {
 }
 
 limited! {
-    /// What a tenant may use of one model.
+    /// Limits of a tenant for one model.
     #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
     #[serde(deny_unknown_fields)]
     pub struct ModelLimitsConfig {

@@ -1,4 +1,4 @@
-//! What tenants may use: requests and tokens over time, and requests at a time; of a tenant, of each of its keys, and of
+//! Limits of use: requests and tokens over time, and requests at a time; of a tenant, of each of its keys, and of
 //! models it asks. Made of the configuration, told the time.
 //!
 //! Tokens are reserved by an estimate and settled by what was used. Limits live in this process: several routers grant

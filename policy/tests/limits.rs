@@ -12,7 +12,7 @@ fn at(s: u64) -> Moment {
     Moment(Duration::from_secs(s))
 }
 
-/// What requests used, and how many of them are being answered.
+/// The use of all requests, and how many of them are being answered.
 #[derive(Default)]
 struct Seen {
     held: AtomicU32,

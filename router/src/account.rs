@@ -1,4 +1,4 @@
-//! What a request has used: held against its tenant's limits while it is answered, settled and written down when it is
+//! The use of a request: held against its tenant's limits while it is answered, settled and written down when it is
 //! over, however it ends.
 
 use crate::core::Core;
@@ -27,7 +27,7 @@ pub(crate) struct Account {
     status: u16,
 }
 
-/// What a request is, for its record.
+/// Facts about a request, for its record.
 #[derive(Debug)]
 pub(crate) struct About {
     pub(crate) begun: Instant,

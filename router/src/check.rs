@@ -1,4 +1,4 @@
-//! What is wrong with a configuration: each field by itself, with its name.
+//! Checks of a configuration: each field by itself, with its name.
 
 use crate::config::RouterConfig;
 use crate::worker::Address;

@@ -53,7 +53,7 @@ impl Member {
     }
 }
 
-/// What a pick has to know of a request.
+/// Facts about a request that a pick has to know.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Ask<'a> {
     pub(crate) model: &'a str,

@@ -49,7 +49,7 @@ pub(crate) struct Record<'a> {
 #[derive(Debug)]
 pub(crate) struct Ledger {
     shared: Arc<Shared>,
-    /// What this process's ids begin with.
+    /// The beginning of this process's ids.
     process: u64,
     serial: AtomicU64,
 }

@@ -1,4 +1,4 @@
-//! What a prompt begins with, as a hash: prompts that begin alike go to the worker that has computed that beginning.
+//! The beginning of a prompt as a hash: prompts that begin alike go to the worker that has computed that beginning.
 //!
 //! A conversation is told by its instructions and its first message, so that its later turns find the cache of the
 //! earlier ones, and documents by their beginnings. No tokenizer is needed, and no word of a worker.

@@ -1,4 +1,4 @@
-//! What became of configurations that were read while the router ran.
+//! The record of configurations that were read while the router ran.
 
 use parking_lot::Mutex;
 use prometheus::{Gauge, IntCounterVec};

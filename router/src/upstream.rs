@@ -54,7 +54,7 @@ pub(crate) struct Call {
 }
 
 impl Call {
-    /// What a pick has to know of it.
+    /// Its facts for a pick.
     pub(crate) fn ask<'a>(&self, model: &'a str, load_max_over_mean: f64) -> Ask<'a> {
         Ask { model, endpoint_bit: self.endpoint_bit(), prefix: self.prefix, load: self.load, load_max_over_mean }
     }

@@ -29,7 +29,7 @@ fn counted(texts: &[&str], prompt_tokens: u32, completion_tokens: u32) -> Answer
     Answer::stream(pieces)
 }
 
-/// What is left of a tenant's tokens of this minute, as a request shows it that takes one of them.
+/// The rest of a tenant's tokens of this minute, as a request shows it that takes one of them.
 async fn left(front: &Front, key: &str) -> u64 {
     let body = json!({"model": "m", "messages": [], "max_tokens": 1});
     let reply = front.chat_as(key, &body).await;
