@@ -2,7 +2,7 @@
 //! nothing of it counts.
 
 use crate::core::Core;
-use crate::cost::choices;
+use crate::cost::{choices, max_tokens};
 use crate::fleet::{Candidate, Refusal, Why};
 use crate::load::load_of;
 use crate::prefix;
@@ -73,7 +73,7 @@ async fn explained(core: &Arc<Core>, path: &str, asked: Asked, request: Request)
     let model = model.ok_or_else(|| ApiError::invalid("model", "`model` is required"))?;
     let settings = core.settings();
     let prefix = prefix::of(&settings.config.pick, &scan, &body, endpoint, &model, &asked.tenant);
-    let load = load_of(body.len(), scan.max_tokens(), choices(&scan));
+    let load = load_of(body.len(), max_tokens(&scan, endpoint), choices(&scan));
     let ask = crate::fleet::Ask {
         model: &model,
         endpoint_bit: endpoint_bit(endpoint.path()),

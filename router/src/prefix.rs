@@ -7,7 +7,7 @@
 
 use crate::config::{PickBy, PickConfig};
 use std::hash::{DefaultHasher, Hasher};
-use wire::openai::endpoint::TextRole;
+use wire::openai::endpoint::{Answers, TextRole};
 use wire::openai::scan::TextSpan;
 use wire::openai::{Endpoint, Scan};
 
@@ -25,7 +25,9 @@ pub(crate) fn of(
     model: &str,
     salt: &str,
 ) -> Option<u64> {
-    (config.by == PickBy::Prefix).then(|| hash(scan, body, endpoint, model, salt))
+    // What makes vectors keeps no prefixes.
+    let has_prefix = config.by == PickBy::Prefix && endpoint.answers == Answers::Choices;
+    has_prefix.then(|| hash(scan, body, endpoint, model, salt))
 }
 
 /// The hash of a prompt's beginning. `salt` tells whose cache it is: prefixes are shared within a tenant.

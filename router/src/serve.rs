@@ -5,7 +5,7 @@ use crate::account::{About, Account};
 use crate::begin;
 use crate::config::RouterConfig;
 use crate::core::{Core, Settings};
-use crate::cost::{choices, estimate};
+use crate::cost::{choices, estimate, max_tokens};
 use crate::dispatch::{Refused, dispatch};
 use crate::hold;
 use crate::load::load_of;
@@ -30,7 +30,6 @@ use wire::headers::{
     RATELIMIT_REMAINING_REQUESTS, RATELIMIT_REMAINING_TOKENS, RATELIMIT_RESET_REQUESTS, RATELIMIT_RESET_TOKENS,
     SHOULD_RETRY,
 };
-use wire::openai::endpoint::Answers;
 use wire::openai::scan::{Limits as ScanLimits, Scan, scan};
 use wire::openai::splice::{Edit, splice};
 use wire::openai::{ApiError, CHAT, COMPLETIONS, EMBEDDINGS, Endpoint, ask_for_usage};
@@ -223,7 +222,7 @@ async fn admit(
         meter.observed.annotated(&told.labels);
     }
     telemetry::trace::inject(&mut headers);
-    let load = load_of(body.len(), scan.max_tokens(), choices);
+    let load = load_of(body.len(), max_tokens(&scan, endpoint), choices);
     let (path, answers) = (endpoint.path(), endpoint.answers);
     let call = Call { path, is_stream: scan.stream(), answers, load, prefix, headers, body };
     Ok(Asked { settings, admitted, account, model, choices, is_padded, call, slot, keeps_usage, explains })
@@ -289,11 +288,7 @@ impl Known {
             return Err(ApiError::model_not_found(&model));
         }
         let choices = choices(&scan);
-        let assumed = match endpoint.answers {
-            Answers::Choices => policy.assumed_max_tokens(),
-            Answers::Vectors => 0,
-        };
-        let cost = estimate(&scan, choices, assumed);
+        let cost = estimate(&scan, endpoint, choices, policy.assumed_max_tokens());
         let needs = policy.needs(who, &model, cost);
         let reservation = policy.lease(&needs, core.now()).map_err(|rejection| {
             self.limits = rejection.limits().unwrap_or_default();

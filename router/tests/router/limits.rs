@@ -118,6 +118,22 @@ async fn who_has_no_tokens_left_is_told_when_and_who_never_will_is_told_not_to_t
     assert_eq!(front.metric("forebay_policy_rejections_total{reason=\"tokens\"}"), 2.0);
 }
 
+/// Vectors have no completions, so nothing is reserved for any.
+#[tokio::test]
+async fn embeddings_reserve_their_texts_alone() {
+    let vector = json!({"object": "embedding", "index": 0, "embedding": [0.5]});
+    let usage = json!({"prompt_tokens": 70, "total_tokens": 70});
+    let answer = json!({"object": "list", "data": [vector], "model": "m", "usage": usage});
+    let worker = FaultyWorker::start(&["m"], Answer::json(200, &answer)).await;
+    let front = Front::start(&[&worker], |config| config.policy.tenants = vec![limited_to(1_000)]).await;
+    let body = json!({"model": "m", "input": vec!["four"; 64]}).to_string().into_bytes();
+    let reply = front.send(http::Method::POST, "/v1/embeddings", &[("authorization", "Bearer red")], body).await;
+    assert_eq!(reply.status, 200, "{}", reply.body);
+    assert_eq!(reply.headers["x-ratelimit-remaining-tokens"], "936");
+    front.assert_idle(&[&worker]).await;
+    assert_eq!(front.total("forebay_policy_tokens_total"), 70.0);
+}
+
 /// However an answer ends: what a client was given is paid for, and what nobody gave is not.
 #[tokio::test]
 async fn every_end_of_an_answer_settles_it() {
