@@ -85,6 +85,7 @@ mod tests {
             "router.discovery.kubernetes_token_file",
             "node.listen.tls.key_file",
             "node.peers.tls.key_file",
+            "worker.tokenizer",
         ];
         let mut wrong = Vec::new();
         let mut todo = vec![(String::new(), schema.json().clone())];
