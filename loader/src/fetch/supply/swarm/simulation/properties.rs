@@ -1,8 +1,5 @@
 //! Claims about every fleet, searched by seeds. A seed that fails is printed; keep it in [`KEPT`].
 
-use std::sync::atomic::{AtomicU64, Ordering};
-use std::thread;
-
 use rand::SeedableRng;
 
 use super::*;
@@ -98,36 +95,41 @@ fn every_load_of_a_fleet_ends_while_the_origin_or_a_holder_lives() {
     search(0..2_000, 8, 60);
 }
 
-/// [`search`] on every core.
-fn search_widely(seeds: Range<u64>, check: impl Fn(u64) + Sync) {
-    let next = AtomicU64::new(seeds.start);
-    let look = || {
-        loop {
-            let seed = next.fetch_add(1, Ordering::Relaxed);
-            if seed >= seeds.end {
-                return;
-            }
-            check(seed);
-        }
-    };
-    thread::scope(|scope| {
-        (0..thread::available_parallelism().map_or(1, usize::from)).for_each(|_| drop(scope.spawn(look)));
-    });
+/// Quarters of a hundred thousand fleets, for as many threads of the test runner.
+fn search_quarter(quarter: u64) {
+    search(quarter * 25_000..(quarter + 1) * 25_000, 32, 60);
 }
 
 #[test]
 #[ignore = "long: evals/verification/run swarm"]
-fn every_load_of_a_hundred_thousand_fleets_ends() {
-    search_widely(0..100_000, |seed| search(seed..seed + 1, 32, 60));
+fn every_load_of_a_hundred_thousand_fleets_ends_first_quarter() {
+    search_quarter(0);
+}
+
+#[test]
+#[ignore = "long: evals/verification/run swarm"]
+fn every_load_of_a_hundred_thousand_fleets_ends_second_quarter() {
+    search_quarter(1);
+}
+
+#[test]
+#[ignore = "long: evals/verification/run swarm"]
+fn every_load_of_a_hundred_thousand_fleets_ends_third_quarter() {
+    search_quarter(2);
+}
+
+#[test]
+#[ignore = "long: evals/verification/run swarm"]
+fn every_load_of_a_hundred_thousand_fleets_ends_last_quarter() {
+    search_quarter(3);
 }
 
 #[test]
 #[ignore = "long: evals/verification/run swarm"]
 fn every_load_of_twenty_fleets_of_4096_ends() {
-    search_widely(0..20, |seed| {
+    for seed in 0..20 {
         let churn = |setup: &mut Setup| (setup.faults.killed, setup.faults.joining) = (200, 200);
-        let setup = Setup::cold(4_096, 64, 1e9, seed).with(churn);
-        let problem = problem(&setup);
+        let problem = problem(&Setup::cold(4_096, 64, 1e9, seed).with(churn));
         assert!(problem.is_none(), "seed {seed} of 4,096 workers: {problem:?}");
-    });
+    }
 }
