@@ -61,11 +61,9 @@ struct Level {
     at_ns: u64,
     /// The number of shares so far.
     serial: u64,
-    /// For shares up to a number: the least that was used at any time since, and `given_back` with it. So much of them
-    /// has not come back by itself. Both grow from front to back.
+    /// For shares up to a number: the least that was used at any time since. So much of them has not come back by itself.
+    /// Both grow from front to back.
     lows: VecDeque<(u64, u128)>,
-    /// Everything that was ever given back. Each time the lows of all shares fall by as much.
-    given_back: u128,
     /// Shares up to this number have come back.
     returned: u64,
 }
@@ -80,7 +78,7 @@ impl Level {
 
     /// Writes down how low it is, before it rises.
     fn mark(&mut self) {
-        let low = self.used + self.given_back;
+        let low = self.used;
         let mut upto = None;
         while self.lows.back().is_some_and(|(_, other)| *other >= low) {
             // Those popped after the first end before it.
@@ -107,12 +105,20 @@ impl Level {
 
     /// Gives back of a share what has not come back by itself.
     fn refund(&mut self, serial: u64, cost: u128) {
-        let place = self.lows.partition_point(|(upto, _)| *upto < serial);
-        let Some((_, low)) = self.lows.get(place).filter(|_| serial > self.returned) else { return };
-        let back = cost.min(low.saturating_sub(self.given_back)).min(self.used);
+        let mut place = self.lows.partition_point(|(upto, _)| *upto < serial);
+        let Some((_, low)) = self.lows.get(place).copied().filter(|_| serial > self.returned) else { return };
+        let back = cost.min(low).min(self.used);
         self.used -= back;
-        self.given_back += back;
-        while self.lows.front().is_some_and(|(_, low)| *low <= self.given_back) {
+        if low == u128::MAX {
+            return;
+        }
+        // As if it had never been taken: whatever was used since was that much less, and before it nothing changes.
+        self.lows.range_mut(place..).filter(|(_, low)| *low != u128::MAX).for_each(|(_, low)| *low -= back);
+        while place > 0 && self.lows[place - 1].1 >= low - back {
+            place -= 1;
+            self.lows.remove(place);
+        }
+        if low == back && place == 0 {
             self.returned = self.lows.pop_front().map_or(self.returned, |(upto, _)| upto);
         }
     }
@@ -249,6 +255,18 @@ mod tests {
         assert_eq!(bucket.settle(early, 1, 0, at(45_001)).remaining, 1);
         bucket.take(1, at(45_002)).expect("the second");
         assert!(bucket.take(1, at(45_003)).is_err());
+    }
+
+    #[test]
+    fn shares_that_overlap_are_given_back_whole_in_any_order() {
+        for order in [[0, 1, 2], [0, 2, 1], [1, 0, 2], [1, 2, 0], [2, 0, 1], [2, 1, 0]] {
+            let bucket = bucket(1_000);
+            let serials = [100, 500, 300].map(|amount| (bucket.take(amount, at(0)).expect("granted").0, amount));
+            for (serial, amount) in order.map(|place| serials[place]) {
+                bucket.settle(serial, amount, 10, at(0));
+            }
+            assert_eq!(bucket.rest(at(0)).remaining, 970, "{order:?}");
+        }
     }
 
     #[test]
