@@ -12,6 +12,12 @@ pub(super) fn complaint(path: &str, cause: &str) -> String {
     if let Some(name) = said.strip_prefix("missing field `").and_then(|rest| rest.strip_suffix('`')) {
         return format!("`{path}.{name}` is required");
     }
+    if let Some(rest) = said.strip_prefix("unknown variant ") {
+        return format!("`{path}` has an unknown type, {}", rest.replace(", expected ", "; known is "));
+    }
+    if said.starts_with("data did not match any variant") {
+        return format!("`{path}` has a form that is not known");
+    }
     format!("`{path}`: {said}")
 }
 

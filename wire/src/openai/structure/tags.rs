@@ -1,6 +1,7 @@
 //! Structural tags, vLLM's name for texts that are put together from parts: free text with tagged parts of a form in it.
 //! Both published shapes are read: `structures` with `triggers`, and a `format`.
 
+use crate::openai::complaint::complaint;
 use crate::openai::error::ApiError;
 use serde::Deserialize;
 use serde_json::Value;
@@ -179,7 +180,7 @@ pub(super) fn part(param: &str, given: Value) -> Result<Part, ApiError> {
         Value::String(text) => serde_json::from_str(&text),
         other => serde_json::from_value(other),
     };
-    let given: Given = given.map_err(|cause| wrong(cause.to_string()))?;
+    let given: Given = given.map_err(|cause| ApiError::invalid(param, complaint(param, &cause.to_string())))?;
     let part = match (given.format, given.structures) {
         (Some(format), None) => Builder { parts: 0 }.part(format),
         (None, Some(structures)) => structured(structures, given.triggers.unwrap_or_default()),
@@ -318,7 +319,7 @@ mod tests {
         for (given, word) in [
             (json!({}), "either"),
             (json!("{"), "EOF"),
-            (json!(7), "invalid type"),
+            (json!(7), "must be an object, not 7"),
             (json!({"format": {"type": "smoke"}}), "smoke"),
             (json!({"format": {"type": "json_schema", "json_schema": 7}}), "no object"),
             (json!({"format": {"type": "sequence", "elements": []}}), "empty"),
