@@ -223,7 +223,8 @@ impl Reader<'_> {
                 if !screens.plain.is_open() {
                     continue;
                 }
-                let before = place.checked_sub(1).map(|before| reading(&item[before]));
+                // No template writes two members with nothing between.
+                let before = place.checked_sub(1).map(|before| format!(" {}", reading(&item[before])).into());
                 let of_content = of_content
                     .get_or_insert_with(|| head(of_item(content, text.item).iter().map(|text| text.read(body))));
                 if self.goes_on(&screens.plain, of_content) || self.goes_on(&screens.plain, &head(before)) {
