@@ -75,6 +75,7 @@ mod tests {
         let public = [
             "trust.keys",
             "router.policy.wrong_keys",
+            "worker.tokenizer",
             // Paths, not what is there.
             "router.listen.tls.key_file",
             "router.worker_tls.key_file",
