@@ -105,6 +105,7 @@ impl Part {
 }
 
 #[derive(Deserialize)]
+#[serde(expecting = "an object")]
 struct Given {
     structures: Option<Vec<GivenStructure>>,
     triggers: Option<Vec<String>>,
@@ -112,6 +113,7 @@ struct Given {
 }
 
 #[derive(Deserialize)]
+#[serde(expecting = "an object")]
 struct GivenStructure {
     begin: String,
     schema: Option<Value>,
@@ -119,7 +121,7 @@ struct GivenStructure {
 }
 
 #[derive(Deserialize)]
-#[serde(tag = "type", rename_all = "snake_case")]
+#[serde(tag = "type", rename_all = "snake_case", expecting = "an object")]
 enum GivenPart {
     ConstString {
         value: String,
@@ -160,6 +162,7 @@ enum GivenPart {
 }
 
 #[derive(Deserialize)]
+#[serde(expecting = "an object")]
 struct GivenTag {
     begin: String,
     content: GivenPart,
@@ -167,7 +170,7 @@ struct GivenTag {
 }
 
 #[derive(Deserialize)]
-#[serde(untagged)]
+#[serde(untagged, expecting = "`end` is a string or a list of strings")]
 enum Ends {
     One(String),
     Many(Vec<String>),

@@ -8,8 +8,9 @@
 use super::Walk;
 use std::collections::VecDeque;
 
-/// The end is near when no more tokens are to spare, beside the most by which a way has grown.
-const SPARE: usize = 48;
+/// The end is near when no more tokens are to spare, beside the most by which a way has grown. One choice may need as many
+/// before any growth was seen: two long strings, or a dozen members.
+const SPARE: usize = 96;
 /// The most tokens from one look to the next: a single one may begin much that has to be ended.
 const BLIND_MAX: usize = 16;
 /// Bytes of a way that are looked through, for each token that is left, and the most of them.
