@@ -122,7 +122,7 @@ pub(crate) struct DoctorArgs {
 #[derive(Debug, Subcommand)]
 pub(crate) enum EvalCommand {
     /// Open-loop load: latencies counted from when each request should have been sent.
-    Load(evals::load::LoadArgs),
+    Load(Box<evals::load::LoadArgs>),
     /// Leaks of the screen: denied phrases in every spelling and place, however they are cut.
     Safety(evals::safety::SafetyArgs),
 }

@@ -97,7 +97,7 @@ pub(crate) fn run(cli: Cli) -> anyhow::Result<ExitCode> {
             args.tls = tls_of(&args.base_url()?, [&args.cacert, &args.cert, &args.key])?;
             let config = quiet(&common, Vec::new())?;
             let (_guard, runtime) = runtime(&config)?;
-            let (code, text) = runtime.block_on(evals::load::command(args))?;
+            let (code, text) = runtime.block_on(evals::load::command(*args))?;
             out::text(&text)?;
             Ok(ExitCode::from(code))
         }

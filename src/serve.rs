@@ -223,11 +223,8 @@ pub(crate) async fn both(
     let inner = Listener::bind(&config.worker.listen).await?;
     config.worker.access_log = false;
     let (url, secret) = (inner.url(), policy::Secret::new(key.clone()));
-    let adapt = move |mut router: RouterConfig| {
-        (router.workers, router.worker_api_key) = (vec![url.clone()], Some(secret.clone()));
-        router
-    };
-    config.router = adapt(config.router);
+    config.router = before(config.router, &url, &secret);
+    let adapt = move |router: RouterConfig| before(router, &url, &secret);
     config.worker.api_key = Some(policy::Secret::new(key));
     let (url, drain) = (listener.url(), Drain::new());
     let router = Router::new(config.router.clone(), &registry, drain.clone())?;
@@ -254,6 +251,12 @@ pub(crate) async fn both(
         inner.task.await.context("joining the worker")?
     });
     Ok(Running::serving(url, drain, task, ready))
+}
+
+/// The router's configuration, once the one worker is that of this process.
+fn before(mut router: RouterConfig, url: &str, key: &policy::Secret) -> RouterConfig {
+    (router.workers, router.worker_api_key) = (vec![url.to_owned()], Some(key.clone()));
+    router
 }
 
 /// Serves until SIGTERM or Ctrl-C, then drains; a second signal ends at once. `follows` says that SIGHUP is heard elsewhere.

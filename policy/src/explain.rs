@@ -75,7 +75,8 @@ impl Search<'_> {
     /// The numbers of phrases that the request holds.
     fn phrases(&self, phrases: &[String]) -> Result<Vec<usize>, BundleError> {
         let mut found = Vec::new();
-        let mut todo = vec![0..phrases.len()];
+        let all = 0..phrases.len();
+        let mut todo = vec![all];
         while let Some(part) = todo.pop() {
             if found.len() == HITS_MAX || !self.denies(&phrases[part.clone()], self.readings)? {
                 continue;

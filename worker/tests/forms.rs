@@ -97,6 +97,6 @@ async fn a_template_that_is_named_is_one_model_s() {
     let place = Path::new(env!("CARGO_MANIFEST_DIR")).join("demo");
     let models = vec![ModelSource::Demo, format!("other={}", place.display()).parse().expect("a source")];
     let config = WorkerConfig { chat_template: Some("{{ 1 }}".into()), ..WorkerConfig::default() };
-    let refused = Worker::start(config, &storage(), models, Registry::new(), Drain::new()).err().expect("refused");
+    let refused = Worker::start(config, &storage(), models, Registry::new(), Drain::new()).expect_err("refused");
     assert!(refused.to_string().contains("`chat_template` is one model's"), "{refused}");
 }

@@ -106,7 +106,7 @@ impl<'l> PromptScreen<'l> {
     pub(super) fn ends(&self) -> impl Iterator<Item = Self> {
         let end = |open: &Cursor| Self {
             list: self.list,
-            open: [const { () }; JOINERS.len()].map(|()| Some(open.clone())),
+            open: JOINERS.map(|_| Some(open.clone())),
             last: Vec::new(),
             over: Over::default(),
         };

@@ -15,13 +15,13 @@ pub(super) struct Screening {
 }
 
 enum State {
-    Idle(Gate),
+    Idle(Box<Gate>),
     Busy(Work),
     /// While work begins.
     Taken,
 }
 
-type Work = Pin<Box<dyn Future<Output = (Gate, Done)> + Send>>;
+type Work = Pin<Box<dyn Future<Output = (Box<Gate>, Done)> + Send>>;
 
 /// Frames that passed, and how their framing went.
 pub(super) struct Done {
@@ -31,7 +31,7 @@ pub(super) struct Done {
 
 impl Screening {
     pub(super) fn new(gate: Gate, offload: Arc<Offload>) -> Self {
-        Self { state: State::Idle(gate), offload }
+        Self { state: State::Idle(Box::new(gate)), offload }
     }
 
     /// Passes frames; `None` where that takes a while: then [`poll`](Self::poll) says when it is done.

@@ -561,11 +561,11 @@ fn far_scores(
     let dot = |one: &[f32], other: &[f32]| one.iter().zip(other).map(|(one, other)| one * other).sum::<f32>();
     let mut scores = Vec::with_capacity(heads * rows * rows);
     for head in 0..heads {
-        for query in 0..rows {
-            for key in 0..rows {
-                let far = distances.row(query, key);
-                let score = dot(&queries[query][head], &far_keys[far][head]);
-                scores.push((score + dot(&keys[key][head], &far_queries[far][head])) * attention.scale);
+        for (row, query) in queries.iter().enumerate() {
+            for (column, key) in keys.iter().enumerate() {
+                let far = distances.row(row, column);
+                let score = dot(&query[head], &far_keys[far][head]);
+                scores.push((score + dot(&key[head], &far_queries[far][head])) * attention.scale);
             }
         }
     }

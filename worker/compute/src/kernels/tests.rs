@@ -519,8 +519,10 @@ fn fused_tiers_have_these_bits_on_every_kind_of_processor() {
     }
 }
 
-/// Functions of single numbers, in f64.
-const FUNCTIONS: [(Activation, fn(f64) -> f64); 5] = [
+/// A function of single numbers, in f64.
+type Function = fn(f64) -> f64;
+
+const FUNCTIONS: [(Activation, Function); 5] = [
     (Activation::Silu, |x| x / (1.0 + (-x).exp())),
     (Activation::Gelu, |x| x / 2.0 * (1.0 + erf(x / 2f64.sqrt()))),
     (Activation::GeluTanh, |x| {

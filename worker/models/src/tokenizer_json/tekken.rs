@@ -209,7 +209,8 @@ mod tests {
 
     #[test]
     fn files_that_contradict_themselves_are_refused() {
-        let cases: [(fn(&mut Json), &str); 6] = [
+        type Edit = fn(&mut Json);
+        let cases: [(Edit, &str); 6] = [
             (|file| file["special_tokens"][0]["rank"] = json!(7), "without gaps"),
             (|file| file["config"]["default_num_special_tokens"] = json!(2), "default_num_special_tokens"),
             (|file| file["config"]["default_num_special_tokens"] = json!(1_u64 << 40), "default_num_special_tokens"),
