@@ -129,10 +129,12 @@ impl Search<'_> {
             }
         };
         let state = self.parser.with_recognizer(|recognizer| recognizer.lexer_state());
-        if !self.parser.has_pending_lexeme_bytes() {
+        if self.parser.has_pending_lexeme_bytes() {
+            self.seen.push(state);
+        } else {
+            // Between two lexemes the lexer may be where it was, and the parser is not: brackets within brackets.
             self.seen.clear();
         }
-        self.seen.push(state);
         Some(taken)
     }
 

@@ -105,6 +105,23 @@ fn thoughts_leave_room_for_the_answer() {
     }
 }
 
+/// Behind an inner list stands what stands behind one of its items.
+#[test]
+fn lists_within_lists_are_closed() {
+    let inner = json!({"type": "array", "items": {"type": "string", "minLength": 20}, "minItems": 2});
+    let grammar = compile(Form::Schema(json!({"type": "array", "items": inner}))).expect("compiles");
+    let mut walk = grammar.walk();
+    let mut previous = None;
+    for token in TOKENIZER.encode("[[\"", false).expect("tokens") {
+        walk.next(previous).expect("a mask");
+        previous = Some(token);
+    }
+    walk.next(previous).expect("a mask");
+    let way = walk.way(None, 400).expect("a way");
+    let bytes: usize = way[..way.len() - 1].iter().map(|&token| walk.bytes(token).len()).sum();
+    assert_eq!(bytes, 20 + "\",\"".len() + 20 + "\"]]".len());
+}
+
 /// What the end needs is all that is kept from it.
 #[test]
 fn a_choice_stays_the_models_and_a_text_may_use_all_but_what_closes_it() {
