@@ -124,7 +124,7 @@ pub struct Case {
     /// The text of an answer, in place of a prompt.
     #[serde(default)]
     pub answer: Option<String>,
-    /// What becomes of it.
+    /// The verdict that is expected.
     pub expect: Expect,
     /// The labels that it gets; not looked at where absent.
     #[serde(default)]

@@ -36,11 +36,11 @@ struct Finding {
     kind: &'static str,
     /// The phrase.
     rule: &'static str,
-    /// How it was written.
+    /// Its spelling.
     dress: String,
     /// Where it was planted.
     place: &'static str,
-    /// What was seen.
+    /// The finding.
     seen: String,
 }
 

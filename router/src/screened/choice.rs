@@ -30,7 +30,7 @@ pub(crate) struct Choices {
     choices: BTreeMap<u32, State>,
     /// The last chunk without its choices, where text is held back.
     envelope: Option<Envelope>,
-    /// What the filter found in the prompt, where answers tell it, until it is told.
+    /// The filter's results for the prompt, where answers tell them, until they are told.
     prompt_results: Option<FilterResults>,
     tells_results: bool,
 }

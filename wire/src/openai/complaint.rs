@@ -1,4 +1,4 @@
-//! What a parser says of a value, in the words of the API: clients know lists and objects, and no type of ours.
+//! A parser's complaint of a value, in the words of the API: clients know lists and objects, and no type of ours.
 
 /// The message for the value at `path`.
 pub(super) fn complaint(path: &str, cause: &str) -> String {

@@ -215,7 +215,7 @@ pub struct ErrorObject {
     /// The HTTP status, where a filter refused the prompt.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub status: Option<u16>,
-    /// What the filter found.
+    /// The filter's results.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub innererror: Option<InnerError>,
 }

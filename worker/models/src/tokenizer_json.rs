@@ -1,8 +1,8 @@
 //! A `tokenizer.json` for vocabularies that come in another form: a GGUF file's, `tokenizer.model`, `tekken.json`, or
 //! `vocab.json` with `merges.txt`.
 //!
-//! What is written tokenizes as `transformers` does with the same files. What a form asks for and we cannot do is an error
-//! that names it: a model that is given other tokens than it was trained on answers worse, and nobody sees why.
+//! The document tokenizes as `transformers` does with the same files. A demand of a form that we cannot meet is an error that
+//! names it: a model that is given other tokens than it was trained on answers worse, and nobody sees why.
 
 pub(crate) mod document;
 mod merges_txt;

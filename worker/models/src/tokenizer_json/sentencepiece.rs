@@ -23,7 +23,7 @@ mod kind {
 /// The kind of model that joins pairs: `TrainerSpec.ModelType`.
 const BYTE_PAIRS: u64 = 2;
 
-/// What the file says.
+/// The contents of the file.
 #[derive(Debug)]
 struct Model<'a> {
     pieces: Vec<(&'a str, u64)>,

@@ -73,7 +73,7 @@ fn unchanged(_: &str, numbers: Vec<f32>) -> Vec<f32> {
     numbers
 }
 
-/// What normal numbers lose in each format. Of Q8_0 a block's largest of 32 numbers is 2.4 deviations on average: steps of
+/// The loss of normal numbers in each format. Of Q8_0 a block's largest of 32 numbers is 2.4 deviations on average: steps of
 /// 2.4 / 127, and 1 / √12 of a step. Of Q4_K 32 numbers span 4.1 deviations on average: fifteen steps, and 1 / √12 of one, less
 /// what the choice of steps gains.
 const LOSSES: [(Quantization, [f64; 2]); 2] =

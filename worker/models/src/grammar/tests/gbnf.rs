@@ -65,7 +65,8 @@ fn published_grammars_are_read() {
     assert!(takes(&grammar, "x_1 +(2 *y) = 3\nlonger=2\n") && !takes(&grammar, "x +\n"));
 }
 
-/// What may follow a part may also continue it: taken as far as it goes, a part would leave nothing to what follows.
+/// A part may be continued by the very text that may follow it: taken as far as it goes, it would leave nothing to what
+/// follows.
 #[test]
 fn a_part_leaves_what_follows_it() {
     for (grammar, good) in [

@@ -122,7 +122,7 @@ fn lists_within_lists_are_closed() {
     assert_eq!(bytes, 20 + "\",\"".len() + 20 + "\"]]".len());
 }
 
-/// What the end needs is all that is kept from it.
+/// Only the tokens that the end needs are kept from it.
 #[test]
 fn a_choice_stays_the_models_and_a_text_may_use_all_but_what_closes_it() {
     let grammar = compile(Form::Choice(["yes", "no", "perhaps"].map(String::from).to_vec())).expect("compiles");
