@@ -78,7 +78,11 @@ fn shown(answer: &Answer) -> String {
     if let Some(needs) = needs {
         let formats: Vec<String> =
             needs.bytes_by_format.iter().map(|(format, bytes)| format!("{} of {format}", size(*bytes))).collect();
-        line(format_args!("{model}: {}, {:.2} billion parameters", needs.architecture, needs.parameters as f64 / 1e9));
+        let (count, unit) = match needs.parameters as f64 {
+            few if few < 1e9 => (few / 1e6, "million"),
+            many => (many / 1e9, "billion"),
+        };
+        line(format_args!("{model}: {}, {count:.2} {unit} parameters", needs.architecture));
         line(format_args!("  weights      {} ({})", size(needs.weights_bytes), formats.join(", ")));
         line(format_args!("  activations  {}", size(needs.activations_bytes)));
         let context = needs.kv_bytes_per_token * needs.context_tokens as u64;
